@@ -1,0 +1,272 @@
+package schemas
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+)
+
+// Agent is one row of findOnlineAgent. A nil field was absent (or null, which the vendor uses for the same thing).
+//
+// The fields and their types are those of the vendor's table of findOnlineAgent, plus appName and entityName, which its
+// example answers carry and no table lists.
+type Agent struct {
+	AgentID      int64 // the identity of an agent within its tenant; may exceed 2^53
+	TenantID     int64
+	OnlineStatus int64 // 1 online, anything else not; see [Agent.Online]
+
+	UserID       *int64
+	AgentCode    *string // a UUID
+	AgentAccount *string
+	AgentName    *string
+	Type         *string // business type: 0 safety, 1 quality, 2 patrol inspection, 10 video call
+
+	ProductType   *string
+	DeliveryScene *string
+	BusinessType  *string
+
+	AreaName *string
+	CityID   *string
+
+	IsArea     *int64 // assigned by area or not
+	Capacity   *int64 // how many live rooms at once
+	DeleteFlag *int64 // 1 deleted; see [Agent.There]
+
+	AgentSignInTime *int64
+	AgentSignInDate *int64
+
+	CreatedBy      *int64
+	LastUpdatedBy  *int64
+	CreateName     *string
+	LastUpdateName *string
+
+	CreationTimestamp   *int64 // milliseconds since 1970
+	LastUpdateTimestamp *int64 // milliseconds since 1970
+	CreationDate        *string
+	LastUpdateDate      *string // lags LastUpdateTimestamp in the vendor's own examples
+
+	AppName    *string
+	EntityName *string
+
+	// Other holds the fields that no table lists, sorted by name, each value exactly as it came.
+	Other []Field
+}
+
+// Field is one field of an agent in its encoded form.
+type Field struct {
+	Name  string
+	Value json.RawMessage
+}
+
+// There reports whether a listed agent counts as there: deleted agents do not.
+func (a *Agent) There() bool { return a.DeleteFlag == nil || *a.DeleteFlag != 1 }
+
+// Online reports whether a listed agent is online: there, and with onlineStatus 1.
+func (a *Agent) Online() bool { return a.There() && a.OnlineStatus == 1 }
+
+// TypeToken is the subject token for the agent's type: the type itself, or "_" where it is missing or not of the form
+// [A-Za-z0-9-]{1,32}.
+func (a *Agent) TypeToken() string {
+	if a.Type == nil || !isTypeToken(*a.Type) {
+		return NoType
+	}
+	return *a.Type
+}
+
+// A listed field of the agent. at returns where an Agent keeps it: *int64 (always present), **int64 or **string.
+type listedField struct {
+	name string
+	date bool // a string that holds a date
+	at   func(*Agent) any
+}
+
+// The listed fields in the order in which they are encoded.
+var listedFields = []listedField{
+	{"agentId", false, func(a *Agent) any { return &a.AgentID }},
+	{"tenantId", false, func(a *Agent) any { return &a.TenantID }},
+	{"onlineStatus", false, func(a *Agent) any { return &a.OnlineStatus }},
+	{"userId", false, func(a *Agent) any { return &a.UserID }},
+	{"agentCode", false, func(a *Agent) any { return &a.AgentCode }},
+	{"agentAccount", false, func(a *Agent) any { return &a.AgentAccount }},
+	{"agentName", false, func(a *Agent) any { return &a.AgentName }},
+	{"type", false, func(a *Agent) any { return &a.Type }},
+	{"productType", false, func(a *Agent) any { return &a.ProductType }},
+	{"deliveryScene", false, func(a *Agent) any { return &a.DeliveryScene }},
+	{"businessType", false, func(a *Agent) any { return &a.BusinessType }},
+	{"areaName", false, func(a *Agent) any { return &a.AreaName }},
+	{"cityId", false, func(a *Agent) any { return &a.CityID }},
+	{"isArea", false, func(a *Agent) any { return &a.IsArea }},
+	{"capacity", false, func(a *Agent) any { return &a.Capacity }},
+	{"deleteFlag", false, func(a *Agent) any { return &a.DeleteFlag }},
+	{"agentSignInTime", false, func(a *Agent) any { return &a.AgentSignInTime }},
+	{"agentSignInDate", false, func(a *Agent) any { return &a.AgentSignInDate }},
+	{"createdBy", false, func(a *Agent) any { return &a.CreatedBy }},
+	{"lastUpdatedBy", false, func(a *Agent) any { return &a.LastUpdatedBy }},
+	{"createName", false, func(a *Agent) any { return &a.CreateName }},
+	{"lastUpdateName", false, func(a *Agent) any { return &a.LastUpdateName }},
+	{"creationTimestamp", false, func(a *Agent) any { return &a.CreationTimestamp }},
+	{"lastUpdateTimestamp", false, func(a *Agent) any { return &a.LastUpdateTimestamp }},
+	{"creationDate", true, func(a *Agent) any { return &a.CreationDate }},
+	{"lastUpdateDate", true, func(a *Agent) any { return &a.LastUpdateDate }},
+	{"appName", false, func(a *Agent) any { return &a.AppName }},
+	{"entityName", false, func(a *Agent) any { return &a.EntityName }},
+}
+
+var listedByName = func() map[string]listedField {
+	m := make(map[string]listedField, len(listedFields))
+	for _, f := range listedFields {
+		m[f.name] = f
+	}
+	return m
+}()
+
+// Listed reports whether the vendor's documentation lists a field of that name.
+func Listed(name string) bool {
+	_, ok := listedByName[name]
+	return ok
+}
+
+// Field returns the encoded value of the named field, and whether the agent has it.
+func (a *Agent) Field(name string) (json.RawMessage, bool) {
+	if f, ok := listedByName[name]; ok {
+		b := appendListed(nil, f.at(a))
+		return b, b != nil
+	}
+	i, ok := slices.BinarySearchFunc(a.Other, name, func(f Field, n string) int { return cmp.Compare(f.Name, n) })
+	if !ok {
+		return nil, false
+	}
+	return a.Other[i].Value, true
+}
+
+// Differing yields the names of the fields in which a and b differ, in no particular order. Listed fields differ by value,
+// the others by their bytes.
+func Differing(a, b *Agent) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, f := range listedFields {
+			if !equalListed(f.at(a), f.at(b)) && !yield(f.name) {
+				return
+			}
+		}
+		i, j := 0, 0
+		for i < len(a.Other) || j < len(b.Other) {
+			switch {
+			case j == len(b.Other) || i < len(a.Other) && a.Other[i].Name < b.Other[j].Name:
+				if !yield(a.Other[i].Name) {
+					return
+				}
+				i++
+			case i == len(a.Other) || a.Other[i].Name > b.Other[j].Name:
+				if !yield(b.Other[j].Name) {
+					return
+				}
+				j++
+			default:
+				if !bytes.Equal(a.Other[i].Value, b.Other[j].Value) && !yield(a.Other[i].Name) {
+					return
+				}
+				i, j = i+1, j+1
+			}
+		}
+	}
+}
+
+// Changes lists every field in which to differs from from, in the order of the field names.
+func Changes(from, to *Agent) []Change {
+	var cs []Change
+	for name := range Differing(from, to) {
+		c := Change{Field: name}
+		c.From, _ = from.Field(name)
+		c.To, _ = to.Field(name)
+		cs = append(cs, c)
+	}
+	slices.SortFunc(cs, func(a, b Change) int { return cmp.Compare(a.Field, b.Field) })
+	return cs
+}
+
+// Revert returns the agent as it was before the changes that led to a: Revert(b, Changes(a, b)) equals a.
+func Revert(a *Agent, changes []Change) (*Agent, error) {
+	r := *a
+	r.Other = slices.Clone(a.Other)
+	for _, c := range changes {
+		if f, ok := listedByName[c.Field]; ok {
+			if !setListed(f, &r, c.From) {
+				return nil, fmt.Errorf("schemas: revert field %s of agent %d: %q is no value for it", c.Field, a.AgentID, c.From)
+			}
+			continue
+		}
+		i, found := slices.BinarySearchFunc(r.Other, c.Field, func(f Field, n string) int { return cmp.Compare(f.Name, n) })
+		switch {
+		case c.From == nil && found:
+			r.Other = slices.Delete(r.Other, i, i+1)
+		case c.From != nil && found:
+			r.Other[i].Value = c.From
+		case c.From != nil:
+			r.Other = slices.Insert(r.Other, i, Field{c.Field, c.From})
+		}
+	}
+	return &r, nil
+}
+
+// AppendJSON appends the agent's encoding: the listed fields that it has, then the others by name.
+func (a *Agent) AppendJSON(b []byte) []byte {
+	o := beginObject(b)
+	for _, f := range listedFields {
+		o.key(f.name)
+		if v := appendListed(o.b, f.at(a)); v != nil {
+			o.b = v
+		} else {
+			o.drop()
+		}
+	}
+	for _, f := range a.Other {
+		o.raw(f.Name, f.Value)
+	}
+	return o.end()
+}
+
+// Size is about how many bytes the agent's encoding has, at little cost: within a few hundred bytes where nothing in it has to
+// be escaped.
+func (a *Agent) Size() int {
+	n := 512 // names and numbers
+	for _, f := range listedFields {
+		if s, ok := f.at(a).(**string); ok && *s != nil {
+			n += len(**s)
+		}
+	}
+	for _, f := range a.Other {
+		n += len(f.Name) + len(f.Value) + len(`"":,`)
+	}
+	return n
+}
+
+// MarshalJSON implements [json.Marshaler]; see the package comment for how it differs from AppendJSON.
+func (a Agent) MarshalJSON() ([]byte, error) { return a.AppendJSON(nil), nil }
+
+// UnmarshalJSON decodes an agent as [DecodeAgent] does, of whatever tenant.
+func (a *Agent) UnmarshalJSON(b []byte) error {
+	d, _, err := DecodeAgent(b, 0)
+	if err != nil {
+		return err
+	}
+	*a = d
+	return nil
+}
+
+func equalListed(a, b any) bool {
+	switch a := a.(type) {
+	case *int64:
+		return *a == *b.(*int64)
+	case **int64:
+		return equalPtr(*a, *b.(**int64))
+	default:
+		return equalPtr(*a.(**string), *b.(**string))
+	}
+}
+
+func equalPtr[T comparable](a, b *T) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}

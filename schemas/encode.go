@@ -1,0 +1,127 @@
+package schemas
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// TimeFormat is how every time on the wire is written: UTC, milliseconds.
+const TimeFormat = "2006-01-02T15:04:05.000Z"
+
+// FloorTime is t as the wire can say it, rounded down: for a time since which something has been true.
+func FloorTime(t time.Time) time.Time { return t.Round(0).Truncate(time.Millisecond) }
+
+// CeilTime is t as the wire can say it, rounded up: for a time by which something had happened.
+func CeilTime(t time.Time) time.Time {
+	f := FloorTime(t)
+	if f.Before(t) {
+		return f.Add(time.Millisecond)
+	}
+	return f
+}
+
+// object appends one JSON object to b, field by field.
+type object struct {
+	b    []byte
+	last int // where the key appended last begins, its comma included
+}
+
+func beginObject(b []byte) *object { return &object{b: append(b, '{')} }
+
+func (o *object) end() []byte { return append(o.b, '}') }
+
+func (o *object) key(name string) {
+	o.last = len(o.b)
+	if o.b[len(o.b)-1] != '{' {
+		o.b = append(o.b, ',')
+	}
+	o.b = append(appendString(o.b, name), ':')
+}
+
+// drop takes the key appended last away again.
+func (o *object) drop() { o.b = o.b[:o.last] }
+
+func (o *object) str(name, v string) {
+	o.key(name)
+	o.b = appendString(o.b, v)
+}
+
+func (o *object) int(name string, v int64) {
+	o.key(name)
+	o.b = strconv.AppendInt(o.b, v, 10)
+}
+
+func (o *object) uint(name string, v uint64) {
+	o.key(name)
+	o.b = strconv.AppendUint(o.b, v, 10)
+}
+
+func (o *object) bool(name string, v bool) {
+	o.key(name)
+	o.b = strconv.AppendBool(o.b, v)
+}
+
+// time leaves a zero time out.
+func (o *object) time(name string, t time.Time) {
+	if t.IsZero() {
+		return
+	}
+	o.key(name)
+	o.b = append(o.b, '"')
+	o.b = t.UTC().AppendFormat(o.b, TimeFormat)
+	o.b = append(o.b, '"')
+}
+
+func (o *object) raw(name string, v json.RawMessage) {
+	o.key(name)
+	o.b = append(o.b, v...)
+}
+
+// appendListed appends the value of a listed field; the result is nil where the field is absent.
+func appendListed(b []byte, at any) []byte {
+	switch p := at.(type) {
+	case *int64:
+		return strconv.AppendInt(b, *p, 10)
+	case **int64:
+		if *p != nil {
+			return strconv.AppendInt(b, **p, 10)
+		}
+	case **string:
+		if *p != nil {
+			return appendString(b, **p)
+		}
+	}
+	return nil
+}
+
+// appendString appends s as a JSON string. It escapes what JSON says must be, and nothing else; encoding/json would escape
+// HTML, and U+2028 and invalid UTF-8 too. An invalid byte becomes U+FFFD.
+func appendString(b []byte, s string) []byte {
+	plain := utf8.ValidString(s)
+	for i := 0; plain && i < len(s); i++ {
+		plain = s[i] >= ' ' && s[i] != '"' && s[i] != '\\'
+	}
+	b = append(b, '"')
+	if plain {
+		b = append(b, s...)
+		return append(b, '"')
+	}
+	const short = "\b\f\n\r\t" // have a short form
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r >= ' ':
+			b = utf8.AppendRune(b, r)
+		case strings.ContainsRune(short, r):
+			b = append(b, '\\', "bfnrt"[strings.IndexRune(short, r)])
+		default:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		}
+	}
+	return append(b, '"')
+}

@@ -1,0 +1,123 @@
+package schemas
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Watermark is the statement that everything a complete sweep saw has been published. It is the last message of every commit.
+// Zero times are absent: there has been no complete sweep.
+type Watermark struct {
+	TenantID    int64       `json:"tenantId"`
+	Sweep       uint64      `json:"sweep"`       // the last complete sweep, 0 before any
+	StartedAt   time.Time   `json:"startedAt"`   // the published state may be stale by now minus this
+	CompletedAt time.Time   `json:"completedAt"` //
+	StaleAfter  time.Time   `json:"staleAfter"`  // when the next complete sweep is overdue
+	Agents      int         `json:"agents"`      // of the published state at this commit, removed agents left out
+	Online      int         `json:"online"`      // of those
+	Missing     int         `json:"missing"`     // not in the last complete sweep, but not yet removed
+	Rejected    int         `json:"rejected"`    // records that the last complete sweep could not use
+	Instance    string      `json:"instance"`    // the replica that committed this
+	Commit      Commit      `json:"commit"`
+	InProgress  *InProgress `json:"inProgress"` // the sweep whose changes this commit brings, where it has not completed
+}
+
+// Commit names one atomic batch on the log.
+type Commit struct {
+	ID       string `json:"id"`       // random
+	Messages int    `json:"messages"` // how many messages the batch has, the watermark included
+}
+
+// InProgress names a sweep that has begun and not completed.
+type InProgress struct {
+	Sweep uint64 `json:"sweep"`
+}
+
+// AppendJSON appends the watermark's encoding.
+func (w *Watermark) AppendJSON(b []byte) []byte {
+	o := beginObject(b)
+	o.int("tenantId", w.TenantID)
+	o.uint("sweep", w.Sweep)
+	o.time("startedAt", w.StartedAt)
+	o.time("completedAt", w.CompletedAt)
+	o.time("staleAfter", w.StaleAfter)
+	o.int("agents", int64(w.Agents))
+	o.int("online", int64(w.Online))
+	o.int("missing", int64(w.Missing))
+	o.int("rejected", int64(w.Rejected))
+	o.str("instance", w.Instance)
+	o.key("commit")
+	c := beginObject(o.b)
+	c.str("id", w.Commit.ID)
+	c.int("messages", int64(w.Commit.Messages))
+	o.b = c.end()
+	if w.InProgress != nil {
+		o.key("inProgress")
+		p := beginObject(o.b)
+		p.uint("sweep", w.InProgress.Sweep)
+		o.b = p.end()
+	}
+	return o.end()
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (w Watermark) MarshalJSON() ([]byte, error) { return w.AppendJSON(nil), nil }
+
+// LastSweep is the number of the latest sweep that the watermark knows of.
+func (w *Watermark) LastSweep() uint64 {
+	if w.InProgress != nil && w.InProgress.Sweep > w.Sweep {
+		return w.InProgress.Sweep
+	}
+	return w.Sweep
+}
+
+// HealthState says how a tenant's listing fares. It says nothing about whether rollcall lives: only the watermark does.
+type HealthState string
+
+// The states of health.
+const (
+	HealthOK      HealthState = "ok"
+	HealthFailing HealthState = "failing" // three incomplete sweeps in a row, or the watermark is stale
+	HealthHolding HealthState = "holding" // removals are held back
+)
+
+// HealthReason says why a tenant is not healthy.
+type HealthReason string
+
+// The reasons of health messages.
+const (
+	Unreachable  HealthReason = "unreachable"  // failing: no answers
+	Credentials  HealthReason = "credentials"  // failing: refused
+	Unusable     HealthReason = "unusable"     // failing: answers that are none
+	Inconsistent HealthReason = "inconsistent" // failing: listings that contradict themselves
+	MissingMany  HealthReason = "missing"      // holding: too large a share is missing together
+	Unidentified HealthReason = "unidentified" // holding: rows that nobody can name
+)
+
+// Health is a tenant's health message, part of a commit when it changes.
+type Health struct {
+	TenantID int64        `json:"tenantId"`
+	State    HealthState  `json:"state"`
+	Since    time.Time    `json:"since"`
+	Reason   HealthReason `json:"reason"` // empty when ok
+	Detail   string       `json:"detail"` // for people; no secrets
+}
+
+// AppendJSON appends the health message's encoding.
+func (h *Health) AppendJSON(b []byte) []byte {
+	o := beginObject(b)
+	o.int("tenantId", h.TenantID)
+	o.str("state", string(h.State))
+	o.time("since", h.Since)
+	o.str("reason", string(h.Reason))
+	o.str("detail", h.Detail)
+	return o.end()
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (h Health) MarshalJSON() ([]byte, error) { return h.AppendJSON(nil), nil }
+
+var (
+	_ json.Marshaler = Watermark{}
+	_ json.Marshaler = Health{}
+)

@@ -1,0 +1,117 @@
+package schemas
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Names in NATS.
+const (
+	Stream = "AGENT_EVENTS" // the one stream, the log
+	Bucket = "rollcall"     // the KV bucket with the leases
+
+	// LogPrefix is where rollcall publishes: the stream stores rollcall.log.X as agent.X (a subject transform).
+	LogPrefix = "rollcall.log."
+	// StoredPrefix begins every subject in the log.
+	StoredPrefix = "agent."
+
+	// NoType is the subject token of an agent whose type is missing or can't be a token.
+	NoType = "_"
+)
+
+// Kind is the second token of a subject in the log.
+type Kind string
+
+// The kinds of messages in the log. The first three are events.
+const (
+	KindOnline    Kind = "online"
+	KindOffline   Kind = "offline"
+	KindUpdated   Kind = "updated"
+	KindState     Kind = "state"
+	KindWatermark Kind = "watermark"
+	KindHealth    Kind = "health"
+)
+
+// Subject is a subject of the log, taken apart.
+type Subject struct {
+	Kind    Kind
+	Tenant  int64
+	Type    string // of events: the agent's type as a token
+	AgentID int64  // of events and states
+}
+
+// EventSubject is where an event is stored: agent.online.886.10.17813. typeToken is [Agent.TypeToken]'s.
+func EventSubject(t EventType, tenant int64, typeToken string, agentID int64) string {
+	return string(t) + "." + strconv.FormatInt(tenant, 10) + "." + typeToken + "." + strconv.FormatInt(agentID, 10)
+}
+
+// StateSubject is where an agent's state is stored: agent.state.886.17813.
+func StateSubject(tenant, agentID int64) string {
+	return "agent.state." + strconv.FormatInt(tenant, 10) + "." + strconv.FormatInt(agentID, 10)
+}
+
+// WatermarkSubject is where a tenant's watermark is stored: agent.watermark.886.
+func WatermarkSubject(tenant int64) string { return "agent.watermark." + strconv.FormatInt(tenant, 10) }
+
+// HealthSubject is where a tenant's health is stored: agent.health.886.
+func HealthSubject(tenant int64) string { return "agent.health." + strconv.FormatInt(tenant, 10) }
+
+// LeaseKey is the key of a tenant's lease in the bucket: lease.886.
+func LeaseKey(tenant int64) string { return "lease." + strconv.FormatInt(tenant, 10) }
+
+// ParseSubject takes a stored subject apart.
+func ParseSubject(s string) (Subject, error) {
+	tokens := strings.Split(s, ".")
+	if len(tokens) < 3 || tokens[0] != "agent" {
+		return Subject{}, subjectError(s, errors.New("it is none of the log's"))
+	}
+	p := Subject{Kind: Kind(tokens[1])}
+	want := map[Kind]int{KindOnline: 5, KindOffline: 5, KindUpdated: 5, KindState: 4, KindWatermark: 3, KindHealth: 3}[p.Kind]
+	if len(tokens) != want {
+		return Subject{}, subjectError(s, errors.New("unknown kind, or a wrong number of tokens"))
+	}
+	var err error
+	if p.Tenant, err = parseID(tokens[2]); err != nil {
+		return Subject{}, subjectError(s, err)
+	}
+	if want == 5 {
+		p.Type = tokens[3]
+		if p.Type != NoType && !isTypeToken(p.Type) {
+			return Subject{}, subjectError(s, errors.New("the type is no type token"))
+		}
+	}
+	if want >= 4 {
+		if p.AgentID, err = parseID(tokens[want-1]); err != nil {
+			return Subject{}, subjectError(s, err)
+		}
+	}
+	return p, nil
+}
+
+// parseID reads an id in the one form that the log writes: no plus sign, no leading zeros.
+func parseID(s string) (int64, error) {
+	v, err := strconv.ParseInt(s, 10, 64)
+	if err == nil && strconv.FormatInt(v, 10) != s {
+		err = fmt.Errorf("%q is no id as the log writes it", s)
+	}
+	return v, err
+}
+
+func subjectError(s string, err error) error {
+	return fmt.Errorf("schemas: parse subject %q: %w", s, err)
+}
+
+func isTypeToken(s string) bool {
+	if len(s) < 1 || len(s) > 32 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
