@@ -133,11 +133,12 @@ func (c *Change) appendJSON(b []byte) []byte {
 // MarshalJSON implements [json.Marshaler]; see the package comment for how it differs from AppendJSON.
 func (e Event) MarshalJSON() ([]byte, error) { return e.AppendJSON(nil), nil }
 
-// UnmarshalJSON decodes an event, and refuses what is none: another spec version or source, an unknown type, no revision, no
+// UnmarshalJSON decodes an event, and refuses what is none: another spec version, schema or source, an unknown type, no revision, no
 // time, no agent, or an id that is not the agent's. Unknown fields and reasons are accepted; times are cut to UTC milliseconds.
 func (e *Event) UnmarshalJSON(b []byte) error {
 	var w struct {
 		SpecVersion string
+		DataSchema  string
 		Type        EventType
 		Source      string
 		Subject     string
@@ -166,6 +167,8 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	switch {
 	case w.SpecVersion != SpecVersion:
 		return fmt.Errorf("schemas: decode event: specversion is %q, want %q", w.SpecVersion, SpecVersion)
+	case w.DataSchema != DataSchema:
+		return fmt.Errorf("schemas: decode event: dataschema is %q, want %q", w.DataSchema, DataSchema)
 	case d.Type != Online && d.Type != Offline && d.Type != Updated:
 		return fmt.Errorf("schemas: decode event: unknown type %q", d.Type)
 	case (d.Type == Online) != d.Data.Online && d.Type != Updated:
