@@ -1,0 +1,571 @@
+package diff
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// A play runs a script against a roster, committing at the end of every sweep. Its words:
+//
+//	(      begin sweep n at 100n seconds; its page k is sent at 10k seconds after that, and read 5 seconds later
+//	1+     a page of one row: agent 1, offline (-), online (+), deleted (d), offline with another name (b), online with it (B), offline
+//	       with a quiet field (q), of type 0 (k), or rejected (x; ?x: nobody knows whose). 1+,2- is a page of two rows
+//	~1+    a page that is sent together with the one before it, and read a second after it
+//	)      the sweep was complete, and ends at 90 seconds        ]   it was not
+//	!      commit now
+//	F      fold what is pending, for every agent
+//	R      restart: a new roster that knows what the log says
+//	L      read the log anew
+//	+900   nothing for 900 seconds
+//
+// What it notes: "1 r2 offline status 110..215" for an event (agent, revision, type, reason, notBefore and time), and "missing 2
+// held 1" or "suspended" for a complete sweep of which there is such a thing to say.
+type play struct {
+	t       *testing.T
+	rules   Rules
+	roster  *Roster
+	base    float64 // seconds: what is added to every time
+	sweep   uint64
+	pages   int
+	read    float64
+	rej, un int
+	pending []*Observation
+	log     []schemas.Event
+	mark    *schemas.Watermark
+	notes   []string
+}
+
+func newPlay(t *testing.T, rules Rules) *play {
+	return &play{t: t, rules: rules, roster: NewRoster(rules)}
+}
+
+func (p *play) seconds(s float64) time.Time { return at(p.base + 100*float64(p.sweep) + s) }
+
+func (p *play) run(script string) {
+	p.t.Helper()
+	for word := range strings.FieldsSeq(script) {
+		switch {
+		case word == "(":
+			p.sweep++
+			p.pages, p.rej, p.un = 0, 0, 0
+		case word == ")":
+			p.complete()
+			p.commit()
+		case word == "]" || word == "!":
+			p.commit()
+		case word == "F":
+			last := make(map[int64]*Observation)
+			for _, o := range p.pending {
+				if older := last[o.AgentID]; older != nil {
+					Fold(older, o)
+				}
+				last[o.AgentID] = o
+			}
+			p.pending = slices.DeleteFunc(p.pending, func(o *Observation) bool { return last[o.AgentID] != o })
+		case word == "R":
+			p.roster, p.pending = NewRoster(p.rules), nil
+			p.load()
+		case word == "L":
+			p.load()
+		case strings.HasPrefix(word, "+"):
+			n, err := strconv.ParseFloat(word[1:], 64)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			p.base += n
+		default:
+			p.page(word)
+		}
+	}
+}
+
+func (p *play) page(word string) {
+	rows, together := strings.CutPrefix(word, "~")
+	if together {
+		p.read++
+	} else {
+		p.pages++
+		p.read = float64(10*p.pages + 5)
+	}
+	d := Page{Sweep: p.sweep, Sent: p.seconds(float64(10 * p.pages)), Read: p.seconds(p.read), Baseline: p.mark == nil}
+	for row := range strings.SplitSeq(rows, ",") {
+		if row == "?x" {
+			p.un++
+			p.rej++
+			continue
+		}
+		id, err := strconv.ParseInt(row[:len(row)-1], 10, 64)
+		if err != nil {
+			p.t.Fatalf("%q: %v", word, err)
+		}
+		var a schemas.Agent
+		switch row[len(row)-1] {
+		case '-':
+			a = agent(id)
+		case '+':
+			a = agent(id, on)
+		case 'd':
+			a = agent(id, deleted)
+		case 'b':
+			a = agent(id, name("b"))
+		case 'B':
+			a = agent(id, on, name("b"))
+		case 'q':
+			a = agent(id, signedIn(5))
+		case 'k':
+			a = agent(id, kind("0"))
+		case 'x':
+			p.rej++
+			d.Rejected = append(d.Rejected, id)
+			continue
+		default:
+			p.t.Fatalf("no such row: %q", row)
+		}
+		d.Agents = append(d.Agents, a)
+	}
+	p.pending = append(p.pending, p.roster.Observe(d)...)
+}
+
+func (p *play) complete() {
+	s := Sweep{Number: p.sweep, StartedAt: p.seconds(0), EndedAt: p.seconds(90), Rejected: p.rej, Unidentified: p.un}
+	v := p.roster.Complete(s)
+	p.pending = append(p.pending, v.Removed...)
+	p.mark = &schemas.Watermark{Sweep: s.Number, StartedAt: s.StartedAt, CompletedAt: s.EndedAt, Missing: v.Missing, Rejected: s.Rejected}
+	switch {
+	case v.Suspended:
+		p.notes = append(p.notes, "suspended")
+	case v.Missing > 0 || v.Held > 0:
+		p.notes = append(p.notes, fmt.Sprintf("missing %d held %d", v.Missing, v.Held))
+	}
+}
+
+func (p *play) commit() {
+	f := p.roster.Form(p.pending, func(*schemas.Event) bool { return true })
+	p.roster.Advance(p.pending, f.Events)
+	p.pending = nil
+	for i := range f.Events {
+		p.note(&f.Events[i])
+	}
+	p.log = append(p.log, f.Events...)
+}
+
+func (p *play) note(e *schemas.Event) {
+	when := func(t time.Time) string {
+		if t.IsZero() {
+			return ""
+		}
+		return strconv.FormatFloat(t.Sub(start).Seconds(), 'f', -1, 64)
+	}
+	p.notes = append(p.notes, fmt.Sprintf("%d r%d %s %s %s..%s", e.Data.Agent.AgentID, e.Data.Revision,
+		strings.TrimPrefix(string(e.Type), "agent."), e.Data.Reason, when(e.Data.NotBefore), when(e.Time)))
+}
+
+// load makes the roster read the log; what is pending of agents that have moved is given up.
+func (p *play) load() map[int64]bool {
+	moved := p.roster.Load(states(p.log), p.mark)
+	p.pending = slices.DeleteFunc(p.pending, func(o *Observation) bool {
+		if moved[o.AgentID] {
+			p.roster.GiveUp(o)
+		}
+		return moved[o.AgentID]
+	})
+	return moved
+}
+
+func states(log []schemas.Event) map[int64]*State {
+	m := make(map[int64]*State)
+	for i := range log {
+		m[log[i].Data.Agent.AgentID] = StateOf(&log[i])
+	}
+	return m
+}
+
+func TestRoster(t *testing.T) {
+	usual := Rules{RemoveAfter: 2, MaxMissing: 1, MissingHold: 15 * time.Minute}
+	after := func(n int) Rules { return Rules{RemoveAfter: n, MaxMissing: 1} }
+	guarded := Rules{RemoveAfter: 1, MaxMissing: 0.5, MissingHold: 300 * time.Second}
+	typed := Rules{RemoveAfter: 1, MaxMissing: 1, Types: []string{"10"}}
+	for _, tc := range []struct {
+		name   string
+		rules  Rules
+		script string
+		want   []string
+	}{
+		{"sorted by agent, whatever the order of the rows", usual, "( 3-,1+,2- )",
+			[]string{"1 r1 online baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115"}},
+		{"baseline until the first complete sweep has ended", usual, "( 1- ] ( 2- 3+ ) ( 1-,2-,3+,4- )",
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 0", "2 r1 updated baseline ..215", "3 r1 online baseline ..225", "4 r1 updated appeared 200..315"}},
+		{"of a page of an incomplete sweep, what changed counts", usual, "( 1-,2- ) ( 1+ ]",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "1 r2 online status 110..215"}},
+		{"a quiet change alone is no event, and is seen all the same", usual, "( 1- ) ( 1q ) ( 1+ )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 210..315"}},
+
+		// notBefore.
+		{"not before: last seen", usual, "( 1- ) ( 1- ) ( 1- ] ( 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 310..415"}},
+		{"not before: last seen twice in a sweep", usual, "( 1- 1- 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 120..135"}},
+		{"not before: restart, clean watermark", usual, "( 1- ) ( 1- ) R ( 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 200..315"}},
+		{"not before: restart, one missed", usual, "( 1-,2- ) ( 1- ) R ( 1+ )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "missing 1 held 0", "missing 1 held 0", "1 r2 online status 115..315"}},
+		{"not before: restart, one rejected", usual, "( 1- ) ( 1-,3x ) R ( 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 115..315"}},
+		{"not before: restart in the baseline", usual, "( 1- ] R ( 1+,2- ]", []string{"1 r1 updated baseline ..115", "1 r2 online status 115..215", "2 r1 updated baseline ..215"}},
+		{"not before: restart, then seen", usual, "( 1- ) R ( 1- ] ( 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 210..315"}},
+		{"not before: restart, then gone", usual, "( 1-,2- ) R ( 2- ) ( 2- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "missing 1 held 0", "1 r2 updated removed 100..390"}},
+		{"not before: the watermark bounds only until the agent has been seen", usual, "( 1- ) R ( 1- ) ( 1- ] R ( 1+ )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 200..415"}},
+		{"not before: appeared after a complete sweep", usual, "( 1- ) ( 1- ] ( 1-,2- ]", []string{"1 r1 updated baseline ..115", "2 r1 updated appeared 100..315"}},
+		{"not before: appeared, others' rows rejected", usual, "( 1- ) ( 1-,3x ) ( 1-,2- )", []string{"1 r1 updated baseline ..115", "2 r1 updated appeared 200..315"}},
+		{"not before: appeared, its own row rejected", usual, "( 1- ) ( 1-,2x ) ( 1-,2- )", []string{"1 r1 updated baseline ..115", "2 r1 updated appeared ..315"}},
+		{"not before: appeared, a row nobody can name", usual, "( 1- ) ( 1-,?x ) ( 1-,2- )",
+			[]string{"1 r1 updated baseline ..115", "suspended", "2 r1 updated appeared 100..315"}},
+		{"not before: appeared after a restart", usual, "( 1- ) R ( 1-,2- )", []string{"1 r1 updated baseline ..115", "2 r1 updated appeared 100..215"}},
+		{"not before: appeared after a restart, one rejected", usual, "( 1-,3x ) R ( 1-,2- )", []string{"1 r1 updated baseline ..115", "2 r1 updated appeared ..215"}},
+		{"not before: first seen deleted", usual, "( 1d ) ( 1- )", []string{"1 r1 updated appeared 110..215"}},
+		{"not before: first seen deleted, then unlisted", usual, "( 1d ) ( 2- ) ( 1- )",
+			[]string{"2 r1 updated appeared 100..215", "missing 1 held 0", "1 r1 updated appeared 200..315"}},
+		{"not before: return after absence", after(1), "( 1- ) ( ) ( ) ( ] ( 1- )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 updated removed 110..290", "1 r3 updated appeared 300..515"}},
+		{"not before: return, its row rejected", after(1), "( 1- ) ( ) ( 1x ) ( 1- )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 updated removed 110..290", "1 r3 updated appeared 110..415"}},
+		{"not before: return after deletion", usual, "( 1+ ) ( 1d ) ( 1d ) ( 1+ )",
+			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215", "1 r3 online appeared 310..415"}},
+		{"not before: return after deletion and a restart", usual, "( 1+ ) ( 1d ) R ( 1+ )",
+			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215", "1 r3 online appeared 200..315"}},
+		{"not before: return after a restart, one rejected", usual, "( 1+ ) ( 1d,2x ) R ( 1+ )",
+			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215", "1 r3 online appeared 215..315"}},
+
+		// The same agent twice in one sweep.
+		{"asked for together: the first answer counts", usual, "( 1- ~1+ )", []string{"1 r1 updated baseline ..115"}},
+		{"asked for together: so it does in the next sweep", usual, "( 1- ) ( 1+ ~1- ] ( 1- )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 110..215", "1 r3 offline status 210..315"}},
+		{"asked for afterwards: both count", usual, "( 1- 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 110..125"}},
+		{"asked for together, across a quiet answer", usual, "( 1- ) ( 1q ~1+ )", []string{"1 r1 updated baseline ..115"}},
+		{"twice on one page: the first row counts", usual, "( 1-,1+ )", []string{"1 r1 updated baseline ..115"}},
+
+		// Absence.
+		{"missing once", usual, "( 1+,2- ) ( 2- ) ( 1+,2- )", []string{"1 r1 online baseline ..115", "2 r1 updated baseline ..115", "missing 1 held 0"}},
+		{"missing twice in a row", usual, "( 1+ ) ( ) ( ) ( )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "1 r2 offline removed 110..390"}},
+		{"missing twice, but not in a row", usual, "( 1+ ) ( ) ( 1+ ) ( ) ( 1+ )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0"}},
+		{"missing twice, seen by an incomplete sweep in between", usual, "( 1+ ) ( ) ( 1+ ] ( )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0"}},
+		{"missing twice, an incomplete sweep in between", usual, "( 1+ ) ( ) ( ] ( )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "1 r2 offline removed 110..490"}},
+		{"missing three times", after(3), "( 1- ) ( ) ( ) ( )", []string{"1 r1 updated baseline ..115", "missing 1 held 0", "missing 1 held 0", "1 r2 updated removed 110..490"}},
+		{"missing from incomplete sweeps", after(1), "( 1+ ) ( ] ( ] ( ]", []string{"1 r1 online baseline ..115"}},
+		{"missing, and a restart in between", usual, "( 1+ ) ( ) R ( ) ( )",
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0", "1 r2 offline removed 115..490"}},
+		{"missing, and the log read anew in between", usual, "( 1+ ) ( ) L ( )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "1 r2 offline removed 110..390"}},
+		{"gone online, back as it was", after(1), "( 1+ ) ( ) ( 1+ )",
+			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..290", "1 r3 online appeared 200..315"}},
+		{"gone, and gone again", usual, "( 1+ ) ( ) ( ) ( 1- ) ( ) ( )",
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "1 r2 offline removed 110..390", "1 r3 updated appeared 300..415", "missing 1 held 0", "1 r4 updated removed 410..690"}},
+		{"its row rejected: not missing", after(1), "( 1+ ) ( 1x ) ( )", []string{"1 r1 online baseline ..115", "1 r2 offline removed 110..390"}},
+		{"its row rejected in between: not in a row", usual, "( 1+ ) ( ) ( 1x ) ( ) ( )",
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0", "1 r2 offline removed 110..590"}},
+		{"its row rejected by an incomplete sweep in between", usual, "( 1+ ) ( ) ( 1x ] ( )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0"}},
+		{"another's row rejected", after(1), "( 1+ ) ( 2x )", []string{"1 r1 online baseline ..115", "1 r2 offline removed 110..290"}},
+		{"a row nobody can name", after(1), "( 1+ ) ( ?x ) ( ?x )", []string{"1 r1 online baseline ..115", "suspended", "suspended"}},
+		{"a row nobody can name in between", usual, "( 1+ ) ( ) ( ?x ) ( ) ( )",
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "suspended", "missing 1 held 0", "1 r2 offline removed 110..590"}},
+		{"deletion needs no second sweep, nor a complete one", usual, "( 1+,2+ ) ( 1d,2d ]",
+			[]string{"1 r1 online baseline ..115", "2 r1 online baseline ..115", "1 r2 offline removed 110..215", "2 r2 offline removed 110..215"}},
+		{"a deleted one is not missing", after(1), "( 1+ ) ( 1d ) ( ) ( )", []string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215"}},
+
+		// Types.
+		{"of a type that is not polled", typed, "( 1-,2k ) R ( 1- ) ( ) ",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "1 r2 updated removed 210..390"}},
+		{"left for a type that is not polled", typed, "( 1-,2- ) ( 1- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "2 r2 updated removed 110..290"}},
+		{"left for one, after a restart", typed, "( 1-,2- ) R ( 1- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "2 r2 updated removed 100..290"}},
+		{"listed under a type that is not its own", typed, "( 2k ) ( )", []string{"2 r1 updated baseline ..115", "2 r2 updated removed 110..290"}},
+
+		// The guard.
+		{"guard: half is not too much", guarded, "( 1-,2- ) ( 1- )", []string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "2 r2 updated removed 110..290"}},
+		{"guard: more than half, until the hold is over", guarded, "( 1-,2-,3- ) ( 1- ) ( 1- ) ( 1- ) ( 1- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "missing 2 held 2", "missing 2 held 2", "missing 2 held 2",
+				"2 r2 updated removed 110..590", "3 r2 updated removed 110..590"}},
+		{"guard: held agents stay held when the others come back", guarded, "( 1-,2-,3- ) ( 1- ) ( 1-,2- ) ( 1-,2- ) ( 1-,2- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "missing 2 held 2", "missing 1 held 1", "missing 1 held 1",
+				"3 r2 updated removed 110..590"}},
+		{"guard: seen again, the hold begins anew", guarded, "( 1-,2- ) ( ) ( 1-,2- ] ( ) ( ) ( )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "missing 2 held 2", "missing 2 held 2", "missing 2 held 2", "missing 2 held 2"}},
+		{"guard: a rejected row is a sign of life", guarded, "( 1- ) ( ) ( 1x ] ( ) ( ) ( ) ( )",
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "1 r2 updated removed 110..790"}},
+		{"guard: suspension does not end the hold", guarded, "( 1- ) ( ) ( ?x ) ( ) ( ) ( )",
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "suspended", "missing 1 held 1", "missing 1 held 1", "1 r2 updated removed 110..690"}},
+		{"guard: a restart begins the hold anew", guarded, "( 1- ) ( ) ( ) ( ) R ( ) ( ) ( ) ( )",
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "1 r2 updated removed 115..890"}},
+		{"guard: over the hold, still RemoveAfter sweeps", Rules{RemoveAfter: 3, MaxMissing: 0.5, MissingHold: 300 * time.Second}, "( 1- ) ( ) +900 ( ) ( )",
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "missing 1 held 0", "1 r2 updated removed 110..1390"}},
+		{"guard: signing out together is no matter for it", guarded, "( 1+,2+ ) ( 1-,2d )",
+			[]string{"1 r1 online baseline ..115", "2 r1 online baseline ..115", "1 r2 offline status 110..215", "2 r2 offline removed 110..215"}},
+		{"guard: removed agents are not known ones", guarded, "( 1-,2-,3- ) ( 1-,2- ) ( 1- ) ( )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "3 r2 updated removed 110..290", "2 r2 updated removed 210..390", "missing 1 held 1"}},
+		{"guard: of types not polled neither", Rules{RemoveAfter: 1, MaxMissing: 0.5, MissingHold: time.Hour, Types: []string{"10"}}, "( 1-,2k,3k ) R ( )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "missing 1 held 1"}},
+		{"guard off", Rules{RemoveAfter: 1, MaxMissing: 1, MissingHold: time.Hour}, "( 1-,2- ) ( )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "1 r2 updated removed 110..290", "2 r2 updated removed 110..290"}},
+
+		// Pending observations.
+		{"several of one agent in a commit", usual, "( 1- 1+ 1B 1- 1d )", []string{"1 r1 updated baseline ..115", "1 r2 online status 110..125",
+			"1 r3 updated fields 120..135", "1 r4 offline status 130..145", "1 r5 updated removed 140..155"}},
+		{"committed in between", usual, "( 1- ! 1+ 1B ! 1- )", []string{"1 r1 updated baseline ..115", "1 r2 online status 110..125", "1 r3 updated fields 120..135", "1 r4 offline status 130..145"}},
+		{"folded", usual, "( 1- ) ( 1+ 1B F )", []string{"1 r1 updated baseline ..115", "1 r2 online status 110..225"}},
+		{"folded into nothing, and then on", usual, "( 1- ) ( 1+ 1- F ) ( 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 220..315"}},
+		{"given up by a restart", usual, "( 1-,2- ) ( 1+ 2+ R 1+,2- )", []string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "1 r2 online status 100..235"}},
+		{"kept when the log is read anew", usual, "( 1- ) ( 1+ L )", []string{"1 r1 updated baseline ..115", "1 r2 online status 110..215"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newPlay(t, tc.rules)
+			p.run(tc.script)
+			if d := cmp.Diff(tc.want, p.notes); d != "" {
+				t.Errorf("%s (-want +got):\n%s", tc.script, d)
+			}
+		})
+	}
+}
+
+// The share that may be missing is compared exactly.
+func TestGuardShare(t *testing.T) {
+	for _, known := range []int{2, 3, 10, 100} {
+		for missing := 1; missing <= known; missing++ {
+			for _, over := range []bool{false, true} {
+				share, err := strconv.ParseFloat(strconv.FormatFloat(float64(missing)/float64(known), 'g', -1, 64), 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if over {
+					share = (float64(missing) - 0.5) / float64(known)
+				}
+				r := NewRoster(Rules{RemoveAfter: 1, MaxMissing: share, MissingHold: time.Hour})
+				p := Page{Sweep: 1, Sent: at(1), Read: at(2)}
+				for id := range known {
+					p.Agents = append(p.Agents, agent(int64(id)))
+				}
+				r.Observe(p)
+				p = Page{Sweep: 2, Sent: at(3), Read: at(4), Agents: p.Agents[missing:]}
+				r.Observe(p)
+				v := r.Complete(Sweep{Number: 2, StartedAt: at(3), EndedAt: at(5)})
+				if got := v.Held > 0; got != over || v.Held+len(v.Removed) != missing || v.Missing != v.Held {
+					t.Fatalf("%d of %d missing, %v may be: %d held, %d missing, %d removed", missing, known, share, v.Held, v.Missing, len(v.Removed))
+				}
+			}
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	mark := func(sweep uint64) *schemas.Watermark { return &schemas.Watermark{Sweep: sweep, StartedAt: at(1)} }
+	first := func() (*play, map[int64]*State) {
+		p := newPlay(t, Rules{RemoveAfter: 2, MaxMissing: 1})
+		p.run("( 1-,2+,3- ) ( 1+ )")
+		return p, states(p.log)
+	}
+	counts := func(t *testing.T, r *Roster, there, online int) {
+		t.Helper()
+		if a, o := r.Agents(); a != there || o != online {
+			t.Errorf("%d agents, %d online, want %d, %d", a, o, there, online)
+		}
+	}
+	t.Run("at first all are new", func(t *testing.T) {
+		_, log := first()
+		r := NewRoster(Rules{RemoveAfter: 1})
+		if d := cmp.Diff(map[int64]bool{1: true, 2: true, 3: true}, r.Load(log, mark(2))); d != "" {
+			t.Error(d)
+		}
+		counts(t, r, 3, 2)
+		if r.Len() != 3 || r.State(2) != log[2] || r.State(4) != nil {
+			t.Errorf("%d agents, %v, %v", r.Len(), r.State(2), r.State(4))
+		}
+	})
+	t.Run("nothing moved", func(t *testing.T) {
+		p, log := first()
+		if moved := p.roster.Load(log, mark(2)); len(moved) != 0 {
+			t.Errorf("moved: %v", moved)
+		}
+		counts(t, p.roster, 3, 2)
+		p.run("( 1+ )") // the counts have gone on
+		if d := cmp.Diff([]string{"2 r2 offline removed 110..390", "3 r2 updated removed 110..390"}, p.notes[len(p.notes)-2:]); d != "" {
+			t.Error(d)
+		}
+		counts(t, p.roster, 1, 1)
+	})
+	t.Run("another has published", func(t *testing.T) {
+		p, log := first()
+		p.run("( 1+,2-,3-,4-") // never committed
+		other, mine := newPlay(t, p.rules), p.pending
+		other.log, other.mark, other.sweep, other.base = p.log, p.mark, 3, 5
+		other.run("R ( 1+,2-,3-,5+ )")
+		p.log, p.mark, p.sweep = other.log, other.mark, 4
+		if d := cmp.Diff(map[int64]bool{2: true, 5: true}, p.load()); d != "" {
+			t.Error(d)
+		}
+		if len(mine) != 2 || len(p.pending) != 1 || p.pending[0].AgentID != 4 {
+			t.Errorf("pending: %v, was %v", p.pending, mine)
+		}
+		counts(t, p.roster, 4, 2)
+		p.notes = nil
+		p.run("( 1+,2+,3-,4-,5- )")
+		want := []string{"4 r1 updated appeared 200..315", "2 r3 online status 405..515", "5 r2 offline status 405..515"}
+		if d := cmp.Diff(want, p.notes); d != "" {
+			t.Error(d)
+		}
+		if s := p.roster.State(2); s.Revision != 3 || !s.Since.Equal(at(515)) || log[2].Revision != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+	t.Run("counts begin anew for those that moved", func(t *testing.T) {
+		p, log := first() // 2 and 3 have been missing once
+		moved := *log[2]
+		moved.Revision++
+		log[2] = &moved
+		p.roster.Load(log, mark(2))
+		p.notes = nil
+		p.run("( 1+ )")
+		if d := cmp.Diff([]string{"missing 1 held 0", "3 r2 updated removed 110..390"}, p.notes); d != "" {
+			t.Error(d)
+		}
+	})
+	t.Run("the log went backwards", func(t *testing.T) {
+		p := newPlay(t, Rules{RemoveAfter: 1, MaxMissing: 1})
+		p.run("( 1-,2- ) ( 1+,2- ) ( 1-,2+ )")
+		p.log, p.mark, p.notes = p.log[:1], mark(1), nil // of agent 1 the first, of agent 2 nothing
+		if d := cmp.Diff(map[int64]bool{1: true, 2: true}, p.load()); d != "" {
+			t.Error(d)
+		}
+		counts(t, p.roster, 1, 0)
+		if p.roster.State(2) != nil {
+			t.Errorf("%+v", p.roster.State(2))
+		}
+		p.run("( 1+ 2+ 1- )") // no revision is used twice
+		want := []string{"1 r4 online status 1..415", "2 r3 online appeared 300..425", "1 r5 offline status 410..435"}
+		if d := cmp.Diff(want, p.notes); d != "" {
+			t.Error(d)
+		}
+	})
+	t.Run("revision or time tells", func(t *testing.T) {
+		p, log := first()
+		later := *log[1]
+		later.Time = later.Time.Add(time.Millisecond)
+		log[1] = &later
+		if d := cmp.Diff(map[int64]bool{1: true}, p.roster.Load(log, mark(2))); d != "" {
+			t.Error(d)
+		}
+	})
+}
+
+func TestForm(t *testing.T) {
+	all := func(*schemas.Event) bool { return true }
+	observe := func(r *Roster, n float64, rows ...schemas.Agent) []*Observation {
+		return r.Observe(Page{Sweep: uint64(n), Sent: at(100 * n), Read: at(100*n + 5), Agents: rows})
+	}
+	small := func(e *schemas.Event) bool { return len(*e.Data.Agent.AgentName) < 10 }
+	long := name("rather long")
+
+	t.Run("changes nothing", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1})
+		obs := slices.Concat(observe(r, 1, agent(1), agent(2, on)), observe(r, 2, agent(1, on)))
+		f := r.Form(obs, all)
+		if d := cmp.Diff(f, r.Form(obs, all)); d != "" || len(f.Events) != 3 || f.Agents != 2 || f.Online != 2 {
+			t.Errorf("%+v\n%s", f, d)
+		}
+		if there, online := r.Agents(); there != 0 || online != 0 || r.State(1) != nil {
+			t.Errorf("%d, %d, %v", there, online, r.State(1))
+		}
+		part := r.Form(obs[:1], all)
+		r.Advance(obs[:1], part.Events)
+		rest := r.Form(obs[1:], all)
+		if d := cmp.Diff(f.Events, slices.Concat(part.Events, rest.Events)); d != "" {
+			t.Errorf("in two commits:\n%s", d)
+		}
+		if part.Agents != 1 || rest.Agents != 2 || rest.Online != 2 {
+			t.Errorf("%d, %d, %d", part.Agents, rest.Agents, rest.Online)
+		}
+	})
+	t.Run("counts", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1, MaxMissing: 1})
+		for _, step := range []struct {
+			rows          []schemas.Agent
+			there, online int
+		}{
+			{[]schemas.Agent{agent(1), agent(2, on), agent(3, on), agent(4, deleted)}, 3, 2},
+			{[]schemas.Agent{agent(1, on), agent(2), agent(3, on, deleted), agent(4)}, 3, 1},
+			{[]schemas.Agent{agent(1, on), agent(3, on, deleted)}, 1, 1}, // 2 and 4 are gone
+			{[]schemas.Agent{agent(2, on), agent(3, on), agent(4)}, 3, 2},
+			{nil, 0, 0},
+		} {
+			n := float64(r.complete.Number + 1)
+			obs := observe(r, n, step.rows...)
+			obs = append(obs, r.Complete(Sweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)}).Removed...)
+			f := r.Form(obs, all)
+			r.Advance(obs, f.Events)
+			if there, online := r.Agents(); f.Agents != step.there || f.Online != step.online || there != f.Agents || online != f.Online {
+				t.Errorf("sweep %v: %d, %d, then %d, %d, want %d, %d", n, f.Agents, f.Online, there, online, step.there, step.online)
+			}
+		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1, MaxMissing: 1})
+		obs := observe(r, 1, agent(1), agent(2))
+		r.Advance(obs, r.Form(obs, all).Events)
+		for n := 2.; n < 4; n++ { // every time it is seen
+			obs = observe(r, n, agent(1, on, long), agent(2, on))
+			f := r.Form(obs, small)
+			if len(f.Refused) != 1 || f.Refused[0] != obs[0] || len(f.Events) != int(4-n)-1 || f.Agents != 2 || f.Online != 1 {
+				t.Fatalf("%+v", f)
+			}
+			r.Advance(obs, f.Events)
+			if s := r.State(1); s.Revision != 1 || s.Online {
+				t.Fatalf("%+v", s)
+			}
+			if v := r.Complete(Sweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)}); len(v.Removed) != 0 {
+				t.Fatalf("a refused row is a row: %+v", v)
+			}
+		}
+		// What it was is not known to have ended when it was refused first.
+		obs = observe(r, 4, agent(1, on, name("b")))
+		f := r.Form(obs, small)
+		if len(f.Events) != 1 || f.Events[0].Data.Revision != 2 || !f.Events[0].Data.NotBefore.Equal(at(100)) {
+			t.Fatalf("%+v", f)
+		}
+		r.Advance(obs, f.Events)
+		obs = observe(r, 5, agent(1))
+		if f = r.Form(obs, small); len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(at(400)) {
+			t.Fatalf("%+v", f)
+		}
+	})
+	t.Run("refused, and then not, in a commit", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1})
+		obs := slices.Concat(observe(r, 1, agent(1)), observe(r, 2, agent(1, long)), observe(r, 3, agent(1, on)))
+		f := r.Form(obs, small)
+		if len(f.Events) != 2 || len(f.Refused) != 1 || f.Refused[0] != obs[1] || f.Events[1].Data.Revision != 2 {
+			t.Fatalf("%+v", f)
+		}
+		if d := cmp.Diff([]schemas.Change{change("onlineStatus", "0", "1")}, f.Events[1].Data.Changes); d != "" {
+			t.Error(d)
+		}
+	})
+	t.Run("given up", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1})
+		o := observe(r, 1, agent(1))[0]
+		if again := observe(r, 2, agent(1)); len(again) != 0 {
+			t.Fatalf("%v", again)
+		}
+		r.GiveUp(&Observation{AgentID: 1}) // of no effect, as are those of agents unknown
+		r.GiveUp(&Observation{AgentID: 2})
+		if again := observe(r, 3, agent(1)); len(again) != 0 {
+			t.Fatalf("%v", again)
+		}
+		r.GiveUp(o)
+		if again := observe(r, 4, agent(1)); len(again) != 1 || r.Len() != 1 {
+			t.Fatalf("%v", again)
+		}
+	})
+}
