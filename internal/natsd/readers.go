@@ -1,0 +1,330 @@
+package natsd
+
+import (
+	"bytes"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// How network clients are kept to reading
+//
+// Permissions alone can't do it. The server checks what a client publishes, but not where the answer to a request goes,
+// nor where a push consumer delivers: in the log's own account a reader could point either at rollcall.log.>, at
+// agent.>, or at the API itself. So:
+//
+//   - Every network connection has an account of its own. Whatever it publishes, wherever it directs the answers to its
+//     requests, the messages of its pull consumers or the server's message traces, it only ever reaches itself.
+//   - These accounts import agent.> from the log's account and, subject by subject, what of the JetStream API reading
+//     takes. An answer comes back over the import, under a subject that the server makes up. Importing $JS.API.INFO as
+//     well keeps the server from adding its own import of the whole API, which would answer that JetStream is not
+//     enabled for the account, and so the API works without a prefix.
+//   - A push consumer delivers in the log's account. The requests that could create one therefore go to the gate, a
+//     responder in that account, and so do the other requests that need looking into. It forwards what it has decoded
+//     and checked, encoded anew, never the client's own bytes or headers.
+//   - Publishing anything but API requests and acknowledgements is forbidden as well. That protects nothing that the
+//     accounts do not, but the client is told.
+
+const (
+	logAccount = "ROLLCALL" // holds the log; its name is part of the store's paths
+	ownUser    = "rollcall"
+
+	stream   = schemas.Stream
+	live     = schemas.StoredPrefix + ">"
+	apiPre   = "$JS.API."
+	gatePre  = "rollcall.gate."
+	gateWait = 5 * time.Second
+
+	// quietPull is how long a request for messages may go without a message or a heartbeat before the way back to the
+	// reader is forgotten; what is delivered to the request later is lost. It costs some 2 KB for each request that
+	// was made within that time on an inbox that is still subscribed to.
+	quietPull = 5 * time.Minute
+)
+
+// ReservedConsumer is how the names of rollcall's own consumers on the log begin. Readers do not see them in lists and
+// can neither change nor delete them; the rest of the name should be random, so that nobody can guess it and ask for
+// their messages.
+const ReservedConsumer = "rollcall-"
+
+// direct are the API requests that go straight to JetStream: they change nothing but a reader's own position.
+var direct = map[string]server.ServiceRespType{
+	"$JS.API.INFO":                               server.Singleton,
+	"$JS.API.STREAM.NAMES":                       server.Singleton,
+	"$JS.API.STREAM.LIST":                        server.Singleton,
+	"$JS.API.STREAM.INFO." + stream:              server.Singleton,
+	"$JS.API.STREAM.MSG.GET." + stream:           server.Singleton,
+	"$JS.API.DIRECT.GET." + stream:               server.Streamed,
+	"$JS.API.DIRECT.GET." + stream + ".>":        server.Streamed,
+	"$JS.API.CONSUMER.INFO." + stream + ".*":     server.Singleton,
+	"$JS.API.CONSUMER.MSG.NEXT." + stream + ".*": server.Streamed,
+	"$JS.ACK." + stream + ".>":                   server.Streamed, // an ack can ask for the next messages
+	"$JS.ACK.*.*." + stream + ".*.*.*.*.*.*.>":   server.Streamed, // the newer form, with domain and account
+}
+
+// gated are the API requests (without the prefix) that the gate answers.
+var gated = []string{
+	"CONSUMER.CREATE." + stream,
+	"CONSUMER.CREATE." + stream + ".>",
+	"CONSUMER.DURABLE.CREATE." + stream + ".*",
+	"CONSUMER.DELETE." + stream + ".*",
+	"CONSUMER.NAMES." + stream,
+	"CONSUMER.LIST." + stream,
+	// Refused, all of them; so that the client learns why at once.
+	"STREAM.CREATE.*",
+	"STREAM.UPDATE.*",
+	"STREAM.DELETE.*",
+	"STREAM.PURGE.*",
+	"STREAM.MSG.DELETE.*",
+}
+
+// access tells rollcall's own connections from all others. It implements [server.Authentication].
+type access struct {
+	secret string
+	ns     *server.Server
+	log    *server.Account
+
+	mu      sync.Mutex
+	readers []*server.Account // every account ever made for a connection; those without one are used again
+}
+
+// setup exports from the log's account what readers import. The server must not have been started.
+func (a *access) setup(ns *server.Server) error {
+	log, err := ns.LookupAccount(logAccount)
+	if err != nil {
+		return err
+	}
+	a.ns, a.log = ns, log
+	if err := log.AddStreamExport(live, nil); err != nil {
+		return err
+	}
+	for subject, answers := range direct {
+		if err := log.AddServiceExportWithResponse(subject, answers, nil); err != nil {
+			return err
+		}
+		if answers == server.Streamed {
+			if err := log.SetServiceExportResponseThreshold(subject, quietPull); err != nil {
+				return err
+			}
+		}
+	}
+	for _, req := range gated {
+		if err := log.AddServiceExport(gatePre+req, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Check implements [server.Authentication].
+func (a *access) Check(c server.ClientAuthentication) bool {
+	if c.Kind() != server.CLIENT {
+		return false
+	}
+	o := c.GetOpts()
+	if o.Username == ownUser && subtle.ConstantTimeCompare([]byte(o.Password), []byte(a.secret)) == 1 {
+		c.RegisterUser(&server.User{Username: ownUser, Account: a.log})
+		return true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock() // held until the connection counts, so that no other is given the same account
+	acc, err := a.free()
+	if err != nil {
+		a.ns.Errorf("No account for a reader: %v", err)
+		return false
+	}
+	c.RegisterUser(&server.User{Username: "reader", Account: acc, Permissions: &server.Permissions{
+		Publish: &server.SubjectPermission{Allow: []string{"$JS.API.>", "$JS.ACK.>", "$SYS.REQ.USER.INFO"}},
+	}})
+	return true
+}
+
+// free finds or makes an account without a connection. Accounts can't be removed from a server; there are never more
+// than there were connections at the same time. a.mu must be held.
+func (a *access) free() (*server.Account, error) {
+	for _, acc := range a.readers {
+		if acc.NumLocalConnections() == 0 {
+			return acc, nil
+		}
+	}
+	acc, err := a.ns.RegisterAccount(fmt.Sprintf("READER-%d", len(a.readers)+1))
+	if err != nil {
+		return nil, err
+	}
+	if err := acc.AddStreamImport(a.log, live, ""); err != nil {
+		return nil, err
+	}
+	for subject := range direct {
+		if err := acc.AddServiceImport(a.log, subject, subject); err != nil {
+			return nil, fmt.Errorf("import %s: %w", subject, err)
+		}
+	}
+	for _, req := range gated {
+		if err := acc.AddServiceImport(a.log, apiPre+req, gatePre+req); err != nil {
+			return nil, fmt.Errorf("import %s: %w", req, err)
+		}
+	}
+	a.readers = append(a.readers, acc)
+	return acc, nil
+}
+
+// openGate starts answering the readers' gated requests on nc, a connection to the log's account.
+func openGate(nc *nats.Conn) error {
+	// More than one at a time: creating a durable consumer waits for the disk.
+	for range 4 {
+		_, err := nc.QueueSubscribe(gatePre+">", "gate", func(m *nats.Msg) {
+			if m.Reply == "" {
+				return
+			}
+			// The connection closes at shutdown only: nobody is left to be told of a failed answer.
+			_ = m.Respond(pass(nc, strings.TrimPrefix(m.Subject, gatePre), m.Data))
+		})
+		if err != nil {
+			return fmt.Errorf("subscribe to the readers' requests: %w", err)
+		}
+	}
+	// The subscriptions are in place when the server has answered this.
+	if err := nc.Flush(); err != nil {
+		return fmt.Errorf("subscribe to the readers' requests: %w", err)
+	}
+	return nil
+}
+
+// pass checks one request and returns its answer.
+func pass(nc *nats.Conn, req string, body []byte) []byte {
+	var answer []byte
+	var err error
+	switch {
+	case strings.HasPrefix(req, "CONSUMER.CREATE."), strings.HasPrefix(req, "CONSUMER.DURABLE.CREATE."):
+		if body, err = readersConsumer(req, body); err == nil {
+			answer, err = ask(nc, req, body)
+		}
+	case strings.HasPrefix(req, "CONSUMER.DELETE."):
+		if err = reserved(req[strings.LastIndexByte(req, '.')+1:]); err == nil {
+			answer, err = ask(nc, req, nil)
+		}
+	case strings.HasPrefix(req, "CONSUMER.NAMES."), strings.HasPrefix(req, "CONSUMER.LIST."):
+		if answer, err = ask(nc, req, body); err == nil {
+			answer, err = hideReserved(answer)
+		}
+	default:
+		err = refused("network clients may read the log and nothing else")
+	}
+	if err != nil {
+		return refusal(err)
+	}
+	return answer
+}
+
+func ask(nc *nats.Conn, req string, body []byte) ([]byte, error) {
+	m, err := nc.Request(apiPre+req, body, gateWait)
+	if err != nil {
+		return nil, err
+	}
+	return m.Data, nil
+}
+
+// refused is why a reader's request has not been carried out.
+type refused string
+
+func (r refused) Error() string { return string(r) }
+
+// refusal is an answer of the JetStream API that says no.
+func refusal(err error) []byte {
+	code := 503
+	if r := refused(""); errors.As(err, &r) {
+		code = 403
+	}
+	b, _ := json.Marshal(server.ApiResponse{Error: &server.ApiError{Code: code, Description: err.Error()}}) // strings and numbers only
+	return b
+}
+
+// readersConsumer checks a request for a consumer and encodes it anew, so that what is carried out is what was checked.
+func readersConsumer(req string, body []byte) ([]byte, error) {
+	var r server.CreateConsumerRequest
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields() // as the server does: what it does not know it should not seem to honour
+	if err := d.Decode(&r); err != nil {
+		return nil, refused("not a request for a consumer: " + err.Error())
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, refused("more than one request for a consumer")
+	}
+	if r.Config.DeliverSubject != "" || r.Config.DeliverGroup != "" {
+		return nil, refused("push consumers are not for network clients: use a pull consumer")
+	}
+	names := []string{r.Config.Name, r.Config.Durable}
+	if rest, ok := strings.CutPrefix(req, "CONSUMER.CREATE."+stream+"."); ok {
+		name, _, _ := strings.Cut(rest, ".")
+		names = append(names, name)
+	} else if name, ok := strings.CutPrefix(req, "CONSUMER.DURABLE.CREATE."+stream+"."); ok {
+		names = append(names, name)
+	}
+	if err := reserved(names...); err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(&r)
+	if err != nil {
+		return nil, refused("not a request for a consumer: " + err.Error())
+	}
+	return b, nil
+}
+
+func reserved(names ...string) error {
+	for _, n := range names {
+		if strings.HasPrefix(n, ReservedConsumer) {
+			return refused("consumers whose names begin with " + ReservedConsumer + " are rollcall's own")
+		}
+	}
+	return nil
+}
+
+// hideReserved takes rollcall's own consumers out of a list of consumers or of their names.
+func hideReserved(answer []byte) ([]byte, error) {
+	var list map[string]json.RawMessage
+	if err := json.Unmarshal(answer, &list); err != nil {
+		return nil, err
+	}
+	var all, seen []json.RawMessage
+	if list["consumers"] == nil {
+		return answer, nil
+	}
+	if err := json.Unmarshal(list["consumers"], &all); err != nil {
+		return nil, err
+	}
+	seen = []json.RawMessage{}
+	for _, c := range all {
+		var info struct {
+			Name string `json:"name"`
+		}
+		if json.Unmarshal(c, &info.Name) != nil {
+			if err := json.Unmarshal(c, &info); err != nil {
+				return nil, err
+			}
+		}
+		if reserved(info.Name) == nil {
+			seen = append(seen, c)
+		}
+	}
+	var total int
+	if err := json.Unmarshal(list["total"], &total); err != nil {
+		return nil, err
+	}
+	var err error
+	if list["total"], err = json.Marshal(total - (len(all) - len(seen))); err != nil {
+		return nil, err
+	}
+	if list["consumers"], err = json.Marshal(seen); err != nil {
+		return nil, err
+	}
+	return json.Marshal(list)
+}
