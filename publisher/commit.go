@@ -1,0 +1,306 @@
+package publisher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// Error codes of the server that decide what becomes of a commit (nats-server, jetstream_errors_generated.go). Whatever else
+// it answers, the commit is looked up in the log and, where it is not there, sent again.
+const (
+	codeBatchDisabled jetstream.ErrorCode = 10174
+	codeBatchTooLarge jetstream.ErrorCode = 10199
+	codeRollupTwice   jetstream.ErrorCode = 10111
+	codeTTLInvalid    jetstream.ErrorCode = 10165
+)
+
+const (
+	ackTimeout   = 5 * time.Second        // for one answer of the broker; then the log is asked
+	retryFirst   = 50 * time.Millisecond  // before a commit is sent again the first time …
+	retryLongest = 5 * time.Second        // … and at the most
+	headerRollup = jetstream.MsgRollup    // Nats-Rollup
+	headerTTL    = jetstream.MsgTTLHeader // Nats-TTL
+)
+
+// Batch is what a commit brings.
+type Batch struct {
+	Events []schemas.Event // in the order in which they shall stand in the log; at most MaxChanges
+	Health *schemas.Health // nil: unchanged
+	// Watermark is the commit's last message. Its tenant, instance and commit are filled in.
+	Watermark schemas.Watermark
+}
+
+// Commit writes the batch, all or nothing, and returns when that is resolved: nil when it is in the log, [ErrSuperseded] or
+// [ErrTooLarge] when it is not and never will be, a *[SetupError] when the log can't be written to as it is. While the broker
+// is away or full it goes on trying until ctx ends; then the commit may or may not be in the log.
+func (p *Publisher) Commit(ctx context.Context, b Batch) error {
+	msgs, id := p.messages(b, nil)
+	return p.commit(ctx, msgs, id)
+}
+
+// messages encodes a batch, with the states in lacking besides those of its events.
+func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, string) {
+	msgs := make([]*nats.Msg, 0, 2*len(b.Events)+len(lacking)+2)
+	add := func(stored, contentType string, body []byte) *nats.Msg {
+		m := nats.NewMsg(publishSubject(stored))
+		m.Data = body
+		m.Header.Set("Content-Type", contentType)
+		msgs = append(msgs, m)
+		return m
+	}
+	ttl := strconv.FormatInt(int64(p.cfg.EventsMaxAge/time.Second), 10)
+	bodies := make([][]byte, len(b.Events))
+	latest := make(map[int64]int, len(b.Events)) // agent: its last event
+	for i := range b.Events {
+		e := &b.Events[i]
+		bodies[i] = e.AppendJSON(nil)
+		latest[e.Data.Agent.AgentID] = i
+		add(e.Subject(), schemas.ContentTypeEvent, bodies[i]).Header.Set(headerTTL, ttl)
+	}
+	state := func(e *schemas.Event, body []byte) {
+		subject := schemas.StateSubject(p.cfg.Tenant, e.Data.Agent.AgentID)
+		add(subject, schemas.ContentTypeEvent, body).Header.Set(headerRollup, jetstream.MsgRollupSubject)
+	}
+	for i := range b.Events {
+		if e := &b.Events[i]; latest[e.Data.Agent.AgentID] == i {
+			state(e, bodies[i])
+		}
+	}
+	for i := range lacking {
+		state(&lacking[i], lacking[i].AppendJSON(nil))
+	}
+	if b.Health != nil {
+		h := *b.Health
+		h.TenantID = p.cfg.Tenant
+		m := add(schemas.HealthSubject(p.cfg.Tenant), schemas.ContentTypeJSON, h.AppendJSON(nil))
+		m.Header.Set(headerRollup, jetstream.MsgRollupSubject)
+	}
+	w := b.Watermark
+	w.TenantID, w.Instance = p.cfg.Tenant, p.cfg.Instance
+	w.Commit = schemas.Commit{ID: nuid.Next(), Messages: len(msgs) + 1}
+	m := add(schemas.WatermarkSubject(p.cfg.Tenant), schemas.ContentTypeJSON, w.AppendJSON(nil))
+	m.Header.Set(headerRollup, jetstream.MsgRollupSubject)
+	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(p.last.seq, 10))
+	return msgs, w.Commit.ID
+}
+
+// commit sends the messages until it is known what became of them.
+func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) error {
+	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(retryFirst), backoff.WithMaxInterval(retryLongest),
+		backoff.WithMaxElapsedTime(0)) // the broker may be away for as long as it likes: ctx ends this
+	try := func() error {
+		if err := p.check(ctx); err != nil {
+			return err
+		}
+		seq, sendErr := p.send(ctx, msgs)
+		if sendErr == nil {
+			p.advance(position{seq, id})
+			return nil
+		}
+		var api *jetstream.APIError
+		if errors.As(sendErr, &api) {
+			switch api.ErrorCode {
+			case codeBatchTooLarge:
+				return backoff.Permanent(fmt.Errorf("%w (%d messages): %w", ErrTooLarge, len(msgs), sendErr))
+			case codeBatchDisabled, codeRollupTwice, codeTTLInvalid:
+				return backoff.Permanent(&SetupError{fmt.Errorf("stream %s refuses the commit for good: %w; run rollcall again to have the stream checked",
+					schemas.Stream, sendErr)})
+			}
+		}
+		return p.resolve(ctx, msgs, id, sendErr)
+	}
+	failures := 0
+	notify := func(err error, next time.Duration) {
+		failures++
+		level := p.log.Debug
+		if failures == 3 || failures%20 == 0 { // not at every hiccup, and not for ever silently
+			level = p.log.Warn
+		}
+		level("the commit is not in the log yet, trying again", "messages", len(msgs), "tries", failures, "in", next, "err", err)
+	}
+	if err := backoff.RetryNotify(try, backoff.WithContext(wait, ctx), notify); err != nil {
+		return fmt.Errorf("publisher: commit %d messages: %w", len(msgs), err)
+	}
+	if failures >= 3 {
+		p.log.Info("the commit is in the log after all", "messages", len(msgs), "tries", failures+1)
+	}
+	return nil
+}
+
+// send publishes the messages once, one alone as a plain fenced message, and returns the sequence of the last.
+func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	if len(msgs) == 1 {
+		m := msgs[0]
+		ack, err := p.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+		if err != nil {
+			return 0, err
+		}
+		return ack.Sequence, nil
+	}
+	ack, err := jetstreamext.PublishMsgBatch(ctx, p.js, msgs,
+		jetstreamext.BatchFlowControl{AckFirst: true, AckEvery: 200, AckTimeout: ackTimeout})
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
+}
+
+// resolve finds out what became of a commit that was sent and not acknowledged. An error that is not permanent means: not in
+// the log yet, send the same bytes again.
+func (p *Publisher) resolve(ctx context.Context, msgs []*nats.Msg, id string, cause error) error {
+	at, w, err := p.watermark(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w; and the log can't be asked what became of it: %w", cause, err)
+	case at.commit == id:
+		if len(msgs) > 1 {
+			whole, err := p.whole(ctx, at.seq, w.Commit.Messages)
+			if err != nil {
+				return fmt.Errorf("look whether the commit at sequence %d is whole: %w", at.seq, err)
+			}
+			if !whole {
+				return backoff.Permanent(fmt.Errorf("%w: the commit at sequence %d is torn (%w)", ErrSuperseded, at.seq, cause))
+			}
+		}
+		p.log.Debug("the commit was in the log, its acknowledgement was lost", "seq", at.seq, "err", cause)
+		p.advance(at)
+		return nil
+	case at == p.last:
+		return cause
+	default:
+		return backoff.Permanent(fmt.Errorf("%w: we expected the watermark at sequence %d, and it is at %d", ErrSuperseded, p.last.seq, at.seq))
+	}
+}
+
+// check looks at the log where it may have changed behind our back: after a reconnect, and after a pause.
+func (p *Publisher) check(ctx context.Context) error {
+	now, reconnects := time.Now(), p.nc.Stats().Reconnects
+	if reconnects == p.reconnects && now.Sub(p.checked) < p.cfg.LeaseTTL {
+		return nil
+	}
+	at, _, err := p.watermark(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the log before writing to it again: %w", err)
+	}
+	if at != p.last {
+		return backoff.Permanent(fmt.Errorf("%w: since we last looked, the watermark went from sequence %d to %d", ErrSuperseded, p.last.seq, at.seq))
+	}
+	p.checked, p.reconnects = now, reconnects
+	return nil
+}
+
+func (p *Publisher) advance(at position) {
+	p.last, p.checked = at, time.Now()
+}
+
+// stored is a message as the stream's leader gives it.
+type stored struct {
+	Subject string    `json:"subject"`
+	Seq     uint64    `json:"seq"`
+	Header  []byte    `json:"hdrs"`
+	Data    []byte    `json:"data"`
+	Time    time.Time `json:"time"`
+}
+
+var errNoMessage = errors.New("no such message")
+
+// leaderGet reads one message from the stream's leader. (The client's own GetMsg would use direct get, which any replica
+// answers, lagging ones too.) It proves presence, never absence.
+func (p *Publisher) leaderGet(ctx context.Context, request any) (*stored, error) {
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	body, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	m, err := p.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+schemas.Stream, body)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *stored             `json:"message"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return nil, fmt.Errorf("decode the server's answer: %w", err)
+	}
+	switch {
+	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return nil, errNoMessage
+	case answer.Error != nil:
+		return nil, answer.Error
+	case answer.Message == nil:
+		return nil, errors.New("the server's answer has no message")
+	}
+	return answer.Message, nil
+}
+
+// watermark reads where the tenant's watermark stands. One that can't be read has no commit, and is nobody's.
+func (p *Publisher) watermark(ctx context.Context) (position, schemas.Watermark, error) {
+	m, err := p.leaderGet(ctx, map[string]string{"last_by_subj": schemas.WatermarkSubject(p.cfg.Tenant)})
+	if errors.Is(err, errNoMessage) {
+		return position{}, schemas.Watermark{}, nil
+	}
+	if err != nil {
+		return position{}, schemas.Watermark{}, fmt.Errorf("read the watermark of tenant %d: %w", p.cfg.Tenant, err)
+	}
+	var w schemas.Watermark
+	if err := json.Unmarshal(m.Data, &w); err != nil || w.TenantID != p.cfg.Tenant {
+		return position{seq: m.Seq, commit: "unreadable"}, schemas.Watermark{}, nil
+	}
+	return position{m.Seq, w.Commit.ID}, w, nil
+}
+
+// whole reports whether all n messages of the batch that ended at sequence last are in the log, as far as can be told: its
+// first message is there, or has been rolled up or expired since and another one is there. A server that runs full in the
+// middle of a commit can leave a part of it.
+func (p *Publisher) whole(ctx context.Context, last uint64, n int) (bool, error) {
+	end, err := p.leaderGet(ctx, map[string]uint64{"seq": last})
+	if err != nil {
+		return false, err
+	}
+	batch := batchHeaders(end)
+	if batch.id == "" || batch.seq != n || uint64(n) > last {
+		return false, nil
+	}
+	for i := 1; i < n; i++ {
+		m, err := p.leaderGet(ctx, map[string]uint64{"seq": last - uint64(n-i)})
+		if errors.Is(err, errNoMessage) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		got := batchHeaders(m)
+		return got.id == batch.id && got.seq == i, nil
+	}
+	return false, nil
+}
+
+type batchPlace struct {
+	id  string
+	seq int
+}
+
+func batchHeaders(m *stored) batchPlace {
+	h, err := nats.DecodeHeadersMsg(m.Header)
+	if err != nil {
+		return batchPlace{}
+	}
+	seq, _ := strconv.Atoi(h.Get(jetstreamext.BatchSeqHeader))
+	return batchPlace{h.Get(jetstreamext.BatchIDHeader), seq}
+}

@@ -1,0 +1,39 @@
+package publisher
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/rollcall-events/rollcall/internal/setting"
+)
+
+// Config is what a Publisher needs to know.
+type Config struct {
+	Tenant       int64         // whose log this is
+	Instance     string        // this replica's name, as watermarks carry it
+	Replicas     int           // of the stream and the bucket, where they are created: 1 to 5
+	Manage       bool          // create the stream and the bucket where they are missing; false: only check them
+	EventsMaxAge time.Duration // how long the log keeps events: whole seconds, at least 1s
+	MaxBytes     int64         // the stream's size limit where it is created, in bytes
+	LeaseTTL     time.Duration // after a pause this long the log is looked at before anything is committed: whole seconds, at least 2s
+	Logger       *slog.Logger  // nil: discard
+}
+
+// Validate reports everything that can't be used, as *[setting.Error]s joined.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(is bool, field, value, want string) {
+		if is {
+			errs = append(errs, &setting.Error{Field: field, Value: value, Want: want})
+		}
+	}
+	bad(c.Instance == "", "Instance", "", "a name for this replica")
+	bad(c.Replicas < 1 || c.Replicas > 5, "Replicas", fmt.Sprint(c.Replicas), "1 to 5")
+	bad(c.EventsMaxAge < time.Second || c.EventsMaxAge%time.Second != 0, "EventsMaxAge", c.EventsMaxAge.String(),
+		"whole seconds, at least 1s")
+	bad(c.LeaseTTL < 2*time.Second || c.LeaseTTL%time.Second != 0, "LeaseTTL", c.LeaseTTL.String(), "whole seconds, at least 2s")
+	bad(c.MaxBytes < 1<<20, "MaxBytes", fmt.Sprint(c.MaxBytes), "at least 1MiB")
+	return errors.Join(errs...)
+}

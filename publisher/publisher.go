@@ -1,0 +1,99 @@
+// Package publisher is the log: one JetStream stream that holds every tenant's events, states, watermarks and health, and is
+// written in fenced atomic commits only.
+//
+// A commit is one atomic batch: events, the states they lead to, health where it changed, and last the tenant's watermark,
+// which expects the watermark before it (Nats-Expected-Last-Subject-Sequence). That is the fence: whoever commits has seen the
+// commit before, and everybody else is refused by the log itself. A commit that was sent is immutable until it is resolved: it
+// is sent again with the same bytes and the same expectation until a leader read of the watermark shows that it is in the log,
+// or that somebody else's is. So nothing is committed twice, whatever becomes of the acknowledgements.
+//
+// Ordering: the messages of a commit follow one another in the stream, and commits follow one another in the order of Commit's
+// calls. A commit can't be pipelined.
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// MaxChanges is how many changed agents fit into one commit: an event and a state each, health and the watermark, within the
+// server's default limit of 1000 messages an atomic batch.
+const MaxChanges = (maxMessages - 2) / 2
+
+const maxMessages = 1000
+
+// Errors of Commit that the caller decides upon. All others mean that the commit is not resolved.
+var (
+	// ErrSuperseded: somebody else has committed, or the log is not what it was. Nothing of the commit is in the log. Recover,
+	// and form it anew.
+	ErrSuperseded = errors.New("the log has moved on without us")
+	// ErrTooLarge: the server takes no batch of that size. Nothing of the commit is in the log. Form smaller ones.
+	ErrTooLarge = errors.New("the server refuses a batch of this size")
+)
+
+// SetupError is an error that waiting does not mend: the server, the stream or the bucket is not what rollcall needs.
+type SetupError struct{ Err error }
+
+func (e *SetupError) Error() string { return e.Err.Error() }
+func (e *SetupError) Unwrap() error { return e.Err }
+
+// Publisher writes one tenant's part of the log. Its methods must not be called concurrently.
+type Publisher struct {
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	cfg Config
+	log *slog.Logger
+
+	last position // the last commit that we know of: what the next one expects
+
+	// What was true when the log was last known to stand at last: when one of them has moved, it is looked at before the next
+	// commit, since a broker that has lost data may hold somebody else's watermark at the very sequence that we expect.
+	checked    time.Time
+	reconnects uint64
+}
+
+// position is where a tenant's watermark stands in the log.
+type position struct {
+	seq    uint64 // 0: there is none
+	commit string // the id of the commit that it ended; empty: unknown
+}
+
+// Open prepares the log on the server that nc is connected to: it creates the stream and the bucket where they are missing and
+// Manage says so, and checks them where they exist. A *[SetupError] is final; other errors may pass.
+func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Publisher, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("publisher: %w", err)
+	}
+	p := &Publisher{nc: nc, js: js, cfg: cfg, log: cfg.Logger}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if err := p.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("publisher: %w", err)
+	}
+	return p, nil
+}
+
+// Headers and NATS's own framing stay below this.
+const headerBytes = 4 << 10
+
+// MaxBody is how large an event may be on this connection, in bytes.
+func MaxBody(nc *nats.Conn) int { return int(nc.MaxPayload()) - headerBytes }
+
+// MaxAgentBytes is how large an agent's encoding may be so that its events fit: an event carries the agent, and in its changes
+// at most the old and the new value of every field.
+func MaxAgentBytes(nc *nats.Conn) int { return MaxBody(nc)/3 - 4<<10 }
+
+// publishSubject is where to publish what shall be stored under the subject.
+func publishSubject(stored string) string {
+	return schemas.LogPrefix + stored[len(schemas.StoredPrefix):]
+}

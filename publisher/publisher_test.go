@@ -1,0 +1,353 @@
+package publisher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/internal/natstest"
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+const tenant = 886
+
+func config() Config {
+	return Config{Tenant: tenant, Instance: "test-1", Replicas: 1, Manage: true, EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second}
+}
+
+var epoch = time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+
+// event is revision rev of an agent: odd revisions online, even ones offline.
+func event(id int64, rev uint64) schemas.Event {
+	kind, reason := schemas.Online, schemas.Status
+	if rev%2 == 0 {
+		kind = schemas.Offline
+	}
+	typ := "10"
+	at := epoch.Add(time.Duration(rev) * time.Second)
+	return schemas.Event{Type: kind, Time: at, Data: schemas.EventData{
+		Revision: rev, Reason: reason, Sweep: rev, Online: rev%2 == 1, Since: at,
+		Agent: schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: int64(rev % 2), Type: &typ},
+	}}
+}
+
+func open(t *testing.T, nc *nats.Conn) *Publisher {
+	t.Helper()
+	p, err := Open(t.Context(), nc, config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// recovered is a publisher that has read the log, and what it read.
+func recovered(t *testing.T, nc *nats.Conn) (*Publisher, *Recovered, map[int64]uint64) {
+	t.Helper()
+	p := open(t, nc)
+	revisions := make(map[int64]uint64)
+	r, err := p.Recover(t.Context(), func(e *schemas.Event) { revisions[e.Data.Agent.AgentID] = e.Data.Revision })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, r, revisions
+}
+
+func commit(t *testing.T, p *Publisher, sweep uint64, events ...schemas.Event) {
+	t.Helper()
+	if err := p.Commit(t.Context(), Batch{Events: events, Watermark: schemas.Watermark{Sweep: sweep}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// logged is every message of the log, as "subject" or "subject revision".
+func logged(t *testing.T, nc *nats.Conn) []string {
+	t.Helper()
+	js, _ := jetstream.New(nc)
+	s, err := js.Stream(t.Context(), schemas.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := s.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for seq := info.State.FirstSeq; seq <= info.State.LastSeq; seq++ {
+		m, err := s.GetMsg(t.Context(), seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := m.Subject
+		var e schemas.Event
+		if json.Unmarshal(m.Data, &e) == nil {
+			line += fmt.Sprint(" ", e.Data.Revision)
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+func TestCommit(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	nc := natstest.Connect(t, url)
+	live, err := nc.SubscribeSync("agent.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, r, _ := recovered(t, nc)
+	if r.Watermark != nil || r.LastSweep != 0 {
+		t.Fatalf("an empty log says %+v", r)
+	}
+	if err := p.TakeOver(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{Sweep: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, p, 1, event(1, 1), event(2, 1), event(1, 2))
+	if err := p.Commit(t.Context(), Batch{Health: &schemas.Health{State: schemas.HealthOK, Since: epoch}, Watermark: schemas.Watermark{Sweep: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, p, 3)
+	want := []string{
+		"agent.online.886.10.1 1", "agent.online.886.10.2 1", "agent.offline.886.10.1 2",
+		"agent.state.886.2 1", "agent.state.886.1 2", "agent.health.886", "agent.watermark.886",
+	}
+	if got := logged(t, nc); strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Fatalf("the log holds\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+
+	// Plain subscribers saw all of it, in order, watermarks included.
+	want = []string{
+		"agent.watermark.886",
+		"agent.online.886.10.1", "agent.online.886.10.2", "agent.offline.886.10.1", "agent.state.886.2", "agent.state.886.1", "agent.watermark.886",
+		"agent.health.886", "agent.watermark.886", "agent.watermark.886",
+	}
+	for i, w := range want {
+		m, err := live.NextMsg(5 * time.Second)
+		if err != nil {
+			t.Fatalf("live message %d: %v", i, err)
+		}
+		if m.Subject != w || m.Header.Get("Nats-Sequence") == "" {
+			t.Errorf("live message %d is %s (sequence %q), want %s", i, m.Subject, m.Header.Get("Nats-Sequence"), w)
+		}
+		if strings.HasPrefix(w, "agent.online") && (m.Header.Get("Nats-TTL") != "3600" || m.Header.Get("Content-Type") != schemas.ContentTypeEvent) {
+			t.Errorf("headers of %s: %v", w, m.Header)
+		}
+	}
+
+	_, r, revisions := recovered(t, nc)
+	if r.LastSweep != 3 || r.Watermark.Commit.Messages != 1 || r.Watermark.Instance != "test-1" || r.Health.State != schemas.HealthOK || r.Agents != 2 {
+		t.Errorf("recovered %+v, watermark %+v, health %+v", r, r.Watermark, r.Health)
+	}
+	if revisions[1] != 2 || revisions[2] != 1 {
+		t.Errorf("recovered revisions %v", revisions)
+	}
+}
+
+func TestFence(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	first, r, _ := recovered(t, natstest.Connect(t, url))
+	if err := first.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, first, 1, event(1, 1))
+	nc := natstest.Connect(t, url)
+	second, r, _ := recovered(t, nc)
+	if err := second.TakeOver(t.Context(), r, schemas.Watermark{Sweep: 1}); err != nil {
+		t.Fatal(err)
+	}
+	before := logged(t, nc)
+	for name, b := range map[string]Batch{
+		"a batch":           {Events: []schemas.Event{event(1, 2)}},
+		"a watermark alone": {},
+	} {
+		if err := first.Commit(t.Context(), b); !errors.Is(err, ErrSuperseded) {
+			t.Errorf("%s of the first writer: %v, want %v", name, err, ErrSuperseded)
+		}
+	}
+	if after := logged(t, nc); strings.Join(before, " ") != strings.Join(after, " ") {
+		t.Errorf("the first writer changed the log from %v to %v", before, after)
+	}
+	commit(t, second, 2, event(1, 2))
+}
+
+// A commit whose acknowledgement is lost is found in the log, and not written twice; one that never arrived is sent again.
+func TestLostAcknowledgement(t *testing.T) {
+	for _, n := range []int{0, 1, 3} {
+		url, _ := natstest.Start(t, "")
+		nc := natstest.Connect(t, url)
+		p, r, _ := recovered(t, nc)
+		if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+			t.Fatal(err)
+		}
+		var events []schemas.Event
+		for i := range n {
+			events = append(events, event(int64(i), 1))
+		}
+		msgs, id := p.messages(Batch{Events: events}, nil)
+		if _, err := p.send(t.Context(), msgs); err != nil { // its answer is never looked at
+			t.Fatal(err)
+		}
+		before := logged(t, nc)
+		if err := p.commit(t.Context(), msgs, id); err != nil {
+			t.Fatalf("%d events: %v", n, err)
+		}
+		if after := logged(t, nc); strings.Join(before, " ") != strings.Join(after, " ") {
+			t.Errorf("%d events: the log went from %v to %v", n, before, after)
+		}
+		commit(t, p, 2, event(9, 1))
+	}
+}
+
+// While the broker is away a commit waits, and goes in when it is back.
+func TestBrokerAway(t *testing.T) {
+	dir := t.TempDir()
+	url, stop := natstest.Start(t, dir)
+	nc := natstest.Connect(t, url)
+	p, r, _ := recovered(t, nc)
+	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	done := make(chan error, 1)
+	go func() {
+		done <- p.Commit(context.WithoutCancel(t.Context()), Batch{Events: []schemas.Event{event(1, 1)}, Watermark: schemas.Watermark{Sweep: 1}})
+	}()
+	natstest.StartAt(t, dir, url)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := logged(t, nc); len(got) != 3 {
+		t.Errorf("the log holds %v", got)
+	}
+}
+
+func TestTornTail(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	nc := natstest.Connect(t, url)
+	p, r, _ := recovered(t, nc)
+	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, p, 1, event(1, 1), event(2, 1))
+	// What a broker that ran full left of a commit: its events, but neither states nor watermark.
+	for _, e := range []schemas.Event{event(1, 2), event(3, 1)} {
+		if err := nc.Publish(publishSubject(e.Subject()), e.AppendJSON(nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	p, r, revisions := recovered(t, nc)
+	if len(r.lacking) != 2 || revisions[1] != 2 || revisions[2] != 1 || revisions[3] != 1 {
+		t.Fatalf("recovered %v, lacking %d states", revisions, len(r.lacking))
+	}
+	if err := p.TakeOver(t.Context(), r, *r.Watermark); err != nil {
+		t.Fatal(err)
+	}
+	if _, r, revisions = recovered(t, nc); len(r.lacking) != 0 || revisions[1] != 2 || revisions[3] != 1 {
+		t.Errorf("after the repair: %v, lacking %d states", revisions, len(r.lacking))
+	}
+}
+
+func TestUnreadable(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	nc := natstest.Connect(t, url)
+	p, r, _ := recovered(t, nc)
+	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, p, 7, event(1, 1), event(2, 1))
+	forge := func(subject, body string) {
+		m := nats.NewMsg(publishSubject(subject))
+		m.Data = []byte(body)
+		m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+		if _, err := nc.RequestMsg(m, 5*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	forge("agent.watermark.886", "not a watermark")
+	forge("agent.state.886.2", "{}")
+	if err := p.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 2)}}); !errors.Is(err, ErrSuperseded) {
+		t.Fatalf("commit over a forged watermark: %v", err)
+	}
+	p, r, revisions := recovered(t, nc)
+	if r.Watermark != nil || r.LastSweep != 1 || len(revisions) != 1 || revisions[1] != 1 {
+		t.Fatalf("recovered %+v, %v", r, revisions)
+	}
+	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, p, 8, event(1, 2))
+}
+
+func TestForeignStream(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	nc := natstest.Connect(t, url)
+	js, _ := jetstream.New(nc)
+	theirs, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: schemas.Stream, Subjects: []string{"orders.>"}, MaxAge: time.Hour, Storage: jetstream.MemoryStorage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(t.Context(), nc, config())
+	var setup *SetupError
+	if !errors.As(err, &setup) {
+		t.Fatalf("Open: %v, want a SetupError", err)
+	}
+	for _, want := range []string{"subjects", "transform", "republish", "discard", "max age", "size limit", "atomic publish", "rollup", "message TTL", "direct get", "deny delete"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in the error: %v", want, err)
+		}
+	}
+	info, err := theirs.Info(t.Context())
+	if err != nil || info.Config.Subjects[0] != "orders.>" || info.Config.MaxAge != time.Hour {
+		t.Errorf("the stream was altered: %+v, %v", info, err)
+	}
+}
+
+func TestManageFalse(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	nc := natstest.Connect(t, url)
+	cfg := config()
+	cfg.Manage = false
+	if _, err := Open(t.Context(), nc, cfg); err == nil || !strings.Contains(err.Error(), "ROLLCALL_NATS_MANAGE") {
+		t.Fatalf("Open on an empty server without managing: %v", err)
+	}
+	js, _ := jetstream.New(nc)
+	if _, err := js.Stream(t.Context(), schemas.Stream); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Fatalf("the stream was created all the same: %v", err)
+	}
+	open(t, nc)
+	if _, err := Open(t.Context(), nc, cfg); err != nil {
+		t.Fatalf("Open on what another one has made: %v", err)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for v, ok := range map[string]bool{"2.11.9": false, "2.12.0": true, "2.12.0-RC.1": true, "2.15.2": true, "3.0.0": true, "1.4.1": false, "": false, "x.y": false} {
+		if err := checkVersion(v); (err == nil) != ok {
+			t.Errorf("version %q: %v", v, err)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	if err := config().Validate(); err != nil {
+		t.Errorf("a good config: %v", err)
+	}
+	err := Config{EventsMaxAge: 1500 * time.Millisecond, LeaseTTL: time.Second, Replicas: 6}.Validate()
+	for _, field := range []string{"Instance", "Replicas", "EventsMaxAge", "LeaseTTL", "MaxBytes"} {
+		if err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s is not named: %v", field, err)
+		}
+	}
+}
