@@ -1,0 +1,372 @@
+package poller
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	maxBody     = 8 << 20         // bytes of an answer, decompressed; a page has some 50 KB
+	maxFailBody = 64 << 10        // of an answer whose status says that it holds no data
+	maxExcerpt  = 200             // runes of foreign text in an error
+	maxPause    = 5 * time.Minute // however long Retry-After says
+	plainPause  = time.Second     // after a 429 without Retry-After
+	keptTokens  = 8               // how many of the last tokens are kept out of errors
+)
+
+// client sends requests, within the limits.
+type client struct {
+	http    *http.Client
+	limits  *limits
+	timeout time.Duration // for one request
+	now     func() time.Time
+	sent    atomic.Int64 // requests so far
+
+	mu      sync.Mutex
+	secrets []string // the configured ones
+	tokens  []string // the last ones that were issued
+}
+
+// reply is an answer, read completely.
+type reply struct {
+	status     int
+	body       []byte
+	sent, read time.Time
+}
+
+func newClient(c Config) *client {
+	return &client{
+		http: &http.Client{
+			Transport: &http.Transport{
+				Proxy:                  proxy,
+				DialContext:            (&net.Dialer{Timeout: c.RequestTimeout}).DialContext,
+				TLSHandshakeTimeout:    c.RequestTimeout,
+				TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.RootCAs},
+				ForceAttemptHTTP2:      true,
+				MaxIdleConnsPerHost:    c.Concurrency,
+				IdleConnTimeout:        90 * time.Second,
+				MaxResponseHeaderBytes: 256 << 10,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		limits:  newLimits(c),
+		timeout: c.RequestTimeout,
+		now:     c.Now,
+		secrets: []string{c.ClientSecret, c.Password},
+	}
+}
+
+// proxy is the environment's, for https. Its errors would show the proxy's credentials.
+func proxy(r *http.Request) (*url.URL, error) {
+	if r.URL.Scheme != "https" {
+		return nil, nil
+	}
+	u, err := http.ProxyFromEnvironment(r)
+	if err != nil {
+		return nil, errors.New("the environment's proxy (HTTPS_PROXY) is no URL")
+	}
+	return u, nil
+}
+
+// post sends one request when its turn has come and reads the answer. Whatever the status, it is an answer; reply.sent is
+// set once the request was about to be sent. The error is an [*Error] without Op, or nil.
+func (c *client) post(ctx context.Context, url, token string, body []byte) (reply, *Error) {
+	var r reply
+	if err := c.limits.enter(ctx); err != nil {
+		return r, err
+	}
+	defer c.limits.leave()
+
+	one, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(one, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return r, c.lost(ctx, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "rollcall")
+	if token != "" {
+		req.Header.Set("Authorization", "bearer "+token)
+	}
+	c.sent.Add(1)
+	start := time.Now()
+	r.sent = c.now()
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return r, c.lost(ctx, err)
+	}
+	defer resp.Body.Close()
+	c.limits.heard(resp, start)
+	r.status = resp.StatusCode
+	if r.status/100 != 2 {
+		// What matters is the status; the body may say more, and may as well be missing.
+		r.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxFailBody))
+		r.read = c.now()
+		return r, nil
+	}
+	if resp.ContentLength > maxBody {
+		return r, tooLarge()
+	}
+	r.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	r.read = c.now()
+	switch {
+	case err != nil:
+		return r, c.lost(ctx, err)
+	case len(r.body) > maxBody:
+		return r, tooLarge()
+	}
+	return r, nil
+}
+
+func tooLarge() *Error {
+	return &Error{Class: Unusable, Err: fmt.Errorf("the answer is larger than %d MiB and was not read", maxBody>>20)}
+}
+
+// lost is the error of a request that got no answer.
+func (c *client) lost(ctx context.Context, err error) *Error {
+	if ctx.Err() != nil {
+		return ended(ctx)
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // without the URL, which Op names
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &Error{Class: Unreachable, Err: fmt.Errorf("no whole answer within %v: %w", c.timeout, err)}
+	}
+	return &Error{Class: Unreachable, Err: &foreign{c.scrub(err.Error()), err}}
+}
+
+// foreign is an error whose text others have written.
+type foreign struct {
+	text string // scrubbed
+	err  error
+}
+
+func (f *foreign) Error() string { return f.text }
+func (f *foreign) Unwrap() error { return f.err }
+
+// ended is the error of what was not done because ctx was over.
+func ended(ctx context.Context) *Error {
+	err := ctx.Err()
+	if cause := context.Cause(ctx); cause != err {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	return &Error{Class: Unreachable, Err: err, fatal: true}
+}
+
+// failed returns the error that an answer's status is, or nil.
+func failed(status int) *Error {
+	switch {
+	case status/100 == 2:
+		return nil
+	case status/100 == 3:
+		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d, a redirect: never followed, since it would resend the credentials; is the base URL right?", status)}
+	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status >= 500:
+		return &Error{Class: Unreachable, Err: fmt.Errorf("HTTP %d", status)}
+	default:
+		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d", status)}
+	}
+}
+
+// refusesToken reports whether an answer says that the token is not valid (any more): a 401, or on whatever status the
+// vendor's InvalidTokenException in XML.
+func (r *reply) refusesToken() bool {
+	if r.status == http.StatusUnauthorized {
+		return true
+	}
+	if !bytes.HasPrefix(bytes.TrimSpace(r.body), []byte("<")) {
+		return false
+	}
+	d := xml.NewDecoder(bytes.NewReader(r.body))
+	d.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil } // names are ASCII in all of them
+	for {
+		tok, err := d.Token()
+		if err != nil {
+			return false
+		}
+		if root, ok := tok.(xml.StartElement); ok {
+			return root.Name.Local == "InvalidTokenException"
+		}
+	}
+}
+
+// keepSecret has a token kept out of errors from now on.
+func (c *client) keepSecret(token string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Contains(c.tokens, token) {
+		c.tokens = append(c.tokens[max(0, len(c.tokens)-keptTokens+1):], token)
+	}
+}
+
+// scrub makes foreign text fit for an error: no secrets, no control characters, not long.
+func (c *client) scrub(s string) string {
+	c.mu.Lock()
+	for _, secret := range slices.Concat(c.secrets, c.tokens) {
+		s = strings.ReplaceAll(s, secret, "[secret]")
+	}
+	c.mu.Unlock()
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if r := []rune(s); len(r) > maxExcerpt {
+		s = string(r[:maxExcerpt]) + "…"
+	}
+	return strings.TrimSpace(s)
+}
+
+// excerpt shows what the vendor says of an error, scrubbed and quoted; "" where that is no text.
+func (c *client) excerpt(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) != nil || s == "" {
+		return ""
+	}
+	return strconv.Quote(c.scrub(s))
+}
+
+// limits says when a request may be sent.
+type limits struct {
+	slots   chan struct{} // one element for each request in flight or waiting for its turn
+	limiter *rate.Limiter // burst 1: requests are spread evenly
+	full    rate.Limit    // the configured rate, never exceeded
+	log     *slog.Logger
+
+	mu     sync.Mutex
+	paused time.Time // nobody sends before
+	slowed time.Time // when the rate was last halved: answers to earlier requests do not halve it again
+}
+
+func newLimits(c Config) *limits {
+	full := rate.Limit(c.RateLimit)
+	return &limits{
+		slots:   make(chan struct{}, c.Concurrency),
+		limiter: rate.NewLimiter(full, 1),
+		full:    full,
+		log:     c.Logger,
+	}
+}
+
+// enter waits for a request's turn; leave must follow where it returns nil. Where the turn can't come in ctx's time it does
+// not wait.
+func (l *limits) enter(ctx context.Context) *Error {
+	select {
+	case l.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ended(ctx)
+	}
+	err := l.turn(ctx)
+	if err != nil {
+		l.leave()
+	}
+	return err
+}
+
+func (l *limits) leave() { <-l.slots }
+
+func (l *limits) turn(ctx context.Context) *Error {
+	for {
+		if l.limiter.Wait(ctx) != nil {
+			if ctx.Err() != nil {
+				return ended(ctx)
+			}
+			return late("the rate allows no further request in the time left")
+		}
+		l.mu.Lock()
+		paused := l.paused
+		l.mu.Unlock()
+		wait := time.Until(paused)
+		if wait <= 0 {
+			return nil
+		}
+		if deadline, ok := ctx.Deadline(); ok && paused.After(deadline) {
+			return late(fmt.Sprintf("the vendor wants no request for another %v", wait.Round(time.Second)))
+		}
+		if sleep(ctx, wait) != nil {
+			return ended(ctx)
+		}
+	}
+}
+
+// late is the error of what can't be done before ctx's deadline.
+func late(why string) *Error {
+	return &Error{Class: Unreachable, Err: &foreign{why, context.DeadlineExceeded}, fatal: true}
+}
+
+// heard learns from an answer, to a request that was sent at the given time, how many requests the vendor wants.
+func (l *limits) heard(resp *http.Response, sent time.Time) {
+	now := time.Now()
+	pause, said := retryAfter(resp.Header, now)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch s := resp.StatusCode; {
+	case s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable && said:
+		if !said {
+			pause = plainPause
+		}
+		if until := now.Add(pause); until.After(l.paused) {
+			l.paused = until
+		}
+		if sent.Before(l.slowed) {
+			return
+		}
+		if l.limiter.Limit() == l.full {
+			l.log.Warn("the vendor wants fewer requests: slowing down until it does not", "status", s, "pause", pause)
+		}
+		l.slowed = now
+		l.limiter.SetLimit(max(l.limiter.Limit()/2, l.full/32))
+	case s < 400 && l.limiter.Limit() < l.full:
+		l.limiter.SetLimit(min(l.limiter.Limit()+l.full/50, l.full))
+	}
+}
+
+// retryAfter reads the header in either form, a date against the answer's own Date.
+func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
+	v := h.Get("Retry-After")
+	if n, err := strconv.ParseUint(v, 10, 64); err == nil {
+		return time.Duration(min(n, uint64(maxPause/time.Second))) * time.Second, true
+	}
+	t, err := http.ParseTime(v)
+	if err != nil {
+		return 0, false
+	}
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
+	}
+	return min(max(t.Sub(now), 0), maxPause), true
+}
+
+// sleep waits, or returns ctx's error.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,323 @@
+package poller
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rollcall-events/rollcall/internal/isdpsim"
+)
+
+// tokenThen answers token requests as the simulated tenant does, and pages with the handler.
+func tokenThen(pages http.HandlerFunc) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", isdpsim.New(isdpsim.Config{}))
+	mux.HandleFunc("/openapi/v1/openTask/findOnlineAgent", pages)
+	return mux
+}
+
+func TestOversizedAnswers(t *testing.T) {
+	const most = 64 << 20 // what the kernel may have buffered besides
+	var written atomic.Int64
+	endless := func(w http.ResponseWriter) {
+		block := bytes.Repeat([]byte(`{"agentId": 1}, `), 1<<12)
+		for written.Load() < 512<<20 {
+			n, err := w.Write(block)
+			written.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	}
+	for name, answer := range map[string]http.HandlerFunc{
+		"chunked": func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, `{"stateCode": "0", "result": {"total_count": 1, "data": [`)
+			endless(w)
+		},
+		"announced": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "536870912")
+			endless(w)
+		},
+		"compressed": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
+			z.Write(make([]byte, maxBody+1))
+			z.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			written.Store(0)
+			p := served(t, tokenThen(answer), func(c *Config) { c.RateLimit = 1000 })
+			tok, e := p.tokens.get(t.Context())
+			if e != nil {
+				t.Fatal(e)
+			}
+			r, e := p.client.post(t.Context(), p.agentsURL, tok, []byte("{}"))
+			if e == nil {
+				t.Fatalf("%d bytes were accepted", len(r.body))
+			}
+			wantClass(t, e, Unusable, "8 MiB")
+			p.client.http.CloseIdleConnections()
+			if n := written.Load(); n > most {
+				t.Errorf("%d bytes were read", n)
+			}
+		})
+	}
+}
+
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		synctest.Test(t, func(t *testing.T) {
+			redirect := func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Location", "/elsewhere")
+				w.WriteHeader(status)
+				if r.URL.Path == "/elsewhere" {
+					t.Error("the redirect was followed")
+				}
+			}
+			for _, vendor := range []http.Handler{tokenThen(redirect), http.HandlerFunc(redirect)} {
+				v, _ := sweepOnce(t, direct(t, vendor, nil))
+				wantClass(t, v.Err, Unusable, fmt.Sprint(status), "redirect")
+			}
+		})
+	}
+}
+
+// readOnce tries to read page 0 once.
+func readOnce(t *testing.T, p *Poller) error {
+	t.Helper()
+	err := p.read(t.Context(), job{tries: 1}).err
+	if err == nil {
+		t.Fatal("the page could be read")
+	}
+	noSecrets(t, err.Error())
+	return err
+}
+
+func TestBrokenConnections(t *testing.T) {
+	reset := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		io.WriteString(w, `{"stateCode": "0"`)
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	p := served(t, tokenThen(reset), func(c *Config) { c.RateLimit = 1000 })
+	wantClass(t, readOnce(t, p), Unreachable, "EOF")
+
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.Close() // nobody listens there any more
+	p.agentsURL = "http://" + ln.Addr().String()
+	wantClass(t, readOnce(t, p), Unreachable, "connection refused")
+}
+
+// A server that is none, and shows what it was sent, must not bring a secret into an error.
+func TestEchoedSecrets(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			b := make([]byte, 4096)
+			n, _ := c.Read(b)
+			_, body, _ := bytes.Cut(b[:n], []byte("\r\n\r\n"))
+			c.Write(append(body, "\r\n\r\n"...))
+			c.Close()
+		}
+	}()
+	echo := tokenThen(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"stateCode": "1", "errorMessage": "no\u0007\n %s %s %s"}`, r.Header.Get("Authorization"), isdpsim.DemoPassword, strings.Repeat("长", 1000))
+	})
+	p := served(t, echo, func(c *Config) { c.RateLimit = 1000 })
+	failure := readOnce(t, p)
+	wantClass(t, failure, Unusable, `"no   bearer [secret] [secret] 长`)
+	tok, _ := p.tokens.get(t.Context())
+	if text := failure.Error(); strings.Contains(text, tok) || len(text) > 1000 || strings.ContainsAny(text, "\a\n") {
+		t.Errorf("%d bytes: %s", len(text), text)
+	}
+
+	p.tokens.url = "http://" + ln.Addr().String()
+	_, _, e := p.tokens.once(t.Context())
+	wantClass(t, e, Unreachable, "malformed HTTP")
+	noSecrets(t, e.Error())
+}
+
+func TestRequestTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+		sim.SetFault(isdpsim.OnPage(2, isdpsim.Delay(time.Hour)))
+		start := time.Now()
+		v, pages := sweepOnce(t, direct(t, sim, func(c *Config) { c.RequestTimeout = 3 * time.Second }))
+		wantClass(t, v.Err, Unreachable, "page 2", "within 3s")
+		if !errors.Is(v.Err, context.DeadlineExceeded) || len(pages) != 6 {
+			t.Errorf("%d pages, error %v", len(pages), v.Err)
+		}
+		if took := time.Since(start); took < 12*time.Second || took > 20*time.Second {
+			t.Errorf("four tries of 3s took %v", took)
+		}
+	})
+}
+
+func TestRetryAfterHeader(t *testing.T) {
+	now := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	at := func(d time.Duration) string { return now.Add(d).Format(http.TimeFormat) }
+	for _, tc := range []struct {
+		value, date string
+		want        time.Duration
+		ok          bool
+	}{
+		{"7", "", 7 * time.Second, true},
+		{"0", "", 0, true},
+		{"99999999999999", "", maxPause, true},
+		{at(7 * time.Second), "", 7 * time.Second, true},
+		{at(time.Hour + 7*time.Second), at(time.Hour), 7 * time.Second, true}, // the vendor's clock is wrong
+		{at(-time.Hour), "", 0, true},
+		{at(24 * time.Hour), "", maxPause, true},
+		{"", "", 0, false},
+		{"-7", "", 0, false},
+		{"soon", "", 0, false},
+	} {
+		h := http.Header{"Retry-After": {tc.value}, "Date": {tc.date}}
+		if got, ok := retryAfter(h, now); got != tc.want || ok != tc.ok {
+			t.Errorf("Retry-After %q, Date %q: %v, %v", tc.value, tc.date, got, ok)
+		}
+	}
+}
+
+func TestSlowDown(t *testing.T) {
+	for name, fault := range map[string]isdpsim.Fault{
+		"429, seconds": isdpsim.RetryAfter(429, 5*time.Second),
+		"503, seconds": isdpsim.RetryAfter(503, 5*time.Second),
+		"429, date":    func(p *isdpsim.Plan) { isdpsim.RetryAt(429, p.Request.Time.Add(5*time.Second))(p) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				sim := isdpsim.New(isdpsim.Config{Agents: 500})
+				sim.SetFault(isdpsim.Times(1, isdpsim.After(9, isdpsim.OnAgents(fault))))
+				p := direct(t, sim, logTo(&log))
+				v, pages := sweepOnce(t, p)
+				wantAll(t, sim, v, pages)
+				requests := sim.Requests()
+				gap := func(i int) time.Duration { return requests[i+1].Time.Sub(requests[i].Time) }
+				// The token, nine pages, and the one that is told to wait.
+				if g := gap(10); g < 5*time.Second {
+					t.Errorf("the next request came after %v", g)
+				}
+				if g := gap(11); g < 190*time.Millisecond {
+					t.Errorf("after it the rate is one in %v, want about half of 10 a second", g)
+				}
+				if g := gap(len(requests) - 2); g > 101*time.Millisecond {
+					t.Errorf("it ends with a request in %v, want the full rate", g)
+				}
+				if n := strings.Count(log.String(), "\n"); n != 1 {
+					t.Errorf("told %d times: %s", n, &log)
+				}
+			})
+		})
+	}
+	t.Run("always", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			sim := isdpsim.New(isdpsim.Config{Agents: 500})
+			sim.SetFault(isdpsim.OnAgents(isdpsim.Status(429)))
+			p := direct(t, sim, nil)
+			start := time.Now()
+			for time.Since(start) < 10*time.Minute {
+				v, _ := sweepOnce(t, p)
+				wantClass(t, v.Err, Unreachable, "HTTP 429")
+				time.Sleep(time.Second)
+			}
+			if n := sim.Stats().Requests; n > 250 {
+				t.Errorf("%d requests in ten minutes", n)
+			}
+		})
+	})
+	t.Run("longer than a sweep", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+			sim.SetFault(isdpsim.Times(1, isdpsim.OnAgents(isdpsim.RetryAfter(429, 2*time.Minute))))
+			p := direct(t, sim, func(c *Config) { c.SweepTimeout = 30 * time.Second })
+			start := time.Now()
+			for range 2 {
+				v, _ := sweepOnce(t, p)
+				wantClass(t, v.Err, Unreachable)
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("two sweeps that could do nothing took %v", took)
+			}
+			time.Sleep(2 * time.Minute)
+			v, pages := sweepOnce(t, p)
+			wantAll(t, sim, v, pages)
+			if n := sim.Stats().PageRequests; n != 8 {
+				t.Errorf("%d pages were asked for, want one and then all seven", n)
+			}
+		})
+	})
+}
+
+func TestRefusesToken(t *testing.T) {
+	const plain = `<InvalidTokenException><error>invalid_token</error></InvalidTokenException>`
+	for body, want := range map[string]bool{
+		plain: true,
+		"\n " + `<?xml version="1.0" encoding="GBK"?><!-- x -->` + plain: true,
+		`<o:InvalidTokenException xmlns:o="urn:x"/>`:                     true,
+		plain[:40]: true,
+		`<html><body>` + plain + `</body></html>`:                       false,
+		`<UnauthorizedException/>`:                                      false,
+		`{"stateCode": "0", "errorMessage": "<InvalidTokenException>"}`: false,
+		`"<InvalidTokenException>"`:                                     false,
+		``:                                                              false,
+		`<`:                                                             false,
+	} {
+		for _, status := range []int{200, 403, 500} {
+			r := reply{status: status, body: []byte(body)}
+			if got := r.refusesToken(); got != want {
+				t.Errorf("HTTP %d %s: %v", status, body, got)
+			}
+		}
+		if r := (reply{status: 401, body: []byte(body)}); !r.refusesToken() {
+			t.Errorf("401 %s is not taken for it", body)
+		}
+	}
+}
+
+func TestExcerpt(t *testing.T) {
+	c := newClient(config("http://localhost").withDefaults())
+	for raw, want := range map[string]string{
+		`"系统繁忙"`:   `"系统繁忙"`,
+		`null`:     ``,
+		`{"a": 1}`: ``,
+		`""`:       ``,
+		`"a\u001b[31m ` + isdpsim.DemoClientSecret + `"`: `"a [31m [secret]"`,
+	} {
+		if got := c.excerpt(json.RawMessage(raw)); got != want {
+			t.Errorf("%s: %s, want %s", raw, got, want)
+		}
+	}
+}
+
+func TestNoProxyForPlainHTTP(t *testing.T) {
+	if u, err := proxy(&http.Request{URL: &url.URL{Scheme: "http", Host: "isdp.example"}}); u != nil || err != nil {
+		t.Errorf("%v, %v", u, err)
+	}
+}

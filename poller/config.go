@@ -1,0 +1,124 @@
+package poller
+
+import (
+	"cmp"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rollcall-events/rollcall/internal/setting"
+)
+
+// MaxPageSize is the most agents that the vendor puts on one page.
+const MaxPageSize = 50
+
+// Config says where the vendor is, who asks, and how hard it may be asked. The zero value of a field with a default means
+// that default.
+type Config struct {
+	// BaseURL is https://<isdp domain>, with a path in front of the vendor's own where a gateway wants one. http is for
+	// loopback only; user info, a query and a fragment are not allowed.
+	BaseURL string
+
+	// The credentials of the token call, all required. None of them ever shows in an error or a log.
+	ClientID, ClientSecret, Username, Password string
+
+	Types          []int          // business types to read, one listing each; empty: one listing of all
+	RootCAs        *x509.CertPool // nil: the system's
+	TenantID       int64          // whose agents these are; 0: as the token says
+	SweepTimeout   time.Duration  // for a whole sweep; 0: the larger of 60s and three times pages ÷ RateLimit
+	RequestTimeout time.Duration  // for one request and its answer, waiting for its turn left out; default 10s
+	PageSize       int            // agents a page, 1 to 50; default 50
+	Concurrency    int            // requests in flight; default 4
+	RateLimit      float64        // the most requests a second, token calls included; default 10
+
+	// MaxRowBytes is the longest encoding (schemas.Agent.AppendJSON) of an agent that is accepted; default 256 KiB.
+	MaxRowBytes int
+
+	// Logger gets what no return value says: rejected records, refused credentials (once), the vendor's wish for fewer
+	// requests (once). Nil: nobody does.
+	Logger *slog.Logger
+
+	// Now stamps pages and verdicts; it must be safe for concurrent use. Timeouts, rates and token lives always go by the
+	// monotonic clock. Nil: one wall-clock reading plus the monotonic clock, so that times never jump.
+	Now func() time.Time
+}
+
+// Validate reports everything that is unusable, as a join of [*setting.Error]s.
+func (c Config) Validate() error {
+	var errs []error
+	want := func(ok bool, field string, value any, what string) {
+		if !ok {
+			errs = append(errs, &setting.Error{Field: field, Value: fmt.Sprint(value), Want: what})
+		}
+	}
+	if _, err := parseBase(c.BaseURL); err != nil {
+		errs = append(errs, err)
+	}
+	want(c.ClientID != "", "ClientID", "", "the client id of the OpenAPI account")
+	want(c.ClientSecret != "", "ClientSecret", "", "the client secret of the OpenAPI account")
+	want(c.Username != "", "Username", "", "the application id")
+	want(c.Password != "", "Password", "", "the application token")
+	types := slices.Sorted(slices.Values(c.Types))
+	want(len(types) == 0 || types[0] >= 0 && len(slices.Compact(types)) == len(c.Types),
+		"Types", strings.Trim(fmt.Sprint(c.Types), "[]"), "different numbers, none below zero")
+	want(c.TenantID >= 0, "TenantID", c.TenantID, "a number above zero, or 0 for the token's tenant")
+	want(c.SweepTimeout >= 0, "SweepTimeout", c.SweepTimeout, "a duration above zero, or 0 to derive it from the listing's size")
+	want(c.RequestTimeout >= 0, "RequestTimeout", c.RequestTimeout, "a duration above zero")
+	want(c.PageSize >= 0 && c.PageSize <= MaxPageSize, "PageSize", c.PageSize, "a number from 1 to 50")
+	want(c.Concurrency >= 0, "Concurrency", c.Concurrency, "a number above zero")
+	want(c.RateLimit >= 0 && !math.IsInf(c.RateLimit, 1), "RateLimit", c.RateLimit, "a number of requests a second above zero")
+	want(c.MaxRowBytes >= 0, "MaxRowBytes", c.MaxRowBytes, "a number of bytes above zero")
+	return errors.Join(errs...)
+}
+
+func (c Config) withDefaults() Config {
+	c.RequestTimeout = cmp.Or(c.RequestTimeout, 10*time.Second)
+	c.PageSize = cmp.Or(c.PageSize, MaxPageSize)
+	c.Concurrency = cmp.Or(c.Concurrency, 4)
+	c.RateLimit = cmp.Or(c.RateLimit, 10)
+	c.MaxRowBytes = cmp.Or(c.MaxRowBytes, 256<<10)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		start := time.Now()
+		c.Now = func() time.Time { return start.Add(time.Since(start)) }
+	}
+	return c
+}
+
+// parseBase reads a base URL. Its error never shows user info, a query, or what can't be told apart from them.
+func parseBase(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil || raw == "" || u.Opaque != "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+		shown := raw
+		if strings.ContainsAny(raw, "@?#") {
+			shown = ""
+		}
+		return nil, &setting.Error{Field: "BaseURL", Value: shown, Want: "the ISDP+ domain as a URL, https://…"}
+	}
+	plain := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
+	fail := func(want string) (*url.URL, error) {
+		return nil, &setting.Error{Field: "BaseURL", Value: plain.String(), Want: want}
+	}
+	switch {
+	case u.User != nil:
+		return fail("a URL without user info: credentials have settings of their own")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return fail("a URL without query and fragment")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		return fail("https: credentials go over plain http towards loopback only")
+	}
+	return plain, nil
+}
+
+func loopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}

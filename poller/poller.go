@@ -1,0 +1,171 @@
+// Package poller reads one ISDP+ tenant: it keeps a token, reads the listing page by page within the limits of rate and
+// concurrency, and says how far a listing can be trusted.
+//
+// A sweep reads every page of every listing once, page 0 first, and hands each page over as soon as it has been read. Pages
+// that are missing or do not fit together are asked for again, in a few rounds. At the end the verdict says whether the sweep
+// is complete: every page arrived, all pages of a listing name the same total_count, and the distinct agents plus the
+// rejected rows make that number. Whoever draws conclusions from an agent's absence may do so in complete sweeps only; what a
+// page shows has been seen in any case.
+//
+// # Order
+//
+// Pages arrive in no particular order, and a page that was read twice is handed over twice. [Page.Sent] and [Page.Read] are
+// the means to order what they show: of two pages that show the same agent, one is known to be newer only if its request was
+// sent after the other had been read.
+//
+// # Trouble
+//
+// Every error is an [*Error] of one of four classes. Requests that failed for whatever reason but refused credentials are
+// tried again with growing gaps, a page four times in a sweep. When the vendor asks for fewer requests (429, Retry-After)
+// nobody asks before it said so, and the rate halves and recovers with success. Refused credentials are logged once and then
+// tried again rarely, in the end once a minute; sweeps in between end at once, without a request. No error and no log entry
+// shows a secret, a token, or more of an answer than a short excerpt of the vendor's own error message.
+package poller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// ErrTenant says that the token and the configuration do not agree on a tenant, or that neither names one.
+var ErrTenant = errors.New("no agreement on the tenant")
+
+// Class is what kind of trouble an error is; the set is bounded.
+type Class string
+
+const (
+	Unreachable  Class = "unreachable"  // network, timeouts, 5xx, 429, time that ran out, a context that ended
+	Credentials  Class = "credentials"  // refused, or for another tenant; a human has to look
+	Unusable     Class = "unusable"     // an answer that is none: HTML, truncated, too large, a stateCode other than 0
+	Inconsistent Class = "inconsistent" // pages that arrived, and do not fit together
+)
+
+// rank orders classes by how much they tell.
+func (c Class) rank() int {
+	switch c {
+	case Credentials:
+		return 3
+	case Unreachable:
+		return 2
+	case Unusable:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// Error is the type of every error of this package but those of [Config.Validate].
+type Error struct {
+	Class Class
+	Op    string // what was being done, to what: "read page 3 of type 10 from https://…"
+	Err   error  // what went wrong; its text holds no secret
+
+	fatal bool // no other request of this sweep would fare better
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	if e.Op == "" {
+		return "poller: " + e.Err.Error()
+	}
+	return "poller: " + e.Op + ": " + e.Err.Error()
+}
+
+// Unwrap returns what went wrong.
+func (e *Error) Unwrap() error { return e.Err }
+
+// doing returns e with what was being done, unless it says so already.
+func (e *Error) doing(op string) *Error {
+	if e.Op != "" {
+		return e
+	}
+	named := *e
+	named.Op = op
+	return &named
+}
+
+// Page is one answer of the agents call, decoded. Nothing of it is shared with the poller or with another page.
+type Page struct {
+	Listing int // index into Config.Types; 0 where there are none
+	Number  int // pageStart
+
+	// Sent is when the request was about to be sent, Read when the body had been read completely: exact, with the monotonic
+	// reading of Config.Now.
+	Sent, Read time.Time
+
+	Agents   []schemas.Agent // the usable rows, in the listing's order
+	Rejected []Rejection     // the others
+	Dropped  int             // listed fields of Agents left out because their values could not be normalised
+}
+
+// Rejection is a row that can't be used.
+type Rejection struct {
+	Index   int    // its place on the page, from 0
+	AgentID int64  // whose row it is, where Known
+	Known   bool   // the AgentID could be read
+	Reason  string // one of schemas.RejectSyntax, RejectID, RejectStatus, RejectTenant, RejectSize
+}
+
+// Verdict says what a sweep came to. The counts but Requests are those of the pages that the verdict rests on: of each page of
+// the listing's present length, what it showed last.
+type Verdict struct {
+	Complete  bool
+	Err       error     // why not Complete, the most telling reason; always an *Error
+	StartedAt time.Time // just before the first page was asked for
+	EndedAt   time.Time // everything decided
+
+	Pages        int // pages that arrived
+	Requests     int // HTTP requests, those that failed and those for tokens included
+	Agents       int // distinct agents, over all listings
+	Rejected     int // rejected rows
+	Unidentified int // rejected rows that can't be told whose they are
+	Dropped      int // fields left out, as Page.Dropped
+}
+
+// Poller reads one tenant. Its methods are safe for concurrent use, but for Sweep: one at a time.
+type Poller struct {
+	cfg       Config
+	client    *client
+	tokens    *tokens
+	agentsURL string
+}
+
+// New returns a Poller, without asking the vendor anything. Its error is that of [Config.Validate].
+func New(c Config) (*Poller, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	base, err := parseBase(c.BaseURL)
+	if err != nil {
+		return nil, err
+	}
+	c = c.withDefaults()
+	cl := newClient(c)
+	return &Poller{
+		cfg:       c,
+		client:    cl,
+		tokens:    newTokens(c, cl, base.JoinPath("oauth2/oauth/rest_token").String()),
+		agentsURL: base.JoinPath("openapi/v1/openTask/findOnlineAgent").String(),
+	}, nil
+}
+
+// Tenant gets a token, where there is none yet, and says whose it is. It tries until ctx ends, but comes back at once with an
+// error of class [Credentials] where these are refused, the token is another tenant's than Config.TenantID, or neither names
+// a tenant.
+func (p *Poller) Tenant(ctx context.Context) (int64, error) {
+	for {
+		_, err := p.tokens.get(ctx)
+		if err == nil {
+			return p.tokens.tenantID(), nil
+		}
+		if err.Class == Credentials || ctx.Err() != nil {
+			return 0, err
+		}
+		if sleep(ctx, time.Until(p.tokens.heldUntil())) != nil {
+			return 0, err
+		}
+	}
+}

@@ -1,0 +1,327 @@
+package poller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+const (
+	maxTries       = 4  // failed tries of one page in a sweep, or of one token
+	rounds         = 5  // page 0 of each listing, the others, and three more of what does not fit
+	maxFailedInRow = 25 // pages, not one of them reachable, after which a sweep is given up
+	loggedRejects  = 10 // rejected records that are logged one by one in a sweep
+
+	minSweepTimeout = time.Minute
+)
+
+// newBackOff spaces the tries of one operation. How many there are and when it is all over is for the wrappers to say: no
+// time of its own ends it.
+func newBackOff() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(250*time.Millisecond),
+		backoff.WithMultiplier(2),
+		backoff.WithMaxInterval(5*time.Second),
+		backoff.WithMaxElapsedTime(0),
+	)
+}
+
+// job is one page to read.
+type job struct {
+	listing, number int
+	tries           int // how often it may fail
+}
+
+// result is what came of a job.
+type result struct {
+	job
+	page     *Page     // nil: none of the answers could be used
+	said     *said     // what page said
+	err      *Error    // of the last try
+	failures int       // tries that failed
+	asked    time.Time // when the first request was about to be sent; zero: none was
+}
+
+// sweep is one Sweep under way. All of it is the calling goroutine's.
+type sweep struct {
+	p           *Poller
+	emit        func(*Page)
+	began       time.Time // on the clock that timeouts go by
+	started     time.Time // the earliest result.asked
+	listings    []*listing
+	cut         *Error // why it makes no sense to go on; nil: it does
+	failedInRow int    // pages that were unreachable since the last that was not
+	rejects     int    // rejected records
+}
+
+// Sweep reads the whole listing once. It calls emit, on its own goroutine, for every page as soon as that has been read, and
+// reads on meanwhile only as far as Config.Concurrency goes: blocking in emit is back-pressure, and takes of the sweep's time.
+//
+// It returns when everything has been tried, the sweep's time is over, or ctx has ended; nothing of it goes on afterwards. Of an
+// incomplete sweep, what was emitted still has been seen.
+func (p *Poller) Sweep(ctx context.Context, emit func(*Page)) Verdict {
+	s := &sweep{p: p, emit: emit, began: time.Now(), started: p.cfg.Now(), listings: make([]*listing, max(1, len(p.cfg.Types)))}
+	for i := range s.listings {
+		s.listings[i] = &listing{}
+	}
+	return s.run(ctx)
+}
+
+func (s *sweep) run(ctx context.Context) Verdict {
+	p := s.p
+	now, requests := s.started, p.client.sent.Load()
+	s.started = time.Time{}
+	for range rounds {
+		jobs := s.jobs()
+		if len(jobs) == 0 || s.over() {
+			break
+		}
+		s.round(ctx, jobs)
+	}
+	if more := s.rejects - loggedRejects; more > 0 {
+		p.cfg.Logger.Warn("more records rejected in the same sweep", "count", more)
+	}
+	v := verdict(s.listings, p.cfg.PageSize, s.cut)
+	if v.StartedAt = s.started; v.StartedAt.IsZero() {
+		v.StartedAt = now
+	}
+	v.EndedAt = p.cfg.Now()
+	v.Requests = int(p.client.sent.Load() - requests)
+	return v
+}
+
+// over reports whether no further page should be asked for.
+func (s *sweep) over() bool { return s.cut != nil || s.failedInRow >= maxFailedInRow }
+
+// jobs lists the pages to ask for next: those that are missing or do not fit, as long as they may fail once more.
+func (s *sweep) jobs() []job {
+	var jobs []job
+	for i, l := range s.listings {
+		again, _ := l.judge(s.p.cfg.PageSize)
+		for _, n := range again {
+			if left := maxTries - l.page(n).failures; left > 0 {
+				jobs = append(jobs, job{i, n, left})
+			}
+		}
+	}
+	return jobs
+}
+
+// timeout is how long the sweep may take, by what is known of the listings.
+func (s *sweep) timeout() time.Duration {
+	c := &s.p.cfg
+	if c.SweepTimeout > 0 {
+		return c.SweepTimeout
+	}
+	pages := 0
+	for _, l := range s.listings {
+		pages += pageCount(l.total, c.PageSize)
+	}
+	seconds := min(3*float64(pages)/c.RateLimit, math.MaxInt64/float64(2*time.Second))
+	return max(minSweepTimeout, time.Duration(seconds*float64(time.Second)))
+}
+
+// round reads the pages, in parallel. Behind a page that shows the listing's end it asks for none.
+func (s *sweep) round(ctx context.Context, jobs []job) {
+	timeout := s.timeout()
+	ctx, cancel := context.WithDeadlineCause(ctx, s.began.Add(timeout), fmt.Errorf("the sweep did not end within %v", timeout))
+	defer cancel()
+
+	workers := min(s.p.cfg.Concurrency, len(jobs))
+	todo, done := make(chan job), make(chan result, workers)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(todo)
+	for range workers {
+		wg.Go(func() {
+			for j := range todo {
+				done <- s.p.read(ctx, j)
+			}
+		})
+	}
+
+	ends := make([]int, len(s.listings)) // pages that show their listing's end
+	for i := range ends {
+		ends[i] = math.MaxInt
+	}
+	pending := 0
+	for {
+		if ctx.Err() != nil {
+			s.cut = worse(s.cut, ended(ctx))
+		}
+		for len(jobs) > 0 && (s.over() || jobs[0].number > s.last(jobs[0].listing, ends)) {
+			jobs = jobs[1:]
+		}
+		var next chan job // nil, never ready, where nobody is free or there is nothing to do
+		var j job
+		switch {
+		case len(jobs) == 0 && pending == 0:
+			return
+		case len(jobs) > 0 && pending < workers:
+			next, j = todo, jobs[0]
+		}
+		select {
+		case next <- j:
+			jobs = jobs[1:]
+			pending++
+		case r := <-done:
+			pending--
+			if s.take(r) {
+				ends[r.listing] = min(ends[r.listing], r.number)
+			}
+		}
+	}
+}
+
+// last returns the last page that is worth asking for, by the newest total_count and the ends seen so far.
+func (s *sweep) last(listing int, ends []int) int {
+	return min(pageCount(s.listings[listing].total, s.p.cfg.PageSize)-1, ends[listing])
+}
+
+// take keeps what came of a page and hands it over. It reports whether the page shows that the listing ends before it,
+// whatever total_count says: it has no rows, or page 0's over again.
+func (s *sweep) take(r result) (end bool) {
+	l, n := s.listings[r.listing], r.number
+	for len(l.pages) <= n {
+		l.pages = append(l.pages, pageRead{})
+	}
+	if !r.asked.IsZero() && (s.started.IsZero() || r.asked.Before(s.started)) {
+		s.started = r.asked
+	}
+	p := &l.pages[n]
+	p.failures += r.failures
+	if r.err != nil {
+		if r.err.fatal {
+			s.cut = worse(s.cut, r.err)
+			return false
+		}
+		p.err = r.err
+		if r.err.Class == Unreachable {
+			s.failedInRow++
+		}
+		return false
+	}
+	s.failedInRow = 0
+	p.err, p.said = nil, r.said
+	if !r.page.Read.Before(l.read) {
+		l.total, l.read = r.said.total, r.page.Read
+	}
+	s.logRejected(r.page)
+	s.emit(r.page)
+	return n > 0 && (r.said.rows == 0 || len(r.said.ids) > 0 && l.pages[0].said != nil && slices.Equal(r.said.ids, l.pages[0].said.ids))
+}
+
+func (s *sweep) logRejected(p *Page) {
+	for _, r := range p.Rejected {
+		if s.rejects++; s.rejects > loggedRejects {
+			continue
+		}
+		attrs := []slog.Attr{slog.Int("page", p.Number), slog.Int("index", r.Index), slog.String("reason", r.Reason)}
+		if len(s.p.cfg.Types) > 0 {
+			attrs = append(attrs, slog.Int("type", s.p.cfg.Types[p.Listing]))
+		}
+		if r.Known {
+			attrs = append(attrs, slog.Int64("agentId", r.AgentID))
+		}
+		s.p.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn, "record rejected", attrs...)
+	}
+}
+
+// read reads one page, with as many tries as the job allows.
+func (p *Poller) read(ctx context.Context, j job) result {
+	r := result{job: j}
+	op := fmt.Sprintf("read page %d from %s", j.number, p.agentsURL)
+	request := struct {
+		Type      *int `json:"type,omitempty"`
+		PageStart int  `json:"pageStart"`
+		PageSize  int  `json:"pageSize"`
+	}{PageStart: j.number, PageSize: p.cfg.PageSize}
+	if len(p.cfg.Types) > 0 {
+		request.Type = &p.cfg.Types[j.listing]
+		op = fmt.Sprintf("read page %d of type %d from %s", j.number, *request.Type, p.agentsURL)
+	}
+	body, err := json.Marshal(request)
+	if err != nil {
+		panic(err) // numbers can always be marshalled
+	}
+	b := backoff.WithContext(backoff.WithMaxRetries(newBackOff(), uint64(j.tries-1)), ctx)
+	_ = backoff.Retry(func() error { // what it returns is r.err, or that ctx has ended since
+		err := p.try(ctx, body, &r)
+		if err == nil {
+			r.err = nil
+			return nil
+		}
+		r.err = err.doing(op)
+		if err.fatal {
+			return backoff.Permanent(err)
+		}
+		r.failures++
+		return err
+	}, b)
+	return r
+}
+
+// try asks for a page once and decodes the answer into r.
+func (p *Poller) try(ctx context.Context, body []byte, r *result) *Error {
+	reply, token, err := p.ask(ctx, body, r)
+	if err != nil {
+		return err
+	}
+	if err := failed(reply.status); err != nil {
+		return err
+	}
+	a, bad := decodeAnswer(reply.body, r.number, p.cfg.PageSize, p.client.excerpt)
+	if bad != nil {
+		return &Error{Class: Unusable, Err: bad}
+	}
+	p.tokens.accepted(token)
+	r.page = &Page{Listing: r.listing, Number: r.number, Sent: reply.sent, Read: reply.read}
+	r.page.decodeRows(a.rows, p.tokens.tenantID(), p.cfg.MaxRowBytes)
+	r.said = &said{
+		total:    a.total,
+		pos:      a.pos,
+		rows:     len(a.rows),
+		ids:      make([]int64, len(r.page.Agents)),
+		rejected: len(r.page.Rejected),
+		dropped:  r.page.Dropped,
+	}
+	for i := range r.page.Agents {
+		r.said.ids[i] = r.page.Agents[i].AgentID
+	}
+	for _, rej := range r.page.Rejected {
+		if !rej.Known {
+			r.said.unidentified++
+		}
+	}
+	return nil
+}
+
+// ask sends one agents request; where its token is refused, once more with a new one.
+func (p *Poller) ask(ctx context.Context, body []byte, r *result) (reply, string, *Error) {
+	for range 2 {
+		token, err := p.tokens.get(ctx)
+		if err != nil {
+			return reply{}, "", err
+		}
+		answer, err := p.client.post(ctx, p.agentsURL, token, body)
+		if r.asked.IsZero() {
+			r.asked = answer.sent
+		}
+		if err != nil {
+			return reply{}, "", err
+		}
+		if !answer.refusesToken() {
+			return answer, token, nil
+		}
+		p.tokens.refused(token)
+	}
+	return reply{}, "", &Error{Class: Credentials, Err: errors.New("the token was refused, and so was the one that replaced it")}
+}

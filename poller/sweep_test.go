@@ -1,0 +1,219 @@
+package poller
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rollcall-events/rollcall/internal/isdpsim"
+)
+
+// What goes wrong for a while is mended within the sweep.
+func TestMended(t *testing.T) {
+	once := func(h isdpsim.Hook) isdpsim.Hook { return isdpsim.Times(1, h) }
+	ids := isdpsim.New(isdpsim.Config{}).IDs()
+	for name, tc := range map[string]struct {
+		hook     isdpsim.Hook
+		requests int // for pages, seven without the fault; 0: any
+	}{
+		"5xx":                {isdpsim.Times(3, isdpsim.OnPage(0, isdpsim.Status(502))), 10},
+		"HTML":               {once(isdpsim.OnPage(3, isdpsim.HTML())), 8},
+		"truncated":          {once(isdpsim.OnPage(3, isdpsim.Truncated(1000))), 8},
+		"corrupt":            {once(isdpsim.OnPage(3, isdpsim.Corrupt())), 8},
+		"empty body":         {once(isdpsim.OnPage(3, isdpsim.Empty())), 8},
+		"stateCode":          {once(isdpsim.OnPage(3, isdpsim.StateCode("500", "系统繁忙"))), 8},
+		"slow":               {once(isdpsim.OnPage(3, isdpsim.Delay(time.Minute))), 8},
+		"short page":         {once(isdpsim.OnPage(3, isdpsim.DropRows(0, 3))), 8},
+		"long page":          {once(isdpsim.OnPage(3, isdpsim.DuplicateRow(1, nil))), 8},
+		"no rows":            {once(isdpsim.OnPage(3, isdpsim.Rows(func([]isdpsim.Row) []isdpsim.Row { return nil }))), 0},
+		"wrong pos":          {once(isdpsim.OnPage(3, isdpsim.Pos(2))), 8},
+		"same page":          {isdpsim.Times(7, isdpsim.OnAgents(isdpsim.SamePage(0))), 0},
+		"low total":          {once(isdpsim.OnPage(3, isdpsim.TotalCount(1))), 0},
+		"high total":         {once(isdpsim.OnPage(3, isdpsim.TotalCount(100_000))), 0},
+		"high total, page 0": {once(isdpsim.OnPage(0, isdpsim.TotalCount(199_999))), 0},
+		"absurd total":       {once(isdpsim.OnPage(3, isdpsim.TotalCount(1e12))), 8},
+		"empty listing":      {once(isdpsim.OnPage(3, isdpsim.EmptyListing())), 0},
+		"somebody comes":     {once(isdpsim.OnPage(5, isdpsim.Meanwhile(func(t *isdpsim.Tenant) { t.AddAgent() }))), 0},
+		"a page's worth comes": {once(isdpsim.OnPage(5, isdpsim.Meanwhile(func(t *isdpsim.Tenant) {
+			for range smallPage {
+				t.AddAgent()
+			}
+		}))), 0},
+		"somebody leaves": {once(isdpsim.OnPage(5, isdpsim.Meanwhile(func(t *isdpsim.Tenant) { t.Remove(ids[0]) }))), 0},
+		"pages shift": {once(isdpsim.OnPage(5, isdpsim.Meanwhile(func(t *isdpsim.Tenant) {
+			t.Remove(ids[0])
+			t.AddAgent()
+		}))), 0},
+		"pages shift the other way": {isdpsim.Hooks(
+			once(isdpsim.OnPage(0, isdpsim.Meanwhile(func(t *isdpsim.Tenant) { t.Remove(ids[0]) }))),
+			once(isdpsim.OnPage(3, isdpsim.Meanwhile(func(t *isdpsim.Tenant) { t.Remove(ids[33]); t.Restore(ids[0]) }))),
+		), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim.SetFault(tc.hook)
+				v, pages := sweepOnce(t, direct(t, sim, nil))
+				if !v.Complete {
+					t.Fatal(v.Err)
+				}
+				if want := len(sim.IDs()); v.Agents != want && name != "pages shift" {
+					t.Errorf("%d agents, %d are listed", v.Agents, want)
+				}
+				if len(pages) < 7 || v.Pages < 7 {
+					t.Errorf("%d pages emitted, %d in the verdict", len(pages), v.Pages)
+				}
+				n := sim.Stats().PageRequests
+				if tc.requests != 0 && n != tc.requests || n > 40 {
+					t.Errorf("%d pages were asked for, want %d", n, tc.requests)
+				}
+				if v.Requests != sim.Stats().Requests {
+					t.Errorf("the verdict counts %d requests, the vendor %d", v.Requests, sim.Stats().Requests)
+				}
+			})
+		})
+	}
+}
+
+// What stays wrong makes an incomplete sweep, with the right reason, without many requests, and what can be read is read.
+func TestIncomplete(t *testing.T) {
+	for name, tc := range map[string]struct {
+		hook     isdpsim.Hook
+		class    Class
+		words    string
+		pages    int // that must have been emitted, at least
+		requests int // for pages, at most
+	}{
+		"5xx":                 {isdpsim.OnPage(3, isdpsim.Status(500)), Unreachable, "read page 3 from http://localhost/openapi/v1/openTask/findOnlineAgent: HTTP 500", 6, 10},
+		"5xx, page 0":         {isdpsim.OnPage(0, isdpsim.Status(500)), Unreachable, "page 0", 0, 4},
+		"everything 5xx":      {isdpsim.After(1, isdpsim.OnAgents(isdpsim.Status(500))), Unreachable, "HTTP 500", 1, 25},
+		"403":                 {isdpsim.OnPage(3, isdpsim.Status(403)), Unusable, "HTTP 403", 6, 10},
+		"HTML":                {isdpsim.OnPage(3, isdpsim.HTML()), Unusable, "HTML", 6, 10},
+		"HTML everywhere":     {isdpsim.OnAgents(isdpsim.HTML()), Unusable, "HTML", 0, 4},
+		"truncated":           {isdpsim.OnPage(3, isdpsim.Truncated(1000)), Unusable, "cut short", 6, 10},
+		"stateCode":           {isdpsim.OnAgents(isdpsim.StateCode("500", "系统繁忙")), Unusable, "系统繁忙", 0, 4},
+		"short page":          {isdpsim.OnPage(3, isdpsim.DropRows(0)), Inconsistent, "page 3 has 4 rows", 7, 10},
+		"short everywhere":    {isdpsim.OnAgents(isdpsim.DropRows(0)), Inconsistent, "rows", 7, 29},
+		"wrong pos":           {isdpsim.OnPage(3, isdpsim.Pos(2)), Inconsistent, "another page", 7, 10},
+		"same page":           {isdpsim.OnAgents(isdpsim.SamePage(0)), Inconsistent, "", 2, 30},
+		"low total":           {isdpsim.OnAgents(isdpsim.TotalCount(4)), Inconsistent, "page 0 has 5 rows", 5, 5},
+		"high total":          {isdpsim.OnAgents(isdpsim.TotalCount(199_999)), Inconsistent, "", 7, 40},
+		"high total, same":    {isdpsim.OnAgents(isdpsim.All(isdpsim.SamePage(1), isdpsim.TotalCount(199_999))), Inconsistent, "", 2, 40},
+		"absurd total":        {isdpsim.OnAgents(isdpsim.TotalCount(1e12)), Unusable, "total_count", 0, 4},
+		"one more than there": {isdpsim.OnAgents(isdpsim.TotalCountOff(1)), Inconsistent, "page 6 has 4 rows, total_count 35", 7, 10},
+		"twice": {isdpsim.OnPage(3, isdpsim.Rows(func(r []isdpsim.Row) []isdpsim.Row { r[0] = r[1]; return r })),
+			Inconsistent, "33 agents, 1 of them twice", 7, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim.SetFault(tc.hook)
+				v, pages := sweepOnce(t, direct(t, sim, nil))
+				wantClass(t, v.Err, tc.class, tc.words)
+				if len(pages) < tc.pages {
+					t.Errorf("%d pages emitted, want %d", len(pages), tc.pages)
+				}
+				if n := sim.Stats().PageRequests; n > tc.requests {
+					t.Errorf("%d pages were asked for, want up to %d", n, tc.requests)
+				}
+			})
+		})
+	}
+}
+
+// A vendor that goes away in the middle of a large listing is not asked for every page of it.
+func TestGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := isdpsim.New(isdpsim.Config{Agents: 5000})
+		sim.SetFault(isdpsim.After(20, isdpsim.OnAgents(isdpsim.Status(503))))
+		v, pages := sweepOnce(t, direct(t, sim, nil))
+		wantClass(t, v.Err, Unreachable, "HTTP 503")
+		if n := sim.Stats().PageRequests; len(pages) != 20 || n > 20+(maxFailedInRow+4)*maxTries {
+			t.Errorf("%d pages, %d requests", len(pages), n)
+		}
+	})
+}
+
+func TestRejectedRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		sim := isdpsim.New(isdpsim.Config{})
+		ids := sim.IDs()
+		sim.Edit(ids[0], isdpsim.Fields{"onlineStatus": `"perhaps"`})
+		sim.Edit(ids[51], isdpsim.Fields{"tenantId": `1`})
+		sim.Edit(ids[339], isdpsim.Fields{"agentId": ``})
+		sim.Edit(ids[338], isdpsim.Fields{"capacity": `{}`})
+		sim.Add([]byte(`"no object"`))
+		p := direct(t, sim, func(c *Config) { logTo(&log)(c); c.PageSize = 50 })
+		v, _ := sweepOnce(t, p)
+		if !v.Complete || v.Agents != 337 || v.Rejected != 4 || v.Unidentified != 2 || v.Dropped != 1 {
+			t.Errorf("%+v", v)
+		}
+		for _, want := range []string{
+			fmt.Sprintf("page=0 index=0 reason=onlineStatus agentId=%d\n", ids[0]),
+			fmt.Sprintf("page=1 index=1 reason=tenant agentId=%d\n", ids[51]),
+			"page=6 index=39 reason=agentId\n",
+			"page=6 index=40 reason=syntax\n",
+		} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("the log has no %q: %s", want, &log)
+			}
+		}
+		for _, id := range ids[100:200] {
+			sim.Edit(id, isdpsim.Fields{"onlineStatus": `null`})
+		}
+		log.Reset()
+		v, _ = sweepOnce(t, p)
+		if !v.Complete || v.Rejected != 104 {
+			t.Errorf("%+v", v)
+		}
+		if n := strings.Count(log.String(), "\n"); n != loggedRejects+1 || !strings.Contains(log.String(), "count=94") {
+			t.Errorf("%d lines: %s", n, &log)
+		}
+	})
+}
+
+// Everything at once, from a seed: no sweep that claims to be complete misses or makes up an agent.
+func TestMixedFaults(t *testing.T) {
+	agents := func(f isdpsim.Fault) isdpsim.Hook { return isdpsim.OnAgents(f) }
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant, Seed: seed})
+				var hooks []isdpsim.Hook
+				for i, h := range []isdpsim.Hook{
+					agents(isdpsim.Status(500)), agents(isdpsim.RetryAfter(429, time.Second)), agents(isdpsim.HTML()),
+					agents(isdpsim.Truncated(500)), agents(isdpsim.StateCode("7", "")), agents(isdpsim.Delay(20 * time.Second)),
+					agents(isdpsim.DropRows(3)), agents(isdpsim.TotalCountOff(-6)), agents(isdpsim.SamePage(2)),
+					agents(isdpsim.RevokeTokens()), agents(isdpsim.Pos(1)), isdpsim.OnToken(isdpsim.Status(500)),
+				} {
+					hooks = append(hooks, isdpsim.Sometimes(seed*100+uint64(i), 0.02, h))
+				}
+				sim.SetFault(isdpsim.Hooks(hooks...))
+				p := direct(t, sim, nil)
+				complete := 0
+				for range 20 {
+					v, pages := sweepOnce(t, p)
+					if v.Complete {
+						complete++
+						wantAll(t, sim, v, pages)
+					}
+					time.Sleep(5 * time.Second)
+				}
+				if complete < 10 {
+					t.Errorf("%d of 20 sweeps were complete", complete)
+				}
+				if s := sim.Stats(); s.MaxInFlight > 4 {
+					t.Errorf("%d requests in flight", s.MaxInFlight)
+				}
+				sim.SetFault(nil)
+				time.Sleep(time.Minute)
+				v, pages := sweepOnce(t, p)
+				wantAll(t, sim, v, pages)
+			})
+		})
+	}
+}

@@ -1,0 +1,302 @@
+package poller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+const (
+	defaultLife = 5 * time.Minute // of a token whose expires_in says nothing usable
+	maxLife     = 24 * time.Hour  // however much later it says
+	minLife     = time.Second     // however little it says
+	revokedGap  = 3 * time.Second // between two tokens asked for because one was refused
+	freshTries  = 3               // fresh tokens that may be refused in a row before it counts as refused credentials
+)
+
+// How long the token endpoint is left alone after n failures in a row: refused credentials, and everything else. The last
+// one repeats.
+var (
+	refusedGaps = []time.Duration{2 * time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute}
+	failedGaps  = []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 10 * time.Second}
+)
+
+func gap(gaps []time.Duration, n int) time.Duration { return gaps[min(max(n, 1), len(gaps))-1] }
+
+// token is an access token, and until when it is good.
+type token struct {
+	value    string
+	renew    time.Time // from when on the next one is asked for
+	expire   time.Time
+	accepted bool // an agents call has succeeded with it
+}
+
+// tokens keeps one valid token. Whoever finds that a new one is due asks for it, everybody else waits for that answer.
+type tokens struct {
+	client  *client
+	url     string
+	request []byte // the body of the token call; holds the credentials
+	want    int64  // the configured tenant, 0: none
+	log     *slog.Logger
+
+	mu       sync.Mutex
+	current  token
+	tenant   int64         // whose tokens these are; 0 before the first. Never changes afterwards
+	flight   chan struct{} // closed when the call under way is over; nil: none
+	held     time.Time     // the endpoint is left alone until then
+	heldErr  *Error        // what to say meanwhile; nil: just wait
+	failures int           // failed calls in a row
+	unproven int           // fresh tokens refused in a row
+	replaced time.Time     // when a refused token was, or will be, replaced
+}
+
+func newTokens(c Config, cl *client, url string) *tokens {
+	request, err := json.Marshal(map[string]string{
+		"client_id":     c.ClientID,
+		"client_secret": c.ClientSecret,
+		"grant_type":    "password",
+		"username":      c.Username,
+		"password":      c.Password,
+	})
+	if err != nil {
+		panic(err) // strings can always be marshalled
+	}
+	return &tokens{client: cl, url: url, request: request, want: c.TenantID, log: c.Logger}
+}
+
+// tenantID returns whose tokens these are; 0 before the first.
+func (t *tokens) tenantID() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tenant
+}
+
+// heldUntil returns until when the endpoint is left alone.
+func (t *tokens) heldUntil() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.held
+}
+
+// get returns a valid token. Every error is fatal to a sweep: without a token there are no pages.
+func (t *tokens) get(ctx context.Context) (string, *Error) {
+	for {
+		if ctx.Err() != nil {
+			return "", ended(ctx).doing(t.op())
+		}
+		t.mu.Lock()
+		now := time.Now()
+		usable := t.current.value != "" && now.Before(t.current.expire)
+		cur, flight, held, heldErr := t.current, t.flight, t.held, t.heldErr
+		lead := flight == nil && !now.Before(held) && !(usable && now.Before(cur.renew))
+		if lead {
+			t.flight = make(chan struct{})
+		}
+		t.mu.Unlock()
+
+		switch {
+		case lead:
+			t.replace(ctx)
+		case usable: // not yet due, being renewed, or not renewable just now
+			return cur.value, nil
+		case flight != nil:
+			select {
+			case <-flight:
+			case <-ctx.Done():
+			}
+		case heldErr != nil:
+			return "", heldErr
+		default:
+			if deadline, ok := ctx.Deadline(); ok && held.After(deadline) {
+				return "", late("the token was refused, and it is too early to ask for another").doing(t.op())
+			}
+			_ = sleep(ctx, held.Sub(now))
+		}
+	}
+}
+
+func (t *tokens) op() string { return "get a token from " + t.url }
+
+// replace asks for a token and keeps what comes of it. The caller has set t.flight.
+func (t *tokens) replace(ctx context.Context) {
+	tok, tenant, err := t.ask(ctx)
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	defer func() { close(t.flight); t.flight = nil }()
+	now := time.Now()
+	if err == nil {
+		err = t.check(tenant)
+	}
+	switch {
+	case err == nil:
+		if t.tenant == 0 {
+			t.tenant = max(tenant, t.want) // where both are known they are the same
+		}
+		// An endpoint may hand out the same token again as long as it lives.
+		tok.accepted = tok.value == t.current.value && t.current.accepted
+		t.current, t.heldErr, t.failures = tok, nil, 0
+	case ctx.Err() != nil:
+		// Says nothing about the endpoint: whoever needs a token next asks.
+	default:
+		err = err.doing(t.op())
+		err.fatal = true
+		t.failures++
+		gaps := failedGaps
+		if err.Class == Credentials {
+			gaps = refusedGaps
+			if t.failures == 1 || t.heldErr == nil || t.heldErr.Class != Credentials {
+				t.log.Error("credentials refused; trying again rarely", "error", err)
+			}
+		}
+		t.held, t.heldErr = now.Add(gap(gaps, t.failures)), err
+	}
+}
+
+// check says whether a token's tenant, 0 where it is not known, is the right one. mu is held.
+func (t *tokens) check(tenant int64) *Error {
+	fail := func(format string, args ...any) *Error {
+		return &Error{Class: Credentials, Err: fmt.Errorf(format, args...)}
+	}
+	switch {
+	case tenant == 0 && t.want == 0 && t.tenant == 0:
+		return fail("%w: the answer does not say whose token it is (plat_user.tenantId): set TenantID", ErrTenant)
+	case tenant != 0 && t.want != 0 && tenant != t.want:
+		return fail("%w: the credentials are tenant %d's, but TenantID is %d: one of the two is wrong", ErrTenant, tenant, t.want)
+	case tenant != 0 && t.tenant != 0 && tenant != t.tenant:
+		return fail("the credentials have become tenant %d's and were tenant %d's: restart if that is meant", tenant, t.tenant)
+	}
+	return nil
+}
+
+// refused is told that an agents call refused a token.
+func (t *tokens) refused(value string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.current.value != value {
+		return // replaced already
+	}
+	now := time.Now()
+	proven := t.current.accepted
+	t.current = token{}
+	until := t.replaced.Add(revokedGap)
+	if !proven {
+		t.unproven++
+		until = now.Add(gap(refusedGaps, t.unproven))
+	}
+	if until.After(t.held) {
+		t.held, t.heldErr = until, nil
+	}
+	if t.unproven >= freshTries {
+		t.heldErr = t.freshRefused()
+		if t.unproven == freshTries {
+			t.log.Error("tokens are refused as soon as they are issued; trying again rarely", "error", t.heldErr)
+		}
+	}
+	t.replaced = now
+	if t.held.After(now) {
+		t.replaced = t.held
+	}
+}
+
+func (t *tokens) freshRefused() *Error {
+	return &Error{Class: Credentials, Op: t.op(), fatal: true,
+		Err: errors.New("tokens are issued and then refused: may this account use the agents call?")}
+}
+
+// accepted is told that an agents call succeeded with a token.
+func (t *tokens) accepted(value string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.current.value == value {
+		t.current.accepted, t.unproven = true, 0
+	}
+}
+
+// ask asks for a token, a few times where that may help.
+func (t *tokens) ask(ctx context.Context) (tok token, tenant int64, err *Error) {
+	b := backoff.WithContext(backoff.WithMaxRetries(newBackOff(), maxTries-1), ctx)
+	_ = backoff.Retry(func() error {
+		if tok, tenant, err = t.once(ctx); err == nil {
+			return nil
+		}
+		if err.Class == Credentials || err.fatal {
+			return backoff.Permanent(err)
+		}
+		return err
+	}, b)
+	return tok, tenant, err
+}
+
+// once sends one token request.
+func (t *tokens) once(ctx context.Context) (token, int64, *Error) {
+	start := time.Now() // a token lives from when it was asked for at the earliest
+	r, e := t.client.post(ctx, t.url, "", t.request)
+	if e != nil {
+		return token{}, 0, e
+	}
+	var answer struct {
+		AccessToken string          `json:"access_token"`
+		ExpiresIn   json.RawMessage `json:"expires_in"`
+		PlatUser    json.RawMessage `json:"plat_user"`
+		Error       json.RawMessage `json:"error"`
+	}
+	bad := json.Unmarshal(r.body, &answer)
+	said := ""
+	if s := t.client.excerpt(answer.Error); s != "" {
+		said = " " + s
+	}
+	if e := failed(r.status); e != nil {
+		e.Err = fmt.Errorf("%w%s", e.Err, said)
+		if r.status/100 == 4 && e.Class != Unreachable {
+			e.Class = Credentials
+			e.Err = fmt.Errorf("refused: %w: check ClientID, ClientSecret, Username, Password and BaseURL", e.Err)
+		}
+		return token{}, 0, e
+	}
+	unusable := func(why string) (token, int64, *Error) {
+		return token{}, 0, &Error{Class: Unusable, Err: errors.New(why)}
+	}
+	switch {
+	case bad != nil:
+		return unusable("the answer is " + notJSON(r.body))
+	case answer.AccessToken == "":
+		return unusable("the answer has no access_token" + said)
+	case !printable(answer.AccessToken):
+		return unusable("the access_token has characters that no token can have")
+	}
+	t.client.keepSecret(answer.AccessToken)
+	var user struct {
+		TenantID json.RawMessage `json:"tenantId"`
+	}
+	_ = json.Unmarshal(answer.PlatUser, &user) // what is no object names no tenant
+	tenant, _ := integer(user.TenantID)
+	life := lifetime(answer.ExpiresIn)
+	return token{
+		value:  answer.AccessToken,
+		renew:  start.Add(life - min(time.Minute, life/5)),
+		expire: start.Add(life),
+	}, max(tenant, 0), nil
+}
+
+// lifetime reads expires_in: seconds, a number or a string.
+func lifetime(raw json.RawMessage) time.Duration {
+	s, err := strconv.ParseFloat(strings.Trim(string(raw), `" `), 64)
+	if err != nil || !(s > 0) {
+		return defaultLife
+	}
+	return time.Duration(min(max(s, minLife.Seconds()), maxLife.Seconds()) * float64(time.Second))
+}
+
+// printable reports whether s can stand in a header as a token.
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}

@@ -1,0 +1,164 @@
+package poller
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// listing is what is known of one listing in the course of a sweep.
+type listing struct {
+	total int        // by the newest answer
+	read  time.Time  // when that had been read
+	pages []pageRead // by number, as far as any was tried
+}
+
+// pageRead is what is known of one page in the course of a sweep.
+type pageRead struct {
+	said     *said  // the latest answer that could be used; nil: none
+	err      *Error // of the latest try; nil: it gave said, or there was none
+	failures int    // tries that failed
+}
+
+// said is what one answer said, as far as the verdict needs it.
+type said struct {
+	total        int
+	pos          bool    // the answer was for the page that was asked for
+	rows         int     // of every kind
+	ids          []int64 // of the usable rows
+	rejected     int
+	unidentified int
+	dropped      int
+}
+
+// pageCount returns how many pages a listing of total agents has: the first is always there.
+func pageCount(total, size int) int { return max(1, (total+size-1)/size) }
+
+// torn says in what an answer does not fit its place in a listing of total agents; nil: it fits.
+func (s *said) torn(page, total, size int) error {
+	switch want := expected(total, page, size); {
+	case !s.pos:
+		return fmt.Errorf("page %d: the answer was for another page", page)
+	case s.total != total:
+		return fmt.Errorf("page %d says total_count %d, a later answer says %d", page, s.total, total)
+	case s.rows != want:
+		return fmt.Errorf("page %d has %d rows, total_count %d calls for %d", page, s.rows, total, want)
+	}
+	return nil
+}
+
+// judge says whether a listing is complete: every page arrived, they agree on total_count, and the distinct agents plus the
+// rejected rows make that number. Where it is not, err is the most telling reason and again lists the pages which, read once
+// more, might mend it. This is the one place where completeness is decided.
+func (l *listing) judge(size int) (again []int, err *Error) {
+	seen, rejected := 0, 0
+	for i := range pageCount(l.total, size) {
+		p := l.page(i)
+		if p.said != nil {
+			seen += len(p.said.ids)
+			rejected += p.said.rejected
+			why := p.said.torn(i, l.total, size)
+			if why == nil {
+				continue
+			}
+			err = worse(err, &Error{Class: Inconsistent, Err: why})
+		}
+		switch {
+		case p.err != nil:
+			err = worse(err, p.err)
+		case p.said == nil && err == nil: // one is enough: a total_count that lies makes many
+			err = &Error{Class: Inconsistent, Err: fmt.Errorf("page %d was not read", i)}
+		}
+		again = append(again, i)
+	}
+	if err != nil {
+		return again, err
+	}
+	distinct, again := l.distinct(size)
+	if distinct+rejected != l.total {
+		return again, &Error{Class: Inconsistent, Err: fmt.Errorf(
+			"total_count is %d, but the pages show %d agents, %d of them twice, and %d rejected rows: the listing changed while it was read",
+			l.total, distinct, seen-distinct, rejected)}
+	}
+	return nil, nil
+}
+
+// page returns what is known of a page, also where that is nothing.
+func (l *listing) page(i int) pageRead {
+	if i < len(l.pages) {
+		return l.pages[i]
+	}
+	return pageRead{}
+}
+
+// distinct counts the agents on the listing's pages, and lists the pages that show one which is shown elsewhere as well.
+func (l *listing) distinct(size int) (n int, sharing []int) {
+	type seenOn struct {
+		id   int64
+		page int
+	}
+	var all []seenOn
+	for i := range pageCount(l.total, size) {
+		if s := l.page(i).said; s != nil {
+			for _, id := range s.ids {
+				all = append(all, seenOn{id, i})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b seenOn) int { return cmp.Compare(a.id, b.id) })
+	for i, a := range all {
+		if i > 0 && a.id == all[i-1].id {
+			sharing = append(sharing, a.page, all[i-1].page)
+		} else {
+			n++
+		}
+	}
+	slices.Sort(sharing)
+	return n, slices.Compact(sharing)
+}
+
+// worse returns the more telling of two errors, the first of equals; either may be nil.
+func worse(a, b *Error) *Error {
+	if a == nil || b != nil && b.Class.rank() > a.Class.rank() {
+		return b
+	}
+	return a
+}
+
+// verdict sums up a sweep. cut is why it was cut short, nil where it was not. Of a sweep that is complete all the same cut
+// means nothing; else a cancellation wins over everything, since whatever went wrong may have gone wrong for that.
+func verdict(listings []*listing, size int, cut *Error) Verdict {
+	v := Verdict{Complete: true}
+	worst := cut
+	var ids []int64
+	for _, l := range listings {
+		if _, err := l.judge(size); err != nil {
+			v.Complete = false
+			worst = worse(worst, err)
+		}
+		for i := range pageCount(l.total, size) {
+			s := l.page(i).said
+			if s == nil {
+				continue
+			}
+			v.Pages++
+			v.Rejected += s.rejected
+			v.Unidentified += s.unidentified
+			v.Dropped += s.dropped
+			ids = append(ids, s.ids...)
+		}
+	}
+	slices.Sort(ids)
+	v.Agents = len(slices.Compact(ids))
+	switch {
+	case v.Complete:
+	case cut != nil && errors.Is(cut, context.Canceled):
+		v.Err = cut
+	default:
+		v.Err = worst
+	}
+	return v
+}
