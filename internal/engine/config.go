@@ -1,0 +1,47 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/rollcall-events/rollcall/diff"
+	"github.com/rollcall-events/rollcall/internal/setting"
+)
+
+// Config is what an Engine needs to know.
+type Config struct {
+	Tenant       int64
+	Interval     time.Duration // from the start of one sweep to the start of the next
+	RemoveAfter  int           // complete sweeps in a row that must miss an agent before it counts as removed
+	MaxMissing   float64       // the share of known agents that may be missing together before removal is held back; 1: no guard
+	MissingHold  time.Duration // how long they must then stay missing
+	Quiet        []string      // fields whose change alone makes no event; nil: [diff.DefaultQuiet]
+	Types        []string      // the business types that are polled; empty: all
+	BufferEvents int           // observations held while NATS is away; one an agent is always held
+	Grace        time.Duration // how long to go on publishing once Run's context has ended; 0: 8s
+	MaxBody      int           // how large an event may be, in bytes; 0: no limit
+	Logger       *slog.Logger  // nil: discard
+	Now          func() time.Time
+}
+
+// Validate reports everything that can't be used, as *[setting.Error]s joined.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(is bool, field string, value any, want string) {
+		if is {
+			errs = append(errs, &setting.Error{Field: field, Value: fmt.Sprint(value), Want: want})
+		}
+	}
+	bad(c.Interval <= 0, "Interval", c.Interval, "a duration above zero, such as 5s")
+	bad(c.RemoveAfter < 1, "RemoveAfter", c.RemoveAfter, "a number of sweeps, at least 1")
+	bad(!(c.MaxMissing > 0 && c.MaxMissing <= 1), "MaxMissing", c.MaxMissing, "a share above 0, at most 1")
+	bad(c.MissingHold < 0, "MissingHold", c.MissingHold, "a duration, such as 15m")
+	bad(c.BufferEvents < 1, "BufferEvents", c.BufferEvents, "a number of events, at least 1")
+	return errors.Join(errs...)
+}
+
+func (c Config) rules() diff.Rules {
+	return diff.Rules{Quiet: c.Quiet, RemoveAfter: c.RemoveAfter, MaxMissing: c.MaxMissing, MissingHold: c.MissingHold, Types: c.Types}
+}

@@ -1,0 +1,462 @@
+// Package engine is the loop between the vendor and the log: one goroutine a tenant that observes pages as they are read,
+// publishes what changed, and moves the watermark when a complete sweep has been published.
+//
+// Reading and committing go on beside that goroutine, one sweep and one commit at a time. What is observed while a commit is on
+// its way goes into the next one, so a burst makes few commits and a single change waits for nothing. What was observed counts
+// as published only when its commit is in the log.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/rollcall-events/rollcall/diff"
+	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/publisher"
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// Source is where the listing comes from; see [poller.Poller] for what its methods promise.
+type Source interface {
+	Sweep(ctx context.Context, emit func(*poller.Page)) poller.Verdict
+}
+
+// Log is where the events go; see [publisher.Publisher] for what its methods promise.
+type Log interface {
+	Recover(ctx context.Context, state func(*schemas.Event)) (*publisher.Recovered, error)
+	TakeOver(ctx context.Context, r *publisher.Recovered, w schemas.Watermark) error
+	Commit(ctx context.Context, b publisher.Batch) error
+}
+
+// commitBytes bounds a commit by the size of its agents, so that a batch of large ones does not fill anybody's buffers.
+const commitBytes = 8 << 20
+
+// Engine runs one tenant. Make it with [New].
+type Engine struct {
+	cfg    Config
+	source Source
+	log    Log
+	logger *slog.Logger
+	now    func() time.Time
+}
+
+// New returns an engine that reads from source and writes to log.
+func New(cfg Config, source Source, log Log) *Engine {
+	e := &Engine{cfg: cfg, source: source, log: log, logger: cfg.Logger, now: cfg.Now}
+	if e.logger == nil {
+		e.logger = slog.New(slog.DiscardHandler)
+	}
+	if e.now == nil {
+		e.now = time.Now
+	}
+	if e.cfg.Grace == 0 {
+		e.cfg.Grace = 8 * time.Second
+	}
+	return e
+}
+
+// UnpublishedError says that Run had to end before everything that was seen could be published.
+type UnpublishedError struct{ Changes int }
+
+func (e *UnpublishedError) Error() string {
+	return fmt.Sprintf("%d changes that were seen are not known to be published; the next start publishes every difference that still stands", e.Changes)
+}
+
+// Run takes the log over and polls until ctx ends; then it publishes what was seen, for the grace period at most, and returns
+// nil or an *[UnpublishedError]. Any other error is one that the log's set-up has to be mended for.
+func (e *Engine) Run(ctx context.Context) error {
+	// Commits outlive ctx by the grace period.
+	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+
+	l := &loop{
+		Engine: e,
+		work:   work,
+		roster: diff.NewRoster(e.cfg.rules()),
+		queue:  newQueue(),
+		health: newHealth(e.cfg.Tenant, e.cfg.Interval, e.now()),
+		most:   publisher.MaxChanges,
+		sweeps: make(chan sweepStep, 4),
+		next:   time.NewTimer(0),
+		done:   make(chan outcome, 1),
+	}
+	first, err := e.takeOver(ctx, 0)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // nothing was seen yet
+		}
+		return err
+	}
+	l.load(first)
+	return l.run(ctx, abandon)
+}
+
+// A loop is what Run's goroutine owns.
+type loop struct {
+	*Engine
+	work    context.Context // of commits
+	roster  *diff.Roster
+	queue   *queue
+	health  *health
+	figures schemas.Watermark // of the last complete sweep that is in the log
+	most    int               // changes a commit
+
+	sweep    uint64 // the last one begun
+	sweeping bool
+	tainted  bool // the log was read anew during this sweep: its pages were compared with a past that is no more
+	had      bool // a complete sweep has ended, ever
+	begun    time.Time
+	next     *time.Timer // when the next one begins
+	sweeps   chan sweepStep
+
+	committing int // changes on their way
+	busy       bool
+	done       chan outcome
+	folded     uint64 // as last logged
+}
+
+// A sweepStep is a page, or at last the verdict.
+type sweepStep struct {
+	page    *poller.Page
+	verdict *poller.Verdict
+}
+
+// An outcome is what became of work on the log, for the loop to apply.
+type outcome struct {
+	apply func() error
+}
+
+func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
+	polling, stopPolling := context.WithCancel(ctx)
+	defer func() { // leave nothing running behind
+		stopPolling()
+		for l.sweeping {
+			l.sweeping = (<-l.sweeps).verdict == nil
+		}
+		if abandon(); l.busy {
+			<-l.done
+		}
+	}()
+	defer l.next.Stop()
+	stale := time.NewTimer(time.Hour)
+	defer stale.Stop()
+	ended := ctx.Done()
+	var grace <-chan time.Time
+
+	for {
+		l.drain()
+		l.commit()
+		if ctx.Err() != nil && !l.busy && !l.sweeping {
+			return nil
+		}
+		stale.Reset(l.health.deadline().Sub(l.now()))
+
+		select {
+		case s := <-l.sweeps:
+			l.step(s)
+		case o := <-l.done:
+			l.busy, l.committing = false, 0
+			if err := o.apply(); err != nil {
+				return err
+			}
+		case <-l.next.C:
+			if ctx.Err() == nil {
+				l.begin(polling)
+			}
+		case <-stale.C:
+			l.health.overdue(l.now())
+		case <-ended:
+			ended = nil
+			l.logger.Info("stopping: publishing what was seen", "pending", l.queue.live+l.committing)
+			grace = time.After(l.cfg.Grace)
+		case <-grace:
+			abandon()
+			if l.busy {
+				if err := (<-l.done).apply(); err != nil {
+					return err
+				}
+				l.busy = false
+			}
+			if l.queue.empty() && l.health.news() == nil {
+				return nil
+			}
+			return &UnpublishedError{l.queue.live}
+		}
+	}
+}
+
+// begin starts the next sweep.
+func (l *loop) begin(ctx context.Context) {
+	l.sweep++
+	l.sweeping, l.tainted, l.begun = true, false, l.now()
+	go func() {
+		v := l.source.Sweep(ctx, func(p *poller.Page) { l.sweeps <- sweepStep{page: p} })
+		l.sweeps <- sweepStep{verdict: &v}
+	}()
+}
+
+// drain takes what has already arrived, so that it goes into the commit that is about to start.
+func (l *loop) drain() {
+	for !l.busy && l.sweeping {
+		select {
+		case s := <-l.sweeps:
+			l.step(s)
+		default:
+			return
+		}
+	}
+}
+
+func (l *loop) step(s sweepStep) {
+	if s.page != nil {
+		l.page(s.page)
+	} else {
+		l.verdict(s.verdict)
+	}
+}
+
+func (l *loop) page(p *poller.Page) {
+	d := diff.Page{Sweep: l.sweep, Sent: p.Sent, Read: p.Read, Agents: p.Agents, Baseline: !l.had}
+	for _, r := range p.Rejected {
+		if r.Known {
+			d.Rejected = append(d.Rejected, r.AgentID)
+		}
+	}
+	l.push(l.roster.Observe(d))
+	l.health.answered()
+}
+
+func (l *loop) push(obs []*diff.Observation) {
+	l.queue.push(max(l.cfg.BufferEvents, l.roster.Len()), obs...)
+	if f := l.queue.folded; f > 0 && f != l.folded {
+		if l.folded == 0 || f-l.folded >= 1000 {
+			l.logger.Warn("the buffer is full: the oldest detail is folded into its net effect", "limit", l.cfg.BufferEvents, "folded", f)
+			l.folded = f
+		}
+	}
+}
+
+// verdict ends a sweep: a complete one lets absence be judged and the watermark move.
+func (l *loop) verdict(v *poller.Verdict) {
+	l.sweeping = false
+	l.next.Reset(l.begun.Add(l.cfg.Interval).Sub(l.now()))
+	log := l.logger.With("sweep", l.sweep, "agents", v.Agents, "pages", v.Pages, "rejected", v.Rejected, "took", v.EndedAt.Sub(v.StartedAt).Round(time.Millisecond))
+	switch {
+	case v.Complete && l.tainted:
+		log.Info("the sweep was complete, but the log was read anew during it: the next one counts")
+	case v.Complete:
+		started, ended := schemas.FloorTime(v.StartedAt), schemas.CeilTime(v.EndedAt)
+		absence := l.roster.Complete(diff.Sweep{
+			Number: l.sweep, StartedAt: started, EndedAt: ended, Rejected: v.Rejected, Unidentified: v.Unidentified,
+		})
+		l.push(absence.Removed)
+		w := schemas.Watermark{
+			Sweep: l.sweep, StartedAt: started, CompletedAt: ended, StaleAfter: ended.Add(3 * max(l.cfg.Interval, ended.Sub(started))),
+			Missing: absence.Missing, Rejected: v.Rejected,
+		}
+		l.queue.pushEnd(w)
+		if !l.had {
+			l.had = true
+			log.Info("first complete sweep")
+		}
+		was := l.health.failures
+		l.health.complete(absence, w.StaleAfter, ended)
+		if was > 0 {
+			log.Info("sweeps are complete again", "incomplete", was)
+		}
+		log.Debug("sweep complete", "missing", absence.Missing, "held", absence.Held)
+	case errors.Is(v.Err, context.Canceled):
+		log.Debug("sweep abandoned")
+	default:
+		class := poller.Unreachable
+		var pe *poller.Error
+		if errors.As(v.Err, &pe) {
+			class = pe.Class
+		}
+		if l.health.incomplete(schemas.HealthReason(class), v.Err, l.now()) {
+			log.Warn("sweep incomplete: what it read counts, absence and the watermark wait for a complete one", "class", class, "err", v.Err)
+		} else {
+			log.Debug("sweep incomplete", "class", class, "err", v.Err)
+		}
+	}
+}
+
+// commit starts the next commit, where there is anything to say and none is under way.
+func (l *loop) commit() {
+	for !l.busy {
+		news := l.health.news()
+		if l.queue.empty() && news == nil {
+			return
+		}
+		b := l.queue.peek(l.most, commitBytes)
+		f := l.roster.Form(b.obs, l.fits)
+		for _, o := range f.Refused {
+			l.logger.Error("an agent's change is too large to publish, and its state stays as it was", "agent", o.AgentID, "limit", l.cfg.MaxBody)
+		}
+		if len(f.Events) == 0 && b.ends == 0 && news == nil { // flips that cancel out
+			l.roster.Advance(b.obs, nil)
+			l.queue.done(b, true)
+			continue
+		}
+		w := l.figures
+		if b.ends > 0 {
+			w = b.last
+		}
+		w.Agents, w.Online = f.Agents, f.Online
+		reached := l.sweep
+		if b.rest {
+			reached = b.obs[len(b.obs)-1].Sweep
+		}
+		if reached > w.Sweep {
+			w.InProgress = &schemas.InProgress{Sweep: reached}
+		}
+		l.busy, l.committing = true, len(f.Events)
+		go func() {
+			err := l.log.Commit(l.work, publisher.Batch{Events: f.Events, Health: news, Watermark: w})
+			l.done <- outcome{func() error { return l.committed(b, f, news, w, err) }}
+		}()
+	}
+}
+
+// fits reports whether an event is small enough to publish. Encoding it to find out is left to the few that may not be.
+func (l *loop) fits(e *schemas.Event) bool {
+	size := e.Data.Agent.Size()
+	for _, c := range e.Data.Changes {
+		size += 2*len(c.Field) + len(c.From) + len(c.To)
+	}
+	return l.cfg.MaxBody == 0 || 2*size < l.cfg.MaxBody || len(e.AppendJSON(nil)) <= l.cfg.MaxBody
+}
+
+// committed applies what became of a commit.
+func (l *loop) committed(b batch, f diff.Formed, news *schemas.Health, w schemas.Watermark, err error) error {
+	var setup *publisher.SetupError
+	switch {
+	case err == nil:
+		l.queue.done(b, true)
+		l.roster.Advance(b.obs, f.Events)
+		w.InProgress = nil
+		l.figures = w
+		if news != nil {
+			l.health.said(news)
+			l.logger.Info("health", "state", news.State, "reason", news.Reason, "detail", news.Detail)
+		}
+		l.logger.Debug("committed", "events", len(f.Events), "sweep", w.Sweep)
+		return nil
+	case errors.Is(err, publisher.ErrTooLarge) && l.most > 1:
+		l.queue.done(b, false)
+		l.most = max(l.most/2, 1)
+		l.logger.Warn("the server takes smaller batches only", "changes", l.most, "err", err)
+		return nil
+	case errors.Is(err, publisher.ErrSuperseded):
+		l.queue.done(b, false)
+		l.logger.Warn("the log has moved on without us: reading it anew", "err", err)
+		l.reload()
+		return nil
+	case errors.As(err, &setup) || l.work.Err() == nil:
+		return err
+	default: // the grace period is over
+		return nil
+	}
+}
+
+// reload reads the log anew, beside the loop.
+func (l *loop) reload() {
+	l.busy = true
+	sweep := l.sweep
+	go func() {
+		t, err := l.takeOver(l.work, sweep)
+		l.done <- outcome{func() error {
+			if err != nil {
+				if l.work.Err() != nil {
+					return nil
+				}
+				return err
+			}
+			l.load(t)
+			return nil
+		}}
+	}()
+}
+
+// taken is what the log said when it was taken over.
+type taken struct {
+	states    map[int64]*diff.State
+	recovered *publisher.Recovered
+}
+
+// takeOver reads the log and shuts every earlier writer out, trying until ctx ends. sweep is the last one begun here.
+func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
+	var t *taken
+	try := func() error {
+		t = &taken{states: make(map[int64]*diff.State)}
+		var err error
+		t.recovered, err = e.log.Recover(ctx, func(ev *schemas.Event) {
+			t.states[ev.Data.Agent.AgentID] = diff.StateOf(ev)
+		})
+		if err != nil {
+			return err
+		}
+		w := schemas.Watermark{}
+		if t.recovered.Watermark != nil {
+			w = *t.recovered.Watermark
+		}
+		w.Agents, w.Online = 0, 0
+		for _, s := range t.states {
+			if !s.Removed {
+				w.Agents++
+				if s.Online {
+					w.Online++
+				}
+			}
+		}
+		if next := max(t.recovered.LastSweep+1, sweep); next > w.Sweep {
+			w.InProgress = &schemas.InProgress{Sweep: next}
+		}
+		if err = e.log.TakeOver(ctx, t.recovered, w); err == nil {
+			return nil
+		}
+		var setup *publisher.SetupError
+		if errors.As(err, &setup) {
+			return backoff.Permanent(err)
+		}
+		return err
+	}
+	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second),
+		backoff.WithMaxElapsedTime(0)) // without the log there is nothing to do; ctx ends this
+	err := backoff.RetryNotify(try, backoff.WithContext(wait, ctx), func(err error, in time.Duration) {
+		e.logger.Warn("the log could not be taken over, trying again", "in", in.Round(time.Millisecond), "err", err)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take over the log of tenant %d: %w", e.cfg.Tenant, err)
+	}
+	return t, nil
+}
+
+// load makes what the log says the truth.
+func (l *loop) load(t *taken) {
+	moved := l.roster.Load(t.states, t.recovered.Watermark)
+	dropped := l.queue.giveUp(moved)
+	for _, o := range dropped {
+		l.roster.GiveUp(o)
+	}
+	if len(dropped) > 0 {
+		l.logger.Warn("changes that were seen are given up, since the log has others of the same agents; what still stands is published again",
+			"dropped", len(dropped))
+	}
+	l.tainted = l.sweeping
+	l.figures = schemas.Watermark{}
+	if w := t.recovered.Watermark; w != nil {
+		l.figures = *w
+		l.figures.InProgress = nil
+		l.had = l.had || w.Sweep > 0
+	}
+	l.sweep = max(l.sweep, t.recovered.LastSweep)
+	l.health.load(t.recovered.Health, l.figures)
+	there, online := l.roster.Agents()
+	l.logger.Info("took the log over", "tenant", l.cfg.Tenant, "agents", there, "online", online, "sweep", l.figures.Sweep)
+}

@@ -1,0 +1,459 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rollcall-events/rollcall/diff"
+	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/publisher"
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+const tenant = 886
+
+func config() Config {
+	return Config{Tenant: tenant, Interval: 5 * time.Second, RemoveAfter: 2, MaxMissing: 0.5, MissingHold: 15 * time.Minute, BufferEvents: 1000}
+}
+
+// A vendor is a source whose sweeps are scripted: each runs the next script, and the last one for ever.
+type vendor struct {
+	scripts []func(s *sweep) error
+	begun   []time.Time
+}
+
+type sweep struct {
+	ctx  context.Context
+	emit func(*poller.Page)
+	ids  map[int64]bool
+}
+
+func (v *vendor) Sweep(ctx context.Context, emit func(*poller.Page)) poller.Verdict {
+	started := time.Now()
+	v.begun = append(v.begun, started)
+	script := v.scripts[min(len(v.begun), len(v.scripts))-1]
+	s := &sweep{ctx: ctx, emit: emit, ids: make(map[int64]bool)}
+	err := script(s)
+	if ctx.Err() != nil {
+		err = &poller.Error{Class: poller.Unreachable, Err: ctx.Err()}
+	}
+	return poller.Verdict{Complete: err == nil, Err: err, StartedAt: started, EndedAt: time.Now(), Agents: len(s.ids)}
+}
+
+// page reads a page, which takes a tenth of a second.
+func (s *sweep) page(agents ...schemas.Agent) {
+	sent := time.Now()
+	s.wait(100 * time.Millisecond)
+	for _, a := range agents {
+		s.ids[a.AgentID] = true
+	}
+	s.emit(&poller.Page{Sent: sent, Read: time.Now(), Agents: agents})
+}
+
+func (s *sweep) wait(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-s.ctx.Done():
+	}
+}
+
+// listing is a script that reads one page.
+func listing(agents ...schemas.Agent) func(*sweep) error {
+	return func(s *sweep) error {
+		s.page(agents...)
+		return nil
+	}
+}
+
+func failing(class poller.Class) func(*sweep) error {
+	return func(*sweep) error { return &poller.Error{Class: class, Err: errors.New("no luck")} }
+}
+
+func on(id int64) schemas.Agent  { return schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: 1} }
+func off(id int64) schemas.Agent { return schemas.Agent{AgentID: id, TenantID: tenant} }
+
+// A memory is a log that keeps its commits in memory.
+type memory struct {
+	commits []publisher.Batch
+	at      []time.Time
+	gate    func(context.Context) error // called before each commit; nil: open
+	foreign []schemas.Event             // events of another writer, put in before the next commit
+}
+
+func (m *memory) Recover(_ context.Context, state func(*schemas.Event)) (*publisher.Recovered, error) {
+	r := &publisher.Recovered{}
+	for _, b := range m.commits {
+		for i := range b.Events {
+			state(&b.Events[i])
+		}
+		w := b.Watermark
+		r.Watermark, r.LastSweep = &w, max(r.LastSweep, w.LastSweep())
+		if b.Health != nil {
+			r.Health = b.Health
+		}
+	}
+	return r, nil
+}
+
+func (m *memory) TakeOver(_ context.Context, _ *publisher.Recovered, w schemas.Watermark) error {
+	m.commits, m.at = append(m.commits, publisher.Batch{Watermark: w}), append(m.at, time.Now())
+	return nil
+}
+
+func (m *memory) Commit(ctx context.Context, b publisher.Batch) error {
+	if m.gate != nil {
+		if err := m.gate(ctx); err != nil {
+			return err
+		}
+	}
+	if m.foreign != nil {
+		m.commits, m.at = append(m.commits, publisher.Batch{Events: m.foreign}), append(m.at, time.Now())
+		m.foreign = nil
+		return publisher.ErrSuperseded
+	}
+	m.commits, m.at = append(m.commits, b), append(m.at, time.Now())
+	return nil
+}
+
+// story tells the commits, one a line: the events, the health, the watermark.
+func (m *memory) story() string {
+	var lines []string
+	for _, b := range m.commits {
+		var parts []string
+		for _, e := range b.Events {
+			parts = append(parts, fmt.Sprintf("%s:%d/%d(%s)", strings.TrimPrefix(string(e.Type), "agent."), e.Data.Agent.AgentID, e.Data.Revision, e.Data.Reason))
+		}
+		if b.Health != nil {
+			parts = append(parts, strings.TrimSuffix(fmt.Sprintf("%s:%s", b.Health.State, b.Health.Reason), ":"))
+		}
+		w := b.Watermark
+		mark := fmt.Sprintf("[%d %d/%d", w.Sweep, w.Online, w.Agents)
+		if w.Missing > 0 {
+			mark += fmt.Sprintf(" -%d", w.Missing)
+		}
+		if w.InProgress != nil {
+			mark += fmt.Sprintf(" +%d", w.InProgress.Sweep)
+		}
+		lines = append(lines, strings.Join(append(parts, mark+"]"), " "))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// play runs an engine for d in a bubble of virtual time.
+func play(t *testing.T, cfg Config, v *vendor, m *memory, d time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	return New(cfg, v, m).Run(ctx)
+}
+
+func wantStory(t *testing.T, m *memory, want ...string) {
+	t.Helper()
+	if got := m.story(); got != strings.Join(want, "\n") {
+		t.Errorf("the log says\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+}
+
+func TestWatermarks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		v := &vendor{scripts: []func(*sweep) error{
+			func(s *sweep) error { s.page(on(1), off(2)); s.page(off(3)); return nil },
+			listing(on(1), off(2), off(3)), // nothing new
+			func(s *sweep) error { // incomplete: what it read counts, and the rest means nothing
+				s.page(on(1), on(2))
+				return &poller.Error{Class: poller.Inconsistent, Err: errors.New("torn")}
+			},
+			listing(on(1), on(2)), // misses 3
+			listing(on(1), on(2), off(4)),
+		}}
+		if err := play(t, config(), v, m, 24*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m,
+			"[0 0/0 +1]", // take-over
+			"online:1/1(baseline) updated:2/1(baseline) [0 1/2 +1]",
+			"updated:3/1(baseline) ok [1 1/3]",
+			"[2 1/3]",
+			"online:2/2(status) [2 2/3 +3]",
+			"[4 2/3 -1]",
+			"updated:4/1(appeared) updated:3/2(removed) [5 2/3]",
+		)
+		for i, begun := range v.begun {
+			if want := v.begun[0].Add(time.Duration(i) * 5 * time.Second); !begun.Equal(want) {
+				t.Errorf("sweep %d began at %v, want %v", i+1, begun, want)
+			}
+		}
+		w := m.commits[3].Watermark
+		if w.CompletedAt.Sub(w.StartedAt) != 100*time.Millisecond || w.StaleAfter.Sub(w.CompletedAt) != 15*time.Second {
+			t.Errorf("times of the watermark: %+v", w)
+		}
+	})
+}
+
+// A change is in the log while the sweep is still under way, and a sweep longer than the interval is followed by the next at once.
+func TestChangesDoNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		v := &vendor{scripts: []func(*sweep) error{
+			func(s *sweep) error { s.page(on(1)); s.wait(10 * time.Second); s.page(on(2)); return nil },
+		}}
+		if err := play(t, config(), v, m, 12*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) [0 1/1 +1]", "online:2/1(baseline) ok [1 2/2]")
+		if delay := m.at[1].Sub(v.begun[0]); delay != 100*time.Millisecond {
+			t.Errorf("the first change was committed %v after the sweep began, want at once when its page was read", delay)
+		}
+		if gap := v.begun[1].Sub(v.begun[0]); gap != 10200*time.Millisecond {
+			t.Errorf("the second sweep began %v after the first", gap)
+		}
+	})
+}
+
+// What is observed while a commit is on its way goes into the next one, as one commit.
+func TestGroupCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{gate: func(context.Context) error { time.Sleep(time.Second); return nil }}
+		v := &vendor{scripts: []func(*sweep) error{func(s *sweep) error {
+			for id := range int64(5) {
+				s.page(on(id + 1))
+			}
+			return nil
+		}}}
+		if err := play(t, config(), v, m, 4*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) [0 1/1 +1]",
+			"online:2/1(baseline) online:3/1(baseline) online:4/1(baseline) online:5/1(baseline) ok [1 5/5]")
+	})
+}
+
+func TestSplit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		agents := make([]schemas.Agent, 2*publisher.MaxChanges+1)
+		for i := range agents {
+			agents[i] = on(int64(i + 1))
+		}
+		m := &memory{}
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(agents...)}}, m, 4*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		var sizes []int
+		for _, b := range m.commits {
+			sizes = append(sizes, len(b.Events))
+		}
+		if !slices.Equal(sizes, []int{0, 499, 499, 1}) {
+			t.Errorf("commits of %v events", sizes)
+		}
+		for i, want := range []string{"[0 0/0 +1]", "[0 499/499 +1]", "[0 998/998 +1]", "[1 999/999]"} {
+			w := publisher.Batch{Watermark: m.commits[i].Watermark}
+			if got := (&memory{commits: []publisher.Batch{w}}).story(); got != want {
+				t.Errorf("watermark %d is %s, want %s", i, got, want)
+			}
+		}
+	})
+}
+
+// A server that takes smaller batches gets them.
+func TestTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refusals := 2
+		m := &memory{gate: func(context.Context) error {
+			if refusals--; refusals >= 0 {
+				return publisher.ErrTooLarge
+			}
+			return nil
+		}}
+		agents := make([]schemas.Agent, 200)
+		for i := range agents {
+			agents[i] = on(int64(i + 1))
+		}
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(agents...)}}, m, 4*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(m.commits[1].Events); n != 124 {
+			t.Errorf("the first commit has %d events, want 124", n)
+		}
+		if w := m.commits[len(m.commits)-1].Watermark; w.Agents != 200 || w.Sweep != 1 {
+			t.Errorf("the last watermark is %+v", w)
+		}
+	})
+}
+
+// While the broker is away polling goes on, and afterwards everything is published in order, flips included.
+func TestBrokerAway(t *testing.T) {
+	flips := []func(*sweep) error{listing(on(1), on(2)), listing(off(1), on(2)), listing(on(1), on(2)), listing(off(1), off(2))}
+	away := func() *memory {
+		back := time.Now().Add(18 * time.Second)
+		return &memory{gate: func(context.Context) error { time.Sleep(time.Until(back)); return nil }}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		m := away()
+		if err := play(t, config(), &vendor{scripts: flips}, m, 19*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) online:2/1(baseline) ok [1 2/2]",
+			"offline:1/2(status) online:1/3(status) offline:1/4(status) offline:2/2(status) [4 0/2]")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		m := away()
+		cfg := config()
+		cfg.BufferEvents = 2 // as many as agents: 1's flips fold
+		if err := play(t, cfg, &vendor{scripts: flips}, m, 19*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) online:2/1(baseline) ok [1 2/2]",
+			"offline:1/2(status) offline:2/2(status) [4 0/2]")
+		e := m.commits[2].Events[0]
+		if !e.Data.NotBefore.Before(e.Time.Add(-10 * time.Second)) {
+			t.Errorf("a folded change lies between %v and %v, want its first notBefore and its last time", e.Data.NotBefore, e.Time)
+		}
+	})
+}
+
+// Somebody else has written: the log is read anew, what it has of other agents goes on, and what it has otherwise counts.
+func TestSuperseded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := diff.Rules{}
+		agent := on(1)
+		theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: &agent, Time: time.Now()})
+		m := &memory{foreign: []schemas.Event{theirs}}
+		v := &vendor{scripts: []func(*sweep) error{
+			func(s *sweep) error { s.page(off(1), on(2)); s.page(on(3)); return nil },
+			listing(off(1), on(2), on(3)),
+		}}
+		if err := play(t, config(), v, m, 9*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		// The first sweep was compared with a past that is no more: it moves no figure.
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(appeared) [0 0/0]", "[0 1/1 +2]", "online:2/1(baseline) [0 2/2 +1]", "online:3/1(baseline) [0 3/3 +1]",
+			"offline:1/2(status) ok [2 2/3]")
+	})
+}
+
+func TestHealth(t *testing.T) {
+	bad, good := failing(poller.Unusable), listing(on(1), on(2), on(3))
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		v := &vendor{scripts: []func(*sweep) error{
+			good, bad, good, // one is not yet a failure
+			bad, bad, bad, // three are
+			failing(poller.Credentials),
+			good,
+			listing(on(1)), listing(on(1)), listing(on(1)), // two of three go missing together
+			good,
+		}}
+		if err := play(t, config(), v, m, 59*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]",
+			"online:1/1(baseline) online:2/1(baseline) online:3/1(baseline) ok [1 3/3]",
+			"[3 3/3]",
+			"failing:unusable [3 3/3 +6]",
+			"failing:credentials [3 3/3 +7]",
+			"ok [8 3/3]",
+			"holding:missing [9 3/3 -2]", "[10 3/3 -2]", "[11 3/3 -2]",
+			"ok [12 3/3]",
+		)
+	})
+	// A start at which the vendor never answers is told after three intervals.
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		v := &vendor{scripts: []func(*sweep) error{func(s *sweep) error { s.wait(time.Hour); return s.ctx.Err() }}}
+		start := time.Now()
+		if err := play(t, config(), v, m, 20*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]", "failing:unreachable [0 0/0 +1]")
+		if after := m.commits[1].Health.Since.Sub(start); after != 15*time.Second {
+			t.Errorf("failing after %v", after)
+		}
+	})
+	// A first sweep that is slow but gets answers is not failing.
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		v := &vendor{scripts: []func(*sweep) error{func(s *sweep) error { s.page(on(1)); s.wait(time.Minute); return nil }}}
+		if err := play(t, config(), v, m, 70*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) [0 1/1 +1]", "ok [1 1/1]")
+	})
+}
+
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1), off(2))}}, m, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		started := m.commits[len(m.commits)-1].Watermark.StartedAt
+		time.Sleep(time.Hour)
+		m.commits = slices.Clip(m.commits)
+		n := len(m.commits)
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1), on(2), off(3))}}, m, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		m.commits = m.commits[n:]
+		wantStory(t, m, "[1 1/2 +2]", "online:2/2(status) updated:3/1(appeared) [2 2/3]")
+		if nb := m.commits[1].Events[0].Data.NotBefore; !nb.Equal(started) {
+			t.Errorf("notBefore after a restart is %v, want the last watermark's startedAt %v", nb, started)
+		}
+	})
+}
+
+// A stop publishes what was seen; what can't be published in time is counted.
+func TestStop(t *testing.T) {
+	halfway := []func(*sweep) error{func(s *sweep) error { s.page(on(1), on(2)); s.wait(time.Hour); return nil }}
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{gate: func(context.Context) error { time.Sleep(3 * time.Second); return nil }}
+		if err := play(t, config(), &vendor{scripts: halfway}, m, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) online:2/1(baseline) [0 2/2 +1]")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		m := &memory{gate: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
+		err := play(t, config(), &vendor{scripts: halfway}, m, time.Second)
+		var unpublished *UnpublishedError
+		if !errors.As(err, &unpublished) || unpublished.Changes != 2 {
+			t.Errorf("Run returned %v, want two unpublished changes", err)
+		}
+		if took := time.Since(start); took != 9*time.Second {
+			t.Errorf("the stop took %v, want a second of running and eight of grace", took)
+		}
+	})
+}
+
+// A log that refuses for good ends the run.
+func TestSetupError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := &publisher.SetupError{Err: errors.New("atomic publish was turned off")}
+		m := &memory{gate: func(context.Context) error { return broken }}
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m, time.Minute); !errors.Is(err, broken) {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+}
+
+// An event that no message can hold is left out, and keeps nobody else from being published.
+func TestTooLargeToPublish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.MaxBody = 4000
+		big := on(1)
+		big.Other = []schemas.Field{{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
+		m := &memory{}
+		if err := play(t, cfg, &vendor{scripts: []func(*sweep) error{listing(big, on(2))}}, m, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]", "online:2/1(baseline) ok [1 1/1]")
+	})
+}

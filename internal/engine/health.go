@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/rollcall-events/rollcall/diff"
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// failAfter is how many incomplete sweeps in a row make a tenant failing.
+const failAfter = 3
+
+// health decides what the tenant's health message has to say. It is told what happens, and gives the message that lacks.
+type health struct {
+	tenant int64
+	last   schemas.Health // what is in the log; no state: nothing
+	now    schemas.Health // what should be
+
+	failures   int                  // incomplete sweeps in a row
+	reason     schemas.HealthReason // why the last of them was
+	detail     string
+	staleAfter time.Time     // when to lose patience; zero: not by the clock
+	settled    bool          // staleAfter stands, whatever the vendor answers
+	begun      time.Time     // when this process began to look
+	patience   time.Duration // how long a start may go without a complete sweep
+}
+
+func newHealth(tenant int64, interval time.Duration, now time.Time) *health {
+	return &health{tenant: tenant, begun: now, patience: 3 * interval, staleAfter: now.Add(3 * interval)}
+}
+
+// load takes over what the log says. Time during which nobody polled is nobody's failure: the deadline counts from now on.
+func (h *health) load(last *schemas.Health, w schemas.Watermark) {
+	h.last = schemas.Health{}
+	if last != nil {
+		h.last = *last
+	}
+	if h.now.State == "" {
+		h.now = h.last
+	}
+	if w.Sweep > 0 && !h.settled {
+		h.staleAfter = h.begun.Add(max(h.patience, w.StaleAfter.Sub(w.CompletedAt)))
+		h.settled = true
+	}
+}
+
+// deadline is when overdue has to be called.
+func (h *health) deadline() time.Time {
+	if h.staleAfter.IsZero() || h.now.State == schemas.HealthFailing {
+		return h.begun.AddDate(100, 0, 0)
+	}
+	return h.staleAfter
+}
+
+// answered says that a page has arrived. A tenant's first sweep may take its time as long as it gets answers.
+func (h *health) answered() {
+	if !h.settled {
+		h.settled, h.staleAfter = true, time.Time{}
+	}
+}
+
+// complete says that a sweep was complete.
+func (h *health) complete(a diff.Absence, staleAfter, at time.Time) {
+	h.failures, h.reason, h.detail, h.staleAfter, h.settled = 0, "", "", staleAfter, true
+	switch {
+	case a.Held > 0:
+		h.set(schemas.HealthHolding, schemas.MissingMany, at,
+			fmt.Sprintf("%d agents went missing from the listing together, and are kept as they were", a.Held))
+	case a.Suspended:
+		h.set(schemas.HealthHolding, schemas.Unidentified, at,
+			"the listing has rows that can't be told whose they are, so no agent counts as missing")
+	default:
+		h.set(schemas.HealthOK, "", at, "")
+	}
+}
+
+// incomplete says that a sweep was not, and reports whether that is worth a warning: the first, and when the reason changes.
+func (h *health) incomplete(reason schemas.HealthReason, err error, at time.Time) bool {
+	news := h.failures == 0 || reason != h.reason
+	h.failures++
+	h.reason, h.detail = reason, err.Error()
+	if h.failures >= failAfter || h.now.State == schemas.HealthFailing {
+		h.set(schemas.HealthFailing, h.reason, at, h.detail)
+	}
+	return news
+}
+
+// overdue says that the deadline has passed.
+func (h *health) overdue(at time.Time) {
+	if at.Before(h.deadline()) {
+		return
+	}
+	reason, detail := h.reason, h.detail
+	if reason == "" {
+		reason, detail = schemas.Unreachable, "no complete sweep within the time that one should take"
+	}
+	h.set(schemas.HealthFailing, reason, at, detail)
+}
+
+// set changes the message; the same state for the same reason goes on as it was.
+func (h *health) set(state schemas.HealthState, reason schemas.HealthReason, at time.Time, detail string) {
+	if h.now.State != state || h.now.Reason != reason {
+		h.now = schemas.Health{TenantID: h.tenant, State: state, Reason: reason, Since: at, Detail: detail}
+	}
+}
+
+// news is the message that the log lacks; nil: none.
+func (h *health) news() *schemas.Health {
+	if h.now.State == "" || h.now.State == h.last.State && h.now.Reason == h.last.Reason {
+		return nil
+	}
+	n := h.now
+	return &n
+}
+
+// said records that the message is in the log.
+func (h *health) said(n *schemas.Health) { h.last = *n }
