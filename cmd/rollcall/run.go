@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nats.go"
+
+	"github.com/rollcall-events/rollcall/internal/engine"
+	"github.com/rollcall-events/rollcall/internal/setting"
+	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/publisher"
+)
+
+// runDaemon is the daemon: from the environment to the end of ctx.
+func runDaemon(ctx context.Context, stderr io.Writer) error {
+	s, warnings, err := loadSettings(withVendor)
+	if err != nil {
+		for _, w := range warnings {
+			fmt.Fprintln(stderr, "rollcall: warning:", w)
+		}
+		return err
+	}
+	log := newLogger(stderr, s)
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	broker, err := openBroker(ctx, s, log)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	defer broker.close()
+	return serve(ctx, s, broker.nc, log)
+}
+
+// serve polls one tenant and publishes to nc until ctx ends.
+func serve(ctx context.Context, s *settings, nc *nats.Conn, log *slog.Logger) error {
+	pollerConfig := s.poller(log)
+	pollerConfig.MaxRowBytes = publisher.MaxAgentBytes(nc)
+	source, err := poller.New(pollerConfig)
+	if err != nil {
+		return s.inVariables("poller", err)
+	}
+	tenant, err := whoseToken(ctx, source, s, log)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	publisherConfig, cfg := s.publisher(tenant, log), s.engine(tenant, log)
+	cfg.Now, cfg.MaxBody = pollerConfig.Now, publisher.MaxBody(nc)
+	if err := errors.Join(s.inVariables("publisher", publisherConfig.Validate()), s.inVariables("engine", cfg.Validate())); err != nil {
+		return err
+	}
+	pub, err := openLog(ctx, nc, publisherConfig, log)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	if s.OpsListen.isSet() || s.HTTPListen.isSet() {
+		log.Warn("this version serves no pages yet: ROLLCALL_HTTP_LISTEN and ROLLCALL_OPS_LISTEN have no effect")
+	}
+	log.Info("polling", "tenant", tenant, "url", s.ISDPURL.value, "interval", cfg.Interval, "instance", s.Instance.value)
+	if err := engine.New(cfg, source, pub).Run(ctx); err != nil {
+		return err
+	}
+	log.Info("stopped: everything that was seen is published")
+	return nil
+}
+
+// ended hides an error that only says that ctx has: nothing was under way yet.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// tenantPatience is how long a start waits for a token that confirms the configured tenant.
+const tenantPatience = 10 * time.Second
+
+// whoseToken says which tenant is polled. Where that is configured, a vendor that is away does not keep rollcall from starting
+// and saying so; where it isn't, nothing can start before the first token.
+func whoseToken(ctx context.Context, source *poller.Poller, s *settings, log *slog.Logger) (int64, error) {
+	configured := s.TenantID.value
+	if configured != 0 {
+		ctx, cancel := context.WithTimeout(ctx, tenantPatience)
+		defer cancel()
+		if _, err := source.Tenant(ctx); errors.Is(err, poller.ErrTenant) {
+			return 0, &setting.Error{Field: "ROLLCALL_TENANT_ID", Value: fmt.Sprint(configured), Want: "the tenant of the credentials, or nothing: " + err.Error()}
+		} else if err != nil {
+			log.Warn("no token yet to confirm the tenant with; going on with ROLLCALL_TENANT_ID", "tenant", configured, "err", err)
+		}
+		return configured, nil
+	}
+	var tenant int64
+	try := func() (err error) {
+		tenant, err = source.Tenant(ctx)
+		if errors.Is(err, poller.ErrTenant) {
+			return backoff.Permanent(&setting.Error{Field: "ROLLCALL_TENANT_ID", Want: "the tenant's number, since the token does not name one"})
+		}
+		return err
+	}
+	// Credentials that are refused have been logged; the poller itself asks rarely then.
+	err := backoff.Retry(try, backoff.WithContext(backoff.NewConstantBackOff(5*time.Second), ctx))
+	return tenant, err
+}
+
+// openLog prepares the log, trying until it can be told that trying is of no use.
+func openLog(ctx context.Context, nc *nats.Conn, cfg publisher.Config, log *slog.Logger) (*publisher.Publisher, error) {
+	var pub *publisher.Publisher
+	try := func() (err error) {
+		attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		pub, err = publisher.Open(attempt, nc, cfg)
+		var setup *publisher.SetupError
+		if errors.As(err, &setup) {
+			return backoff.Permanent(err)
+		}
+		return err
+	}
+	return pub, retry(ctx, try, func(err error) { log.Warn("the log can't be opened yet, trying again", "err", err) })
+}
+
+// retry tries until it works, ctx ends, or the error is permanent.
+func retry(ctx context.Context, try func() error, tell func(error)) error {
+	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(10*time.Second),
+		backoff.WithMaxElapsedTime(0)) // a daemon waits for what it needs
+	return backoff.RetryNotify(try, backoff.WithContext(wait, ctx), func(err error, _ time.Duration) { tell(err) })
+}
