@@ -218,16 +218,16 @@ type stored struct {
 
 var errNoMessage = errors.New("no such message")
 
-// leaderGet reads one message from the stream's leader. (The client's own GetMsg would use direct get, which any replica
+// leaderGet reads one message from a stream's leader. (The client's own GetMsg would use direct get, which any replica
 // answers, lagging ones too.) It proves presence, never absence.
-func (p *Publisher) leaderGet(ctx context.Context, request any) (*stored, error) {
+func (p *Publisher) leaderGet(ctx context.Context, stream string, request any) (*stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
 	body, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
 	}
-	m, err := p.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+schemas.Stream, body)
+	m, err := p.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +251,7 @@ func (p *Publisher) leaderGet(ctx context.Context, request any) (*stored, error)
 
 // watermark reads where the tenant's watermark stands. One that can't be read has no commit, and is nobody's.
 func (p *Publisher) watermark(ctx context.Context) (position, schemas.Watermark, error) {
-	m, err := p.leaderGet(ctx, map[string]string{"last_by_subj": schemas.WatermarkSubject(p.cfg.Tenant)})
+	m, err := p.leaderGet(ctx, schemas.Stream, map[string]string{"last_by_subj": schemas.WatermarkSubject(p.cfg.Tenant)})
 	if errors.Is(err, errNoMessage) {
 		return position{}, schemas.Watermark{}, nil
 	}
@@ -269,7 +269,7 @@ func (p *Publisher) watermark(ctx context.Context) (position, schemas.Watermark,
 // first message is there, or has been rolled up or expired since and another one is there. A server that runs full in the
 // middle of a commit can leave a part of it.
 func (p *Publisher) whole(ctx context.Context, last uint64, n int) (bool, error) {
-	end, err := p.leaderGet(ctx, map[string]uint64{"seq": last})
+	end, err := p.leaderGet(ctx, schemas.Stream, map[string]uint64{"seq": last})
 	if err != nil {
 		return false, err
 	}
@@ -278,7 +278,7 @@ func (p *Publisher) whole(ctx context.Context, last uint64, n int) (bool, error)
 		return false, nil
 	}
 	for i := 1; i < n; i++ {
-		m, err := p.leaderGet(ctx, map[string]uint64{"seq": last - uint64(n-i)})
+		m, err := p.leaderGet(ctx, schemas.Stream, map[string]uint64{"seq": last - uint64(n-i)})
 		if errors.Is(err, errNoMessage) {
 			continue
 		}

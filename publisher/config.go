@@ -17,7 +17,8 @@ type Config struct {
 	Manage       bool          // create the stream and the bucket where they are missing; false: only check them
 	EventsMaxAge time.Duration // how long the log keeps events: whole seconds, at least 1s
 	MaxBytes     int64         // the stream's size limit where it is created, in bytes
-	LeaseTTL     time.Duration // after a pause this long the log is looked at before anything is committed: whole seconds, at least 2s
+	LeaseTTL     time.Duration // how long a dead replica holds its lease: whole seconds, at least 2s
+	Exclusive    bool          // no other replica can be there, so a lease that is found is an earlier process's: taken over at once
 	Logger       *slog.Logger  // nil: discard
 }
 

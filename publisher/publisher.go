@@ -45,12 +45,14 @@ type SetupError struct{ Err error }
 func (e *SetupError) Error() string { return e.Err.Error() }
 func (e *SetupError) Unwrap() error { return e.Err }
 
-// Publisher writes one tenant's part of the log. Its methods must not be called concurrently.
+// Publisher writes one tenant's part of the log. Its methods must not be called concurrently, but for those that are called
+// within Lead.
 type Publisher struct {
-	nc  *nats.Conn
-	js  jetstream.JetStream
-	cfg Config
-	log *slog.Logger
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	cfg   Config
+	log   *slog.Logger
+	lease *lease // set by Lead
 
 	last position // the last commit that we know of: what the next one expects
 

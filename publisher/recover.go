@@ -129,8 +129,15 @@ func (p *Publisher) recover(ctx context.Context, state func(*schemas.Event)) (*R
 	return r, nil
 }
 
-// TakeOver shuts every earlier writer out with a watermark of our own, and completes what a torn commit left undone.
+// TakeOver shuts every earlier writer out with a watermark of our own, and completes what a torn commit left undone. Whoever
+// leads (see [Publisher.Lead]) asks for the lease first, so that of two replicas which both think that they lead only one
+// shuts the other out: the other gets [ErrLeaseLost].
 func (p *Publisher) TakeOver(ctx context.Context, r *Recovered, w schemas.Watermark) error {
+	if p.lease != nil {
+		if err := p.lease.confirm(ctx); err != nil {
+			return fmt.Errorf("publisher: take over the log of tenant %d: %w", p.cfg.Tenant, err)
+		}
+	}
 	for {
 		n := min(len(r.lacking), maxMessages-1)
 		msgs, id := p.messages(Batch{Watermark: w}, r.lacking[:n])

@@ -47,6 +47,7 @@ func (s *settings) publisher(tenant int64, log *slog.Logger) publisher.Config {
 		EventsMaxAge: s.EventsMaxAge.value,
 		MaxBytes:     s.NATSMaxBytes.value,
 		LeaseTTL:     s.LeaseTTL.value,
+		Exclusive:    s.embedded(), // the data directory is ours alone
 		Logger:       log,
 	}
 }

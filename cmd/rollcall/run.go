@@ -63,11 +63,21 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, log *slog.Logger) er
 		log.Warn("this version serves no pages yet: ROLLCALL_HTTP_LISTEN and ROLLCALL_OPS_LISTEN have no effect")
 	}
 	log.Info("polling", "tenant", tenant, "url", s.ISDPURL.value, "interval", cfg.Interval, "instance", s.Instance.value)
-	if err := engine.New(cfg, source, pub).Run(ctx); err != nil {
-		return err
+	poll := engine.New(cfg, source, pub).Run
+	for {
+		err := pub.Lead(ctx, poll)
+		switch {
+		case errors.Is(err, publisher.ErrLeaseLost): // stand by
+		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+			log.Info("stopped while standing by")
+			return nil
+		case err != nil:
+			return err
+		default:
+			log.Info("stopped: everything that was seen is published")
+			return nil
+		}
 	}
-	log.Info("stopped: everything that was seen is published")
-	return nil
 }
 
 // ended hides an error that only says that ctx has: nothing was under way yet.

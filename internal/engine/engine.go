@@ -68,7 +68,8 @@ func (e *UnpublishedError) Error() string {
 }
 
 // Run takes the log over and polls until ctx ends; then it publishes what was seen, for the grace period at most, and returns
-// nil or an *[UnpublishedError]. Any other error is one that the log's set-up has to be mended for.
+// nil or an *[UnpublishedError]. It returns [publisher.ErrLeaseLost] at once when another replica leads, also where that is the
+// cause of ctx's end. Any other error is one that the log's set-up has to be mended for. Run may be called again.
 func (e *Engine) Run(ctx context.Context) error {
 	// Commits outlive ctx by the grace period.
 	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
@@ -87,14 +88,21 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	first, err := e.takeOver(ctx, 0)
 	if err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && !lost(ctx) {
 			return nil // nothing was seen yet
 		}
 		return err
 	}
 	l.load(first)
-	return l.run(ctx, abandon)
+	err = l.run(ctx, abandon)
+	if errors.Is(err, publisher.ErrLeaseLost) {
+		e.logger.Warn("another replica leads: standing back", "tenant", e.cfg.Tenant, "dropped", l.queue.live)
+	}
+	return err
 }
+
+// lost reports whether ctx ended because another replica leads.
+func lost(ctx context.Context) bool { return errors.Is(context.Cause(ctx), publisher.ErrLeaseLost) }
 
 // A loop is what Run's goroutine owns.
 type loop struct {
@@ -171,6 +179,9 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 		case <-stale.C:
 			l.health.overdue(l.now())
 		case <-ended:
+			if lost(ctx) {
+				return context.Cause(ctx)
+			}
 			ended = nil
 			l.logger.Info("stopping: publishing what was seen", "pending", l.queue.live+l.committing)
 			grace = time.After(l.cfg.Grace)
@@ -417,11 +428,9 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 		if next := max(t.recovered.LastSweep+1, sweep); next > w.Sweep {
 			w.InProgress = &schemas.InProgress{Sweep: next}
 		}
-		if err = e.log.TakeOver(ctx, t.recovered, w); err == nil {
-			return nil
-		}
+		err = e.log.TakeOver(ctx, t.recovered, w)
 		var setup *publisher.SetupError
-		if errors.As(err, &setup) {
+		if errors.As(err, &setup) || errors.Is(err, publisher.ErrLeaseLost) {
 			return backoff.Permanent(err)
 		}
 		return err
@@ -432,6 +441,9 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 		e.logger.Warn("the log could not be taken over, trying again", "in", in.Round(time.Millisecond), "err", err)
 	})
 	if err != nil {
+		if lost(ctx) {
+			err = context.Cause(ctx)
+		}
 		return nil, fmt.Errorf("take over the log of tenant %d: %w", e.cfg.Tenant, err)
 	}
 	return t, nil

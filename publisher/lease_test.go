@@ -1,0 +1,190 @@
+package publisher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/internal/natstest"
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// A replica that leads until it is told to stop.
+type replica struct {
+	p       *Publisher
+	nc      *nats.Conn
+	leading chan context.Context // gets the context when it leads
+	stop    context.CancelFunc
+	done    chan error
+}
+
+func startReplica(t *testing.T, url, name string, change func(*Config)) *replica {
+	t.Helper()
+	r := &replica{nc: natstest.Connect(t, url), leading: make(chan context.Context, 1), done: make(chan error, 1)}
+	cfg := config()
+	cfg.Instance, cfg.LeaseTTL = name, 2*time.Second
+	if change != nil {
+		change(&cfg)
+	}
+	var err error
+	if r.p, err = Open(t.Context(), r.nc, cfg); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	r.stop = stop
+	go func() {
+		r.done <- r.p.Lead(ctx, func(ctx context.Context) error {
+			r.leading <- ctx
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+	}()
+	t.Cleanup(stop)
+	return r
+}
+
+func (r *replica) waitLeading(t *testing.T) context.Context {
+	t.Helper()
+	select {
+	case ctx := <-r.leading:
+		return ctx
+	case err := <-r.done:
+		t.Fatalf("Lead returned %v", err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("it does not get the lease")
+	}
+	return nil
+}
+
+// bucket is the bucket, and what the lease says in it.
+func bucket(t *testing.T, nc *nats.Conn) (jetstream.KeyValue, func() holder) {
+	t.Helper()
+	js, _ := jetstream.New(nc)
+	kv, err := js.KeyValue(t.Context(), schemas.Bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kv, func() holder {
+		e, err := kv.Get(t.Context(), schemas.LeaseKey(tenant))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var h holder
+		if err := json.Unmarshal(e.Value(), &h); err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+}
+
+// The second replica stands by until the first gives the lease up, and then gets it at once.
+func TestLeaseHandedOver(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	a := startReplica(t, url, "a", nil)
+	a.waitLeading(t)
+	b := startReplica(t, url, "b", nil)
+	kv, says := bucket(t, b.nc)
+	if h := says(); h.Instance != "a" {
+		t.Errorf("the lease names %q", h.Instance)
+	}
+	renewals, err := kv.Watch(t.Context(), schemas.LeaseKey(tenant), jetstream.UpdatesOnly())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 { // three make a TTL: a holder that lives keeps it longer
+		<-renewals.Updates()
+	}
+	select {
+	case <-b.leading:
+		t.Fatal("both lead")
+	default:
+	}
+	a.stop()
+	released := time.Now()
+	if err := <-a.done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Lead returned %v", err)
+	}
+	b.waitLeading(t)
+	t.Logf("handed over in %v", time.Since(released))
+	if h := says(); h.Instance != "b" {
+		t.Errorf("the lease names %q", h.Instance)
+	}
+}
+
+// A replica that dies holds the lease for its TTL, and no longer.
+func TestLeaseExpires(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	a := startReplica(t, url, "a", nil)
+	a.waitLeading(t)
+	a.nc.Close()
+	died := time.Now()
+	b := startReplica(t, url, "b", nil)
+	b.waitLeading(t)
+	t.Logf("taken over %v after the death, with a TTL of 2s", time.Since(died))
+}
+
+// A holder that finds another one in its place stops, can't write, and can't take the log back.
+func TestLeaseLost(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	a := startReplica(t, url, "a", nil)
+	leading := a.waitLeading(t)
+	r, err := a.p.Recover(t.Context(), func(*schemas.Event) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		t.Fatal(err)
+	}
+	kv, says := bucket(t, a.nc)
+	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant), []byte(`{"instance":"b","id":"other"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.p.TakeOver(t.Context(), r, schemas.Watermark{}); !errors.Is(err, ErrLeaseLost) {
+		t.Errorf("TakeOver without the lease: %v", err)
+	}
+	<-leading.Done()
+	if err := <-a.done; !errors.Is(err, ErrLeaseLost) {
+		t.Errorf("Lead returned %v", err)
+	}
+	if h := says(); h.Instance != "b" {
+		t.Errorf("the lease names %q", h.Instance)
+	}
+}
+
+// A lease that lapsed with nobody else in it is taken again; one whose renewal was stored without our knowing goes on.
+func TestLeaseKept(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	a := startReplica(t, url, "a", nil)
+	leading := a.waitLeading(t)
+	kv, says := bucket(t, a.nc)
+	if err := kv.Purge(t.Context(), schemas.LeaseKey(tenant)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.p.lease.confirm(t.Context()); err != nil {
+		t.Errorf("after the lease had gone: %v", err)
+	}
+	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant), a.p.lease.value); err != nil { // what a lost answer leaves
+		t.Fatal(err)
+	}
+	if err := a.p.lease.confirm(t.Context()); err != nil {
+		t.Errorf("after a lost answer: %v", err)
+	}
+	if leading.Err() != nil || says().Instance != "a" {
+		t.Errorf("it no longer leads: %v, %+v", leading.Err(), says())
+	}
+}
+
+// With a store of its own a restarted process does not wait for its predecessor's lease.
+func TestLeaseExclusive(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	a := startReplica(t, url, "a", func(c *Config) { c.LeaseTTL = time.Hour })
+	a.waitLeading(t)
+	a.nc.Close()
+	b := startReplica(t, url, "b", func(c *Config) { c.LeaseTTL, c.Exclusive = time.Hour, true })
+	b.waitLeading(t)
+}
