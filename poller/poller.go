@@ -131,6 +131,7 @@ type Poller struct {
 	client    *client
 	tokens    *tokens
 	agentsURL string
+	rejected  map[rejection]bool // what the last sweep rejected; Sweep's own
 }
 
 // New returns a Poller, without asking the vendor anything. Its error is that of [Config.Validate].

@@ -18,7 +18,7 @@ const (
 	maxTries       = 4  // failed tries of one page in a sweep, or of one token
 	rounds         = 5  // page 0 of each listing, the others, and three more of what does not fit
 	maxFailedInRow = 25 // pages, not one of them reachable, after which a sweep is given up
-	loggedRejects  = 10 // rejected records that are logged one by one in a sweep
+	loggedRejects  = 10 // rejected records that are logged one by one in a sweep, where the last sweep had not rejected them
 
 	minSweepTimeout = time.Minute
 )
@@ -59,7 +59,16 @@ type sweep struct {
 	listings    []*listing
 	cut         *Error // why it makes no sense to go on; nil: it does
 	failedInRow int    // pages that were unreachable since the last that was not
-	rejects     int    // rejected records
+	rejects     int    // rejected records that the sweep before had not rejected
+	rejected    map[rejection]bool
+}
+
+// rejection is what is known of a rejected record in order to tell whether it was rejected before. A record that can't be told
+// whose it is goes by its page.
+type rejection struct {
+	listing, page int
+	agent         int64
+	reason        string
 }
 
 // Sweep reads the whole listing once. It calls emit, on its own goroutine, for every page as soon as that has been read, and
@@ -72,7 +81,10 @@ func (p *Poller) Sweep(ctx context.Context, emit func(*Page)) Verdict {
 	for i := range s.listings {
 		s.listings[i] = &listing{}
 	}
-	return s.run(ctx)
+	s.rejected = make(map[rejection]bool)
+	v := s.run(ctx)
+	p.rejected = s.rejected
+	return v
 }
 
 func (s *sweep) run(ctx context.Context) Verdict {
@@ -219,8 +231,17 @@ func (s *sweep) take(r result) (end bool) {
 	return n > 0 && (r.said.rows == 0 || len(r.said.ids) > 0 && l.pages[0].said != nil && slices.Equal(r.said.ids, l.pages[0].said.ids))
 }
 
+// logRejected tells of every record that is rejected now and was not in the sweep before: one that stays is told once.
 func (s *sweep) logRejected(p *Page) {
 	for _, r := range p.Rejected {
+		key := rejection{p.Listing, 0, r.AgentID, r.Reason}
+		if !r.Known {
+			key.page = p.Number
+		}
+		s.rejected[key] = true
+		if s.p.rejected[key] {
+			continue
+		}
 		if s.rejects++; s.rejects > loggedRejects {
 			continue
 		}

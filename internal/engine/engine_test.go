@@ -84,6 +84,7 @@ type memory struct {
 	at      []time.Time
 	gate    func(context.Context) error // called before each commit; nil: open
 	foreign []schemas.Event             // events of another writer, put in before the next commit
+	lost    bool                        // another replica has the lease
 }
 
 func (m *memory) Recover(_ context.Context, state func(*schemas.Event)) (*publisher.Recovered, error) {
@@ -102,6 +103,9 @@ func (m *memory) Recover(_ context.Context, state func(*schemas.Event)) (*publis
 }
 
 func (m *memory) TakeOver(_ context.Context, _ *publisher.Recovered, w schemas.Watermark) error {
+	if m.lost {
+		return publisher.ErrLeaseLost
+	}
 	m.commits, m.at = append(m.commits, publisher.Batch{Watermark: w}), append(m.at, time.Now())
 	return nil
 }
@@ -428,6 +432,28 @@ func TestStop(t *testing.T) {
 		}
 		if took := time.Since(start); took != 9*time.Second {
 			t.Errorf("the stop took %v, want a second of running and eight of grace", took)
+		}
+	})
+}
+
+// Where another replica leads nothing more is written, neither when a commit finds out nor when the lease's keeper does.
+func TestLeaseLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		m.gate = func(context.Context) error { m.lost = true; return publisher.ErrSuperseded }
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m, time.Minute); !errors.Is(err, publisher.ErrLeaseLost) {
+			t.Errorf("Run returned %v", err)
+		}
+		wantStory(t, m, "[0 0/0 +1]")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(publisher.ErrLeaseLost) })
+		m := &memory{gate: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
+		start := time.Now()
+		err := New(config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m).Run(ctx)
+		if !errors.Is(err, publisher.ErrLeaseLost) || time.Since(start) != time.Second {
+			t.Errorf("Run returned %v after %v", err, time.Since(start))
 		}
 	})
 }
