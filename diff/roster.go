@@ -79,20 +79,26 @@ func NewRoster(rules Rules) *Roster {
 // be published refer to a past that is no more, and have to be given up with [Roster.GiveUp].
 //
 // Everything that lives in memory only starts anew for them: late, never wrong. All but the revisions: where the log has lost
-// events that the roster knows of, an agent's next event goes on above them.
-func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[int64]bool) {
+// events that the roster knows of, an agent's next event goes on above them. lost counts these agents.
+func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[int64]bool, lost int) {
 	moved = make(map[int64]bool)
-	for id := range r.agents {
-		if _, ok := states[id]; !ok && r.agents[id].published != nil {
-			moved[id] = true
-			r.publish(id, nil)
+	load := func(id int64, s *State) {
+		p := r.entry(id).published
+		if p != nil && (s == nil || s.Revision < p.Revision) {
+			lost++
 		}
-	}
-	for id, s := range states {
-		if e, ok := r.agents[id]; !ok || e.published == nil || e.published.Revision != s.Revision || !e.published.Time.Equal(s.Time) {
+		if p == nil || s == nil || p.Revision != s.Revision || !p.Time.Equal(s.Time) {
 			moved[id] = true
 		}
 		r.publish(id, s)
+	}
+	for id, e := range r.agents {
+		if _, ok := states[id]; !ok && e.published != nil {
+			load(id, nil)
+		}
+	}
+	for id, s := range states {
+		load(id, s)
 	}
 	for id := range moved {
 		e := r.agents[id]
@@ -106,7 +112,7 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[
 		// The log does not say whose the rejected rows were.
 		r.complete = Sweep{Number: w.Sweep, StartedAt: w.StartedAt, EndedAt: w.CompletedAt, Rejected: w.Rejected, Unidentified: w.Rejected}
 	}
-	return moved
+	return moved, lost
 }
 
 // GiveUp forgets an observation that will not be published: what it saw counts as not yet observed.
@@ -147,12 +153,13 @@ func (r *Roster) Observe(p Page) []*Observation {
 	for i := range p.Agents {
 		a := &p.Agents[i]
 		e := r.entry(a.AgentID)
-		if e.seen != nil && p.Sent.Before(e.seen.read) {
+		if e.seen != nil && e.seen.sweep == p.Sweep && !p.Sent.After(e.seen.read) {
 			continue
 		}
 		if r.changed(e, a) {
+			own := *a // so that one change does not keep a page of agents in memory
 			e.last = &Observation{
-				AgentID: a.AgentID, Agent: a, Sweep: p.Sweep, Baseline: p.Baseline,
+				AgentID: a.AgentID, Agent: &own, Sweep: p.Sweep, Baseline: p.Baseline,
 				NotBefore: r.notBefore(e), Time: p.Read,
 			}
 			out = append(out, e.last)
@@ -305,7 +312,7 @@ func (r *Roster) notBefore(e *entry) time.Time {
 	if !there {
 		// The last listing without it shows that as well as a row does, unless a row that could not be used was this agent's.
 		c := r.complete
-		if c.Number > 0 && c.Unidentified == 0 && e.spared != c.Number && (e.seen == nil || e.seen.sweep < c.Number) {
+		if c.Number > 0 && c.Unidentified == 0 && e.spared < c.Number && (e.seen == nil || e.seen.sweep < c.Number) {
 			return c.StartedAt
 		}
 	}

@@ -170,7 +170,7 @@ func (p *play) note(e *schemas.Event) {
 
 // load makes the roster read the log; what is pending of agents that have moved is given up.
 func (p *play) load() map[int64]bool {
-	moved := p.roster.Load(states(p.log), p.mark)
+	moved, _ := p.roster.Load(states(p.log), p.mark)
 	p.pending = slices.DeleteFunc(p.pending, func(o *Observation) bool {
 		if moved[o.AgentID] {
 			p.roster.GiveUp(o)
@@ -248,6 +248,7 @@ func TestRoster(t *testing.T) {
 			[]string{"1 r1 updated baseline ..115", "1 r2 online status 110..215", "1 r3 offline status 210..315"}},
 		{"asked for afterwards: both count", usual, "( 1- 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 110..125"}},
 		{"asked for together, across a quiet answer", usual, "( 1- ) ( 1q ~1+ )", []string{"1 r1 updated baseline ..115"}},
+		{"its row rejected, then usable, in one sweep", usual, "( 1- ) ( 1-,2x ) ( 2x 2- )", []string{"1 r1 updated baseline ..115", "missing 1 held 0", "2 r1 updated appeared ..325"}},
 		{"twice on one page: the first row counts", usual, "( 1-,1+ )", []string{"1 r1 updated baseline ..115"}},
 
 		// Absence.
@@ -377,7 +378,8 @@ func TestLoad(t *testing.T) {
 	t.Run("at first all are new", func(t *testing.T) {
 		_, log := first()
 		r := NewRoster(Rules{RemoveAfter: 1})
-		if d := cmp.Diff(map[int64]bool{1: true, 2: true, 3: true}, r.Load(log, mark(2))); d != "" {
+		moved, _ := r.Load(log, mark(2))
+		if d := cmp.Diff(map[int64]bool{1: true, 2: true, 3: true}, moved); d != "" {
 			t.Error(d)
 		}
 		counts(t, r, 3, 2)
@@ -387,7 +389,7 @@ func TestLoad(t *testing.T) {
 	})
 	t.Run("nothing moved", func(t *testing.T) {
 		p, log := first()
-		if moved := p.roster.Load(log, mark(2)); len(moved) != 0 {
+		if moved, lost := p.roster.Load(log, mark(2)); len(moved) != 0 || lost != 0 {
 			t.Errorf("moved: %v", moved)
 		}
 		counts(t, p.roster, 3, 2)
@@ -455,7 +457,8 @@ func TestLoad(t *testing.T) {
 		later := *log[1]
 		later.Time = later.Time.Add(time.Millisecond)
 		log[1] = &later
-		if d := cmp.Diff(map[int64]bool{1: true}, p.roster.Load(log, mark(2))); d != "" {
+		moved, _ := p.roster.Load(log, mark(2))
+		if d := cmp.Diff(map[int64]bool{1: true}, moved); d != "" {
 			t.Error(d)
 		}
 	})
@@ -566,6 +569,21 @@ func TestForm(t *testing.T) {
 		r.GiveUp(o)
 		if again := observe(r, 4, agent(1)); len(again) != 1 || r.Len() != 1 {
 			t.Fatalf("%v", again)
+		}
+	})
+	t.Run("a removal given up is counted for anew", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 2, MaxMissing: 1})
+		obs := observe(r, 1, agent(1))
+		r.Advance(obs, r.Form(obs, all).Events)
+		for n, want := range []int{0, 1, 0, 1} {
+			at := at(float64(200 + 100*n))
+			v := r.Complete(Sweep{Number: uint64(2 + n), StartedAt: at, EndedAt: at})
+			if len(v.Removed) != want {
+				t.Fatalf("sweep %d: %d removed, want %d", 2+n, len(v.Removed), want)
+			}
+			for _, o := range v.Removed {
+				r.GiveUp(o)
+			}
 		}
 	})
 }

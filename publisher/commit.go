@@ -42,12 +42,27 @@ type Batch struct {
 	Watermark schemas.Watermark
 }
 
-// Commit writes the batch, all or nothing, and returns when that is resolved: nil when it is in the log, [ErrSuperseded] or
-// [ErrTooLarge] when it is not and never will be, a *[SetupError] when the log can't be written to as it is. While the broker
-// is away or full it goes on trying until ctx ends; then the commit may or may not be in the log.
+// Commit writes the batch, all or nothing, and returns when that is resolved: nil when it is in the log, [ErrTampered] when it
+// is and something else is too, [ErrSuperseded] or [ErrTooLarge] when it is not and never will be, a *[SetupError] when the log
+// can't be written to as it is. While the broker is away or full it goes on trying until ctx ends; then the commit may or may
+// not be in the log.
 func (p *Publisher) Commit(ctx context.Context, b Batch) error {
+	before := p.last.seq
 	msgs, id := p.messages(b, nil)
-	return p.commit(ctx, msgs, id)
+	if err := p.commit(ctx, msgs, id); err != nil {
+		return err
+	}
+	// Between two commits of a tenant only other tenants write.
+	if first := p.last.seq + 1 - uint64(len(msgs)); first > before+1 {
+		m, err := p.foreign(ctx, before)
+		if err != nil {
+			return fmt.Errorf("publisher: %w: %w", ErrTampered, err) // to be on the safe side
+		}
+		if m != nil && m.Seq < first {
+			return fmt.Errorf("publisher: %w: %s at sequence %d", ErrTampered, m.Subject, m.Seq)
+		}
+	}
+	return nil
 }
 
 // messages encodes a batch, with the states in lacking besides those of its events.
@@ -139,6 +154,18 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 	return nil
 }
 
+// foreign returns the first message about the tenant's agents above the given sequence; nil: none.
+func (p *Publisher) foreign(ctx context.Context, above uint64) (*stored, error) {
+	m, err := p.leaderGet(ctx, schemas.Stream, map[string]any{"seq": above + 1, "next_by_subj": fmt.Sprintf("agent.*.%d.>", p.cfg.Tenant)})
+	if errors.Is(err, errNoMessage) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for messages above sequence %d: %w", above, err)
+	}
+	return m, nil
+}
+
 // send publishes the messages once, one alone as a plain fenced message, and returns the sequence of the last.
 func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
@@ -164,6 +191,8 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (uint64, error) 
 func (p *Publisher) resolve(ctx context.Context, msgs []*nats.Msg, id string, cause error) error {
 	at, w, err := p.watermark(ctx)
 	switch {
+	case errors.Is(err, ErrSuperseded):
+		return err
 	case err != nil:
 		return fmt.Errorf("%w; and the log can't be asked what became of it: %w", cause, err)
 	case at.commit == id:
@@ -180,6 +209,14 @@ func (p *Publisher) resolve(ctx context.Context, msgs []*nats.Msg, id string, ca
 		p.advance(at)
 		return nil
 	case at == p.last:
+		// Not there, and perhaps on its way; or torn by a server that ran full, which left what it had taken.
+		m, err := p.foreign(ctx, p.last.seq)
+		if err != nil {
+			return fmt.Errorf("%w; and the log can't be asked what became of it: %w", cause, err)
+		}
+		if m != nil {
+			return backoff.Permanent(fmt.Errorf("%w: %s stands above the last watermark, at sequence %d (%w)", ErrSuperseded, m.Subject, m.Seq, cause))
+		}
 		return cause
 	default:
 		return backoff.Permanent(fmt.Errorf("%w: we expected the watermark at sequence %d, and it is at %d", ErrSuperseded, p.last.seq, at.seq))
@@ -193,6 +230,9 @@ func (p *Publisher) check(ctx context.Context) error {
 		return nil
 	}
 	at, _, err := p.watermark(ctx)
+	if errors.Is(err, ErrSuperseded) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("look at the log before writing to it again: %w", err)
 	}
@@ -254,6 +294,9 @@ func (p *Publisher) watermark(ctx context.Context) (position, schemas.Watermark,
 	m, err := p.leaderGet(ctx, schemas.Stream, map[string]string{"last_by_subj": schemas.WatermarkSubject(p.cfg.Tenant)})
 	if errors.Is(err, errNoMessage) {
 		return position{}, schemas.Watermark{}, nil
+	}
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return position{}, schemas.Watermark{}, backoff.Permanent(fmt.Errorf("%w: the stream is gone: %w", ErrSuperseded, err))
 	}
 	if err != nil {
 		return position{}, schemas.Watermark{}, fmt.Errorf("read the watermark of tenant %d: %w", p.cfg.Tenant, err)

@@ -30,11 +30,14 @@ const MaxChanges = (maxMessages - 2) / 2
 
 const maxMessages = 1000
 
-// Errors of Commit that the caller decides upon. All others mean that the commit is not resolved.
+// Errors of Commit that the caller decides upon. All others, a *[SetupError] excepted, mean that the commit is not resolved.
 var (
 	// ErrSuperseded: somebody else has committed, or the log is not what it was. Nothing of the commit is in the log. Recover,
 	// and form it anew.
 	ErrSuperseded = errors.New("the log has moved on without us")
+	// ErrTampered: the commit is in the log, and so is a message about the tenant's agents that no commit brought. Recover, which
+	// puts right what it can.
+	ErrTampered = errors.New("somebody else writes to the log")
 	// ErrTooLarge: the server takes no batch of that size. Nothing of the commit is in the log. Form smaller ones.
 	ErrTooLarge = errors.New("the server refuses a batch of this size")
 )

@@ -230,6 +230,31 @@ func TestBrokerAway(t *testing.T) {
 	}
 }
 
+// purge removes the messages of a subject, as the cut-off end of a store would.
+func purge(t *testing.T, nc *nats.Conn, subject string) {
+	t.Helper()
+	js, _ := jetstream.New(nc)
+	s, err := js.Stream(t.Context(), schemas.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Purge(t.Context(), jetstream.WithPurgeSubject(subject)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// forge stores a message as somebody does who may publish on rollcall.log.
+func forge(t *testing.T, nc *nats.Conn, subject, body string) {
+	t.Helper()
+	m := nats.NewMsg(publishSubject(subject))
+	m.Data = []byte(body)
+	m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	if _, err := nc.RequestMsg(m, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A store that lost its end: the events of the last commit are there, but neither all states nor the watermark.
 func TestTornTail(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
@@ -238,28 +263,24 @@ func TestTornTail(t *testing.T) {
 		t.Fatal(err)
 	}
 	commit(t, p, 1, event(1, 1), event(2, 1))
-	// What a broker that ran full left of a commit: its events, but neither states nor watermark.
-	for _, e := range []schemas.Event{event(1, 2), event(3, 1)} {
-		if err := nc.Publish(publishSubject(e.Subject()), e.AppendJSON(nil)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := nc.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	commit(t, p, 2, event(1, 2), event(3, 1))
+	purge(t, nc, schemas.WatermarkSubject(tenant))
+	purge(t, nc, schemas.StateSubject(tenant, 1))
+	purge(t, nc, schemas.StateSubject(tenant, 3))
 	p, r, revisions := recovered(t, nc)
-	if len(r.lacking) != 2 || revisions[1] != 2 || revisions[2] != 1 || revisions[3] != 1 {
-		t.Fatalf("recovered %v, lacking %d states", revisions, len(r.lacking))
+	if len(r.lackingStates) != 2 || r.LastSweep != 2 || revisions[1] != 2 || revisions[2] != 1 || revisions[3] != 1 {
+		t.Fatalf("recovered %v, lacking %d states, last sweep %d", revisions, len(r.lackingStates), r.LastSweep)
 	}
-	if err := p.TakeOver(t.Context(), r, *r.Watermark); err != nil {
+	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, r, revisions = recovered(t, nc); len(r.lacking) != 0 || revisions[1] != 2 || revisions[3] != 1 {
-		t.Errorf("after the repair: %v, lacking %d states", revisions, len(r.lacking))
+	if _, r, revisions = recovered(t, nc); len(r.lackingStates) != 0 || revisions[1] != 2 || revisions[3] != 1 {
+		t.Errorf("after the repair: %v, lacking %d states", revisions, len(r.lackingStates))
 	}
 }
 
-func TestUnreadable(t *testing.T) {
+// What was not written by a commit is noticed, and put right from the agents' last events.
+func TestForgeries(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
@@ -267,27 +288,93 @@ func TestUnreadable(t *testing.T) {
 		t.Fatal(err)
 	}
 	commit(t, p, 7, event(1, 1), event(2, 1))
-	forge := func(subject, body string) {
-		m := nats.NewMsg(publishSubject(subject))
-		m.Data = []byte(body)
-		m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
-		if _, err := nc.RequestMsg(m, 5*time.Second); err != nil {
+	forgery, unreadable := event(1, 1000), "{}"
+	for name, act := range map[string]func(){
+		"a watermark":  func() { forge(t, nc, "agent.watermark.886", "not a watermark") },
+		"a state":      func() { forge(t, nc, "agent.state.886.2", unreadable) },
+		"an event":     func() { forge(t, nc, forgery.Subject(), string(forgery.AppendJSON(nil))) },
+		"a good state": func() { forge(t, nc, "agent.state.886.1", string(forgery.AppendJSON(nil))) },
+		"a watermark and a state": func() {
+			forge(t, nc, "agent.state.886.1", string(forgery.AppendJSON(nil)))
+			forge(t, nc, "agent.watermark.886", `{"tenantId":886,"sweep":99}`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			act()
+			err := p.Commit(t.Context(), Batch{Watermark: schemas.Watermark{Sweep: 8}})
+			if !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrTampered) {
+				t.Errorf("the next commit does not notice: %v", err)
+			}
+			var revisions map[int64]uint64
+			p, r, revisions = recovered(t, nc)
+			if len(revisions) != 2 || revisions[1] != 1 || revisions[2] != 1 {
+				t.Errorf("recovered %v", revisions)
+			}
+			if err := p.TakeOver(t.Context(), r, schemas.Watermark{Sweep: 8}); err != nil {
+				t.Fatal(err)
+			}
+			if _, r, _ := recovered(t, nc); len(r.lackingStates) != 0 {
+				t.Errorf("%d states still lack", len(r.lackingStates))
+			}
+			commit(t, p, 9)
+		})
+	}
+}
+
+// Another tenant's commits in between are nobody's business.
+func TestTwoTenants(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	nc := natstest.Connect(t, url)
+	p, r, _ := recovered(t, nc)
+	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config()
+	cfg.Tenant = 887
+	other, err := Open(t.Context(), nc, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err = other.Recover(t.Context(), func(*schemas.Event) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		t.Fatal(err)
+	}
+	for rev := range uint64(3) {
+		commit(t, p, rev, event(1, rev+1))
+		e := event(1, rev+1)
+		e.Data.Agent.TenantID = 887
+		commit(t, other, rev, e)
+	}
+}
+
+// A broker that has lost everything gets its stream and its bucket again.
+func TestStreamGone(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	nc := natstest.Connect(t, url)
+	p, r, _ := recovered(t, nc)
+	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, p, 1, event(1, 1))
+	js, _ := jetstream.New(nc)
+	for _, stream := range []string{schemas.Stream, kvStream} {
+		if err := js.DeleteStream(t.Context(), stream); err != nil {
 			t.Fatal(err)
 		}
 	}
-	forge("agent.watermark.886", "not a watermark")
-	forge("agent.state.886.2", "{}")
 	if err := p.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 2)}}); !errors.Is(err, ErrSuperseded) {
-		t.Fatalf("commit over a forged watermark: %v", err)
+		t.Fatalf("commit without a stream: %v", err)
 	}
-	p, r, revisions := recovered(t, nc)
-	if r.Watermark != nil || r.LastSweep != 1 || len(revisions) != 1 || revisions[1] != 1 {
-		t.Fatalf("recovered %+v, %v", r, revisions)
+	r, err := p.Recover(t.Context(), func(e *schemas.Event) { t.Errorf("recovered %v", e) })
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
-	commit(t, p, 8, event(1, 2))
+	commit(t, p, 1, event(1, 3))
 }
 
 func TestForeignStream(t *testing.T) {

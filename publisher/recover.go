@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
+	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -26,7 +28,7 @@ type Recovered struct {
 	LastSweep uint64             // the highest sweep number found
 	Agents    int                // how many agents have a state
 
-	lacking []schemas.Event // events whose state is older: a torn commit
+	lackingStates []schemas.Event // events whose state is older, or none
 }
 
 // Recover reads what the log says of the tenant and makes it the position that the next commit expects. state is called with
@@ -41,11 +43,11 @@ func (p *Publisher) Recover(ctx context.Context, state func(*schemas.Event)) (*R
 }
 
 func (p *Publisher) recover(ctx context.Context, state func(*schemas.Event)) (*Recovered, error) {
-	r := &Recovered{}
-	at := position{}
-	from := uint64(1) // where a torn commit can begin
 	reconnects := p.nc.Stats().Reconnects
-	revisions := make(map[int64]uint64)
+	if err := p.prepare(ctx); err != nil { // the server may have come back without what it had
+		return nil, err
+	}
+	s := &reading{p: p, state: state, from: 1, revisions: make(map[int64]uint64), lacking: make(map[int64]schemas.Event)}
 	t := p.cfg.Tenant
 
 	// The watermark is the last message of every commit: a replica that has it has all that came before. So the three are read
@@ -56,77 +58,103 @@ func (p *Publisher) recover(ctx context.Context, state func(*schemas.Event)) (*R
 	}, func(m jetstream.Msg, seq uint64) {
 		switch m.Subject() {
 		case schemas.WatermarkSubject(t):
-			var w schemas.Watermark
-			at, from = position{seq, "unreadable"}, seq+1
-			if err := json.Unmarshal(m.Data(), &w); err != nil || w.TenantID != t || w.Commit.Messages < 1 {
-				p.log.Error("the watermark in the log can't be read; going on from the states", "seq", seq, "err", err)
-				return
-			}
-			at.commit, r.Watermark = w.Commit.ID, &w
-			r.LastSweep = max(r.LastSweep, w.LastSweep())
-			from = seq + 1 - min(seq, uint64(w.Commit.Messages))
+			s.watermark(m, seq)
 		case schemas.HealthSubject(t):
-			var h schemas.Health
-			if err := json.Unmarshal(m.Data(), &h); err != nil || h.TenantID != t {
-				p.log.Error("the health message in the log can't be read; it will be written anew", "seq", seq, "err", err)
-				return
-			}
-			r.Health = &h
+			s.health(m, seq)
 		default:
-			e, err := decodeEvent(m, t)
-			if err != nil {
-				p.log.Error("a state in the log can't be read, and counts as no agent", "subject", m.Subject(), "seq", seq, "err", err)
-				return
-			}
-			id := e.Data.Agent.AgentID
-			if _, ok := revisions[id]; !ok {
-				r.Agents++
-			}
-			revisions[id] = e.Data.Revision
-			r.LastSweep = max(r.LastSweep, e.Data.Sweep)
-			state(e)
+			s.stateMessage(m, seq)
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-
 	// Whatever stands above the last whole commit is a torn one: its events are the truth, and their states lack.
-	lacking := make(map[int64]schemas.Event)
+	if s.doubtful {
+		s.from = 1
+	}
 	err = p.read(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:    max(from, 1),
+		OptStartSeq:    s.from,
 		FilterSubjects: eventFilters(t),
 	}, func(m jetstream.Msg, seq uint64) {
-		e, err := decodeEvent(m, t)
+		e, err := decodeEvent(m.Subject(), m.Data(), m.Headers(), t)
 		if err != nil {
-			p.log.Error("an event in the log can't be read", "subject", m.Subject(), "seq", seq, "err", err)
+			p.log.Error("an event in the log is none", "subject", m.Subject(), "seq", seq, "err", err)
 			return
 		}
-		id := e.Data.Agent.AgentID
-		if e.Data.Revision <= revisions[id] {
-			return
-		}
-		if _, ok := revisions[id]; !ok {
-			r.Agents++
-		}
-		revisions[id] = e.Data.Revision
-		r.LastSweep = max(r.LastSweep, e.Data.Sweep)
-		lacking[id] = *e
-		state(e)
+		s.event(e)
 	})
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range lacking {
-		r.lacking = append(r.lacking, e)
+	for _, e := range s.lacking {
+		s.lackingStates = append(s.lackingStates, e)
 	}
-	if len(r.lacking) > 0 {
-		p.log.Warn("the log ends in a commit that is torn: its events count, and their states are written anew", "agents", len(r.lacking))
+	if n := len(s.lacking); n > 0 {
+		p.log.Warn("the log has events whose states it lacks: they count, and the states are written anew", "agents", n)
 	}
-	p.advance(at)
+	s.Agents = len(s.revisions)
+	p.advance(s.at)
 	p.reconnects = reconnects
-	return r, nil
+	return &s.Recovered, nil
+}
+
+// A reading is what Recover has found so far.
+type reading struct {
+	Recovered
+	p         *Publisher
+	state     func(*schemas.Event)
+	at        position
+	from      uint64                  // where to look for events that are newer than their states
+	doubtful  bool                    // a state is none: all events have to be looked at
+	revisions map[int64]uint64        // of the agents found so far
+	lacking   map[int64]schemas.Event // agents whose last event is newer than their state
+}
+
+func (s *reading) watermark(m jetstream.Msg, seq uint64) {
+	var w schemas.Watermark
+	s.at = position{seq, "unreadable"}
+	if err := json.Unmarshal(m.Data(), &w); err != nil || w.TenantID != s.p.cfg.Tenant || w.Commit.Messages < 1 {
+		s.p.log.Error("the watermark in the log is none: reading all events that the log still has", "seq", seq, "err", err)
+		return
+	}
+	s.at.commit, s.Watermark = w.Commit.ID, &w
+	s.LastSweep = max(s.LastSweep, w.LastSweep())
+	s.from = seq + 1 - min(seq, uint64(w.Commit.Messages))
+}
+
+func (s *reading) health(m jetstream.Msg, seq uint64) {
+	var h schemas.Health
+	if err := json.Unmarshal(m.Data(), &h); err != nil || h.TenantID != s.p.cfg.Tenant {
+		s.p.log.Error("the health message in the log is none; it will be written anew", "seq", seq, "err", err)
+		return
+	}
+	s.Health = &h
+}
+
+func (s *reading) stateMessage(m jetstream.Msg, seq uint64) {
+	e, err := decodeEvent(m.Subject(), m.Data(), m.Headers(), s.p.cfg.Tenant)
+	if err == nil {
+		s.found(e)
+		return
+	}
+	s.p.log.Error("a state in the log is none: reading all events that the log still has", "subject", m.Subject(), "seq", seq, "err", err)
+	s.doubtful = true
+}
+
+// event takes an event as the truth where it is newer than what is known of its agent.
+func (s *reading) event(e *schemas.Event) {
+	id := e.Data.Agent.AgentID
+	if e.Data.Revision > s.revisions[id] {
+		s.lacking[id] = *e
+		s.found(e)
+	}
+}
+
+func (s *reading) found(e *schemas.Event) {
+	s.revisions[e.Data.Agent.AgentID] = e.Data.Revision
+	s.LastSweep = max(s.LastSweep, e.Data.Sweep)
+	s.state(e)
 }
 
 // TakeOver shuts every earlier writer out with a watermark of our own, and completes what a torn commit left undone. Whoever
@@ -139,12 +167,12 @@ func (p *Publisher) TakeOver(ctx context.Context, r *Recovered, w schemas.Waterm
 		}
 	}
 	for {
-		n := min(len(r.lacking), maxMessages-1)
-		msgs, id := p.messages(Batch{Watermark: w}, r.lacking[:n])
+		n := min(len(r.lackingStates), maxMessages-1)
+		msgs, id := p.messages(Batch{Watermark: w}, r.lackingStates[:n])
 		if err := p.commit(ctx, msgs, id); err != nil {
 			return err
 		}
-		if r.lacking = r.lacking[n:]; len(r.lacking) == 0 {
+		if r.lackingStates = r.lackingStates[n:]; len(r.lackingStates) == 0 {
 			return nil
 		}
 	}
@@ -202,17 +230,21 @@ func eventFilters(tenant int64) []string {
 	return out
 }
 
-func decodeEvent(m jetstream.Msg, tenant int64) (*schemas.Event, error) {
+// decodeEvent reads an event or a state. What did not come in a batch, or is not the agent's that its subject names, was not
+// written by rollcall.
+func decodeEvent(subject string, data []byte, h nats.Header, tenant int64) (*schemas.Event, error) {
 	var e schemas.Event
-	if err := json.Unmarshal(m.Data(), &e); err != nil {
+	if err := json.Unmarshal(data, &e); err != nil {
 		return nil, err
 	}
-	s, err := schemas.ParseSubject(m.Subject())
-	if err != nil {
+	s, err := schemas.ParseSubject(subject)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if s.Tenant != tenant || e.Data.Agent.TenantID != tenant || e.Data.Agent.AgentID != s.AgentID {
+	case s.Tenant != tenant || e.Data.Agent.TenantID != tenant || e.Data.Agent.AgentID != s.AgentID:
 		return nil, errors.New("it is not the agent's that its subject names")
+	case h.Get(jetstreamext.BatchIDHeader) == "":
+		return nil, errors.New("no commit brought it")
 	}
 	return &e, nil
 }

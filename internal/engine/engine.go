@@ -116,8 +116,8 @@ type loop struct {
 
 	sweep    uint64 // the last one begun
 	sweeping bool
-	tainted  bool // the log was read anew during this sweep: its pages were compared with a past that is no more
-	had      bool // a complete sweep has ended, ever
+	tainted  time.Time // the log was read anew during this sweep, then: what was read before says nothing; zero: it was not
+	had      bool      // a complete sweep has ended, ever
 	begun    time.Time
 	next     *time.Timer // when the next one begins
 	sweeps   chan sweepStep
@@ -204,7 +204,7 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 // begin starts the next sweep.
 func (l *loop) begin(ctx context.Context) {
 	l.sweep++
-	l.sweeping, l.tainted, l.begun = true, false, l.now()
+	l.sweeping, l.tainted, l.begun = true, time.Time{}, l.now()
 	go func() {
 		v := l.source.Sweep(ctx, func(p *poller.Page) { l.sweeps <- sweepStep{page: p} })
 		l.sweeps <- sweepStep{verdict: &v}
@@ -232,6 +232,10 @@ func (l *loop) step(s sweepStep) {
 }
 
 func (l *loop) page(p *poller.Page) {
+	l.health.answered()
+	if p.Sent.Before(l.tainted) {
+		return // the log may know better; the next sweep compares with what it says
+	}
 	d := diff.Page{Sweep: l.sweep, Sent: p.Sent, Read: p.Read, Agents: p.Agents, Baseline: !l.had}
 	for _, r := range p.Rejected {
 		if r.Known {
@@ -239,7 +243,6 @@ func (l *loop) page(p *poller.Page) {
 		}
 	}
 	l.push(l.roster.Observe(d))
-	l.health.answered()
 }
 
 func (l *loop) push(obs []*diff.Observation) {
@@ -258,7 +261,7 @@ func (l *loop) verdict(v *poller.Verdict) {
 	l.next.Reset(l.begun.Add(l.cfg.Interval).Sub(l.now()))
 	log := l.logger.With("sweep", l.sweep, "agents", v.Agents, "pages", v.Pages, "rejected", v.Rejected, "took", v.EndedAt.Sub(v.StartedAt).Round(time.Millisecond))
 	switch {
-	case v.Complete && l.tainted:
+	case v.Complete && !l.tainted.IsZero():
 		log.Info("the sweep was complete, but the log was read anew during it: the next one counts")
 	case v.Complete:
 		started, ended := schemas.FloorTime(v.StartedAt), schemas.CeilTime(v.EndedAt)
@@ -347,7 +350,7 @@ func (l *loop) fits(e *schemas.Event) bool {
 func (l *loop) committed(b batch, f diff.Formed, news *schemas.Health, w schemas.Watermark, err error) error {
 	var setup *publisher.SetupError
 	switch {
-	case err == nil:
+	case err == nil || errors.Is(err, publisher.ErrTampered):
 		l.queue.done(b, true)
 		l.roster.Advance(b.obs, f.Events)
 		w.InProgress = nil
@@ -357,6 +360,10 @@ func (l *loop) committed(b batch, f diff.Formed, news *schemas.Health, w schemas
 			l.logger.Info("health", "state", news.State, "reason", news.Reason, "detail", news.Detail)
 		}
 		l.logger.Debug("committed", "events", len(f.Events), "sweep", w.Sweep)
+		if err != nil {
+			l.logger.Error("reading the log anew, to put it right; find out who may publish on "+schemas.LogPrefix+">", "err", err)
+			l.reload()
+		}
 		return nil
 	case errors.Is(err, publisher.ErrTooLarge) && l.most > 1:
 		l.queue.done(b, false)
@@ -451,7 +458,12 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 
 // load makes what the log says the truth.
 func (l *loop) load(t *taken) {
-	moved := l.roster.Load(t.states, t.recovered.Watermark)
+	moved, lost := l.roster.Load(t.states, t.recovered.Watermark)
+	if lost > 0 {
+		l.logger.Error("the broker has lost what it had acknowledged; what still stands is published again, above every revision that was used",
+			"agents", lost)
+		l.health.note(fmt.Sprintf("the broker has lost messages that it had acknowledged, of %d agents: durable readers do best to read the states anew", lost), l.now())
+	}
 	dropped := l.queue.giveUp(moved)
 	for _, o := range dropped {
 		l.roster.GiveUp(o)
@@ -460,7 +472,9 @@ func (l *loop) load(t *taken) {
 		l.logger.Warn("changes that were seen are given up, since the log has others of the same agents; what still stands is published again",
 			"dropped", len(dropped))
 	}
-	l.tainted = l.sweeping
+	if l.sweeping {
+		l.tainted = l.now()
+	}
 	l.figures = schemas.Watermark{}
 	if w := t.recovered.Watermark; w != nil {
 		l.figures = *w
