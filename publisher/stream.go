@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/schemas"
@@ -158,16 +159,17 @@ func checkVersion(version string) error {
 		version, minMajor, minMinor)}
 }
 
-// explain adds what to do to the errors that an operator meets first.
+// explain adds what to do to the errors that an operator meets first. None of them is final: a server that is starting, or a
+// cluster that has no leader, answers the same.
 func explain(err error) error {
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		return &SetupError{fmt.Errorf("%w: enable JetStream on the server and for this account", err)}
+		return fmt.Errorf("%w: enable JetStream on the server and for this account", err)
 	case errors.As(err, &api) && api.Code == 400:
-		return &SetupError{fmt.Errorf("%w: the server refuses what rollcall needs; see its limits and ROLLCALL_NATS_REPLICAS, ROLLCALL_NATS_MAX_BYTES", err)}
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: no answer from JetStream; it may be starting, have no leader, or this user may lack permission for $JS.API", err)
+		return fmt.Errorf("%w: the server refuses what rollcall needs; see its limits and ROLLCALL_NATS_REPLICAS, ROLLCALL_NATS_MAX_BYTES", err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrNoResponders):
+		return fmt.Errorf("%w: no answer from JetStream; it may be off, be starting, have no leader, or this user may lack permission for $JS.API", err)
 	}
 	return err
 }

@@ -20,7 +20,7 @@ type Config struct {
 	Quiet        []string      // fields whose change alone makes no event; nil: [diff.DefaultQuiet]
 	Types        []string      // the business types that are polled; empty: all
 	BufferEvents int           // observations held while NATS is away; one an agent is always held
-	Grace        time.Duration // how long to go on publishing once Run's context has ended; 0: 8s
+	Grace        time.Duration // how long to go on publishing once Run's context has ended; 0: 7s, so that a stop takes less than 10s in all
 	MaxBody      int           // how large an event may be, in bytes; 0: no limit
 	Logger       *slog.Logger  // nil: discard
 	Now          func() time.Time

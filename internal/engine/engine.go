@@ -55,7 +55,7 @@ func New(cfg Config, source Source, log Log) *Engine {
 		e.now = time.Now
 	}
 	if e.cfg.Grace == 0 {
-		e.cfg.Grace = 8 * time.Second
+		e.cfg.Grace = 7 * time.Second
 	}
 	return e
 }
@@ -417,7 +417,7 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 			t.states[ev.Data.Agent.AgentID] = diff.StateOf(ev)
 		})
 		if err != nil {
-			return err
+			return final(err)
 		}
 		w := schemas.Watermark{}
 		if t.recovered.Watermark != nil {
@@ -435,12 +435,7 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 		if next := max(t.recovered.LastSweep+1, sweep); next > w.Sweep {
 			w.InProgress = &schemas.InProgress{Sweep: next}
 		}
-		err = e.log.TakeOver(ctx, t.recovered, w)
-		var setup *publisher.SetupError
-		if errors.As(err, &setup) || errors.Is(err, publisher.ErrLeaseLost) {
-			return backoff.Permanent(err)
-		}
-		return err
+		return final(e.log.TakeOver(ctx, t.recovered, w))
 	}
 	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second),
 		backoff.WithMaxElapsedTime(0)) // without the log there is nothing to do; ctx ends this
@@ -454,6 +449,15 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 		return nil, fmt.Errorf("take over the log of tenant %d: %w", e.cfg.Tenant, err)
 	}
 	return t, nil
+}
+
+// final marks the errors that trying again does not mend.
+func final(err error) error {
+	var setup *publisher.SetupError
+	if errors.As(err, &setup) || errors.Is(err, publisher.ErrLeaseLost) {
+		return backoff.Permanent(err)
+	}
+	return err
 }
 
 // load makes what the log says the truth.
