@@ -237,7 +237,6 @@ func (l *lease) keep(ctx context.Context, lose context.CancelCauseFunc) {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, ErrLeaseLost):
-			l.p.log.Warn("standing back", "tenant", l.p.cfg.Tenant, "err", err)
 			lose(err)
 			return
 		case err != nil && !away:

@@ -96,7 +96,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	l.load(first)
 	err = l.run(ctx, abandon)
 	if errors.Is(err, publisher.ErrLeaseLost) {
-		e.logger.Warn("another replica leads: standing back", "tenant", e.cfg.Tenant, "dropped", l.queue.live)
+		e.logger.Warn("another replica leads: standing back", "tenant", e.cfg.Tenant, "dropped", l.queue.live, "err", err)
 	}
 	return err
 }
@@ -122,10 +122,9 @@ type loop struct {
 	next     *time.Timer // when the next one begins
 	sweeps   chan sweepStep
 
-	committing int // changes on their way
-	busy       bool
-	done       chan outcome
-	folded     uint64 // as last logged
+	busy   bool // something is on its way into the log, or out of it
+	done   chan outcome
+	folded uint64 // as last logged
 }
 
 // A sweepStep is a page, or at last the verdict.
@@ -168,7 +167,7 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 		case s := <-l.sweeps:
 			l.step(s)
 		case o := <-l.done:
-			l.busy, l.committing = false, 0
+			l.busy = false
 			if err := o.apply(); err != nil {
 				return err
 			}
@@ -183,7 +182,7 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 				return context.Cause(ctx)
 			}
 			ended = nil
-			l.logger.Info("stopping: publishing what was seen", "pending", l.queue.live+l.committing)
+			l.logger.Info("stopping: publishing what was seen", "pending", l.queue.live)
 			grace = time.After(l.cfg.Grace)
 		case <-grace:
 			abandon()
@@ -329,7 +328,7 @@ func (l *loop) commit() {
 		if reached > w.Sweep {
 			w.InProgress = &schemas.InProgress{Sweep: reached}
 		}
-		l.busy, l.committing = true, len(f.Events)
+		l.busy = true
 		go func() {
 			err := l.log.Commit(l.work, publisher.Batch{Events: f.Events, Health: news, Watermark: w})
 			l.done <- outcome{func() error { return l.committed(b, f, news, w, err) }}
