@@ -59,7 +59,7 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, log *slog.Logger) er
 	if err != nil {
 		return ended(ctx, err)
 	}
-	if s.OpsListen.isSet() || s.HTTPListen.isSet() {
+	if s.OpsListen.isSet() || s.HTTPListen.isSet() && s.HTTPListen.value != "" {
 		log.Warn("this version serves no pages yet: ROLLCALL_HTTP_LISTEN and ROLLCALL_OPS_LISTEN have no effect")
 	}
 	log.Info("polling", "tenant", tenant, "url", s.ISDPURL.value, "interval", cfg.Interval, "instance", s.Instance.value)

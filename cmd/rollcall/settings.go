@@ -196,8 +196,9 @@ func anyPort(addr string) bool {
 // inVariables puts the names of the variables into what a package's Config.Validate reported, and what they hold in place of
 // what that was read as. pkg is the package's name. An error of a field that no variable sets stays as it is.
 func (s *settings) inVariables(pkg string, err error) error {
-	if err == nil {
-		return nil
+	var e *setting.Error
+	if !errors.As(err, &e) {
+		return err
 	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var errs []error
@@ -205,10 +206,6 @@ func (s *settings) inVariables(pkg string, err error) error {
 			errs = append(errs, s.inVariables(pkg, e))
 		}
 		return errors.Join(errs...)
-	}
-	var e *setting.Error
-	if !errors.As(err, &e) {
-		return err
 	}
 	for _, g := range s.groups() {
 		for _, r := range g.rows {
