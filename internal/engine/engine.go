@@ -311,29 +311,35 @@ func (l *loop) commit() {
 		for _, o := range f.Refused {
 			l.logger.Error("an agent's change is too large to publish, and its state stays as it was", "agent", o.AgentID, "limit", l.cfg.MaxBody)
 		}
-		if len(f.Events) == 0 && b.ends == 0 && news == nil { // flips that cancel out
+		if len(f.Events) == 0 && b.end == nil && news == nil { // flips that cancel out
 			l.roster.Advance(b.obs, nil)
 			l.queue.done(b, true)
 			continue
 		}
 		w := l.figures
-		if b.ends > 0 {
-			w = b.last
+		switch {
+		case b.end != nil:
+			w = *b.end
+		case b.rest && len(b.obs) > 0:
+			w.InProgress = inProgress(b.obs[len(b.obs)-1].Sweep, w.Sweep)
+		default:
+			w.InProgress = inProgress(l.sweep, w.Sweep)
 		}
 		w.Agents, w.Online = f.Agents, f.Online
-		reached := l.sweep
-		if b.rest {
-			reached = b.obs[len(b.obs)-1].Sweep
-		}
-		if reached > w.Sweep {
-			w.InProgress = &schemas.InProgress{Sweep: reached}
-		}
 		l.busy = true
 		go func() {
 			err := l.log.Commit(l.work, publisher.Batch{Events: f.Events, Health: news, Watermark: w})
 			l.done <- outcome{func() error { return l.committed(b, f, news, w, err) }}
 		}()
 	}
+}
+
+// inProgress names the sweep that a commit brings changes of, where that is a later one than the last complete one.
+func inProgress(sweep, complete uint64) *schemas.InProgress {
+	if sweep <= complete {
+		return nil
+	}
+	return &schemas.InProgress{Sweep: sweep}
 }
 
 // fits reports whether an event is small enough to publish. Encoding it to find out is left to the few that may not be.
@@ -431,9 +437,7 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 				}
 			}
 		}
-		if next := max(t.recovered.LastSweep+1, sweep); next > w.Sweep {
-			w.InProgress = &schemas.InProgress{Sweep: next}
-		}
+		w.InProgress = inProgress(max(t.recovered.LastSweep+1, sweep), w.Sweep)
 		return final(e.log.TakeOver(ctx, t.recovered, w))
 	}
 	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second),

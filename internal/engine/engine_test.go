@@ -304,7 +304,7 @@ func TestBrokerAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) online:2/1(baseline) ok [1 2/2]",
-			"offline:1/2(status) online:1/3(status) offline:1/4(status) offline:2/2(status) [4 0/2]")
+			"offline:1/2(status) [2 1/2]", "online:1/3(status) [3 2/2]", "offline:1/4(status) offline:2/2(status) [4 0/2]")
 	})
 	synctest.Test(t, func(t *testing.T) {
 		m := away()

@@ -16,7 +16,7 @@ type queue struct {
 	live   int              // observations in items
 	limit  int              // how many there should be at the most
 	pinned uint64           // items below this number are being committed, and stay as they are
-	fixed  int              // so do so many ends
+	fixed  int              // and so do so many ends
 	latest map[int64]uint64 // agent: the number of its last item
 	old    []uint64         // items that have a newer one of their agent, oldest first; may hold numbers that are gone
 	ends   []end
@@ -92,36 +92,42 @@ func (q *queue) fold() bool {
 	return false
 }
 
-// A batch is the front of the queue, on its way into the log.
+// A batch is the front of the queue, on its way into the log. It goes no further than the end of a sweep, so that the states
+// which the watermark of a complete sweep vouches for are those that this sweep read.
 type batch struct {
 	obs   []*diff.Observation
-	until uint64            // the number of the first item that is not in it
-	ends  int               // how many ends it passes
-	last  schemas.Watermark // the figures of the last of them
-	rest  bool              // whether observations are left behind it
+	until uint64             // the number of the first item that is not in it
+	end   *schemas.Watermark // the figures of the complete sweep that it completes; nil: none
+	rest  bool               // whether observations are left behind it
 }
 
 // peek returns up to most observations, of up to about size bytes, from the front, and pins them until done is called.
 func (q *queue) peek(most, size int) batch {
 	b := batch{until: q.first}
-	for i := range q.items {
-		if o := q.items[i].obs; o != nil {
-			if o.Agent != nil {
-				size -= o.Agent.Size()
-			}
-			if len(b.obs) == most || size < 0 && len(b.obs) > 0 {
-				break
-			}
-			b.obs = append(b.obs, o)
-		}
-		b.until++
+	stop := q.next()
+	if len(q.ends) > 0 {
+		stop = q.ends[0].at
 	}
-	for b.ends < len(q.ends) && q.ends[b.ends].at <= b.until {
-		b.last = q.ends[b.ends].figures
-		b.ends++
+	for ; b.until < stop; b.until++ {
+		o := q.items[b.until-q.first].obs
+		if o == nil {
+			continue
+		}
+		if o.Agent != nil {
+			size -= o.Agent.Size()
+		}
+		if len(b.obs) == most || size < 0 && len(b.obs) > 0 {
+			break
+		}
+		b.obs = append(b.obs, o)
+	}
+	if len(q.ends) > 0 && b.until == q.ends[0].at {
+		figures := q.ends[0].figures
+		b.end = &figures
+		q.fixed = 1
 	}
 	b.rest = b.until < q.next()
-	q.pinned, q.fixed = b.until, b.ends
+	q.pinned = b.until
 	return b
 }
 
@@ -137,7 +143,9 @@ func (q *queue) done(b batch, committed bool) {
 	}
 	q.items = q.items[b.until-q.first:]
 	q.first = b.until
-	q.ends = q.ends[b.ends:]
+	if b.end != nil {
+		q.ends = q.ends[1:]
+	}
 }
 
 // relink finds anew which items have a newer one: what was pinned can be folded again, and what it was linked to may be gone.

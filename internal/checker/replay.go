@@ -1,0 +1,153 @@
+package checker
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+)
+
+// replay goes through the log from its beginning and checks every watermark at its place.
+func (c *check) replay() {
+	roster := map[int64]*event{}
+	var last, complete *watermark // the last one, and the last of a complete sweep
+	told := map[*event]bool{}
+	newest := uint64(0)
+	for seq := range c.watermarks {
+		newest = max(newest, seq)
+	}
+	for _, m := range c.line {
+		if e := c.events[m.Seq]; e != nil {
+			roster[e.agent.id] = e
+			if complete != nil && e.sweep <= complete.sweep {
+				c.reportEvent(RuleFresh, e, "sweep %d, which saw it, had been stated to be published, at #%d", e.sweep, complete.msg.Seq)
+			}
+		}
+		if id := agentOf(m); c.opt.Expired && m.kind() == "state" && c.byAgent[id] == nil {
+			if e, err := c.expired(m); err == nil { // final reports the others
+				roster[id] = e
+			}
+		}
+		w := c.watermarks[m.Seq]
+		if w == nil {
+			continue
+		}
+		known := !c.opt.Expired || c.live || m.Seq == newest // the whole roster
+		if known {
+			c.figures(w, roster)
+		}
+		c.sweeps(w, last, complete)
+		last = w
+		if complete == nil && w.sweep == 0 || complete != nil && w.sweep <= complete.sweep {
+			continue // no news of a complete sweep
+		}
+		if w.isInProgress && c.live { // otherwise its first watermark may be one of those that are not known
+			c.report(RuleWatermark, 0, m.Seq, "it is the first to state sweep %d, and already brings changes of sweep %d", w.sweep, w.inProgress)
+		}
+		complete = w
+		c.complete = append(c.complete, w)
+		c.out.Stats.CompleteSweeps++
+		if known {
+			c.fresh(w, c.upTo(roster, w.sweep), told)
+		}
+	}
+}
+
+// upTo is the roster as a sweep left it: where only the last watermark of several is known, it may bring later changes.
+func (c *check) upTo(roster map[int64]*event, sweep uint64) map[int64]*event {
+	out := make(map[int64]*event, len(roster))
+	for id, e := range roster {
+		if e.sweep > sweep {
+			events := c.byAgent[id]
+			i := slices.Index(events, e)
+			for i--; i >= 0 && events[i].sweep > sweep; i-- {
+			}
+			if i < 0 {
+				continue
+			}
+			e = events[i]
+		}
+		out[id] = e
+	}
+	return out
+}
+
+// figures checks the counts of the published state.
+func (c *check) figures(w *watermark, roster map[int64]*event) {
+	var agents, online int64
+	for _, e := range roster {
+		if !e.gone() {
+			agents++
+		}
+		if e.online {
+			online++
+		}
+	}
+	if w.agents != agents || w.online != online {
+		c.report(RuleWatermark, 0, w.msg.Seq, "it says %d agents, %d online; the log up to it has %d, %d online", w.agents, w.online, agents, online)
+	}
+}
+
+// sweeps checks a watermark against the last one and the last of a complete sweep; nil: none is known.
+func (c *check) sweeps(w, last, complete *watermark) {
+	fail := func(format string, args ...any) { c.report(RuleWatermark, 0, w.msg.Seq, format, args...) }
+	switch {
+	case last != nil && (w.sweep < last.sweep || w.latest() < last.latest()):
+		fail("it knows of sweep %d, %d complete; the one before it of %d, %d complete", w.latest(), w.sweep, last.latest(), last.sweep)
+	case complete != nil && w.sweep == complete.sweep && !w.repeats(complete):
+		fail("it does not repeat the figures of sweep %d, as #%d has them", complete.sweep, complete.msg.Seq)
+	case complete != nil && w.sweep > complete.sweep && w.startedAt.Before(complete.completedAt.Add(-c.opt.slack())):
+		fail("sweep %d began at %s, before sweep %d had ended, at %s", w.sweep, clock(w.startedAt), complete.sweep, clock(complete.completedAt))
+	}
+}
+
+// fresh checks that after a complete sweep the published states are what the sweep read. Of an event that was wrong at an
+// earlier sweep already (told) nothing more is said.
+func (c *check) fresh(w *watermark, roster map[int64]*event, told map[*event]bool) {
+	win := c.window(w.startedAt, w.completedAt)
+	var sure, possible int64
+	for _, id := range slices.Sorted(maps.Keys(roster)) {
+		e := roster[id]
+		if e.gone() || !c.polled(e.agent) {
+			continue
+		}
+		if win.saw(id, func(r *row) bool { return c.rules.alike(r, e.agent) }) {
+			if win.couldMiss(id) {
+				possible++
+			}
+			continue
+		}
+		switch {
+		case win.couldMiss(id):
+			possible++
+			if win.mustMiss(id) {
+				sure++
+			}
+		case !win.refused(id) && !told[e]:
+			told[e] = true
+			c.report(RuleFresh, id, w.msg.Seq, "sweep %d, from %s to %s, saw another state than the one published, #%d", w.sweep, clock(w.startedAt), clock(w.completedAt), e.msg.Seq)
+		}
+	}
+	win.mustSee(func(id int64, rows []*row) bool {
+		there := !slices.ContainsFunc(rows, func(r *row) bool { return !r.there || !c.polled(r) })
+		if e := roster[id]; there && e.gone() && !(e != nil && told[e]) {
+			if e != nil {
+				told[e] = true
+			}
+			c.report(RuleFresh, id, w.msg.Seq, "sweep %d, from %s to %s, saw an agent that is not published (%s)", w.sweep, clock(w.startedAt), clock(w.completedAt), rowNames(rows))
+		}
+		return true
+	})
+	if w.missing > possible || w.missing < sure && !win.nameless() {
+		c.report(RuleWatermark, 0, w.msg.Seq, "%d agents missing from sweep %d; it must have missed %d and can have missed %d", w.missing, w.sweep, sure, possible)
+	}
+}
+
+// polled reports whether an agent's type is one of those polled.
+func (c *check) polled(r *row) bool {
+	if len(c.opt.Types) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(c.opt.Types, func(t int) bool {
+		return r.fields["type"] == "s"+strconv.Itoa(t)
+	})
+}

@@ -1,0 +1,117 @@
+package checker
+
+import "time"
+
+// shownEvents checks each event, lost ones included, against what the tenant showed.
+func (c *check) shownEvents() {
+	for _, events := range c.byAgent {
+		var prev *event
+		for _, e := range events {
+			c.shownOne(prev, e)
+			prev = e
+		}
+	}
+	for _, events := range c.lost {
+		for _, e := range events {
+			c.shownRow(nil, e)
+		}
+	}
+	if c.opt.Rollback == NoRollback {
+		c.baselines()
+	}
+}
+
+func (c *check) shownOne(prev, e *event) {
+	c.shownRow(prev, e)
+	if e.absent() {
+		c.out.Stats.Removals++
+		c.absence(prev, e)
+	}
+	// What the agent was before was still shown not before notBefore. After a restart notBefore may be the state's own time,
+	// which lies behind that.
+	if e.notBefore.IsZero() || prev.gone() || e.rev != prev.rev+1 || e.notBefore.Equal(prev.time) {
+		return
+	}
+	like := func(r *row) bool { return c.rules.alike(r, prev.agent) }
+	if !c.window(e.notBefore, e.time).saw(e.agent.id, like) {
+		c.reportEvent(RuleNotBefore, e, "the revision before it was no longer shown after %s", clock(e.notBefore))
+	}
+}
+
+// shownRow checks that the agent was shown as the event has it.
+func (c *check) shownRow(prev, e *event) {
+	from := e.notBefore
+	if e.absent() {
+		// As it was last seen, which may be before; or as its last event has it.
+		if prev != nil && prev.agent.same(e.agent) {
+			return
+		}
+		from = time.Time{}
+	}
+	if !c.window(from, e.time).saw(e.agent.id, e.agent.same) {
+		c.reportEvent(RuleShown, e, "the agent was not shown like this between %s and %s", clock(from), clock(e.time))
+	}
+}
+
+// absence checks that an agent removed for its absence was missing from as many complete sweeps in a row as it takes, all of
+// one process. Where not all watermarks are known, the last sweep alone is judged.
+func (c *check) absence(prev, e *event) {
+	id := e.agent.id
+	last := -1
+	for i, w := range c.complete {
+		if w.sweep <= e.sweep {
+			last = i
+		}
+	}
+	switch {
+	case last < 0 || c.complete[last].sweep != e.sweep:
+		if c.live && c.opt.Rollback == NoRollback {
+			c.reportEvent(RuleAbsence, e, "sweep %d, which decided that the agent is absent, never completed", e.sweep)
+			return
+		}
+		from := e.notBefore
+		if prev != nil && prev.time.After(from) {
+			from = prev.time
+		}
+		if !c.window(from, e.time).couldMiss(id) {
+			c.reportEvent(RuleAbsence, e, "the agent was listed all the time from %s to %s", clock(from), clock(e.time))
+		}
+		return
+	case apart(e.time, c.complete[last].completedAt) > c.opt.slack() && (prev == nil || !e.time.Equal(prev.time)):
+		c.reportEvent(RuleTime, e, "its time is %s, and the sweep that decided it ended at %s", clock(e.time), clock(c.complete[last].completedAt))
+	}
+	need := c.opt.RemoveAfter
+	if !c.live || c.opt.Rollback != NoRollback {
+		need = 1
+	}
+	for n := range need {
+		i := last - n
+		if i < 0 || c.complete[i].instance != c.complete[last].instance {
+			c.reportEvent(RuleAbsence, e, "removed after %d complete sweeps of %s, want %d", n, c.complete[last].instance, need)
+			return
+		}
+		if w := c.complete[i]; !c.window(w.startedAt, w.completedAt).couldMiss(id) {
+			c.reportEvent(RuleAbsence, e, "sweep %d, from %s to %s, can't have missed the agent", w.sweep, clock(w.startedAt), clock(w.completedAt))
+			return
+		}
+	}
+}
+
+func apart(a, b time.Time) time.Duration { return a.Sub(b).Abs() }
+
+// baselines checks which first events say baseline: those of sweeps up to the first complete one.
+func (c *check) baselines() {
+	if len(c.complete) == 0 {
+		return
+	}
+	first := c.complete[0]
+	for _, events := range c.byAgent {
+		switch e := events[0]; {
+		case e.rev != 1:
+		case e.reason == "baseline" && e.sweep > first.sweep:
+			c.reportEvent(RuleReason, e, "baseline in sweep %d, after sweep %d was complete", e.sweep, first.sweep)
+		case e.reason == "appeared" && e.sweep <= first.sweep && c.live:
+			c.reportEvent(RuleReason, e, "appeared in sweep %d, before any other than sweep %d was complete", e.sweep, first.sweep)
+		}
+	}
+}
