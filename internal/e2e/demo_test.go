@@ -1,0 +1,135 @@
+//go:build unix
+
+package e2e
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// serveOn serves the tenant on a listener of the test's own.
+func serveOn(t *testing.T, ln net.Listener, v *Vendor) {
+	t.Helper()
+	srv := &http.Server{Handler: http.HandlerFunc(v.serve)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = srv.Serve(ln) // ends with Close
+	}()
+	t.Cleanup(func() {
+		_ = srv.Close()
+		<-done
+	})
+}
+
+var (
+	demoURL      = regexp.MustCompile(`(?m)^  NATS +(nats://127\.0\.0\.1:\d+) `)
+	demoStore    = regexp.MustCompile(`its store in (\S+)`)
+	demoBaseline = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}  baseline 340 agents, \d+ of them online`)
+	demoEvent    = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}  (online |offline|updated)  \d+  \S+  r\d+  \S`)
+)
+
+// demo starts the demo, waits until it has told an event, and returns where its NATS is.
+func demo(t *testing.T) (p *Process, url, tmp string) {
+	t.Helper()
+	tmp = t.TempDir()
+	p = Rollcall(t, map[string]string{"TMPDIR": tmp}, "demo")
+	Eventually(t, "the demo to say where NATS is", func() bool {
+		if !p.Running() {
+			t.Fatalf("the demo has ended: exit %d", p.Wait())
+		}
+		m := demoURL.FindStringSubmatch(p.Stdout())
+		if m != nil {
+			url = m[1]
+		}
+		return m != nil
+	})
+	return p, url, tmp
+}
+
+func TestDemoTwice(t *testing.T) {
+	t.Parallel()
+	first, firstURL, firstTmp := demo(t)
+	second, secondURL, secondTmp := demo(t)
+	if firstURL == secondURL {
+		t.Errorf("both on %s", firstURL)
+	}
+	for _, d := range []struct {
+		p        *Process
+		url, tmp string
+	}{{first, firstURL, firstTmp}, {second, secondURL, secondTmp}} {
+		Eventually(t, "the baseline and an event", func() bool {
+			return demoBaseline.MatchString(d.p.Stdout()) && demoEvent.MatchString(d.p.Stdout())
+		})
+		out := d.p.Stdout()
+		for _, want := range []string{
+			"Ctrl-C",
+			"go run github.com/nats-io/natscli/nats@v0.5.1 -s " + d.url + " sub 'agent.online.>'",
+			"-s " + d.url + " stream get AGENT_EVENTS --last-for agent.state.886.17813",
+			"-s " + d.url + " stream info AGENT_EVENTS",
+		} {
+			if !strings.Contains(out, want) {
+				t.Errorf("the demo does not say %q", want)
+			}
+		}
+		if strings.Index(out, "baseline") < strings.Index(out, "natscli") {
+			t.Error("the baseline is told before the welcome")
+		}
+		nc := Connect(t, d.url)
+		if n := len(Roster(t, nc, 886)); n < 340 {
+			t.Errorf("%d states at %s", n, d.url)
+		}
+		if m := demoStore.FindStringSubmatch(out); m == nil || !strings.HasPrefix(m[1], d.tmp) {
+			t.Errorf("the store is %q, want it below %s", m, d.tmp)
+		}
+		if code, took := d.p.Interrupt(); code != 0 || took > 10*time.Second {
+			t.Errorf("SIGINT: exit %d after %v", code, took)
+		}
+		if !strings.HasSuffix(strings.TrimSpace(d.p.Stdout()), "Stopped. Everything that was seen is published.") {
+			t.Error("the demo does not say how it ended")
+		}
+		if left, err := filepath.Glob(filepath.Join(d.tmp, "rollcall-demo-*")); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+		if err := d.p.Stderr(); err != "" {
+			t.Errorf("on standard error: %s", err)
+		}
+	}
+}
+
+// The simulated tenant alone is one that the daemon can be pointed at, with the very lines that it prints.
+func TestDemoSimOnly(t *testing.T) {
+	t.Parallel()
+	sim := Rollcall(t, nil, "demo", "--sim-only")
+	sim.WaitFor("Ctrl-C")
+	vendor := map[string]string{}
+	for line := range strings.Lines(sim.Stdout()) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && strings.HasPrefix(name, "ROLLCALL_") {
+			vendor[name] = value
+		}
+	}
+	if len(vendor) != 5 {
+		t.Fatalf("settings printed: %v", vendor)
+	}
+	env, url := Embedded(t)
+	p := Rollcall(t, Settings(vendor, env))
+	healthOf(t, url, "ok", "")
+	if n := len(Roster(t, Connect(t, url), 886)); n < 340 {
+		t.Errorf("%d states", n)
+	}
+	if code, _ := p.Terminate(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	if code, took := sim.Interrupt(); code != 0 || took > 5*time.Second {
+		t.Errorf("SIGINT: exit %d after %v", code, took)
+	}
+	if _, err := os.Stat("data"); err == nil {
+		t.Error("something was written where the test runs")
+	}
+}

@@ -1,0 +1,98 @@
+//go:build unix
+
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+var (
+	portsMu sync.Mutex
+	ports   = map[int]bool{} // given out by FreePort
+)
+
+// FreePort returns a port of 127.0.0.1 that nothing listens on, outside the range that systems take ports for outgoing
+// connections from, so that it stays free while a server restarts.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	portsMu.Lock()
+	defer portsMu.Unlock()
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
+		if ports[port] {
+			continue
+		}
+		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		_ = ln.Close()
+		ports[port] = true
+		return port
+	}
+	t.Fatal("no free port")
+	return 0
+}
+
+// A NATSServer is a nats-server in a process of its own, with JetStream in files.
+type NATSServer struct {
+	*Process // the latest
+	URL      string
+
+	t      testing.TB
+	config string
+}
+
+// NewNATSServer describes a server on a store and a port of its own; Start starts it. extra are further lines of its
+// configuration file.
+func NewNATSServer(t testing.TB, extra string) *NATSServer {
+	t.Helper()
+	dir, port := t.TempDir(), FreePort(t)
+	s := &NATSServer{t: t, URL: fmt.Sprintf("nats://127.0.0.1:%d", port), config: filepath.Join(dir, "nats.conf")}
+	conf := fmt.Sprintf("host: 127.0.0.1\nport: %d\nserver_name: e2e\njetstream { store_dir: %q }\n%s\n", port, filepath.Join(dir, "store"), extra)
+	if err := os.WriteFile(s.config, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Start starts the server, also again after Kill or Terminate: on the same store and port. It returns when JetStream answers.
+func (s *NATSServer) Start() {
+	s.t.Helper()
+	s.Process = Start(s.t, built(s.t, natsServerBinary), nil, "-c", s.config)
+	Eventually(s.t, "the nats-server to be ready", func() bool {
+		if !s.Running() {
+			s.t.Fatalf("the nats-server has ended: exit %d", s.Wait())
+		}
+		nc, err := nats.Connect(s.URL, nats.Timeout(time.Second))
+		if err != nil {
+			return false
+		}
+		defer nc.Close()
+		m, err := nc.Request("$JS.API.INFO", nil, time.Second)
+		return err == nil && len(m.Data) > 0
+	})
+}
+
+// Connect connects a client to a server that may still have to start, and that may go away and come back, until the test ends.
+func Connect(t testing.TB, url string) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(url, nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1),
+		nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0), nats.Timeout(2*time.Second),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // by default it writes to standard error
+	if err != nil {
+		t.Fatalf("connect to %s: %v", url, err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}

@@ -1,0 +1,237 @@
+//go:build unix
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Patience is how long a condition may take to come true before a test gives up: far longer than it ever should.
+const Patience = 30 * time.Second
+
+// Eventually waits until ok says so, and fails the test where that takes longer than Patience. what ends the sentence "waited in
+// vain for …".
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	if !within(Patience, ok) {
+		t.Fatalf("waited in vain for %s", what)
+	}
+}
+
+func within(d time.Duration, ok func() bool) bool {
+	deadline := time.Now().Add(d)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			return false
+		}
+		<-tick.C
+	}
+	return true
+}
+
+// A Process is a running program, and what it has written. It is killed at the end of the test, if it is still there. Its
+// methods may be called from any goroutine.
+type Process struct {
+	t    testing.TB
+	name string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended and all its output is here
+
+	stdout, stderr output
+}
+
+// output collects what a process writes.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// Start starts a program. Of the test's own environment it gets PATH, HOME and TMPDIR only, and env besides.
+func Start(t testing.TB, path string, env map[string]string, args ...string) *Process {
+	t.Helper()
+	p := &Process{t: t, name: filepath.Base(path), cmd: exec.Command(path, args...), done: make(chan struct{})}
+	p.cmd.Env = []string{}
+	for _, name := range []string{"PATH", "HOME", "TMPDIR"} {
+		if _, given := env[name]; given {
+			continue
+		}
+		if v, ok := os.LookupEnv(name); ok {
+			p.cmd.Env = append(p.cmd.Env, name+"="+v)
+		}
+	}
+	for name, v := range env {
+		p.cmd.Env = append(p.cmd.Env, name+"="+v)
+	}
+	slices.Sort(p.cmd.Env)
+	p.cmd.Dir = t.TempDir()
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	if err := p.cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", p.name, err)
+	}
+	go func() {
+		defer close(p.done)
+		_ = p.cmd.Wait() // the exit code says it all
+	}()
+	t.Cleanup(func() {
+		if p.Running() {
+			_ = p.cmd.Process.Kill()
+			<-p.done
+		}
+		if t.Failed() {
+			t.Logf("%s %s (pid %d) wrote:\n%s", p.name, strings.Join(args, " "), p.cmd.Process.Pid, lastLines(p.Output(), 60))
+		}
+	})
+	return p
+}
+
+func lastLines(s string, n int) string {
+	lines := strings.SplitAfter(s, "\n")
+	if len(lines) > n {
+		lines = append([]string{"[…]\n"}, lines[len(lines)-n:]...)
+	}
+	for i, l := range lines {
+		if len(l) > 1000 {
+			lines[i] = l[:1000] + " […]\n"
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+// Running reports whether the process has not ended.
+func (p *Process) Running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Stdout is what the process has written to standard output so far.
+func (p *Process) Stdout() string { return p.stdout.String() }
+
+// Stderr is what the process has written to standard error so far.
+func (p *Process) Stderr() string { return p.stderr.String() }
+
+// Output is both.
+func (p *Process) Output() string { return p.Stdout() + p.Stderr() }
+
+// Signal sends a signal to a process that is running.
+func (p *Process) Signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatalf("send %v to %s: %v", s, p.name, err)
+	}
+}
+
+// Pause stops the process (SIGSTOP) until Continue.
+func (p *Process) Pause() { p.t.Helper(); p.Signal(syscall.SIGSTOP) }
+
+// Continue continues a paused process (SIGCONT).
+func (p *Process) Continue() { p.t.Helper(); p.Signal(syscall.SIGCONT) }
+
+// Kill kills the process (SIGKILL) and waits until it is gone.
+func (p *Process) Kill() {
+	p.t.Helper()
+	p.Signal(syscall.SIGKILL)
+	<-p.done
+}
+
+// Terminate asks the process to end (SIGTERM), and returns its exit code and how long it took.
+func (p *Process) Terminate() (code int, took time.Duration) {
+	p.t.Helper()
+	return p.end(syscall.SIGTERM)
+}
+
+// Interrupt is Terminate with SIGINT.
+func (p *Process) Interrupt() (code int, took time.Duration) {
+	p.t.Helper()
+	return p.end(syscall.SIGINT)
+}
+
+func (p *Process) end(s syscall.Signal) (int, time.Duration) {
+	p.t.Helper()
+	begun := time.Now()
+	p.Signal(s)
+	code := p.Wait()
+	return code, time.Since(begun)
+}
+
+// Wait waits until the process has ended, and returns its exit code, -1 where a signal ended it.
+func (p *Process) Wait() int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode()
+	case <-time.After(Patience):
+		p.t.Fatalf("%s has not ended after %v", p.name, Patience)
+		return -1
+	}
+}
+
+// A LogLine is one line of a log in JSON, by the names of its attributes.
+type LogLine map[string]any
+
+// Level is the line's level: DEBUG, INFO, WARN or ERROR.
+func (l LogLine) Level() string { s, _ := l["level"].(string); return s }
+
+// Message is the line's message.
+func (l LogLine) Message() string { s, _ := l["msg"].(string); return s }
+
+// Log is what the process has logged so far, where it logs in JSON (ROLLCALL_LOG_FORMAT). Other lines of standard error, one
+// that is still being written included, are left out.
+func (p *Process) Log() []LogLine {
+	var lines []LogLine
+	for raw := range strings.Lines(p.Stderr()) {
+		var l LogLine
+		if strings.HasPrefix(raw, "{") && json.Unmarshal([]byte(raw), &l) == nil {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+// Logged returns the lines of the log whose message contains text.
+func (p *Process) Logged(text string) []LogLine {
+	return slices.DeleteFunc(p.Log(), func(l LogLine) bool { return !strings.Contains(l.Message(), text) })
+}
+
+// WaitFor waits until the process has written text to either output. It fails the test where the process ends without.
+func (p *Process) WaitFor(text string) {
+	p.t.Helper()
+	ended := false
+	Eventually(p.t, p.name+" to write "+text, func() bool {
+		was := !p.Running()
+		ok := strings.Contains(p.Output(), text)
+		ended = was && !ok
+		return ok || ended
+	})
+	if ended {
+		p.t.Fatalf("%s ended, exit %d, without writing %q", p.name, p.Wait(), text)
+	}
+}
