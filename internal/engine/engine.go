@@ -75,6 +75,13 @@ func (e *Engine) Run(ctx context.Context) error {
 	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 
+	first, err := e.takeOver(ctx, 0)
+	if err != nil {
+		if ctx.Err() != nil && !lost(ctx) {
+			return nil // nothing was seen yet
+		}
+		return err
+	}
 	l := &loop{
 		Engine: e,
 		work:   work,
@@ -85,13 +92,6 @@ func (e *Engine) Run(ctx context.Context) error {
 		sweeps: make(chan sweepStep, 4),
 		next:   time.NewTimer(0),
 		done:   make(chan outcome, 1),
-	}
-	first, err := e.takeOver(ctx, 0)
-	if err != nil {
-		if ctx.Err() != nil && !lost(ctx) {
-			return nil // nothing was seen yet
-		}
-		return err
 	}
 	l.load(first)
 	err = l.run(ctx, abandon)
@@ -115,6 +115,8 @@ type loop struct {
 	most    int               // changes a commit
 
 	sweep    uint64 // the last one begun
+	stated   uint64 // the latest that a watermark in the log knows of: none after it knows of less
+	told     uint64 // the last one that the log knows of: no watermark goes back behind it
 	sweeping bool
 	tainted  time.Time // the log was read anew during this sweep, then: what was read before says nothing; zero: it was not
 	had      bool      // a complete sweep has ended, ever
@@ -358,6 +360,7 @@ func (l *loop) committed(b batch, f diff.Formed, news *schemas.Health, w schemas
 	case err == nil || errors.Is(err, publisher.ErrTampered):
 		l.queue.done(b, true)
 		l.roster.Advance(b.obs, f.Events)
+		l.told = w.LastSweep()
 		w.InProgress = nil
 		l.figures = w
 		if news != nil {
@@ -410,6 +413,7 @@ func (l *loop) reload() {
 type taken struct {
 	states    map[int64]*diff.State
 	recovered *publisher.Recovered
+	told      uint64 // the last sweep that our first watermark told of
 }
 
 // takeOver reads the log and shuts every earlier writer out, trying until ctx ends. sweep is the last one begun here.
@@ -488,7 +492,7 @@ func (l *loop) load(t *taken) {
 		l.figures.InProgress = nil
 		l.had = l.had || w.Sweep > 0
 	}
-	l.sweep = max(l.sweep, t.recovered.LastSweep)
+	l.sweep, l.told = max(l.sweep, t.recovered.LastSweep), t.told
 	l.health.load(t.recovered.Health, l.figures)
 	there, online := l.roster.Agents()
 	l.logger.Info("took the log over", "tenant", l.cfg.Tenant, "agents", there, "online", online, "sweep", l.figures.Sweep)

@@ -85,6 +85,7 @@ type memory struct {
 	gate    func(context.Context) error // called before each commit; nil: open
 	foreign []schemas.Event             // events of another writer, put in before the next commit
 	lost    bool                        // another replica has the lease
+	slow    time.Duration               // how long it takes to be taken over
 }
 
 func (m *memory) Recover(_ context.Context, state func(*schemas.Event)) (*publisher.Recovered, error) {
@@ -106,6 +107,7 @@ func (m *memory) TakeOver(_ context.Context, _ *publisher.Recovered, w schemas.W
 	if m.lost {
 		return publisher.ErrLeaseLost
 	}
+	time.Sleep(m.slow)
 	m.commits, m.at = append(m.commits, publisher.Batch{Watermark: w}), append(m.at, time.Now())
 	return nil
 }
@@ -481,5 +483,45 @@ func TestTooLargeToPublish(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:2/1(baseline) ok [1 1/1]")
+	})
+}
+
+// A watermark that has told of a sweep is followed by none that knows of fewer, also where there is something to say before
+// that sweep has begun.
+func TestWatermarksNeverGoBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		v := &vendor{scripts: []func(*sweep) error{
+			listing(on(1)),
+			func(s *sweep) error { // the log is taken over anew while this one is under way, and there is health to tell of
+				m.foreign = []schemas.Event{}
+				s.page(off(1))
+				s.wait(20 * time.Second)
+				return &poller.Error{Class: poller.Unreachable, Err: errors.New("no luck")}
+			},
+		}}
+		if err := play(t, config(), v, m, 29*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		var told uint64
+		for i, b := range m.commits {
+			if w := b.Watermark; b.Events == nil || len(b.Events) > 0 {
+				if w.LastSweep() < told {
+					t.Errorf("commit %d knows of sweep %d, and the one before it of %d:\n%s", i, w.LastSweep(), told, m.story())
+				}
+				told = w.LastSweep()
+			}
+		}
+	})
+}
+
+// Time during which the log could not be taken over is nobody's failure.
+func TestSlowStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{slow: time.Minute}
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m, 62*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) ok [1 1/1]")
 	})
 }

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -53,9 +55,31 @@ func (q *queue) push(limit int, obs ...*diff.Observation) {
 	q.trim()
 }
 
+// trim keeps the queue within its limit, and what is left of folded observations from piling up.
 func (q *queue) trim() {
 	for q.live > q.limit && q.fold() {
 	}
+	if len(q.items) > 2*q.live+1024 {
+		q.compact()
+	}
+}
+
+// compact closes the gaps behind what is pinned.
+func (q *queue) compact() {
+	kept := int(max(q.pinned, q.first) - q.first)
+	e := q.fixed
+	for i := kept; i <= len(q.items); i++ {
+		for e < len(q.ends) && q.ends[e].at <= q.first+uint64(i) {
+			q.ends[e].at = q.first + uint64(kept)
+			e++
+		}
+		if i < len(q.items) && q.items[i].obs != nil {
+			q.items[kept] = q.items[i]
+			kept++
+		}
+	}
+	q.items = slices.Clone(q.items[:kept])
+	q.relink()
 }
 
 // pushEnd marks that everything a complete sweep saw has been pushed.
@@ -136,6 +160,7 @@ func (q *queue) done(b batch, committed bool) {
 	q.pinned, q.fixed = 0, 0
 	if !committed {
 		q.relink()
+		q.trim()
 		return
 	}
 	for i := range b.until - q.first {
@@ -143,26 +168,30 @@ func (q *queue) done(b batch, committed bool) {
 	}
 	q.items = q.items[b.until-q.first:]
 	q.first = b.until
+	for len(q.old) > 0 && q.old[0] < q.first {
+		q.old = q.old[1:]
+	}
 	if b.end != nil {
 		q.ends = q.ends[1:]
 	}
 }
 
-// relink finds anew which items have a newer one: what was pinned can be folded again, and what it was linked to may be gone.
+// relink finds anew which items have a newer one of their agent.
 func (q *queue) relink() {
-	q.old = q.old[:0]
-	last := make(map[int64]int, len(q.latest))
-	for i, it := range q.items {
-		if it.obs == nil {
+	q.old = nil
+	clear(q.latest)
+	for i := range q.items {
+		o := q.items[i].obs
+		if o == nil {
 			continue
 		}
-		if prev, ok := last[it.obs.AgentID]; ok {
-			q.items[prev].newer = q.first + uint64(i)
-			q.old = append(q.old, q.first+uint64(prev))
+		n := q.first + uint64(i)
+		if prev, ok := q.latest[o.AgentID]; ok {
+			q.items[prev-q.first].newer = n
+			q.old = append(q.old, prev)
 		}
-		last[it.obs.AgentID] = i
+		q.latest[o.AgentID] = n
 	}
-	q.trim()
 }
 
 // giveUp drops the observations of the agents in moved, and all ends: what they say refers to a log that is no more. It returns

@@ -44,6 +44,12 @@ func TestQueue(t *testing.T) {
 				q.pushEnd(schemas.Watermark{Sweep: sweep})
 				sweep++
 			},
+			"compact": func(t *rapid.T) {
+				q.compact()
+				if gaps := len(q.items) - q.live; flying == nil && gaps != 0 {
+					t.Fatalf("%d gaps are left", gaps)
+				}
+			},
 			"begin a commit": func(t *rapid.T) {
 				if flying != nil || q.empty() {
 					return
