@@ -179,6 +179,23 @@ func TestLeaseKept(t *testing.T) {
 	}
 }
 
+// A renewal that was stored without our knowing, as when the end came while it was on its way, does not keep the lease from
+// being given up.
+func TestLeaseGivenUpAfterLostAnswer(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	a := startReplica(t, url, "a", func(c *Config) { c.LeaseTTL = time.Hour })
+	a.waitLeading(t)
+	kv, _ := bucket(t, a.nc)
+	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant), a.p.lease.value); err != nil {
+		t.Fatal(err)
+	}
+	a.stop()
+	<-a.done
+	if e, err := kv.Get(t.Context(), schemas.LeaseKey(tenant)); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("the lease is still there: %s, %v", e.Value(), err)
+	}
+}
+
 // With a store of its own a restarted process does not wait for its predecessor's lease.
 func TestLeaseExclusive(t *testing.T) {
 	url, _ := natstest.Start(t, "")

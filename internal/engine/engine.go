@@ -323,9 +323,9 @@ func (l *loop) commit() {
 		case b.end != nil:
 			w = *b.end
 		case b.rest && len(b.obs) > 0:
-			w.InProgress = inProgress(b.obs[len(b.obs)-1].Sweep, w.Sweep)
+			w.InProgress = inProgress(max(b.obs[len(b.obs)-1].Sweep, l.told), w.Sweep)
 		default:
-			w.InProgress = inProgress(l.sweep, w.Sweep)
+			w.InProgress = inProgress(max(l.sweep, l.told), w.Sweep)
 		}
 		w.Agents, w.Online = f.Agents, f.Online
 		l.busy = true

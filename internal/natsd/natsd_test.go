@@ -502,7 +502,7 @@ func TestReaderForbidden(t *testing.T) {
 		{"unknown field", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", `{"stream_name":"AGENT_EVENTS","config":{"deliver_to":"x"}}`), "unknown field"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			nc, rjs := reader(t, s)
+			nc, _ := reader(t, s)
 			rjs, err := jetstream.New(nc, jetstream.WithDefaultTimeout(500*time.Millisecond))
 			if err != nil {
 				t.Fatal(err)
