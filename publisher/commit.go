@@ -28,6 +28,7 @@ const (
 
 const (
 	ackTimeout   = 5 * time.Second        // for one answer of the broker; then the log is asked
+	askAgain     = time.Second            // before a question that was not answered is asked again
 	retryFirst   = 50 * time.Millisecond  // before a commit is sent again the first time …
 	retryLongest = 5 * time.Second        // … and at the most
 	headerRollup = jetstream.MsgRollup    // Nats-Rollup
@@ -258,6 +259,28 @@ type stored struct {
 
 var errNoMessage = errors.New("no such message")
 
+// ask is a request that is sent again every askAgain until it is answered or ctx ends: what a stream is asked while it has no
+// leader is never answered.
+func (p *Publisher) ask(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
+	inbox := p.nc.NewInbox()
+	sub, err := p.nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	for {
+		if err := p.nc.PublishRequest(subject, inbox, body); err != nil {
+			return nil, err
+		}
+		wait, cancel := context.WithTimeout(ctx, askAgain)
+		m, err := sub.NextMsgWithContext(wait)
+		cancel()
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return m, err
+		}
+	}
+}
+
 // leaderGet reads one message from a stream's leader. (The client's own GetMsg would use direct get, which any replica
 // answers, lagging ones too.) It proves presence, never absence.
 func (p *Publisher) leaderGet(ctx context.Context, stream string, request any) (*stored, error) {
@@ -267,7 +290,7 @@ func (p *Publisher) leaderGet(ctx context.Context, stream string, request any) (
 	if err != nil {
 		return nil, err
 	}
-	m, err := p.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
+	m, err := p.ask(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
 	if err != nil {
 		return nil, err
 	}

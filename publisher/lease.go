@@ -254,7 +254,16 @@ func (l *lease) release(ctx context.Context) {
 	defer cancel()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.kv.Purge(ctx, l.key, jetstream.LastRevision(l.rev), jetstream.PurgeTTL(leaseMarkerTTL)); err != nil {
+	purge := func(rev uint64) error {
+		return l.kv.Purge(ctx, l.key, jetstream.LastRevision(rev), jetstream.PurgeTTL(leaseMarkerTTL))
+	}
+	err := purge(l.rev)
+	if err != nil { // a renewal may have been on its way when the end came
+		if h, seq, lookErr := l.look(ctx); lookErr == nil && seq != 0 && l.ours(h) {
+			err = purge(seq)
+		}
+	}
+	if err != nil {
 		l.p.log.Debug("the lease was not given up; it expires by itself", "tenant", l.p.cfg.Tenant, "err", err)
 	}
 }

@@ -115,7 +115,6 @@ type loop struct {
 	most    int               // changes a commit
 
 	sweep    uint64 // the last one begun
-	stated   uint64 // the latest that a watermark in the log knows of: none after it knows of less
 	told     uint64 // the last one that the log knows of: no watermark goes back behind it
 	sweeping bool
 	tainted  time.Time // the log was read anew during this sweep, then: what was read before says nothing; zero: it was not
@@ -442,6 +441,7 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 			}
 		}
 		w.InProgress = inProgress(max(t.recovered.LastSweep+1, sweep), w.Sweep)
+		t.told = w.LastSweep()
 		return final(e.log.TakeOver(ctx, t.recovered, w))
 	}
 	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second),

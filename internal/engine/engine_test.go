@@ -339,7 +339,7 @@ func TestSuperseded(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The first sweep was compared with a past that is no more: it moves no figure.
-		wantStory(t, m, "[0 0/0 +1]", "online:1/1(appeared) [0 0/0]", "[0 1/1 +2]", "online:2/1(baseline) [0 2/2 +1]", "online:3/1(baseline) [0 3/3 +1]",
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(appeared) [0 0/0]", "[0 1/1 +2]", "online:2/1(baseline) [0 2/2 +2]", "online:3/1(baseline) [0 3/3 +2]",
 			"offline:1/2(status) ok [2 2/3]")
 	})
 }
@@ -495,7 +495,7 @@ func TestWatermarksNeverGoBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "[0 0/0]", // another writer's
-			"[0 0/0 +2]", "ok [0 0/0 +2]", "online:1/1(baseline) [2 1/1]")
+			"[0 0/0 +2]", "online:1/1(baseline) ok [0 1/1 +2]", "[2 1/1]")
 	})
 }
 
