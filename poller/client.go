@@ -2,6 +2,7 @@ package poller
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -30,7 +31,7 @@ const (
 	maxExcerpt  = 200             // runes of foreign text in an error
 	maxPause    = 5 * time.Minute // however long Retry-After says
 	plainPause  = time.Second     // after a 429 without Retry-After
-	keptTokens  = 8               // how many of the last tokens are kept out of errors
+	keptTokens  = 32              // how many of the last tokens are kept out of errors
 )
 
 // client sends requests, within the limits.
@@ -41,9 +42,11 @@ type client struct {
 	now     func() time.Time
 	sent    atomic.Int64 // requests so far
 
-	mu      sync.Mutex
 	secrets []string // the configured ones
-	tokens  []string // the last ones that were issued
+
+	mu     sync.Mutex
+	tokens []string          // the last ones that were issued
+	hidden *strings.Replacer // of secrets and tokens
 }
 
 // reply is an answer, read completely.
@@ -54,10 +57,12 @@ type reply struct {
 }
 
 func newClient(c Config) *client {
+	secrets := []string{c.ClientSecret, c.Password}
 	return &client{
 		http: &http.Client{
 			Transport: &http.Transport{
 				Proxy:                  proxy,
+				OnProxyConnectResponse: proxied,
 				DialContext:            (&net.Dialer{Timeout: c.RequestTimeout}).DialContext,
 				TLSHandshakeTimeout:    c.RequestTimeout,
 				TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.RootCAs},
@@ -71,7 +76,8 @@ func newClient(c Config) *client {
 		limits:  newLimits(c),
 		timeout: c.RequestTimeout,
 		now:     c.Now,
-		secrets: []string{c.ClientSecret, c.Password},
+		secrets: secrets,
+		hidden:  hiding(secrets),
 	}
 }
 
@@ -85,6 +91,14 @@ func proxy(r *http.Request) (*url.URL, error) {
 		return nil, errors.New("the environment's proxy (HTTPS_PROXY) is no URL")
 	}
 	return u, nil
+}
+
+// proxied refuses a proxy's refusal, whose words might be the proxy's credentials.
+func proxied(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
+	if r.StatusCode != http.StatusOK {
+		return fmt.Errorf("the proxy (HTTPS_PROXY) refused the connection: HTTP %d", r.StatusCode)
+	}
+	return nil
 }
 
 // post sends one request when its turn has come and reads the answer. Whatever the status, it is an answer; reply.sent is
@@ -217,16 +231,16 @@ func (c *client) keepSecret(token string) {
 	defer c.mu.Unlock()
 	if !slices.Contains(c.tokens, token) {
 		c.tokens = append(c.tokens[max(0, len(c.tokens)-keptTokens+1):], token)
+		c.hidden = hiding(slices.Concat(c.secrets, c.tokens))
 	}
 }
 
 // scrub makes foreign text fit for an error: no secrets, no control characters, not long.
 func (c *client) scrub(s string) string {
 	c.mu.Lock()
-	for _, secret := range slices.Concat(c.secrets, c.tokens) {
-		s = strings.ReplaceAll(s, secret, "[secret]")
-	}
+	hidden := c.hidden
 	c.mu.Unlock()
+	s = hidden.Replace(s)
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '
@@ -237,6 +251,37 @@ func (c *client) scrub(s string) string {
 		s = string(r[:maxExcerpt]) + "…"
 	}
 	return strings.TrimSpace(s)
+}
+
+// hiding replaces each secret, also where it has been quoted or escaped in the ways that errors and requests are, once or on
+// top of being a part of a JSON text.
+func hiding(secrets []string) *strings.Replacer {
+	var forms []string
+	for _, secret := range secrets {
+		for _, s := range []string{secret, inJSON(secret, true), inJSON(secret, false)} {
+			quoted := strconv.Quote(s)
+			forms = append(forms, s, inJSON(s, true), inJSON(s, false), quoted[1:len(quoted)-1], url.QueryEscape(s), url.PathEscape(s))
+		}
+	}
+	slices.SortFunc(forms, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), strings.Compare(a, b)) })
+	var pairs []string
+	for _, s := range slices.Compact(forms) {
+		if s != "" {
+			pairs = append(pairs, s, "[secret]")
+		}
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// inJSON is s as it stands within a JSON string, with or without HTML's characters escaped.
+func inJSON(s string, html bool) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(html)
+	if e.Encode(s) != nil {
+		return s
+	}
+	return strings.Trim(b.String(), "\n")[1 : b.Len()-2]
 }
 
 // excerpt shows what the vendor says of an error, scrubbed and quoted; "" where that is no text.

@@ -244,15 +244,16 @@ func (t *tokens) once(ctx context.Context) (token, int64, *Error) {
 		return token{}, 0, e
 	}
 	var answer struct {
-		AccessToken string          `json:"access_token"`
-		ExpiresIn   json.RawMessage `json:"expires_in"`
-		PlatUser    json.RawMessage `json:"plat_user"`
-		Error       json.RawMessage `json:"error"`
+		AccessToken  string          `json:"access_token"`
+		RefreshToken json.RawMessage `json:"refresh_token"`
+		ExpiresIn    json.RawMessage `json:"expires_in"`
+		PlatUser     json.RawMessage `json:"plat_user"`
+		Error        json.RawMessage `json:"error"`
 	}
 	bad := json.Unmarshal(r.body, &answer)
 	said := ""
-	if s := t.client.excerpt(answer.Error); s != "" {
-		said = " " + s
+	if isCode(answer.Error) { // any other text may repeat the request, which is all secrets
+		said = " " + t.client.excerpt(answer.Error)
 	}
 	if e := failed(r.status); e != nil {
 		e.Err = fmt.Errorf("%w%s", e.Err, said)
@@ -274,6 +275,10 @@ func (t *tokens) once(ctx context.Context) (token, int64, *Error) {
 		return unusable("the access_token has characters that no token can have")
 	}
 	t.client.keepSecret(answer.AccessToken)
+	var refresh string // never used
+	if json.Unmarshal(answer.RefreshToken, &refresh) == nil && refresh != "" {
+		t.client.keepSecret(refresh)
+	}
 	var user struct {
 		TenantID json.RawMessage `json:"tenantId"`
 	}
@@ -285,6 +290,13 @@ func (t *tokens) once(ctx context.Context) (token, int64, *Error) {
 		renew:  start.Add(life - min(time.Minute, life/5)),
 		expire: start.Add(life),
 	}, max(tenant, 0), nil
+}
+
+// isCode reports whether raw is an error code as OAuth has them, "invalid_grant" for one (RFC 6749, section 5.2).
+func isCode(raw json.RawMessage) bool {
+	var s string
+	return json.Unmarshal(raw, &s) == nil && s != "" && len(s) <= 40 &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') })
 }
 
 // lifetime reads expires_in: seconds, a number or a string.
