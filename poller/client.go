@@ -281,7 +281,7 @@ func inJSON(s string, html bool) string {
 	if e.Encode(s) != nil {
 		return s
 	}
-	return strings.Trim(b.String(), "\n")[1 : b.Len()-2]
+	return b.String()[1 : b.Len()-2] // without the quotes and the end of the line
 }
 
 // excerpt shows what the vendor says of an error, scrubbed and quoted; "" where that is no text.

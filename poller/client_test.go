@@ -10,7 +10,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -319,5 +321,76 @@ func TestExcerpt(t *testing.T) {
 func TestNoProxyForPlainHTTP(t *testing.T) {
 	if u, err := proxy(&http.Request{URL: &url.URL{Scheme: "http", Host: "isdp.example"}}); u != nil || err != nil {
 		t.Errorf("%v, %v", u, err)
+	}
+}
+
+// Secrets that come back quoted or escaped are secrets still.
+func TestHiding(t *testing.T) {
+	const secret = `kQ7v"<&>'\%/+=ü pR9w`
+	c := newClient(Config{ClientSecret: secret, Password: "pw-1"}.withDefaults())
+	c.keepSecret("tok-1")
+	encoded := func(s string, html bool) string {
+		var b strings.Builder
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(html)
+		if err := e.Encode(s); err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(b.String())
+	}
+	for _, s := range []string{
+		secret, strconv.Quote(secret), url.QueryEscape(secret), url.PathEscape(secret), encoded(secret, true), encoded(secret, false),
+		encoded(encoded(secret, true), true), encoded(encoded(secret, false), true), encoded(encoded(secret, false), false),
+		strconv.Quote(encoded(secret, true)), url.QueryEscape(encoded(secret, false)), "bearer tok-1 pw-1",
+	} {
+		got := c.scrub("before " + s + " after")
+		for _, part := range []string{"kQ7v", "pR9w", "tok-1", "pw-1"} {
+			if strings.Contains(got, part) {
+				t.Errorf("%s became %s", s, got)
+			}
+		}
+		if !strings.HasPrefix(got, "before ") || !strings.HasSuffix(got, " after") || !strings.Contains(got, "[secret]") {
+			t.Errorf("%s became %s", s, got)
+		}
+	}
+}
+
+// What a proxy says in refusing a connection may be its own credentials.
+func TestProxyRefuses(t *testing.T) {
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "HTTP/1.1 407 denied: prxy-s3cret\r\nContent-Length: 0\r\n\r\n")
+	}))
+	defer proxy.Close()
+	p, err := New(config("https://isdp.invalid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	via, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.client.http.Transport.(*http.Transport).Proxy = http.ProxyURL(via)
+	defer p.client.http.CloseIdleConnections()
+	_, refused := p.client.post(t.Context(), "https://isdp.invalid", "", nil)
+	wantClass(t, refused, Unreachable, "proxy", "HTTP 407")
+	if strings.Contains(refused.Error(), "prxy-s3cret") {
+		t.Error(refused)
+	}
+}
+
+func TestIsCode(t *testing.T) {
+	for raw, want := range map[string]bool{
+		`"invalid_grant"`: true, `"unauthorized"`: true, `""`: false, `null`: false, ``: false, `7`: false,
+		`"Bad credentials"`: false, `"s3cret"`: false, `"invalid_{\"client_secret\":\"x\"}"`: false,
+	} {
+		if got := isCode(json.RawMessage(raw)); got != want {
+			t.Errorf("%s: %t", raw, got)
+		}
 	}
 }

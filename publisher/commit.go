@@ -116,8 +116,13 @@ func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, str
 func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) error {
 	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(retryFirst), backoff.WithMaxInterval(retryLongest),
 		backoff.WithMaxElapsedTime(0)) // the broker may be away for as long as it likes: ctx ends this
+	var lost error // why it is not known what became of the last try
 	try := func() error {
-		if err := p.check(ctx); err != nil {
+		if lost != nil { // it may be in the log by now, in whole or in part
+			if there, err := p.resolve(ctx, msgs, id, lost); there || err != nil {
+				return err
+			}
+		} else if err := p.check(ctx); err != nil {
 			return err
 		}
 		seq, sendErr := p.send(ctx, msgs)
@@ -135,7 +140,11 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 					schemas.Stream, sendErr)})
 			}
 		}
-		return p.resolve(ctx, msgs, id, sendErr)
+		lost = sendErr
+		if there, err := p.resolve(ctx, msgs, id, sendErr); there || err != nil {
+			return err
+		}
+		return sendErr
 	}
 	failures := 0
 	notify := func(err error, next time.Duration) {
@@ -155,16 +164,23 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 	return nil
 }
 
-// foreign returns the first message about the tenant's agents above the given sequence; nil: none.
+// foreign returns a message about the tenant or its agents above the given sequence, watermarks left out: the fence watches
+// over these. nil: there is none.
 func (p *Publisher) foreign(ctx context.Context, above uint64) (*stored, error) {
-	m, err := p.leaderGet(ctx, schemas.Stream, map[string]any{"seq": above + 1, "next_by_subj": fmt.Sprintf("agent.*.%d.>", p.cfg.Tenant)})
-	if errors.Is(err, errNoMessage) {
-		return nil, nil
+	var first *stored
+	for _, filter := range []string{fmt.Sprintf("agent.*.%d.>", p.cfg.Tenant), schemas.HealthSubject(p.cfg.Tenant)} {
+		m, err := p.leaderGet(ctx, schemas.Stream, map[string]any{"seq": above + 1, "next_by_subj": filter})
+		if errors.Is(err, errNoMessage) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look for messages above sequence %d: %w", above, err)
+		}
+		if first == nil || m.Seq < first.Seq {
+			first = m
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("look for messages above sequence %d: %w", above, err)
-	}
-	return m, nil
+	return first, nil
 }
 
 // send publishes the messages once, one alone as a plain fenced message, and returns the sequence of the last.
@@ -187,40 +203,40 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (uint64, error) 
 	return ack.Sequence, nil
 }
 
-// resolve finds out what became of a commit that was sent and not acknowledged. An error that is not permanent means: not in
-// the log yet, send the same bytes again.
-func (p *Publisher) resolve(ctx context.Context, msgs []*nats.Msg, id string, cause error) error {
+// resolve finds out what became of a commit that was sent and not acknowledged: whether it is there. Where it is not, the same
+// bytes may be sent again. An error that is not permanent means that the log can't be asked.
+func (p *Publisher) resolve(ctx context.Context, msgs []*nats.Msg, id string, cause error) (there bool, err error) {
 	at, w, err := p.watermark(ctx)
 	switch {
 	case errors.Is(err, ErrSuperseded):
-		return err
+		return false, err
 	case err != nil:
-		return fmt.Errorf("%w; and the log can't be asked what became of it: %w", cause, err)
+		return false, fmt.Errorf("%w; and the log can't be asked what became of it: %w", cause, err)
 	case at.commit == id:
 		if len(msgs) > 1 {
 			whole, err := p.whole(ctx, at.seq, w.Commit.Messages)
 			if err != nil {
-				return fmt.Errorf("look whether the commit at sequence %d is whole: %w", at.seq, err)
+				return false, fmt.Errorf("look whether the commit at sequence %d is whole: %w", at.seq, err)
 			}
 			if !whole {
-				return backoff.Permanent(fmt.Errorf("%w: the commit at sequence %d is torn (%w)", ErrSuperseded, at.seq, cause))
+				return false, backoff.Permanent(fmt.Errorf("%w: the commit at sequence %d is torn (%w)", ErrSuperseded, at.seq, cause))
 			}
 		}
 		p.log.Debug("the commit was in the log, its acknowledgement was lost", "seq", at.seq, "err", cause)
 		p.advance(at)
-		return nil
+		return true, nil
 	case at == p.last:
 		// Not there, and perhaps on its way; or torn by a server that ran full, which left what it had taken.
 		m, err := p.foreign(ctx, p.last.seq)
 		if err != nil {
-			return fmt.Errorf("%w; and the log can't be asked what became of it: %w", cause, err)
+			return false, fmt.Errorf("%w; and the log can't be asked what became of it: %w", cause, err)
 		}
 		if m != nil {
-			return backoff.Permanent(fmt.Errorf("%w: %s stands above the last watermark, at sequence %d (%w)", ErrSuperseded, m.Subject, m.Seq, cause))
+			return false, backoff.Permanent(fmt.Errorf("%w: %s stands above the last watermark, at sequence %d (%w)", ErrSuperseded, m.Subject, m.Seq, cause))
 		}
-		return cause
+		return false, nil
 	default:
-		return backoff.Permanent(fmt.Errorf("%w: we expected the watermark at sequence %d, and it is at %d", ErrSuperseded, p.last.seq, at.seq))
+		return false, backoff.Permanent(fmt.Errorf("%w: we expected the watermark at sequence %d, and it is at %d", ErrSuperseded, p.last.seq, at.seq))
 	}
 }
 

@@ -38,6 +38,15 @@ func event(id int64, rev uint64) schemas.Event {
 	}}
 }
 
+// complete is the watermark of a complete sweep; 0: of none.
+func complete(sweep uint64) schemas.Watermark {
+	if sweep == 0 {
+		return schemas.Watermark{}
+	}
+	at := epoch.Add(time.Duration(sweep) * time.Second)
+	return schemas.Watermark{Sweep: sweep, StartedAt: at, CompletedAt: at.Add(time.Second), StaleAfter: at.Add(15 * time.Second)}
+}
+
 func open(t *testing.T, nc *nats.Conn) *Publisher {
 	t.Helper()
 	p, err := Open(t.Context(), nc, config())
@@ -61,7 +70,7 @@ func recovered(t *testing.T, nc *nats.Conn) (*Publisher, *Recovered, map[int64]u
 
 func commit(t *testing.T, p *Publisher, sweep uint64, events ...schemas.Event) {
 	t.Helper()
-	if err := p.Commit(t.Context(), Batch{Events: events, Watermark: schemas.Watermark{Sweep: sweep}}); err != nil {
+	if err := p.Commit(t.Context(), Batch{Events: events, Watermark: complete(sweep)}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -112,7 +121,7 @@ func TestCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	commit(t, p, 1, event(1, 1), event(2, 1), event(1, 2))
-	if err := p.Commit(t.Context(), Batch{Health: &schemas.Health{State: schemas.HealthOK, Since: epoch}, Watermark: schemas.Watermark{Sweep: 2}}); err != nil {
+	if err := p.Commit(t.Context(), Batch{Health: &schemas.Health{State: schemas.HealthOK, Since: epoch}, Watermark: complete(2)}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 3)
@@ -161,7 +170,7 @@ func TestFence(t *testing.T) {
 	commit(t, first, 1, event(1, 1))
 	nc := natstest.Connect(t, url)
 	second, r, _ := recovered(t, nc)
-	if err := second.TakeOver(t.Context(), r, schemas.Watermark{Sweep: 1}); err != nil {
+	if err := second.TakeOver(t.Context(), r, complete(1)); err != nil {
 		t.Fatal(err)
 	}
 	before := logged(t, nc)
@@ -219,7 +228,7 @@ func TestBrokerAway(t *testing.T) {
 	stop()
 	done := make(chan error, 1)
 	go func() {
-		done <- p.Commit(context.WithoutCancel(t.Context()), Batch{Events: []schemas.Event{event(1, 1)}, Watermark: schemas.Watermark{Sweep: 1}})
+		done <- p.Commit(context.WithoutCancel(t.Context()), Batch{Events: []schemas.Event{event(1, 1)}, Watermark: complete(1)})
 	}()
 	natstest.StartAt(t, dir, url)
 	if err := <-done; err != nil {
@@ -294,6 +303,10 @@ func TestForgeries(t *testing.T) {
 		"a state":      func() { forge(t, nc, "agent.state.886.2", unreadable) },
 		"an event":     func() { forge(t, nc, forgery.Subject(), string(forgery.AppendJSON(nil))) },
 		"a good state": func() { forge(t, nc, "agent.state.886.1", string(forgery.AppendJSON(nil))) },
+		"health":       func() { forge(t, nc, "agent.health.886", "ill") },
+		"a watermark without times": func() {
+			forge(t, nc, "agent.watermark.886", `{"tenantId":886,"sweep":5,"commit":{"id":"x","messages":1}}`)
+		},
 		"a watermark and a state": func() {
 			forge(t, nc, "agent.state.886.1", string(forgery.AppendJSON(nil)))
 			forge(t, nc, "agent.watermark.886", `{"tenantId":886,"sweep":99}`)
@@ -301,7 +314,7 @@ func TestForgeries(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			act()
-			err := p.Commit(t.Context(), Batch{Watermark: schemas.Watermark{Sweep: 8}})
+			err := p.Commit(t.Context(), Batch{Watermark: complete(8)})
 			if !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrTampered) {
 				t.Errorf("the next commit does not notice: %v", err)
 			}
@@ -310,7 +323,10 @@ func TestForgeries(t *testing.T) {
 			if len(revisions) != 2 || revisions[1] != 1 || revisions[2] != 1 {
 				t.Errorf("recovered %v", revisions)
 			}
-			if err := p.TakeOver(t.Context(), r, schemas.Watermark{Sweep: 8}); err != nil {
+			if strings.HasPrefix(name, "a watermark") && (r.Watermark != nil || r.LastSweep <= 1000) {
+				t.Errorf("recovered %+v and sweep %d: sweep numbers would be used again", r.Watermark, r.LastSweep)
+			}
+			if err := p.TakeOver(t.Context(), r, complete(8)); err != nil {
 				t.Fatal(err)
 			}
 			if _, r, _ := recovered(t, nc); len(r.lackingStates) != 0 {

@@ -18,6 +18,10 @@ import (
 // readTimeout bounds the wait for the next message while the log is read.
 const readTimeout = 10 * time.Second
 
+// forgottenSweeps is how many sweeps may have been since the last one that changed anything, where the watermark that said so
+// can't be read any more: sweep numbers go on above them.
+const forgottenSweeps = 1 << 20
+
 // consumerPrefix begins the names of rollcall's own consumers. The embedded server keeps readers' hands off these.
 const consumerPrefix = "rollcall-"
 
@@ -93,6 +97,9 @@ func (p *Publisher) recover(ctx context.Context, state func(*schemas.Event)) (*R
 	if n := len(s.lacking); n > 0 {
 		p.log.Warn("the log has events whose states it lacks: they count, and the states are written anew", "agents", n)
 	}
+	if s.at.seq > 0 && s.Watermark == nil {
+		s.LastSweep += forgottenSweeps
+	}
 	s.Agents = len(s.revisions)
 	p.advance(s.at)
 	p.reconnects = reconnects
@@ -114,13 +121,19 @@ type reading struct {
 func (s *reading) watermark(m jetstream.Msg, seq uint64) {
 	var w schemas.Watermark
 	s.at = position{seq, "unreadable"}
-	if err := json.Unmarshal(m.Data(), &w); err != nil || w.TenantID != s.p.cfg.Tenant || w.Commit.Messages < 1 {
+	if err := json.Unmarshal(m.Data(), &w); err != nil || w.TenantID != s.p.cfg.Tenant || w.Commit.Messages < 1 || !dated(&w) {
 		s.p.log.Error("the watermark in the log is none: reading all events that the log still has", "seq", seq, "err", err)
 		return
 	}
 	s.at.commit, s.Watermark = w.Commit.ID, &w
 	s.LastSweep = max(s.LastSweep, w.LastSweep())
 	s.from = seq + 1 - min(seq, uint64(w.Commit.Messages))
+}
+
+// dated reports whether a watermark has the times that it has to have: all of them once a sweep has been complete, and none before.
+func dated(w *schemas.Watermark) bool {
+	complete := w.Sweep > 0
+	return w.StartedAt.IsZero() != complete && w.CompletedAt.IsZero() != complete && w.StaleAfter.IsZero() != complete
 }
 
 func (s *reading) health(m jetstream.Msg, seq uint64) {
