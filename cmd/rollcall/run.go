@@ -107,14 +107,22 @@ func whoseToken(ctx context.Context, source *poller.Poller, s *settings, log *sl
 	}
 	var tenant int64
 	try := func() (err error) {
-		tenant, err = source.Tenant(ctx)
+		attempt, cancel := context.WithTimeout(ctx, tenantPatience)
+		defer cancel()
+		tenant, err = source.Tenant(attempt)
 		if errors.Is(err, poller.ErrTenant) {
 			return backoff.Permanent(&setting.Error{Field: "ROLLCALL_TENANT_ID", Want: "the tenant's number, since the token does not name one"})
 		}
 		return err
 	}
-	// Credentials that are refused have been logged; the poller itself asks rarely then.
-	err := backoff.Retry(try, backoff.WithContext(backoff.NewConstantBackOff(5*time.Second), ctx))
+	// The poller spaces its requests itself, and asks rarely where credentials are refused.
+	err := retry(ctx, try, func(err error) {
+		var pe *poller.Error
+		if errors.As(err, &pe) && pe.Class == poller.Credentials {
+			return // the poller has told it, once
+		}
+		log.Warn("no token yet, so nobody can tell which tenant to poll; ROLLCALL_TENANT_ID would", "err", err)
+	})
 	return tenant, err
 }
 

@@ -509,3 +509,19 @@ func TestSlowStart(t *testing.T) {
 		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) ok [1 1/1]")
 	})
 }
+
+// A notice is told once, also where the state changes before it could be.
+func TestNotice(t *testing.T) {
+	at := time.Unix(1_800_000_000, 0)
+	h := newHealth(tenant, time.Second, at)
+	h.note("lost", at)
+	h.set(schemas.HealthFailing, schemas.Unreachable, at, "no answer")
+	n := h.news()
+	if n == nil || n.State != schemas.HealthFailing || n.Detail != "lost; no answer" {
+		t.Fatalf("the news are %+v", n)
+	}
+	h.said(n)
+	if n := h.news(); n != nil {
+		t.Errorf("told twice: %+v", n)
+	}
+}

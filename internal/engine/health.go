@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/rollcall-events/rollcall/diff"
@@ -16,7 +17,7 @@ type health struct {
 	tenant int64
 	last   schemas.Health // what is in the log; no state: nothing
 	now    schemas.Health // what should be
-	noted  bool           // now says something new of the same state
+	notice string         // what has to be told once, whatever the state; empty: nothing
 
 	failures   int                  // incomplete sweeps in a row
 	reason     schemas.HealthReason // why the last of them was
@@ -108,20 +109,23 @@ func (h *health) set(state schemas.HealthState, reason schemas.HealthReason, at 
 
 // news is the message that the log lacks; nil: none.
 func (h *health) news() *schemas.Health {
-	if h.now.State == "" || h.now.State == h.last.State && h.now.Reason == h.last.Reason && !h.noted {
+	if h.now.State == "" || h.now.State == h.last.State && h.now.Reason == h.last.Reason && h.notice == "" {
 		return nil
 	}
 	n := h.now
+	if h.notice != "" {
+		n.Detail = strings.TrimSuffix(h.notice+"; "+n.Detail, "; ")
+	}
 	return &n
 }
 
 // said records that the message is in the log.
-func (h *health) said(n *schemas.Health) { h.last, h.noted = *n, false }
+func (h *health) said(n *schemas.Health) { h.last, h.notice = *n, "" }
 
 // note has a message sent with something to tell besides the state.
 func (h *health) note(detail string, at time.Time) {
 	if h.now.State == "" {
 		h.now.State = schemas.HealthOK // the log has forgotten, and nothing else is known to be wrong
 	}
-	h.now.TenantID, h.now.Detail, h.now.Since, h.noted = h.tenant, detail, at, true
+	h.now.TenantID, h.now.Since, h.notice = h.tenant, at, detail
 }

@@ -82,10 +82,11 @@ func (q *queue) compact() {
 	q.relink()
 }
 
-// pushEnd marks that everything a complete sweep saw has been pushed.
+// pushEnd marks that everything a complete sweep saw has been pushed. Of sweeps that saw nothing new only the latest is kept
+// behind the one that did: what they say, it says too.
 func (q *queue) pushEnd(figures schemas.Watermark) {
-	if n := len(q.ends); n > q.fixed && q.ends[n-1].at == q.next() {
-		q.ends = q.ends[:n-1] // nothing in between: the later says it all
+	if n := len(q.ends); n > q.fixed+1 && q.ends[n-2].at == q.next() {
+		q.ends = q.ends[:n-1]
 	}
 	q.ends = append(q.ends, end{q.next(), figures})
 }
