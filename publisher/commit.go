@@ -185,9 +185,10 @@ func (p *Publisher) foreign(ctx context.Context, above uint64) (*stored, error) 
 
 // send publishes the messages once, one alone as a plain fenced message, and returns the sequence of the last.
 func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
+	ended := ctx.Done()
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
-	defer cancel()
 	if len(msgs) == 1 {
+		defer cancel()
 		m := msgs[0]
 		ack, err := p.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 		if err != nil {
@@ -195,12 +196,28 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (uint64, error) 
 		}
 		return ack.Sequence, nil
 	}
-	ack, err := jetstreamext.PublishMsgBatch(ctx, p.js, msgs,
-		jetstreamext.BatchFlowControl{AckFirst: true, AckEvery: 200, AckTimeout: ackTimeout})
-	if err != nil {
-		return 0, err
+	// While it waits for an acknowledgement in the middle of the batch, this would not see ctx end. Where it is left behind, it
+	// sends no end of the batch any more, and nobody else has the messages.
+	type answer struct {
+		ack *jetstreamext.BatchAck
+		err error
 	}
-	return ack.Sequence, nil
+	sent := make(chan answer, 1)
+	go func() {
+		defer cancel()
+		ack, err := jetstreamext.PublishMsgBatch(ctx, p.js, msgs,
+			jetstreamext.BatchFlowControl{AckFirst: true, AckEvery: 200, AckTimeout: ackTimeout})
+		sent <- answer{ack, err}
+	}()
+	select {
+	case a := <-sent:
+		if a.err != nil {
+			return 0, a.err
+		}
+		return a.ack.Sequence, nil
+	case <-ended:
+		return 0, ctx.Err()
+	}
 }
 
 // resolve finds out what became of a commit that was sent and not acknowledged: whether it is there. Where it is not, the same

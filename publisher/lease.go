@@ -259,7 +259,11 @@ func (l *lease) release(ctx context.Context) {
 	}
 	err := purge(l.rev)
 	if err != nil { // a renewal may have been on its way when the end came
-		if h, seq, lookErr := l.look(ctx); lookErr == nil && seq != 0 && l.ours(h) {
+		h, seq, lookErr := l.look(ctx)
+		if lookErr == nil && (seq == 0 || !l.ours(h)) {
+			return // there is nothing to give up
+		}
+		if lookErr == nil {
 			err = purge(seq)
 		}
 	}

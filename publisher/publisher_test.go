@@ -454,3 +454,19 @@ func TestValidate(t *testing.T) {
 		}
 	}
 }
+
+// A broker that is away while the log is to be read is no reason to give up.
+func TestRecoverWhileAway(t *testing.T) {
+	url, stop := natstest.Start(t, "")
+	nc := natstest.Connect(t, url)
+	p := open(t, nc)
+	stop()
+	for nc.IsConnected() {
+		time.Sleep(time.Millisecond)
+	}
+	_, err := p.Recover(t.Context(), func(*schemas.Event) {})
+	var setup *SetupError
+	if err == nil || errors.As(err, &setup) {
+		t.Errorf("Recover without a connection: %v, want an error that may pass", err)
+	}
+}

@@ -80,7 +80,11 @@ func misfits(c jetstream.StreamConfig) []string {
 
 // prepare creates the stream and the bucket where they are missing, or checks them. It never alters what is there.
 func (p *Publisher) prepare(ctx context.Context) error {
-	if err := checkVersion(p.nc.ConnectedServerVersion()); err != nil {
+	version := p.nc.ConnectedServerVersion()
+	if version == "" { // that it can't be told is no reason to give up
+		return nats.ErrDisconnected
+	}
+	if err := checkVersion(version); err != nil {
 		return err
 	}
 	if err := p.prepareStream(ctx); err != nil {
