@@ -56,7 +56,11 @@ func (p *Publisher) Commit(ctx context.Context, b Batch) error {
 	// Between two commits of a tenant only other tenants write.
 	if first := p.last.seq + 1 - uint64(len(msgs)); first > before+1 {
 		m, err := p.foreign(ctx, before)
-		if err != nil {
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return nil // the next start reads the log anew in any case
+		default:
 			return fmt.Errorf("publisher: %w: %w", ErrTampered, err) // to be on the safe side
 		}
 		if m != nil && m.Seq < first {
