@@ -57,7 +57,7 @@ type reply struct {
 }
 
 func newClient(c Config) *client {
-	secrets := []string{c.ClientSecret, c.Password}
+	secrets := []string{c.ClientSecret, c.Password, c.ClientID, c.Username}
 	return &client{
 		http: &http.Client{
 			Transport: &http.Transport{

@@ -28,6 +28,7 @@ const (
 
 const (
 	ackTimeout   = 5 * time.Second        // for one answer of the broker; then the log is asked
+	slowest      = 32 << 10               // bytes a second that the way to the broker is trusted to take
 	askAgain     = time.Second            // before a question that was not answered is asked again
 	retryFirst   = 50 * time.Millisecond  // before a commit is sent again the first time …
 	retryLongest = 5 * time.Second        // … and at the most
@@ -55,20 +56,28 @@ func (p *Publisher) Commit(ctx context.Context, b Batch) error {
 	}
 	// Between two commits of a tenant only other tenants write.
 	if first := p.last.seq + 1 - uint64(len(msgs)); first > before+1 {
-		m, err := p.foreign(ctx, before)
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return nil // the next start reads the log anew in any case
-		default:
-			return fmt.Errorf("publisher: %w: %w", ErrTampered, err) // to be on the safe side
+		p.gaps = append(p.gaps[max(0, len(p.gaps)-maxGaps):], gap{before, first})
+	}
+	for len(p.gaps) > 0 {
+		m, err := p.foreign(ctx, p.gaps[0].above)
+		if err != nil {
+			p.log.Debug("it can't be told whether somebody else has written; asking again after the next commit", "err", err)
+			return nil
 		}
-		if m != nil && m.Seq < first {
+		below := p.gaps[0].below
+		p.gaps = p.gaps[1:]
+		if m != nil && m.Seq < below {
 			return fmt.Errorf("publisher: %w: %s at sequence %d", ErrTampered, m.Subject, m.Seq)
 		}
 	}
 	return nil
 }
+
+// A gap lies between two commits of the tenant: what is in it others have written.
+type gap struct{ above, below uint64 }
+
+// maxGaps is how many gaps are remembered while nobody answers what is in them.
+const maxGaps = 100
 
 // messages encodes a batch, with the states in lacking besides those of its events.
 func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, string) {
@@ -120,6 +129,10 @@ func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, str
 func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) error {
 	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(retryFirst), backoff.WithMaxInterval(retryLongest),
 		backoff.WithMaxElapsedTime(0)) // the broker may be away for as long as it likes: ctx ends this
+	patience, longest := ackTimeout, ackTimeout // a slow way to the broker may take longer, the more there is to send
+	for _, m := range msgs {
+		longest += time.Duration(len(m.Data)) * time.Second / slowest
+	}
 	var lost error // why it is not known what became of the last try
 	try := func() error {
 		if lost != nil { // it may be in the log by now, in whole or in part
@@ -129,7 +142,7 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 		} else if err := p.check(ctx); err != nil {
 			return err
 		}
-		seq, sendErr := p.send(ctx, msgs)
+		seq, sendErr := p.send(ctx, msgs, patience)
 		if sendErr == nil {
 			p.advance(position{seq, id})
 			return nil
@@ -153,6 +166,7 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 	failures := 0
 	notify := func(err error, next time.Duration) {
 		failures++
+		patience = min(2*patience, longest)
 		level := p.log.Debug
 		if failures == 3 || failures%20 == 0 { // not at every hiccup, and not for ever silently
 			level = p.log.Warn
@@ -188,9 +202,9 @@ func (p *Publisher) foreign(ctx context.Context, above uint64) (*stored, error) 
 }
 
 // send publishes the messages once, one alone as a plain fenced message, and returns the sequence of the last.
-func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
+func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg, patience time.Duration) (uint64, error) {
 	ended := ctx.Done()
-	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	if len(msgs) == 1 {
 		defer cancel()
 		m := msgs[0]
@@ -210,7 +224,7 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (uint64, error) 
 	go func() {
 		defer cancel()
 		ack, err := jetstreamext.PublishMsgBatch(ctx, p.js, msgs,
-			jetstreamext.BatchFlowControl{AckFirst: true, AckEvery: 200, AckTimeout: ackTimeout})
+			jetstreamext.BatchFlowControl{AckFirst: true, AckEvery: 200, AckTimeout: patience})
 		sent <- answer{ack, err}
 	}()
 	select {
@@ -361,11 +375,11 @@ func (p *Publisher) watermark(ctx context.Context) (position, schemas.Watermark,
 	if err != nil {
 		return position{}, schemas.Watermark{}, fmt.Errorf("read the watermark of tenant %d: %w", p.cfg.Tenant, err)
 	}
-	var w schemas.Watermark
-	if err := json.Unmarshal(m.Data, &w); err != nil || w.TenantID != p.cfg.Tenant {
+	w, err := decodeWatermark(m.Data, p.cfg.Tenant)
+	if err != nil {
 		return position{seq: m.Seq, commit: "unreadable"}, schemas.Watermark{}, nil
 	}
-	return position{m.Seq, w.Commit.ID}, w, nil
+	return position{m.Seq, w.Commit.ID}, *w, nil
 }
 
 // whole reports whether all n messages of the batch that ended at sequence last are in the log, as far as can be told: its

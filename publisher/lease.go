@@ -48,15 +48,11 @@ type holder struct {
 // context that lead gets ends with ctx, or with the cause [ErrLeaseLost] as soon as another replica is known to hold the
 // lease. Lead returns what lead returned, or ctx's error where the lease was never ours.
 func (p *Publisher) Lead(ctx context.Context, lead func(context.Context) error) error {
-	kv, err := p.js.KeyValue(ctx, schemas.Bucket)
-	if err != nil {
-		return fmt.Errorf("publisher: open bucket %s: %w", schemas.Bucket, err)
-	}
 	value, err := json.Marshal(holder{p.cfg.Instance, nuid.Next(), time.Now().UTC().Truncate(time.Millisecond)})
 	if err != nil {
 		return fmt.Errorf("publisher: encode the lease: %w", err)
 	}
-	l := &lease{p: p, kv: kv, key: schemas.LeaseKey(p.cfg.Tenant), value: value}
+	l := &lease{p: p, key: schemas.LeaseKey(p.cfg.Tenant), value: value}
 	if err := l.acquire(ctx); err != nil {
 		return fmt.Errorf("publisher: wait for the lease of tenant %d: %w", p.cfg.Tenant, err)
 	}
@@ -78,7 +74,14 @@ func (p *Publisher) Lead(ctx context.Context, lead func(context.Context) error) 
 // acquire waits until the lease is ours.
 func (l *lease) acquire(ctx context.Context) error {
 	told := ""
-	try := func() error {
+	try := func() (err error) {
+		if l.kv, err = l.p.prepareBucket(ctx); err != nil { // it may have gone since the log was opened
+			var setup *SetupError
+			if errors.As(err, &setup) {
+				return backoff.Permanent(err)
+			}
+			return err
+		}
 		for {
 			err := l.take(ctx)
 			if !errors.Is(err, jetstream.ErrKeyExists) {
@@ -104,8 +107,14 @@ func (l *lease) acquire(ctx context.Context) error {
 	}
 	retry := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(2*time.Second),
 		backoff.WithMaxElapsedTime(0)) // a standby waits; ctx ends this
+	failures := 0
 	return backoff.RetryNotify(try, backoff.WithContext(retry, ctx), func(err error, _ time.Duration) {
-		l.p.log.Debug("the lease can't be taken yet", "err", err)
+		failures++
+		level := l.p.log.Debug
+		if failures == 3 || failures%20 == 0 {
+			level = l.p.log.Warn
+		}
+		level("nobody can tell whose the lease is, trying again", "tenant", l.p.cfg.Tenant, "tries", failures, "err", err)
 	})
 }
 
@@ -194,6 +203,12 @@ func (l *lease) confirm(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	err := l.put(ctx, l.rev)
+	if errors.Is(err, jetstream.ErrNoStreamResponse) { // the bucket may be gone
+		if _, err := l.p.prepareBucket(ctx); err != nil {
+			return err
+		}
+		err = l.put(ctx, l.rev)
+	}
 	var api *jetstream.APIError
 	if err == nil || !errors.As(err, &api) || api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence &&
 		api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequenceConstant {

@@ -196,6 +196,37 @@ func TestLeaseGivenUpAfterLostAnswer(t *testing.T) {
 	}
 }
 
+// A standby gets the lease also where the bucket has gone meanwhile, and with it whoever led.
+func TestLeaseBucketGone(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	a := startReplica(t, url, "a", nil)
+	a.waitLeading(t)
+	b := startReplica(t, url, "b", nil)
+	js, _ := jetstream.New(b.nc)
+	if err := js.DeleteKeyValue(t.Context(), schemas.Bucket); err != nil {
+		t.Fatal(err)
+	}
+	a.nc.Close()
+	b.waitLeading(t)
+}
+
+// A leader whose bucket has gone makes it anew.
+func TestLeaseBucketMadeAnew(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	a := startReplica(t, url, "a", nil)
+	leading := a.waitLeading(t)
+	js, _ := jetstream.New(a.nc)
+	if err := js.DeleteKeyValue(t.Context(), schemas.Bucket); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.p.lease.confirm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, says := bucket(t, a.nc); says().Instance != "a" || leading.Err() != nil {
+		t.Errorf("it no longer leads: %v, %+v", leading.Err(), says())
+	}
+}
+
 // With a store of its own a restarted process does not wait for its predecessor's lease.
 func TestLeaseExclusive(t *testing.T) {
 	url, _ := natstest.Start(t, "")

@@ -32,8 +32,8 @@ const maxMessages = 1000
 
 // Errors of Commit that the caller decides upon. All others, a *[SetupError] excepted, mean that the commit is not resolved.
 var (
-	// ErrSuperseded: somebody else has committed, or the log is not what it was. Nothing of the commit is in the log. Recover,
-	// and form it anew.
+	// ErrSuperseded: somebody else has committed, or the log is not what it was. The commit is not in the log, but for what a
+	// server that ran full may have stored of it. Recover, and form it anew.
 	ErrSuperseded = errors.New("the log has moved on without us")
 	// ErrTampered: the commit is in the log, and so is a message about the tenant's agents that no commit brought. Recover, which
 	// puts right what it can.
@@ -58,6 +58,7 @@ type Publisher struct {
 	lease *lease // set by Lead
 
 	last position // the last commit that we know of: what the next one expects
+	gaps []gap    // between our commits, where it is not yet known that only other tenants have written
 
 	// What was true when the log was last known to stand at last: when one of them has moved, it is looked at before the next
 	// commit, since a broker that has lost data may hold somebody else's watermark at the very sequence that we expect.

@@ -202,7 +202,7 @@ func TestLostAcknowledgement(t *testing.T) {
 			events = append(events, event(int64(i), 1))
 		}
 		msgs, id := p.messages(Batch{Events: events}, nil)
-		if _, err := p.send(t.Context(), msgs); err != nil { // its answer is never looked at
+		if _, err := p.send(t.Context(), msgs, ackTimeout); err != nil { // its answer is never looked at
 			t.Fatal(err)
 		}
 		before := logged(t, nc)
@@ -286,6 +286,30 @@ func TestTornTail(t *testing.T) {
 	if _, r, revisions = recovered(t, nc); len(r.lackingStates) != 0 || revisions[1] != 2 || revisions[3] != 1 {
 		t.Errorf("after the repair: %v, lacking %d states", revisions, len(r.lackingStates))
 	}
+}
+
+// The watermark of a commit of which a part is missing vouches for nothing.
+func TestTornWatermark(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	nc := natstest.Connect(t, url)
+	p, r, _ := recovered(t, nc)
+	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, p, 6, event(1, 1), event(2, 1))
+	msgs, _ := p.messages(Batch{Events: []schemas.Event{event(1, 2), event(2, 2)}, Watermark: complete(7)}, nil)
+	torn := []*nats.Msg{msgs[1], msgs[4]} // one of the events, and the watermark
+	if _, err := p.send(t.Context(), torn, ackTimeout); err != nil {
+		t.Fatal(err)
+	}
+	p, r, revisions := recovered(t, nc)
+	if r.Watermark != nil || r.LastSweep != 7 || revisions[1] != 1 || revisions[2] != 2 {
+		t.Fatalf("recovered %+v, %v", r, revisions)
+	}
+	if err := p.TakeOver(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{Sweep: 8}}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, p, 8, event(1, 2))
 }
 
 // What was not written by a commit is noticed, and put right from the agents' last events.

@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/rollcall-events/rollcall/schemas"
@@ -27,7 +27,7 @@ const consumerPrefix = "rollcall-"
 
 // Recovered is what the log says of a tenant, besides the states.
 type Recovered struct {
-	Watermark *schemas.Watermark // nil: none, or none that can be read
+	Watermark *schemas.Watermark // nil: none, none that can be read, or one that vouches for a commit of which a part is missing
 	Health    *schemas.Health    // nil: none
 	LastSweep uint64             // the highest sweep number found
 	Agents    int                // how many agents have a state
@@ -97,10 +97,22 @@ func (p *Publisher) recover(ctx context.Context, state func(*schemas.Event)) (*R
 	if n := len(s.lacking); n > 0 {
 		p.log.Warn("the log has events whose states it lacks: they count, and the states are written anew", "agents", n)
 	}
-	if s.at.seq > 0 && s.Watermark == nil {
+	switch w := s.Watermark; {
+	case s.at.seq == 0:
+	case w == nil:
 		s.LastSweep += forgottenSweeps
+	case w.Commit.Messages > 1:
+		whole, err := p.whole(ctx, s.at.seq, w.Commit.Messages)
+		if err != nil {
+			return nil, fmt.Errorf("look whether the last commit is whole: %w", err)
+		}
+		if !whole {
+			p.log.Error("the last commit in the log is torn, so nobody can tell up to which sweep everything is published", "seq", s.at.seq, "sweep", w.Sweep)
+			s.Watermark = nil
+		}
 	}
 	s.Agents = len(s.revisions)
+	p.gaps = nil
 	p.advance(s.at)
 	p.reconnects = reconnects
 	return &s.Recovered, nil
@@ -119,21 +131,38 @@ type reading struct {
 }
 
 func (s *reading) watermark(m jetstream.Msg, seq uint64) {
-	var w schemas.Watermark
 	s.at = position{seq, "unreadable"}
-	if err := json.Unmarshal(m.Data(), &w); err != nil || w.TenantID != s.p.cfg.Tenant || w.Commit.Messages < 1 || !dated(&w) {
+	w, err := decodeWatermark(m.Data(), s.p.cfg.Tenant)
+	if err != nil {
 		s.p.log.Error("the watermark in the log is none: reading all events that the log still has", "seq", seq, "err", err)
 		return
 	}
-	s.at.commit, s.Watermark = w.Commit.ID, &w
+	s.at.commit, s.Watermark = w.Commit.ID, w
 	s.LastSweep = max(s.LastSweep, w.LastSweep())
 	s.from = seq + 1 - min(seq, uint64(w.Commit.Messages))
 }
 
-// dated reports whether a watermark has the times that it has to have: all of them once a sweep has been complete, and none before.
-func dated(w *schemas.Watermark) bool {
+// maxSweep is a number that no sweep reaches.
+const maxSweep = 1 << 53
+
+// decodeWatermark reads a watermark, and refuses what rollcall would not have written.
+func decodeWatermark(data []byte, tenant int64) (*schemas.Watermark, error) {
+	var w schemas.Watermark
+	if err := json.Unmarshal(data, &w); err != nil {
+		return nil, err
+	}
 	complete := w.Sweep > 0
-	return w.StartedAt.IsZero() != complete && w.CompletedAt.IsZero() != complete && w.StaleAfter.IsZero() != complete
+	switch {
+	case w.TenantID != tenant:
+		return nil, errors.New("it is another tenant's")
+	case w.Commit.ID == "" || w.Commit.Messages < 1:
+		return nil, errors.New("it names no commit")
+	case w.LastSweep() > maxSweep:
+		return nil, errors.New("there can't have been so many sweeps")
+	case w.StartedAt.IsZero() == complete || w.CompletedAt.IsZero() == complete || w.StaleAfter.IsZero() == complete:
+		return nil, errors.New("it lacks times, or has some before any complete sweep")
+	}
+	return &w, nil
 }
 
 func (s *reading) health(m jetstream.Msg, seq uint64) {
@@ -194,7 +223,7 @@ func (p *Publisher) TakeOver(ctx context.Context, r *Recovered, w schemas.Waterm
 // read delivers every message that the consumer finds now.
 func (p *Publisher) read(ctx context.Context, cfg jetstream.OrderedConsumerConfig, each func(m jetstream.Msg, seq uint64)) error {
 	cfg.InactiveThreshold = time.Minute
-	cfg.NamePrefix = consumerPrefix + nuid.Next()
+	cfg.NamePrefix = consumerPrefix + rand.Text() // which nobody can guess, to ask for its messages
 	c, err := p.js.OrderedConsumer(ctx, schemas.Stream, cfg)
 	if err != nil {
 		return fmt.Errorf("create a consumer: %w", err)

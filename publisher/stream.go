@@ -90,7 +90,8 @@ func (p *Publisher) prepare(ctx context.Context) error {
 	if err := p.prepareStream(ctx); err != nil {
 		return err
 	}
-	return p.prepareBucket(ctx)
+	_, err := p.prepareBucket(ctx)
+	return err
 }
 
 func (p *Publisher) prepareStream(ctx context.Context) error {
@@ -119,11 +120,11 @@ func (p *Publisher) prepareStream(ctx context.Context) error {
 	return nil
 }
 
-func (p *Publisher) prepareBucket(ctx context.Context) error {
+func (p *Publisher) prepareBucket(ctx context.Context) (jetstream.KeyValue, error) {
 	kv, err := p.js.KeyValue(ctx, schemas.Bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		if !p.cfg.Manage {
-			return &SetupError{fmt.Errorf("bucket %s does not exist: create it, or let rollcall do so (ROLLCALL_NATS_MANAGE=true)", schemas.Bucket)}
+			return nil, &SetupError{fmt.Errorf("bucket %s does not exist: create it, or let rollcall do so (ROLLCALL_NATS_MANAGE=true)", schemas.Bucket)}
 		}
 		kv, err = p.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
 			Bucket:         schemas.Bucket,
@@ -137,17 +138,17 @@ func (p *Publisher) prepareBucket(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return explain(fmt.Errorf("open bucket %s: %w", schemas.Bucket, err))
+		return nil, explain(fmt.Errorf("open bucket %s: %w", schemas.Bucket, err))
 	}
 	status, err := kv.Status(ctx)
 	if err != nil {
-		return explain(fmt.Errorf("read the status of bucket %s: %w", schemas.Bucket, err))
+		return nil, explain(fmt.Errorf("read the status of bucket %s: %w", schemas.Bucket, err))
 	}
 	if status.LimitMarkerTTL() <= 0 {
-		return &SetupError{fmt.Errorf("bucket %s exists but does not fit, and rollcall never alters it: it has no limit marker TTL, so leases could not expire; "+
+		return nil, &SetupError{fmt.Errorf("bucket %s exists but does not fit, and rollcall never alters it: it has no limit marker TTL, so leases could not expire; "+
 			"mend it, or remove it if it isn't rollcall's", schemas.Bucket)}
 	}
-	return nil
+	return kv, nil
 }
 
 func checkVersion(version string) error {

@@ -62,7 +62,7 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, log *slog.Logger) er
 	if s.OpsListen.isSet() || s.HTTPListen.isSet() && s.HTTPListen.value != "" {
 		log.Warn("this version serves no pages yet: ROLLCALL_HTTP_LISTEN and ROLLCALL_OPS_LISTEN have no effect")
 	}
-	log.Info("polling", "tenant", tenant, "url", s.ISDPURL.value, "interval", cfg.Interval, "instance", s.Instance.value)
+	log.Info("ready; asking for the lease", "tenant", tenant, "url", s.ISDPURL.value, "interval", cfg.Interval, "instance", s.Instance.value)
 	poll := engine.New(cfg, source, pub).Run
 	for {
 		err := pub.Lead(ctx, poll)

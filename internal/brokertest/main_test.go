@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.Parse()
-	if err := flag.Set("test.parallel", "14"); err != nil { // they mostly wait
+	if err := flag.Set("test.parallel", "5"); err != nil { // they mostly wait
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

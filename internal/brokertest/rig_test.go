@@ -387,7 +387,7 @@ func (p *process) start() {
 	if r.pub != nil {
 		r.pub(&pub)
 	}
-	eng := engine.Config{Tenant: r.sim.TenantID(), Interval: 200 * time.Millisecond, RemoveAfter: 2, MaxMissing: 0.9, MissingHold: time.Hour,
+	eng := engine.Config{Tenant: r.sim.TenantID(), Interval: 300 * time.Millisecond, RemoveAfter: 2, MaxMissing: 0.9, MissingHold: time.Hour,
 		BufferEvents: 100_000, Grace: time.Second, Logger: logger}
 	if r.engine != nil {
 		r.engine(&eng)

@@ -120,6 +120,7 @@ type loop struct {
 	tainted  time.Time // the log was read anew during this sweep, then: what was read before says nothing; zero: it was not
 	had      bool      // a complete sweep has ended, ever
 	begun    time.Time
+	dropped  int         // fields that the last sweep left out
 	next     *time.Timer // when the next one begins
 	sweeps   chan sweepStep
 
@@ -188,12 +189,14 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 		case <-grace:
 			abandon()
 			if l.busy {
-				if err := (<-l.done).apply(); err != nil {
+				o := <-l.done
+				l.busy = false
+				if err := o.apply(); err != nil {
 					return err
 				}
-				l.busy = false
 			}
-			if l.queue.empty() && l.health.news() == nil {
+			if l.queue.live == 0 {
+				l.logger.Info("every change is published; only the last watermark is not", "sweep", l.sweep)
 				return nil
 			}
 			return &UnpublishedError{l.queue.live}
@@ -259,7 +262,11 @@ func (l *loop) push(obs []*diff.Observation) {
 func (l *loop) verdict(v *poller.Verdict) {
 	l.sweeping = false
 	l.next.Reset(l.begun.Add(l.cfg.Interval).Sub(l.now()))
-	log := l.logger.With("sweep", l.sweep, "agents", v.Agents, "pages", v.Pages, "rejected", v.Rejected, "took", v.EndedAt.Sub(v.StartedAt).Round(time.Millisecond))
+	log := l.logger.With("sweep", l.sweep, "agents", v.Agents, "pages", v.Pages, "rejected", v.Rejected, "dropped", v.Dropped, "took", v.EndedAt.Sub(v.StartedAt).Round(time.Millisecond))
+	if v.Dropped > 0 && l.dropped == 0 {
+		log.Warn("fields hold values of a kind that they should not have, and are left out")
+	}
+	l.dropped = v.Dropped
 	switch {
 	case v.Complete && !l.tainted.IsZero():
 		log.Info("the sweep was complete, but the log was read anew during it: the next one counts")
@@ -391,6 +398,9 @@ func (l *loop) committed(b batch, f diff.Formed, news *schemas.Health, w schemas
 
 // reload reads the log anew, beside the loop.
 func (l *loop) reload() {
+	if l.work.Err() != nil {
+		return // the next start does
+	}
 	l.busy = true
 	sweep := l.sweep
 	go func() {
@@ -475,7 +485,7 @@ func (l *loop) load(t *taken) {
 			"agents", lost)
 		l.health.note(fmt.Sprintf("the broker has lost messages that it had acknowledged, of %d agents: durable readers do best to read the states anew", lost), l.now())
 	}
-	dropped := l.queue.giveUp(moved)
+	dropped := l.queue.giveUp(moved, l.roster.State)
 	for _, o := range dropped {
 		l.roster.GiveUp(o)
 	}

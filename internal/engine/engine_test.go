@@ -460,6 +460,53 @@ func TestLeaseLost(t *testing.T) {
 	})
 }
 
+// Where every change is published, a watermark that is not is no reason for a failure.
+func TestStopWithoutChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		commits := 0
+		m := &memory{gate: func(ctx context.Context) error {
+			if commits++; commits == 1 {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m, 6*time.Second); err != nil {
+			t.Error(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) ok [1 1/1]")
+	})
+}
+
+// A commit of which a server stored a part: what it had not taken in yet of the same agents goes on from there.
+func TestTornCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		v := &vendor{scripts: []func(*sweep) error{listing(off(1), off(2)), listing(on(1), on(2)), listing(off(1), off(2)), listing(on(1), off(2))}}
+		stored := false
+		m.gate = func(context.Context) error {
+			if m.commits[len(m.commits)-1].Watermark.Sweep == 1 && !stored {
+				stored = true
+				time.Sleep(11 * time.Second) // meanwhile both go off, and 1 on again
+				r := diff.Rules{}
+				agent := on(1)
+				e, _ := r.Event(diff.StateOf(&m.commits[1].Events[0]), &diff.Observation{AgentID: 1, Agent: &agent, Sweep: 2, Time: v.begun[1].Add(100 * time.Millisecond)})
+				m.foreign = []schemas.Event{e} // 1's half of the commit
+			}
+			return nil
+		}
+		if err := play(t, config(), v, m, 24*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		got := m.story()
+		for _, want := range []string{"online:1/2(status)", "offline:1/3(status)", "online:1/4(status)", "online:2/2(status)", "offline:2/3(status)"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s is not in the log:\n%s", want, got)
+			}
+		}
+	})
+}
+
 // A log that refuses for good ends the run.
 func TestSetupError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -195,15 +195,29 @@ func (q *queue) relink() {
 	}
 }
 
-// giveUp drops the observations of the agents in moved, and all ends: what they say refers to a log that is no more. It returns
-// what it dropped.
-func (q *queue) giveUp(moved map[int64]bool) []*diff.Observation {
-	var out []*diff.Observation
+// giveUp drops the observations of the agents in moved, and all ends: what they say refers to a log that is no more. Where the
+// log says what one of them saw, since a part of its commit was stored, those behind it go on from there. It returns what it
+// dropped.
+func (q *queue) giveUp(moved map[int64]bool, state func(id int64) *diff.State) []*diff.Observation {
+	stored := make(map[int64]int) // agent: the last of its items that the log has
 	for i := range q.items {
 		if o := q.items[i].obs; o != nil && moved[o.AgentID] {
-			out = append(out, o)
-			q.forget(&q.items[i], q.first+uint64(i))
+			if s := state(o.AgentID); s != nil && s.Time.Equal(schemas.CeilTime(o.Time)) {
+				stored[o.AgentID] = i
+			}
 		}
+	}
+	var out []*diff.Observation
+	for i := range q.items {
+		o := q.items[i].obs
+		if o == nil || !moved[o.AgentID] {
+			continue
+		}
+		if last, ok := stored[o.AgentID]; ok && i > last {
+			continue
+		}
+		out = append(out, o)
+		q.forget(&q.items[i], q.first+uint64(i))
 	}
 	q.ends = nil
 	return out
