@@ -21,6 +21,7 @@ import (
 
 // A crowd is a tenant without HTTP, whose agents flip at random.
 type crowd struct {
+	mu     sync.Mutex // guards the agents: a sweep may read them at the very instant at which they flip
 	agents []schemas.Agent
 	rand   *rand.Rand
 }
@@ -35,6 +36,8 @@ func newCrowd(n int) *crowd {
 }
 
 func (c *crowd) flip(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for range n {
 		name := strings.Clone(*c.agents[0].AgentName) // each row is decoded anew
 		a := &c.agents[c.rand.IntN(len(c.agents))]
@@ -43,6 +46,8 @@ func (c *crowd) flip(n int) {
 }
 
 func (c *crowd) online() (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for i := range c.agents {
 		n += int(c.agents[i].OnlineStatus)
 	}
@@ -50,7 +55,9 @@ func (c *crowd) online() (n int) {
 }
 
 func (c *crowd) Sweep(_ context.Context, emit func(*poller.Page)) poller.Verdict {
+	c.mu.Lock()
 	page := &poller.Page{Sent: time.Now(), Agents: slices.Clone(c.agents)}
+	c.mu.Unlock()
 	time.Sleep(50 * time.Millisecond)
 	page.Read = time.Now()
 	emit(page)

@@ -482,7 +482,16 @@ func TestStopWithoutChanges(t *testing.T) {
 func TestTornCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
-		v := &vendor{scripts: []func(*sweep) error{listing(off(1), off(2)), listing(on(1), on(2)), listing(off(1), off(2)), listing(on(1), off(2))}}
+		var second time.Time // when the page that showed both online had been read
+		v := &vendor{scripts: []func(*sweep) error{
+			listing(off(1), off(2)),
+			func(s *sweep) error {
+				second = time.Now().Add(100 * time.Millisecond)
+				s.page(on(1), on(2))
+				return nil
+			},
+			listing(off(1), off(2)), listing(on(1), off(2)),
+		}}
 		stored := false
 		m.gate = func(context.Context) error {
 			if m.commits[len(m.commits)-1].Watermark.Sweep == 1 && !stored {
@@ -490,7 +499,7 @@ func TestTornCommit(t *testing.T) {
 				time.Sleep(11 * time.Second) // meanwhile both go off, and 1 on again
 				r := diff.Rules{}
 				agent := on(1)
-				e, _ := r.Event(diff.StateOf(&m.commits[1].Events[0]), &diff.Observation{AgentID: 1, Agent: &agent, Sweep: 2, Time: v.begun[1].Add(100 * time.Millisecond)})
+				e, _ := r.Event(diff.StateOf(&m.commits[1].Events[0]), &diff.Observation{AgentID: 1, Agent: &agent, Sweep: 2, Time: second})
 				m.foreign = []schemas.Event{e} // 1's half of the commit
 			}
 			return nil

@@ -5,6 +5,7 @@ package soak
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,7 +174,8 @@ func TestTenants(t *testing.T) {
 	w.swept(dead.id, time.Now(), "")
 	for _, tn := range others {
 		for _, l := range tn.replicas[0].proc.Log() {
-			if l.Message() == "standing by" || l.Level() == "WARN" {
+			incomplete := strings.HasPrefix(l.Message(), "sweep incomplete") // its listing changed while it was read
+			if l.Message() == "standing by" || l.Level() == "WARN" && !incomplete {
 				t.Errorf("%s was hindered: %v", tn.replicas[0].name, l)
 			}
 		}
