@@ -215,7 +215,7 @@ func line(e *schemas.Event) string {
 	case schemas.Status:
 		if !e.Data.PreviousSince.IsZero() {
 			state := map[bool]string{true: "offline", false: "online"}[e.Data.Online]
-			what = fmt.Sprintf("was %s for %v", state, e.Data.Since.Sub(e.Data.PreviousSince).Round(time.Second))
+			what = fmt.Sprintf("had been seen %s for %v", state, e.Data.Since.Sub(e.Data.PreviousSince).Round(time.Second))
 		}
 	case schemas.Fields:
 		var changed []string
