@@ -41,34 +41,49 @@ func TestLifetime(t *testing.T) {
 }
 
 func TestOneRefreshForAll(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
-		sim.SetFault(isdpsim.OnToken(isdpsim.Delay(5 * time.Second)))
-		p := direct(t, sim, nil)
-		var wg sync.WaitGroup
-		for i := range 50 {
-			wg.Go(func() {
-				ctx, start := t.Context(), time.Now()
-				if i%2 == 1 {
-					var cancel func()
-					ctx, cancel = context.WithTimeout(ctx, time.Second)
-					defer cancel()
+	for _, test := range []struct {
+		name     string
+		patient  bool // whoever asks first waits for the answer
+		requests int
+	}{
+		{"one asks, all wait", true, 1},
+		{"one asks and gives up, another one follows", false, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim.SetFault(isdpsim.OnToken(isdpsim.Delay(5 * time.Second)))
+				p := direct(t, sim, nil)
+				var wg sync.WaitGroup
+				get := func(patient bool) {
+					wg.Go(func() {
+						ctx, start := t.Context(), time.Now()
+						if !patient {
+							var cancel func()
+							ctx, cancel = context.WithTimeout(ctx, time.Second)
+							defer cancel()
+						}
+						_, err := p.tokens.get(ctx)
+						switch {
+						case patient && err != nil:
+							t.Error(err)
+						case !patient && (!errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second):
+							t.Errorf("after %v: %v", time.Since(start), err)
+						}
+					})
 				}
-				_, err := p.tokens.get(ctx)
-				switch {
-				case i%2 == 0 && err != nil:
-					t.Error(err)
-				case i%2 == 1 && (!errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second):
-					t.Errorf("after %v: %v", time.Since(start), err)
+				get(test.patient)
+				synctest.Wait()
+				for i := range 49 {
+					get(!test.patient || i%2 == 0)
+				}
+				wg.Wait()
+				if n := sim.Stats().TokenRequests; n != test.requests {
+					t.Errorf("%d token requests, want %d", n, test.requests)
 				}
 			})
-		}
-		wg.Wait()
-		// A waiter that led and gave up has to be followed by another one.
-		if n := sim.Stats().TokenRequests; n < 1 || n > 2 {
-			t.Errorf("%d token requests", n)
-		}
-	})
+		})
+	}
 }
 
 func TestEarlyRenewal(t *testing.T) {
