@@ -1,6 +1,7 @@
 package natsd
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -345,9 +346,14 @@ func TestReaderReads(t *testing.T) {
 	})
 
 	t.Run("told that credentials are not required", func(t *testing.T) {
-		nc, _ := reader(t, s)
-		if nc.AuthRequired() {
-			t.Error("auth_required")
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.ClientURL(), "nats://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		info, err := bufio.NewReader(conn).ReadString('\n') // the first word that a client hears
+		if err != nil || strings.Contains(info, `"auth_required":true`) {
+			t.Errorf("%s %v", info, err)
 		}
 	})
 }
