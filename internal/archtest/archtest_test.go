@@ -93,6 +93,11 @@ func others(paths ...string) func(graph, string, string) bool {
 	return func(_ graph, _, path string) bool { return isOrUnder(path, paths...) }
 }
 
+func just(name string) func(string) bool { return func(n string) bool { return n == name } }
+
+// consumers are the imports of the package that consumers use.
+var consumers = []string{natsClient, natsClient + "/jetstream", "github.com/cenkalti/backoff/v4", "github.com/rollcall-events/rollcall/schemas"}
+
 // own forbids the imports of the module's own packages of those names, but for the importing one.
 func own(names ...string) func(graph, string, string) bool {
 	return func(g graph, name, path string) bool {
@@ -108,17 +113,24 @@ const (
 )
 
 // Packages that the rules speak of. They have to be there, lest a rule holds because its package was renamed.
-var known = []string{"cmd/rollcall", "diff", "internal/isdpsim", "poller", "publisher", "schemas"}
+var known = []string{"cmd/rollcall", "diff", "internal/isdpsim", "poller", "publisher", "schemas", "schemas/follow"}
 
 var rules = []rule{
-	{why: "schemas imports the standard library only", of: named("schemas"),
+	{why: "schemas imports the standard library only", of: just("schemas"),
 		forbid: func(_ graph, _, path string) bool { return !isStandard(path) }},
-	{why: "schemas knows nothing of HTTP, the network, files and logs", of: named("schemas"),
+	{why: "schemas knows nothing of HTTP, the network, files and logs", of: just("schemas"),
 		forbid: others("net", "os", "log", "syscall")},
+	{why: "consumers get the client and the wire, and nothing of the daemon", of: named("schemas/follow"),
+		forbid: func(_ graph, _, path string) bool { return !isStandard(path) && !slices.Contains(consumers, path) }},
+	{why: "examples show what others can import", of: named("examples"),
+		forbid: func(g graph, name, path string) bool {
+			in, ok := g.inside(path)
+			return ok && !isOrUnder(in, "schemas", name)
+		}},
 	{why: "poller, diff and publisher never import one another", of: named("poller", "diff", "publisher"), tests: true,
 		forbid: own("poller", "diff", "publisher")},
 	{why: "diff does no I/O, no logging and nothing by chance", of: named("diff"),
-		forbid: others("net", "os", "io/ioutil", "log", "syscall", "context", "math/rand", "crypto/rand", "embed", "plugin")},
+		forbid: others("net", "os", "io/ioutil", "log", "syscall", "context", "math/rand", "crypto/rand", "plugin")},
 	{why: "diff imports the standard library and schemas only", of: named("diff"),
 		forbid: func(g graph, _, path string) bool {
 			in, ok := g.inside(path)
@@ -222,6 +234,8 @@ func TestBroken(t *testing.T) {
 		"diff":                     {Imports: []string{"slices", in("schemas")}, TestImports: []string{"os", "pgregory.net/rapid"}, XTestImports: []string{in("diff")}},
 		"publisher":                {Imports: []string{natsClient + "/jetstream", natsBatch + "/jetstreamext", in("schemas")}, TestImports: []string{"net/http"}},
 		"cmd/rollcall":             {Imports: []string{"github.com/kelseyhightower/envconfig", "github.com/spf13/cobra", in("poller"), in("diff"), in("publisher")}},
+		"schemas/follow":           {Imports: []string{"context", natsClient + "/jetstream", "github.com/rollcall-events/rollcall/schemas"}},
+		"examples/routing":         {Imports: []string{natsClient, in("schemas/follow"), "net/http"}, TestImports: []string{in("internal/engine")}},
 		"internal/engine":          {Imports: []string{in("poller"), in("diff"), in("publisher")}},
 		"internal/isdpsim":         {Imports: []string{"net/http"}},
 		"internal/setting":         {Imports: []string{"fmt"}},
@@ -245,6 +259,10 @@ func TestBroken(t *testing.T) {
 		{"schemas", pkg{Imports: []string{"net/url"}}, []string{
 			"diff reaches net/url: diff does no I/O, no logging and nothing by chance",
 			"schemas reaches net/url: schemas knows nothing of HTTP, the network, files and logs"}},
+		{"schemas/follow", pkg{Imports: []string{natsServer + "/v2/server"}}, []string{
+			"schemas/follow reaches " + natsServer + "/v2/server: consumers get the client and the wire, and nothing of the daemon"}},
+		{"examples/routing", pkg{Imports: []string{in("internal/setting")}}, []string{
+			"examples/routing reaches " + in("internal/setting") + ": examples show what others can import"}},
 		{"poller", pkg{Imports: []string{in("diff")}}, []string{
 			"poller reaches " + in("diff") + ": poller, diff and publisher never import one another"}},
 		{"poller", pkg{TestImports: []string{in("diff")}}, []string{
