@@ -1,0 +1,284 @@
+package follow
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// A Roster is what the log says of one tenant. Its methods may be called from any goroutine, [Roster.Run] from one at a time.
+type Roster struct {
+	tenant int64
+
+	mu sync.RWMutex // guards what follows; the events, the watermark and the health themselves never change
+	view
+	read bool // view is the log's, and not the empty one of the beginning
+}
+
+type view struct {
+	agents    map[int64]*schemas.Event
+	watermark *schemas.Watermark
+	health    *schemas.Health
+}
+
+// New returns the empty roster of a tenant.
+func New(tenant int64) *Roster {
+	return &Roster{tenant: tenant, view: view{agents: map[int64]*schemas.Event{}}}
+}
+
+// An Update is one thing that [Roster.Run] has learned, after the roster holds it. One of its fields is set, besides Seq and
+// Before. What the pointers lead to must not be modified.
+type Update struct {
+	// Seq is the message's sequence in the stream; 0 for Anew, and for an Err that is about none.
+	Seq uint64
+	// Anew: the states have all been read, and the roster is no longer what it was before. Look at all of it. There is one
+	// such update at the beginning and one after each interruption.
+	Anew bool
+	// State is the last event of an agent. An agent that was removed has one too, with the reason [schemas.Removed].
+	State *schemas.Event
+	// Before is the last event that the roster had of State's agent; nil if none.
+	Before *schemas.Event
+	// Watermark is the tenant's new watermark, the last message of every commit.
+	Watermark *schemas.Watermark
+	// Health is the tenant's new health.
+	Health *schemas.Health
+	// Err says that reading was interrupted, and is tried again; or, as a [*MessageError], that a message can't be used.
+	Err error
+}
+
+// A MessageError is about a message in the log that is not what its subject says. An agent whose state it was is unknown
+// until it has another.
+type MessageError struct {
+	Subject string
+	Seq     uint64 // in the stream
+	Err     error
+}
+
+func (e *MessageError) Error() string {
+	return fmt.Sprintf("follow: message %d (%s) can't be used: %v", e.Seq, e.Subject, e.Err)
+}
+
+func (e *MessageError) Unwrap() error { return e.Err }
+
+// errInterrupted ends a reading whose connection was lost: what was missed meanwhile is only in the states.
+var errInterrupted = errors.New("the connection to NATS was lost")
+
+// Heartbeats tell within about twice this time that a consumer has died with the server that had it.
+const heartbeat = 5 * time.Second
+
+// Run reads the log into the roster until ctx ends, and returns ctx's error. Whatever else goes wrong it tells as an Update and
+// tries again, a quarter of a second later at first and at most every five seconds.
+//
+// notify may be nil. It is called for one update after the other, never from two goroutines at a time; reading goes on when
+// it has returned, and a change that is overtaken by a newer one of the same agent meanwhile is never told.
+//
+// js needs the right to create consumers of the stream AGENT_EVENTS and to ask them for messages, and no other.
+func (r *Roster) Run(ctx context.Context, js jetstream.JetStream, notify func(Update)) error {
+	if notify == nil {
+		notify = func(Update) {}
+	}
+	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(5*time.Second),
+		backoff.WithMaxElapsedTime(0))
+	err := backoff.Retry(func() error {
+		err := r.follow(ctx, js, notify, wait.Reset)
+		if ctx.Err() != nil {
+			return backoff.Permanent(ctx.Err())
+		}
+		notify(Update{Err: fmt.Errorf("follow: read tenant %d from the stream %s: %w", r.tenant, schemas.Stream, err)})
+		return err
+	}, backoff.WithContext(wait, ctx))
+	return err
+}
+
+// follow reads the states and then the changes until something goes wrong.
+func (r *Roster) follow(ctx context.Context, js jetstream.JetStream, notify func(Update), complete func()) error {
+	fresh := view{agents: map[int64]*schemas.Event{}}
+	done := func() {
+		r.mu.Lock()
+		r.view, r.read = fresh, true
+		r.mu.Unlock()
+		complete()
+		notify(Update{Anew: true})
+	}
+	reading := true
+	filters := []string{fmt.Sprintf("agent.state.%d.*", r.tenant), schemas.WatermarkSubject(r.tenant), schemas.HealthSubject(r.tenant)}
+	return consume(ctx, js, jetstream.ConsumerConfig{FilterSubjects: filters}, func(m jetstream.Msg, pending uint64) {
+		switch {
+		case m == nil: // there is nothing to read
+			done()
+		case reading:
+			if u := fresh.apply(m, r.tenant); u.Err != nil {
+				notify(u)
+			}
+			if pending > 0 {
+				return
+			}
+			done()
+		default:
+			r.mu.Lock()
+			u := r.apply(m, r.tenant)
+			r.mu.Unlock()
+			notify(u)
+		}
+		reading = false
+	})
+}
+
+// consume calls each for the last message of every subject that the consumer filters, and for each further one, in the order
+// of the stream, with the number of messages that were still to come; if there are none at first, once with a nil message. It returns
+// when it can't be sure to have seen all, but never without an error.
+//
+// The client's own ordered consumer would go on from the sequence after the last one that it has seen. That is a long wait in
+// a log that went backwards, so here every interruption means a new consumer and all states again.
+func consume(ctx context.Context, js jetstream.JetStream, cfg jetstream.ConsumerConfig, each func(m jetstream.Msg, pending uint64)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	nc := js.Conn()
+	lost := nc.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
+	defer nc.RemoveStatusListener(lost)
+	go func() {
+		select {
+		case <-lost:
+			cancel(errInterrupted)
+		case <-ctx.Done():
+		}
+	}()
+
+	cfg.DeliverPolicy, cfg.AckPolicy = jetstream.DeliverLastPerSubjectPolicy, jetstream.AckNonePolicy
+	cfg.MemoryStorage, cfg.Replicas, cfg.InactiveThreshold = true, 1, time.Minute
+	consumer, err := js.CreateConsumer(ctx, schemas.Stream, cfg)
+	if err != nil {
+		return explain(ctx, "create a consumer", err)
+	}
+	if consumer.CachedInfo().NumPending == 0 {
+		each(nil, 0)
+	}
+	messages, err := consumer.Messages(jetstream.PullHeartbeat(heartbeat))
+	if err != nil {
+		return explain(ctx, "consume", err)
+	}
+	defer messages.Stop()
+	for expected := uint64(1); ; expected++ {
+		m, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return explain(ctx, "wait for the next message", err)
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return fmt.Errorf("read a message's metadata: %w", err)
+		}
+		if meta.Sequence.Consumer != expected {
+			return fmt.Errorf("message %d of the consumer came where %d was due", meta.Sequence.Consumer, expected)
+		}
+		each(m, meta.NumPending)
+	}
+}
+
+// explain says what was being done, and why it was ended where that was done on purpose.
+func explain(ctx context.Context, doing string, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// apply takes a message in, and says what it was.
+func (v *view) apply(m jetstream.Msg, tenant int64) Update {
+	u := Update{}
+	if meta, err := m.Metadata(); err == nil {
+		u.Seq = meta.Sequence.Stream
+	}
+	s, err := schemas.ParseSubject(m.Subject())
+	if err == nil {
+		switch s.Kind {
+		case schemas.KindWatermark:
+			w := new(schemas.Watermark)
+			if err = decode(m.Data(), w, &w.TenantID, tenant); err == nil {
+				v.watermark, u.Watermark = w, w
+			}
+		case schemas.KindHealth:
+			h := new(schemas.Health)
+			if err = decode(m.Data(), h, &h.TenantID, tenant); err == nil {
+				v.health, u.Health = h, h
+			}
+		default:
+			e := new(schemas.Event)
+			a := &e.Data.Agent
+			if err = decode(m.Data(), e, &a.TenantID, tenant); err == nil && a.AgentID != s.AgentID {
+				err = fmt.Errorf("it is about agent %d", a.AgentID)
+			}
+			if err != nil {
+				delete(v.agents, s.AgentID)
+				break
+			}
+			u.State, u.Before = e, v.agents[s.AgentID]
+			v.agents[s.AgentID] = e
+		}
+	}
+	if err != nil {
+		u.Err = &MessageError{Subject: m.Subject(), Seq: u.Seq, Err: err}
+	}
+	return u
+}
+
+func decode(data []byte, into any, tenant *int64, want int64) error {
+	if err := json.Unmarshal(data, into); err != nil {
+		return err
+	}
+	if *tenant != want {
+		return fmt.Errorf("it is about tenant %d", *tenant)
+	}
+	return nil
+}
+
+// Agent returns the last event of an agent, which must not be modified; false if the log has none.
+func (r *Roster) Agent(id int64) (*schemas.Event, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e, ok := r.agents[id]
+	return e, ok
+}
+
+// Agents returns the last event of every agent, removed ones included, by agentId. The events must not be modified.
+func (r *Roster) Agents() []*schemas.Event {
+	r.mu.RLock()
+	all := slices.Collect(maps.Values(r.agents))
+	r.mu.RUnlock()
+	slices.SortFunc(all, func(a, b *schemas.Event) int { return cmp.Compare(a.Data.Agent.AgentID, b.Data.Agent.AgentID) })
+	return all
+}
+
+// Tenants returns the tenants that the log knows of, in ascending order. It needs the rights of [Roster.Run].
+func Tenants(ctx context.Context, js jetstream.JetStream) ([]int64, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var tenants []int64
+	errRead := errors.New("all read")
+	err := consume(ctx, js, jetstream.ConsumerConfig{FilterSubject: "agent.watermark.*", HeadersOnly: true}, func(m jetstream.Msg, pending uint64) {
+		if m != nil {
+			if s, err := schemas.ParseSubject(m.Subject()); err == nil {
+				tenants = append(tenants, s.Tenant)
+			}
+		}
+		if pending == 0 {
+			cancel(errRead)
+		}
+	})
+	if !errors.Is(err, errRead) {
+		return nil, fmt.Errorf("follow: list the tenants in the stream %s: %w", schemas.Stream, err)
+	}
+	slices.Sort(tenants)
+	return slices.Compact(tenants), nil
+}
