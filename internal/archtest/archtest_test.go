@@ -235,7 +235,7 @@ func TestBroken(t *testing.T) {
 		"publisher":                {Imports: []string{natsClient + "/jetstream", natsBatch + "/jetstreamext", in("schemas")}, TestImports: []string{"net/http"}},
 		"cmd/rollcall":             {Imports: []string{"github.com/kelseyhightower/envconfig", "github.com/spf13/cobra", in("poller"), in("diff"), in("publisher")}},
 		"schemas/follow":           {Imports: []string{"context", natsClient + "/jetstream", "github.com/rollcall-events/rollcall/schemas"}},
-		"examples/routing":         {Imports: []string{natsClient, in("schemas/follow"), "net/http"}, TestImports: []string{in("internal/engine")}},
+		"examples/routing":         {Imports: []string{natsClient, in("schemas/follow"), "net/http"}, TestImports: []string{in("internal/setting")}},
 		"internal/engine":          {Imports: []string{in("poller"), in("diff"), in("publisher")}},
 		"internal/isdpsim":         {Imports: []string{"net/http"}},
 		"internal/setting":         {Imports: []string{"fmt"}},
