@@ -9,6 +9,10 @@
 //
 // Decoding is lenient: fields that a later build may add are ignored.
 //
+// For readers in other languages the same is said as JSON Schema and AsyncAPI: see [Document]. asyncapi.json is put together
+// from testdata/asyncapi.json, the schemas and the goldens by go test -run AsyncAPI -update; testdata/v1/schemas keeps what the
+// schemas of version 1 have said, and a test refuses whatever takes anything of it back.
+//
 // Nothing in this package is safe for concurrent modification; values that nobody modifies may be shared freely. It imports
 // the standard library only.
 package schemas

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write the goldens that don't exist yet; those that do are kept for ever")
+var update = flag.Bool("update", false, "write the goldens that don't exist yet, and what is new of the schemas; what is there is kept for ever")
 
 const goldenDir = "testdata/v1"
 
@@ -151,6 +151,13 @@ var goldens = map[string]func() wire{
 			a.OnlineStatus, a.LastUpdateTimestamp = 0, new(int64(1795248295000))
 			a.AgentSignInTime, a.AgentSignInDate = nil, nil
 		})
+		to := vendorAgent()
+		return &Event{Type: Online, Time: read, Data: EventData{
+			Revision: 42, Reason: Status, Sweep: 1807, Online: true,
+			NotBefore: asked, Since: read, PreviousSince: before, Agent: to, Changes: Changes(&from, &to)}}
+	},
+	"event-contract": func() wire {
+		from := with(func(a *Agent) { a.OnlineStatus, a.ProductType = 0, nil })
 		to := vendorAgent()
 		return &Event{Type: Online, Time: read, Data: EventData{
 			Revision: 42, Reason: Status, Sweep: 1807, Online: true,

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// schemaOutput runs the command below a root of the test's own.
+func schemaOutput(args ...string) (stdout, stderr string, err error) {
+	root := &cobra.Command{Use: "rollcall", SilenceErrors: true, SilenceUsage: true}
+	root.AddCommand(schemaCommand())
+	var out, errs bytes.Buffer
+	root.SetOut(&out)
+	root.SetErr(&errs)
+	root.SetArgs(args)
+	err = root.Execute()
+	return out.String(), errs.String(), err
+}
+
+func TestSchema(t *testing.T) {
+	names := []string{"event", "watermark", "health", "asyncapi"}
+	if out, _, err := schemaOutput("schema"); err != nil || out != strings.Join(names, "\n")+"\n" {
+		t.Errorf("without a name: %q, error %v", out, err)
+	}
+	for _, name := range names {
+		want, ok := schemas.Document(name)
+		if !ok {
+			t.Fatalf("no document %s", name)
+		}
+		out, stderr, err := schemaOutput("schema", name)
+		if err != nil || stderr != "" {
+			t.Errorf("%s: %q, error %v", name, stderr, err)
+		}
+		if d := cmp.Diff(string(want), out); d != "" {
+			t.Errorf("%s:\n%s", name, d)
+		}
+	}
+}
+
+func TestSchemaUsage(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"schema", "events"}, `there is no schema "events"; there are event, watermark, health, asyncapi`},
+		{[]string{"schema", ""}, `there is no schema ""`},
+		{[]string{"schema", "event", "health"}, "at most 1"},
+	} {
+		out, _, err := schemaOutput(tt.args...)
+		if out != "" || !errors.Is(err, errUsage) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q: printed %q, error %v; want one about %q", tt.args, out, err, tt.want)
+		}
+	}
+}
+
+func TestSchemaCompletion(t *testing.T) {
+	out, _, err := schemaOutput("__complete", "schema", "")
+	if err != nil || !strings.HasPrefix(out, "event\nwatermark\nhealth\nasyncapi\n") {
+		t.Errorf("completed with %q, error %v", out, err)
+	}
+}

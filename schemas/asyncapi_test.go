@@ -1,0 +1,262 @@
+package schemas
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// asyncAPIFrame is the AsyncAPI document without what stands elsewhere already: an object {"$embed": "FILE"} is to be replaced
+// by that file, a schema without its $schema, of which AsyncAPI has its own.
+const asyncAPIFrame = "testdata/asyncapi.json"
+
+var (
+	embedded = regexp.MustCompile(`\{\s*"\$embed":\s*"([^"]+)"\s*\}`)
+	dialect  = regexp.MustCompile(`^\{\s*"\$schema": "[^"]+",`)
+)
+
+func TestAsyncAPIIsUpToDate(t *testing.T) {
+	frame, err := os.ReadFile(asyncAPIFrame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := embedded.ReplaceAllFunc(frame, func(m []byte) []byte {
+		file, err := os.ReadFile(filepath.FromSlash(string(embedded.FindSubmatch(m)[1])))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dialect.ReplaceAll(file, []byte("{"))
+	})
+	var want bytes.Buffer
+	if err := json.Indent(&want, whole, "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	text := append(bytes.TrimSpace(want.Bytes()), '\n')
+	if *update {
+		if err := os.WriteFile("asyncapi.json", text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if d := cmp.Diff(string(text), string(document(t, "asyncapi"))); d != "" {
+		t.Errorf("asyncapi.json is not what %s and the schemas make; go test ./schemas -run AsyncAPI -update makes it so:\n%s", asyncAPIFrame, d)
+	}
+}
+
+// What the AsyncAPI document says of the log.
+type (
+	apiChannel struct {
+		Address    string
+		Parameters map[string]map[string]any
+		Messages   map[string]map[string]any
+		Stream     struct{ Stream string } `json:"x-jetstream"`
+	}
+	apiMessage struct {
+		Name, ContentType string
+		Headers, Payload  map[string]any
+		Examples          []struct {
+			Name             string
+			Headers, Payload json.RawMessage
+		}
+	}
+	apiDocument struct {
+		AsyncAPI   string
+		Channels   map[string]apiChannel
+		Operations map[string]struct {
+			Action   string
+			Channel  map[string]any
+			Messages []map[string]any
+		}
+		Components struct {
+			Messages map[string]apiMessage
+			Schemas  map[string]map[string]any
+		}
+	}
+)
+
+func asyncAPIDocument(t testing.TB) apiDocument {
+	t.Helper()
+	var d apiDocument
+	if err := json.Unmarshal(document(t, "asyncapi"), &d); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func channels(t testing.TB) map[string]apiChannel {
+	t.Helper()
+	return asyncAPIDocument(t).Channels
+}
+
+// Every channel is a kind of subject, and the other way round; its address is the subject that the code makes.
+func TestAsyncAPISubjects(t *testing.T) {
+	event := func(kind EventType) string { return EventSubject(kind, 886, "10", 17813) }
+	subjects := map[Kind]string{
+		KindOnline: event(Online), KindOffline: event(Offline), KindUpdated: event(Updated),
+		KindState: StateSubject(886, 17813), KindWatermark: WatermarkSubject(886), KindHealth: HealthSubject(886),
+	}
+	if n := len(constants(t, "Kind")); n != len(subjects) {
+		t.Errorf("%d kinds, and %d subjects here", n, len(subjects))
+	}
+	all := channels(t)
+	for kind, subject := range subjects {
+		c, ok := all[string(kind)]
+		if !ok {
+			t.Errorf("no channel %s", kind)
+			continue
+		}
+		delete(all, string(kind))
+		values := map[string]string{"tenantId": "886", "type": "10", "agentId": "17813"}
+		address := c.Address
+		for name := range c.Parameters {
+			if !strings.Contains(address, "{"+name+"}") {
+				t.Errorf("%s has no parameter %s", c.Address, name)
+			}
+			address = strings.ReplaceAll(address, "{"+name+"}", values[name])
+		}
+		if address != subject {
+			t.Errorf("%s is %s, want %s", c.Address, address, subject)
+		}
+		if c.Stream.Stream != Stream {
+			t.Errorf("%s is in stream %q, want %q", kind, c.Stream.Stream, Stream)
+		}
+	}
+	if len(all) > 0 {
+		t.Errorf("channels that the code knows nothing of: %q", slices.Sorted(maps.Keys(all)))
+	}
+}
+
+// Every reference leads somewhere, every channel has one message and one operation that sends it, and every message has the
+// schema of its kind.
+func TestAsyncAPIParts(t *testing.T) {
+	root := parseJSON(t, document(t, "asyncapi"))
+	var refs func(v any)
+	refs = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			if ref, ok := v["$ref"].(string); ok {
+				path, ok := strings.CutPrefix(ref, "#/")
+				if !ok {
+					t.Fatalf("%s leads out of the document", ref)
+				}
+				at(t, root, strings.Split(path, "/")...)
+			}
+			for _, f := range v {
+				refs(f)
+			}
+		case []any:
+			for _, e := range v {
+				refs(e)
+			}
+		}
+	}
+	refs(root)
+
+	d := asyncAPIDocument(t)
+	if !strings.HasPrefix(d.AsyncAPI, "3.") {
+		t.Errorf("AsyncAPI %s", d.AsyncAPI)
+	}
+	if len(d.Operations) != len(d.Channels) || len(d.Components.Messages) != len(d.Channels) {
+		t.Errorf("%d operations and %d messages for %d channels", len(d.Operations), len(d.Components.Messages), len(d.Channels))
+	}
+	for kind, c := range d.Channels {
+		if len(c.Messages) != 1 || c.Messages[kind]["$ref"] != "#/components/messages/"+kind {
+			t.Errorf("channel %s has messages %v", kind, c.Messages)
+		}
+		found := false
+		for _, o := range d.Operations {
+			if o.Channel["$ref"] == "#/channels/"+kind {
+				found = o.Action == "send" && len(o.Messages) == 1 && o.Messages[0]["$ref"] == "#/channels/"+kind+"/messages/"+kind
+			}
+		}
+		if !found {
+			t.Errorf("no operation sends the message of channel %s", kind)
+		}
+		m := d.Components.Messages[kind]
+		schema, headers, content := "event", "eventHeaders", ContentTypeEvent
+		switch Kind(kind) {
+		case KindState:
+			headers = "stateHeaders"
+		case KindWatermark, KindHealth:
+			schema, headers, content = kind, kind+"Headers", ContentTypeJSON
+		}
+		if m.ContentType != content || m.Payload["$ref"] != "#/components/schemas/"+schema || m.Headers["$ref"] != "#/components/schemas/"+headers {
+			t.Errorf("message %s is %s of %v, with headers of %v", kind, m.ContentType, m.Payload, m.Headers)
+		}
+		if got := at(t, root, "components", "schemas", headers, "properties", "Content-Type", "const"); got != content {
+			t.Errorf("the Content-Type of %s is %v, want %s", kind, got, content)
+		}
+	}
+	for kind := range payloads {
+		want := parseObject(t, document(t, kind))
+		delete(want, "$schema")
+		if d := cmp.Diff(any(want), at(t, root, "components", "schemas", kind)); d != "" {
+			t.Errorf("the schema of %s (-) and what the AsyncAPI document has of it (+):\n%s", kind, d)
+		}
+	}
+}
+
+// The examples are messages that could have been sent on their channels.
+func TestAsyncAPIExamples(t *testing.T) {
+	c := asyncAPICompiler(t)
+	c.AssertFormat()
+	for kind, m := range asyncAPIDocument(t).Components.Messages {
+		ref := func(part map[string]any) string { return asyncAPIURL + part["$ref"].(string) }
+		payload, headers := c.MustCompile(ref(m.Payload)), c.MustCompile(ref(m.Headers))
+		withHeaders := 0
+		for _, e := range m.Examples {
+			if err := payload.Validate(parseJSON(t, e.Payload)); err != nil {
+				t.Errorf("%s, example %s: %v", kind, e.Name, err)
+			}
+			subject := ""
+			switch Kind(kind) {
+			case KindWatermark:
+				var w Watermark
+				if err := json.Unmarshal(e.Payload, &w); err != nil {
+					t.Fatal(err)
+				}
+				subject = WatermarkSubject(w.TenantID)
+			case KindHealth:
+				var h Health
+				if err := json.Unmarshal(e.Payload, &h); err != nil {
+					t.Fatal(err)
+				}
+				subject = HealthSubject(h.TenantID)
+			default:
+				var ev Event
+				if err := json.Unmarshal(e.Payload, &ev); err != nil {
+					t.Fatal(err)
+				}
+				subject = ev.Subject()
+				if Kind(kind) == KindState {
+					subject = StateSubject(ev.Data.Agent.TenantID, ev.Data.Agent.AgentID)
+				}
+			}
+			if p, err := ParseSubject(subject); err != nil || p.Kind != Kind(kind) {
+				t.Errorf("%s, example %s: of kind %s, error %v", kind, e.Name, p.Kind, err)
+			}
+			if e.Headers == nil {
+				continue
+			}
+			withHeaders++
+			h := parseObject(t, e.Headers)
+			if err := headers.Validate(h); err != nil {
+				t.Errorf("%s, example %s: %v", kind, e.Name, err)
+			}
+			if got, ok := h["Nats-Subject"]; ok && got != subject {
+				t.Errorf("%s, example %s: Nats-Subject %v, want %s", kind, e.Name, got, subject)
+			}
+		}
+		if withHeaders == 0 {
+			t.Errorf("%s: no example has headers", kind)
+		}
+	}
+}
