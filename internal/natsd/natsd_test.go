@@ -656,6 +656,44 @@ func TestPublishingIsRefusedAloud(t *testing.T) {
 	}
 }
 
+// TestNoQueueGroups: a group would be one across all clients, and take messages from whoever uses its name.
+func TestNoQueueGroups(t *testing.T) {
+	s := start(t, Config{})
+	_, js := own(t, s)
+	victim, _ := reader(t, s)
+	all := subscribe(t, victim, "agent.>")
+	for _, subject := range []string{"agent.>", "agent.online.>", "agent.online.886.10.1", "*.online.>", ">"} {
+		errs := make(chan error, 8)
+		nc, err := nats.Connect(s.ClientURL(), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { errs <- err }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sub, err := nc.QueueSubscribeSync(subject, "routing")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		publish(t, js, "online.886.10.1", "x")
+		next(t, all)
+		if err := nc.Flush(); err != nil { // what was delivered before is there now
+			t.Fatal(err)
+		}
+		if n, _, _ := sub.Pending(); n != 0 {
+			t.Errorf("a queue group on %s got a message", subject)
+		}
+		select {
+		case err := <-errs:
+			if !errors.Is(err, nats.ErrPermissionViolation) {
+				t.Errorf("%s: %v", subject, err)
+			}
+		default: // wider than agent.>: the subscription stands, and what is denied is not delivered to it
+		}
+		nc.Close()
+	}
+}
+
 // TestAccountsAreUsedAgain keeps the number of accounts at that of connections at the same time.
 func TestAccountsAreUsedAgain(t *testing.T) {
 	s := start(t, Config{})

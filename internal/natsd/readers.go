@@ -34,6 +34,8 @@ import (
 //     and checked, encoded anew, never the client's own bytes or headers.
 //   - Publishing anything but API requests and acknowledgements is forbidden as well. That protects nothing that the
 //     accounts do not, but the client is told.
+//   - A queue group is one across all accounts that import the messages: a client that knows another's group would be given a share
+//     of its live messages. So there are none.
 
 const (
 	logAccount = "ROLLCALL" // holds the log; its name is part of the store's paths
@@ -143,7 +145,8 @@ func (a *access) Check(c server.ClientAuthentication) bool {
 		return false
 	}
 	c.RegisterUser(&server.User{Username: "reader", Account: acc, Permissions: &server.Permissions{
-		Publish: &server.SubjectPermission{Allow: []string{"$JS.API.>", "$JS.ACK.>", "$SYS.REQ.USER.INFO"}},
+		Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.>", "$JS.ACK.>", "$SYS.REQ.USER.INFO"}},
+		Subscribe: &server.SubjectPermission{Deny: []string{live + " >"}}, // in queue groups
 	}})
 	return true
 }
