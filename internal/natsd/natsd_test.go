@@ -262,29 +262,6 @@ func TestReaderReads(t *testing.T) {
 		}
 	})
 
-	t.Run("live, shared by a queue group", func(t *testing.T) {
-		got := make(chan *nats.Msg, 64)
-		for range 2 {
-			nc, _ := reader(t, s)
-			if _, err := nc.ChanQueueSubscribe("agent.updated.>", "workers", got); err != nil {
-				t.Fatal(err)
-			}
-			if err := nc.Flush(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for i := range 10 {
-			publish(t, js, "updated.886.10.1", fmt.Sprint(i))
-		}
-		seen := map[string]int{}
-		for range 10 {
-			seen[string((<-got).Data)]++
-		}
-		if len(seen) != 10 {
-			t.Errorf("not each message once: %v", seen)
-		}
-	})
-
 	t.Run("single messages and the stream", func(t *testing.T) {
 		nc, rjs := reader(t, s)
 		st, err := rjs.Stream(t.Context(), schemas.Stream)
