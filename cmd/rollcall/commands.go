@@ -51,6 +51,8 @@ README lists them.`,
 			RunE:  root.RunE,
 		},
 		demo,
+		schemaCommand(),
+		watchCommand(),
 		&cobra.Command{
 			Use:   "version",
 			Short: "Prints version, commit, Go and schema version",

@@ -1,0 +1,236 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/rollcall-events/rollcall/internal/e2e"
+	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/natstest"
+)
+
+func TestMain(m *testing.M) { os.Exit(e2e.Main(m)) }
+
+// demo starts the demo on a port that no other takes when it is gone, and says where its log is.
+func demo(t *testing.T) (p *e2e.Process, url string) {
+	t.Helper()
+	listen := fmt.Sprintf("127.0.0.1:%d", e2e.FreePort(t))
+	p = e2e.Rollcall(t, map[string]string{"TMPDIR": t.TempDir(), "ROLLCALL_NATS_LISTEN": listen}, "demo")
+	p.WaitFor("baseline 340 agents")
+	return p, "nats://" + listen
+}
+
+func on(url string) map[string]string { return map[string]string{"ROLLCALL_NATS_URL": url} }
+
+var (
+	summaryLine = regexp.MustCompile(`(?m)^(\d+) of (\d+) agents on duty, as of \d\d:\d\d:\d\d \(\d+s ago\)$`)
+	dutyLine    = regexp.MustCompile(`(?m)^\d{5}  \S+ +\S+ +(video call|safety|quality|patrol) +\S+ +\d+  \d\d:\d\d:\d\d  \d+s$`)
+	changeLine  = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d  (online |offline|updated)  \d{5}  \S+ +\S.*$`)
+)
+
+func TestWatchDemo(t *testing.T) {
+	t.Parallel()
+	demo, url := demo(t)
+
+	// Piped: the state, then changes.
+	p := e2e.Rollcall(t, on(url), "watch")
+	agents := e2e.Rollcall(t, on(url), "watch", "--agents", "--tenant", "886")
+	events := e2e.Rollcall(t, on(url), "watch", "--events")
+	asJSON := e2e.Rollcall(t, on(url), "watch", "--json")
+	p.WaitFor("Changes from here on")
+	agents.WaitFor("Changes from here on")
+	e2e.Eventually(t, "changes", func() bool {
+		return len(changeLine.FindAllString(p.Stdout(), -1)) >= 2 && changeLine.MatchString(events.Stdout())
+	})
+	if m := summaryLine.FindStringSubmatch(p.Stdout()); m == nil || fmt.Sprint(len(dutyLine.FindAllString(p.Stdout(), -1))) != m[1] {
+		t.Errorf("%d rows as they should look; %q", len(dutyLine.FindAllString(p.Stdout(), -1)), m)
+	}
+	for _, c := range []struct {
+		p    *e2e.Process
+		rows int
+	}{{p, 1}, {agents, 2}} {
+		m := summaryLine.FindStringSubmatch(c.p.Stdout())
+		if m == nil {
+			t.Fatalf("no summary:\n%s", c.p.Stdout())
+		}
+		table, _, _ := strings.Cut(c.p.Stdout(), "\n\n"+m[0])
+		_, table, _ = strings.Cut(table, "AGENT")
+		if want, _ := strconv.Atoi(m[c.rows]); strings.Count(table, "\n") != want || want < 50 {
+			t.Errorf("%d rows, %s of %s on duty", strings.Count(table, "\n"), m[1], m[2])
+		}
+	}
+	states := map[string]bool{}
+	e2e.Eventually(t, "all states", func() bool {
+		out := asJSON.Stdout()
+		for line := range strings.Lines(out[:strings.LastIndexByte(out, '\n')+1]) {
+			var m struct {
+				Subject string
+				Seq     uint64
+				Message map[string]any
+			}
+			if err := json.Unmarshal([]byte(line), &m); err != nil || m.Seq == 0 || len(m.Message) == 0 {
+				t.Fatalf("%s: %v", line, err)
+			}
+			if strings.HasPrefix(m.Subject, "agent.state.886.") {
+				states[m.Subject] = true
+			}
+		}
+		return len(states) >= 340
+	})
+	for _, w := range []*e2e.Process{p, agents, events, asJSON} {
+		if strings.Contains(w.Output(), "\x1b") || strings.Contains(w.Output(), "\r") {
+			t.Errorf("something for a terminal was written to a pipe: %q", w.Output())
+		}
+	}
+	if code, took := p.Interrupt(); code != 0 || p.Stderr() != "" || took > 3*time.Second {
+		t.Errorf("SIGINT: exit %d after %v: %s", code, took, p.Stderr())
+	}
+	if code, took := asJSON.Terminate(); code != 0 || asJSON.Stderr() != "" || took > 3*time.Second {
+		t.Errorf("SIGTERM: exit %d after %v: %s", code, took, asJSON.Stderr())
+	}
+
+	// A log that goes away.
+	demo.Kill()
+	events.WaitFor("LOST     no connection to NATS; trying again")
+	agents.WaitFor("STALE")
+	if code, _ := events.Interrupt(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+}
+
+// Who reads the first lines only ends the watch, quietly; who stops reading does not keep it from ending.
+func TestWatchPipe(t *testing.T) {
+	t.Parallel()
+	v := e2e.NewVendor(t, isdpsim.Config{Agents: 400})
+	env, url := e2e.Embedded(t)
+	p := e2e.Rollcall(t, e2e.Settings(v.Env(), env))
+	p.WaitFor("first complete sweep")
+	for _, args := range [][]string{{"watch", "--agents"}, {"watch", "--json"}} {
+		for _, reads := range []bool{true, false} {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var stderr bytes.Buffer
+			cmd := exec.Command(e2e.Binary(t), args...)
+			cmd.Env = []string{"ROLLCALL_NATS_URL=" + url}
+			cmd.Stdout, cmd.Stderr = w, &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			_ = w.Close()
+			if _, err := r.Read(make([]byte, 10)); err != nil {
+				t.Fatal(err)
+			}
+			if reads {
+				_ = r.Close()
+				v.SetOnline(isdpsim.FirstID, !onDuty(v)) // something to write
+			} else {
+				time.AfterFunc(100*time.Millisecond, func() { _ = cmd.Process.Signal(os.Interrupt) })
+			}
+			err = cmd.Wait()
+			_ = r.Close()
+			if err != nil || stderr.String() != "" {
+				t.Errorf("%q, pipe closed %t: %v: %s", args, reads, err, stderr.String())
+			}
+		}
+	}
+}
+
+func onDuty(v *e2e.Vendor) bool {
+	row, _ := v.Agent(isdpsim.FirstID)
+	return bytes.Contains(row, []byte(`"onlineStatus":1`))
+}
+
+// What rollcall goes through shows, and what comes back.
+func TestWatchTroubles(t *testing.T) {
+	t.Parallel()
+	v := e2e.NewVendor(t, isdpsim.Config{Agents: 20})
+	v.Edit(isdpsim.FirstID, isdpsim.Fields{"agentName": `"\u001b[2J王\n建国\u202e"`, "onlineStatus": "1"})
+	env, url := e2e.Embedded(t)
+	settings := e2e.Settings(v.Env(), env)
+	p := e2e.Rollcall(t, settings)
+	p.WaitFor("first complete sweep")
+	// Where the embedded server is follows from its own setting.
+	w := e2e.Rollcall(t, map[string]string{"ROLLCALL_NATS_LISTEN": env["ROLLCALL_NATS_LISTEN"]}, "watch")
+	w.WaitFor("Tenant 886 at " + url + "\n")
+	w.WaitFor(`\x1b[2J王\n建国\u202e`)
+	w.WaitFor("Changes from here on")
+
+	v.SetFault(isdpsim.OnAgents(isdpsim.Status(500)))
+	w.WaitFor("FAILING  unreachable")
+	w.WaitFor("STALE    as of ")
+	v.SetFault(nil)
+	w.WaitFor("OK       ")
+	w.WaitFor("FRESH    as of ")
+
+	if code, _ := p.Terminate(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	w.WaitFor("LOST     no connection to NATS; trying again")
+	v.SetOnline(isdpsim.FirstID, false)
+	e2e.Rollcall(t, settings).WaitFor("took the log over")
+	w.WaitFor("BACK     after ")
+	e2e.Eventually(t, "the change", func() bool { return regexp.MustCompile(`offline  17813 .*was online`).MatchString(w.Stdout()) })
+	if code, _ := w.Interrupt(); code != 0 || w.Stderr() != "" || strings.Contains(w.Stdout(), "\x1b") {
+		t.Errorf("exit %d: %s", code, w.Output())
+	}
+}
+
+func TestWatchBadInput(t *testing.T) {
+	t.Parallel()
+	url, _ := natstest.Start(t, "")
+	locked, _ := natstest.StartOptions(t, &server.Options{Username: "somebody", Password: "s3cret"})
+	nobody := fmt.Sprintf("127.0.0.1:%d", e2e.FreePort(t))
+	missing := t.TempDir() + "/missing"
+	for _, c := range []struct {
+		name string
+		env  map[string]string
+		args []string
+		code int
+		want []string // lines
+	}{
+		{"no server", on("nats://u:s3cret@" + nobody), nil, 1,
+			[]string{"no NATS server at nats://" + nobody + ": is it running, and is ROLLCALL_NATS_URL right?"}},
+		{"no embedded server", map[string]string{"ROLLCALL_NATS_LISTEN": nobody}, nil, 1,
+			[]string{"no NATS server at nats://" + nobody + " (ROLLCALL_NATS_LISTEN): is rollcall, or rollcall demo, running on this machine? For a server of your own, set ROLLCALL_NATS_URL"}},
+		{"any port", map[string]string{"ROLLCALL_NATS_LISTEN": "127.0.0.1:0"}, nil, 2,
+			[]string{`ROLLCALL_NATS_LISTEN is "127.0.0.1:0": want the port that the embedded server listens on, or ROLLCALL_NATS_URL: any port will not do to find it`}},
+		{"no stream", on(url), nil, 1,
+			[]string{"there is no stream AGENT_EVENTS at " + url + ": rollcall makes it when it first starts there; start it, or set ROLLCALL_NATS_URL to where it publishes"}},
+		{"wrong password", on(strings.Replace(locked, "nats://", "nats://somebody:wr0ng@", 1)), nil, 1,
+			[]string{"connect to NATS at " + locked + ": nats: Authorization Violation: check ROLLCALL_NATS_CREDS_FILE, ROLLCALL_NATS_NKEY_FILE or the user in ROLLCALL_NATS_URL"}},
+		{"flags", on(url), []string{"--tenant", "0", "--agent", "x", "--type", "10.>", "--events", "--agents"}, 2, []string{
+			`--tenant is "0": want a tenant's number, such as 886`,
+			`--agent is "x": want an agentId, such as 17813`,
+			`--type is "10.>": want a business type: 0 safety, 1 quality, 2 patrol, 10 video call, or _ for none`,
+			"--events and --agents: want one of the two: the events without the state, or the agents"}},
+		{"unknown flag", on(url), []string{"--follow"}, 2, []string{"unknown flag: --follow: see rollcall --help"}},
+		{"an argument", on(url), []string{"886"}, 2, []string{`unknown command "886" for "rollcall watch": see rollcall --help`}},
+		{"settings", map[string]string{"ROLLCALL_NATS_URL": url, "ROLLCALL_NATS_CREDS_FILE": missing}, nil, 2,
+			[]string{`ROLLCALL_NATS_CREDS_FILE is "` + missing + `": want the path of a readable .creds file (no such file or directory)`}},
+	} {
+		p := e2e.Rollcall(t, c.env, append([]string{"watch"}, c.args...)...)
+		code := p.Wait()
+		want := ""
+		for _, l := range c.want {
+			want += "rollcall: " + l + "\n"
+		}
+		if code != c.code || p.Stderr() != want || p.Stdout() != "" {
+			t.Errorf("%s: exit %d, want %d:\n%swant\n%s%s", c.name, code, c.code, p.Stderr(), want, p.Stdout())
+		}
+		p.NoSecrets("s3cret", "wr0ng")
+	}
+}

@@ -1,0 +1,133 @@
+package watch
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/mattn/go-runewidth"
+)
+
+// cells counts the columns that characters take. Those of ambiguous width count as narrow whatever the locale: that is how
+// nearly all terminals draw them, in China too, and the output does not depend on where it was made.
+var cells = &runewidth.Condition{StrictEmojiNeutral: true}
+
+// marks is how many combining marks may follow a character. Some scripts need a few; a tower of them covers other lines.
+const marks = 3
+
+// clean makes a value safe to show on a line of its own: control characters, escape sequences, line breaks, what reverses or
+// hides text and what no font has are spelt out, and bytes that are no UTF-8 too.
+func clean(s string) string {
+	plain := func(c rune) bool { return c >= ' ' && c < 0x7f }
+	if strings.IndexFunc(s, func(c rune) bool { return !plain(c) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	marked := marks // none at the beginning, where they would change what stands before the value
+	for i, c := range s {
+		if c == utf8.RuneError {
+			if _, size := utf8.DecodeRuneInString(s[i:]); size == 1 {
+				fmt.Fprintf(&b, `\x%02x`, s[i])
+				continue
+			}
+		}
+		switch {
+		case unicode.Is(unicode.M, c):
+			if marked++; marked <= marks {
+				b.WriteRune(c)
+			}
+			continue
+		case plain(c), unicode.IsPrint(c), c == '\u3000': // the space of Chinese text
+			b.WriteRune(c)
+		case unicode.Is(unicode.Zs, c):
+			b.WriteByte(' ')
+		case c == '\n':
+			b.WriteString(`\n`)
+		case c == '\r':
+			b.WriteString(`\r`)
+		case c == '\t':
+			b.WriteString(`\t`)
+		case c < 0x100:
+			fmt.Fprintf(&b, `\x%02x`, c)
+		case c < 0x10000:
+			fmt.Fprintf(&b, `\u%04x`, c)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, c)
+		}
+		marked = 0
+	}
+	return b.String()
+}
+
+// width is how many columns a clean string takes.
+func width(s string) int {
+	n := 0
+	for _, c := range s {
+		n += cells.RuneWidth(c)
+	}
+	return n
+}
+
+// cut shortens a clean string to at most w columns; what is left out shows as "…".
+func cut(s string, w int) string {
+	if len(s) <= w || width(s) <= w { // no character takes more columns than bytes
+		return s
+	}
+	if w <= 0 {
+		return ""
+	}
+	n := 0
+	for i, c := range s {
+		if n += cells.RuneWidth(c); n > w-1 {
+			return s[:i] + "…"
+		}
+	}
+	return s
+}
+
+// pad makes a clean string take exactly w columns.
+func pad(s string, w int, right bool) string {
+	s = cut(s, w)
+	space := strings.Repeat(" ", max(0, w-width(s)))
+	if right {
+		return space + s
+	}
+	return s + space
+}
+
+// span tells a duration in its two largest units: 7s, 12m03s, 3h02m, 2d04h.
+func span(d time.Duration) string {
+	s := int64(max(0, d).Seconds())
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+	case s < 24*3600:
+		return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
+	}
+	return fmt.Sprintf("%dd%02dh", s/(24*3600), s/3600%24)
+}
+
+// clock tells a time in now's zone: to the second, with as much of the date as it takes.
+func clock(t, now time.Time) string {
+	t = t.In(now.Location())
+	switch {
+	case t.Year() != now.Year():
+		return t.Format("2006-01-02 15:04:05")
+	case t.YearDay() != now.YearDay():
+		return t.Format("01-02 15:04:05")
+	}
+	return t.Format("15:04:05")
+}
+
+// since tells when something long-lasting began: to the second today, to the minute before.
+func since(t, now time.Time) string {
+	told := clock(t, now)
+	if len(told) > len(time.TimeOnly) {
+		return told[:len(told)-len(":00")]
+	}
+	return told
+}
