@@ -52,6 +52,7 @@ type client struct {
 // reply is an answer, read completely.
 type reply struct {
 	status     int
+	header     http.Header
 	body       []byte
 	sent, read time.Time
 }
@@ -131,7 +132,7 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (repl
 	}
 	defer resp.Body.Close()
 	c.limits.heard(resp, start)
-	r.status = resp.StatusCode
+	r.status, r.header = resp.StatusCode, resp.Header
 	if r.status/100 != 2 {
 		// What matters is the status; the body may say more, and may as well be missing.
 		r.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxFailBody))
@@ -168,7 +169,7 @@ func (c *client) lost(ctx context.Context, err error) *Error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &Error{Class: Unreachable, Err: fmt.Errorf("no whole answer within %v: %w", c.timeout, err)}
 	}
-	return &Error{Class: Unreachable, Err: &foreign{c.scrub(err.Error()), err}}
+	return &Error{Class: Unreachable, Err: &foreign{hinted(c.scrub(err.Error()), hint(err)), err}}
 }
 
 // foreign is an error whose text others have written.
@@ -195,7 +196,7 @@ func failed(status int) *Error {
 	case status/100 == 2:
 		return nil
 	case status/100 == 3:
-		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d, a redirect: never followed, since it would resend the credentials; is the base URL right?", status)}
+		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d, a redirect: never followed, since it would resend the credentials; is ROLLCALL_ISDP_URL right?", status)}
 	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status >= 500:
 		return &Error{Class: Unreachable, Err: fmt.Errorf("HTTP %d", status)}
 	default:

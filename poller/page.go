@@ -42,9 +42,9 @@ func decodeAnswer(body []byte, page, size int, excerpt func(json.RawMessage) str
 	case len(env.StateCode) == 0 || isNull(env.StateCode):
 		return answer{}, errors.New("the answer has no stateCode")
 	case !ok:
-		return answer{}, errors.New(strings.TrimSpace("stateCode is no number " + excerpt(env.ErrorMessage)))
+		return answer{}, refusedBy("stateCode is no number", excerpt(env.ErrorMessage))
 	case state != 0:
-		return answer{}, errors.New(strings.TrimSpace(fmt.Sprintf("stateCode %d %s", state, excerpt(env.ErrorMessage))))
+		return answer{}, refusedBy(fmt.Sprintf("stateCode %d", state), excerpt(env.ErrorMessage))
 	case env.Result == nil:
 		return answer{}, errors.New("the answer has no result")
 	}
@@ -68,6 +68,11 @@ func decodeAnswer(body []byte, page, size int, excerpt func(json.RawMessage) str
 		return answer{}, errors.New("the answer has no data")
 	}
 	return a, nil
+}
+
+// refusedBy is the error of an answer that says no.
+func refusedBy(state, said string) error {
+	return fmt.Errorf("the vendor says %s; %s", strings.TrimSpace(state+" "+said), notSubscribed)
 }
 
 // expected returns how many rows belong on a page of a listing of total agents.
@@ -130,7 +135,7 @@ func notJSON(body []byte) string {
 	case len(body) == 0:
 		return "empty"
 	case body[0] == '<':
-		return "HTML or XML, not JSON: is there a gateway in between, is the base URL right?"
+		return "HTML or XML, not JSON: is there a gateway in between, is ROLLCALL_ISDP_URL right?"
 	case !json.Valid(body):
 		return "not JSON, or cut short"
 	default:

@@ -2,7 +2,6 @@ package poller
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -259,20 +258,7 @@ func (s *sweep) logRejected(p *Page) {
 // read reads one page, with as many tries as the job allows.
 func (p *Poller) read(ctx context.Context, j job) result {
 	r := result{job: j}
-	op := fmt.Sprintf("read page %d from %s", j.number, p.agentsURL)
-	request := struct {
-		Type      *int `json:"type,omitempty"`
-		PageStart int  `json:"pageStart"`
-		PageSize  int  `json:"pageSize"`
-	}{PageStart: j.number, PageSize: p.cfg.PageSize}
-	if len(p.cfg.Types) > 0 {
-		request.Type = &p.cfg.Types[j.listing]
-		op = fmt.Sprintf("read page %d of type %d from %s", j.number, *request.Type, p.agentsURL)
-	}
-	body, err := json.Marshal(request)
-	if err != nil {
-		panic(err) // numbers can always be marshalled
-	}
+	body, op := p.request(j.listing, j.number)
 	b := backoff.WithContext(backoff.WithMaxRetries(newBackOff(), uint64(j.tries-1)), ctx)
 	_ = backoff.Retry(func() error { // what it returns is r.err, or that ctx has ended since
 		err := p.try(ctx, body, &r)
@@ -297,7 +283,7 @@ func (p *Poller) try(ctx context.Context, body []byte, r *result) *Error {
 		return err
 	}
 	if err := failed(reply.status); err != nil {
-		return err
+		return refusedCall(err, reply.status)
 	}
 	a, bad := decodeAnswer(reply.body, r.number, p.cfg.PageSize, p.client.excerpt)
 	if bad != nil {

@@ -168,9 +168,9 @@ func (t *tokens) check(tenant int64) *Error {
 	}
 	switch {
 	case tenant == 0 && t.want == 0 && t.tenant == 0:
-		return fail("%w: the answer does not say whose token it is (plat_user.tenantId): set TenantID", ErrTenant)
+		return fail("%w: the answer does not say whose token it is (plat_user.tenantId): set ROLLCALL_TENANT_ID", ErrTenant)
 	case tenant != 0 && t.want != 0 && tenant != t.want:
-		return fail("%w: the credentials are tenant %d's, but TenantID is %d: one of the two is wrong", ErrTenant, tenant, t.want)
+		return fail("%w: the credentials are tenant %d's, but ROLLCALL_TENANT_ID is %d: one of the two is wrong", ErrTenant, tenant, t.want)
 	case tenant != 0 && t.tenant != 0 && tenant != t.tenant:
 		return fail("the credentials have become tenant %d's and were tenant %d's: restart if that is meant", tenant, t.tenant)
 	}
@@ -251,17 +251,14 @@ func (t *tokens) once(ctx context.Context) (token, int64, *Error) {
 		Error        json.RawMessage `json:"error"`
 	}
 	bad := json.Unmarshal(r.body, &answer)
-	said := ""
+	code, said := "", ""
 	if isCode(answer.Error) { // any other text may repeat the request, which is all secrets
+		_ = json.Unmarshal(answer.Error, &code) // it is a string
 		said = " " + t.client.excerpt(answer.Error)
 	}
 	if e := failed(r.status); e != nil {
 		e.Err = fmt.Errorf("%w%s", e.Err, said)
-		if r.status/100 == 4 && e.Class != Unreachable {
-			e.Class = Credentials
-			e.Err = fmt.Errorf("refused: %w: check ClientID, ClientSecret, Username, Password and BaseURL", e.Err)
-		}
-		return token{}, 0, e
+		return token{}, 0, refusedToken(e, &r, code)
 	}
 	unusable := func(why string) (token, int64, *Error) {
 		return token{}, 0, &Error{Class: Unusable, Err: errors.New(why)}

@@ -218,7 +218,7 @@ func TestCredentialsRefused(t *testing.T) {
 				p := direct(t, sim, logTo(&log))
 				start := time.Now()
 				_, err := p.Tenant(t.Context())
-				wantClass(t, err, Credentials, "refused", fmt.Sprint(status), "invalid_grant", "ClientSecret")
+				wantClass(t, err, Credentials, "refused", fmt.Sprint(status), "invalid_grant", "ROLLCALL_ISDP_PASSWORD")
 				for ; time.Since(start) < 10*time.Minute; time.Sleep(time.Second) {
 					before := time.Now()
 					v, _ := sweepOnce(t, p)
@@ -309,10 +309,10 @@ func TestTenant(t *testing.T) {
 		{"both", `{"tenantId": 886}`, 886, 886, ""},
 		{"configured only", `{}`, 886, 886, ""},
 		{"configured, null", `null`, 886, 886, ""},
-		{"differ", `{"tenantId": 886}`, 887, 0, "TenantID"},
-		{"neither", `{}`, 0, 0, "set TenantID"},
-		{"neither, no object", `[]`, 0, 0, "set TenantID"},
-		{"zero", `{"tenantId": 0}`, 0, 0, "set TenantID"},
+		{"differ", `{"tenantId": 886}`, 887, 0, "ROLLCALL_TENANT_ID"},
+		{"neither", `{}`, 0, 0, "set ROLLCALL_TENANT_ID"},
+		{"neither, no object", `[]`, 0, 0, "set ROLLCALL_TENANT_ID"},
+		{"zero", `{"tenantId": 0}`, 0, 0, "set ROLLCALL_TENANT_ID"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

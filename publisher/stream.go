@@ -164,6 +164,9 @@ func checkVersion(version string) error {
 		version, minMajor, minMinor)}
 }
 
+// errSubjectsOverlap is the server's code for a subject that another stream has (JSStreamSubjectOverlapErr).
+const errSubjectsOverlap = 10065
+
 // explain adds what to do to the errors that an operator meets first. None of them is final: a server that is starting, or a
 // cluster that has no leader, answers the same.
 func explain(err error) error {
@@ -171,10 +174,14 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("%w: enable JetStream on the server and for this account", err)
+	case errors.As(err, &api) && api.ErrorCode == errSubjectsOverlap:
+		return fmt.Errorf("%w: another stream of this account has %s> already: take it out of that one, or use an account of rollcall's own", err, schemas.LogPrefix)
 	case errors.As(err, &api) && api.Code == 400:
 		return fmt.Errorf("%w: the server refuses what rollcall needs; see its limits and ROLLCALL_NATS_REPLICAS, ROLLCALL_NATS_MAX_BYTES", err)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrNoResponders):
-		return fmt.Errorf("%w: no answer from JetStream; it may be off, be starting, have no leader, or this user may lack permission for $JS.API", err)
+	case errors.Is(err, nats.ErrNoResponders):
+		return fmt.Errorf("%w: nobody answers for JetStream; unless it is just starting, enable JetStream on the server and for this account", err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: no answer from JetStream; it may be starting, have no leader, or this user may lack permission for $JS.API", err)
 	}
 	return err
 }

@@ -26,6 +26,10 @@ func exitCode(err error) int {
 	if err == nil {
 		return 0
 	}
+	var told checkFailed
+	if errors.As(err, &told) {
+		return told.code
+	}
 	for line := range strings.Lines(err.Error() + "\n") { // unusable settings are a line each
 		fmt.Fprint(os.Stderr, "rollcall: ", line)
 	}

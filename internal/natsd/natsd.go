@@ -153,7 +153,7 @@ func (s *Server) start(cfg Config, host string, port int, log *slog.Logger) erro
 	if err := opts.ProcessConfigString("accounts { " + logAccount + " { jetstream: enabled } }"); err != nil {
 		return fmt.Errorf("set up the embedded NATS server: %w", err)
 	}
-	opts.ServerName = "rollcall"
+	opts.ServerName = ServerName
 	opts.Host, opts.Port = host, port
 	opts.MaxConn = maxConns
 	opts.NoSigs = true

@@ -1,0 +1,201 @@
+// Package check tries what the daemon would use, one thing after the other, and says what is wrong and how to mend it.
+//
+// It changes nothing: it makes one token call and one page call of each listing, and of NATS it reads. What it publishes, to
+// learn what it may, are messages that a server refuses for what they say if it does not refuse them for who says it: none is
+// stored, no stream, bucket or consumer is made, and no lease is taken.
+package check
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/internal/natsd"
+	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/publisher"
+)
+
+// Limit is how long a Run takes at most, whatever hangs.
+const Limit = 28 * time.Second
+
+// A Level says how one thing fares.
+type Level string
+
+// The levels.
+const (
+	OK      Level = "ok"
+	Warning Level = "warning" // rollcall starts, and something is not as it should be
+	Failure Level = "failure" // rollcall does not do its work like this
+	Skipped Level = "skipped" // could not be tried, for what came before
+)
+
+// A Result is what is known of one thing.
+type Result struct {
+	Name    string `json:"name"` // of what was tried; bounded
+	Level   Level  `json:"level"`
+	Text    string `json:"text"`              // how it is, a sentence without its full stop
+	Do      string `json:"do,omitempty"`      // what to do about it, or what to know
+	Setting bool   `json:"setting,omitempty"` // a setting has to change: the daemon would exit with code 2
+}
+
+// A Listen is an address that the daemon listens on.
+type Listen struct {
+	Setting string // the variable's name
+	Addr    string // host:port
+}
+
+// Config is what to try.
+type Config struct {
+	Poller    poller.Config    // the vendor; its Logger is not used
+	Publisher publisher.Config // the log; Tenant 0: the token's
+	Interval  time.Duration    // from sweep to sweep
+
+	// NATS is where the NATS servers are, with Options to sign in, which OptionsErr keeps from being used; empty: the embedded
+	// server, which may be running or not.
+	NATS       string
+	Options    []nats.Option
+	OptionsErr error
+	Embedded   natsd.Config
+
+	Listens []Listen // of the daemon's pages
+
+	// Proxy is what the environment says for BaseURL; nil: none. ProxyErr is why it can't be used.
+	Proxy    *url.URL
+	ProxyErr error
+
+	Secrets []string // kept out of what others have written
+}
+
+// A probe tries one thing.
+type probe struct {
+	name  string
+	needs string // the probe without which it makes no sense; empty: none
+	limit time.Duration
+	try   func(*state, context.Context)
+}
+
+var vendorProbes = []probe{
+	{"dns", "", 3 * time.Second, (*state).dns},
+	{"tcp", "dns", 3 * time.Second, (*state).tcp},
+	{"tls", "tcp", 3 * time.Second, (*state).tls},
+	{"token", "tls", 6 * time.Second, (*state).token},
+	{"listing", "token", 8 * time.Second, (*state).listing},
+	{"rate", "listing", time.Second, (*state).rate},
+}
+
+var natsProbes = []probe{
+	{"nats", "", 5 * time.Second, (*state).connect},
+	{"permissions", "nats", 3 * time.Second, (*state).permissions},
+	{"jetstream", "nats", 3 * time.Second, (*state).jetstream},
+	{"stream", "jetstream", 3 * time.Second, (*state).stream},
+	{"bucket", "jetstream", 3 * time.Second, (*state).bucket},
+	{"lease", "bucket", 2 * time.Second, (*state).lease},
+	{"watermark", "stream", 2 * time.Second, (*state).watermark},
+	{"health", "stream", 2 * time.Second, (*state).health},
+}
+
+var embeddedProbes = []probe{
+	{"data", "", 3 * time.Second, (*state).data},
+	{"nats", "data", 5 * time.Second, (*state).embedded},
+	{"stream", "nats", 3 * time.Second, (*state).stream},
+	{"watermark", "stream", 2 * time.Second, (*state).watermark},
+	{"health", "stream", 2 * time.Second, (*state).health},
+}
+
+// state is a Run under way.
+type state struct {
+	Config
+	tell    func(Result)
+	name    string           // of the probe under way
+	worst   map[string]Level // of the probes so far
+	stopped map[string]bool  // probes after which those that need them make no sense
+	secrets []string         // the longest first
+
+	addrs   []string // of the vendor's host, or the proxy's
+	poller  *poller.Poller
+	tenant  int64 // 0: not known
+	listed  []listed
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	account *jetstream.AccountInfo // nil: not known
+	denied  []publisher.Need
+	lead    leadership
+	running bool // a rollcall has the embedded server's directory
+}
+
+// Run tries everything and tells each result as it is known, in order, on the calling goroutine.
+func Run(ctx context.Context, c Config, tell func(Result)) {
+	ctx, cancel := context.WithTimeout(ctx, Limit)
+	defer cancel()
+	s := &state{Config: c, tell: tell, worst: make(map[string]Level), stopped: make(map[string]bool), tenant: c.Publisher.Tenant}
+	s.secrets = slices.DeleteFunc(slices.Clone(c.Secrets), func(s string) bool { return s == "" })
+	slices.SortFunc(s.secrets, func(a, b string) int { return len(b) - len(a) })
+	defer func() {
+		if s.nc != nil {
+			s.nc.Close()
+		}
+	}()
+	log := natsProbes
+	if c.NATS == "" {
+		log = embeddedProbes
+	}
+	for _, p := range slices.Concat(vendorProbes, log, []probe{{"listen", "", 3 * time.Second, (*state).listen}}) {
+		s.name = p.name
+		switch {
+		case ctx.Err() != nil:
+			s.skip("there was no time left")
+		case s.stopped[p.needs]:
+			s.skip("needs " + p.needs)
+		default:
+			limited, cancel := context.WithTimeout(ctx, p.limit)
+			p.try(s, limited)
+			cancel()
+		}
+	}
+}
+
+// say tells a result of the probe under way.
+func (s *state) say(level Level, text, do string) {
+	s.result(Result{Level: level, Text: text, Do: do})
+}
+
+func (s *state) result(r Result) {
+	r.Name = s.name
+	r.Text, r.Do = s.clean(r.Text), s.clean(r.Do)
+	if r.Level == Failure || r.Level == Skipped {
+		s.stopped[s.name] = true
+	}
+	s.tell(r)
+}
+
+func (s *state) ok(text string)       { s.say(OK, text, "") }
+func (s *state) warn(text, do string) { s.say(Warning, text, do) }
+func (s *state) fail(text, do string) { s.say(Failure, text, do) }
+func (s *state) skip(why string)      { s.say(Skipped, why, "") }
+
+// stop keeps what needs the probe under way from being tried, without a result of its own.
+func (s *state) stop() { s.stopped[s.name] = true }
+
+// clean makes what may hold foreign words fit to be shown: no secrets, one line, nothing that a terminal obeys, not long.
+func (s *state) clean(text string) string {
+	const most = 1000
+	for _, secret := range s.secrets {
+		text = strings.ReplaceAll(text, secret, "[secret]")
+	}
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	if r := []rune(text); len(r) > most {
+		text = string(r[:most]) + "…"
+	}
+	return strings.TrimSpace(text)
+}

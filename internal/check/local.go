@@ -1,0 +1,157 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rollcall-events/rollcall/internal/natsd"
+	"github.com/rollcall-events/rollcall/internal/setting"
+)
+
+// data looks at the embedded server's directory.
+func (s *state) data(context.Context) {
+	found, err := natsd.Look(s.Embedded)
+	if bad := new(setting.Error); errors.As(err, &bad) {
+		s.result(Result{Level: Failure, Setting: true, Text: fmt.Sprintf("%s can't be used: want %s", bad.Value, bad.Want),
+			Do: "set ROLLCALL_DATA_DIR to a directory on a disk that stays, or make this one writable"})
+		return
+	}
+	if err != nil {
+		s.fail(err.Error(), "")
+		return
+	}
+	dir, most := s.Embedded.DataDir, s.Embedded.MaxBytes
+	if found.InUse {
+		s.ok(dir + " is in use by a running rollcall")
+		s.running = true
+		return
+	}
+	text := dir + " is writable"
+	if found.Missing {
+		text = dir + " is not there yet and can be created"
+	}
+	if found.Room >= 0 {
+		text += ", with room for " + bytesText(found.Room)
+		if found.Room < most {
+			s.warn(text+", and the log may take "+bytesText(most), "a full disk can tear a commit: make room, or lower ROLLCALL_NATS_MAX_BYTES for a new log")
+			return
+		}
+	}
+	s.ok(text)
+}
+
+// embedded looks at the embedded server: connects as a reader where it runs, or else sees that its port is free.
+func (s *state) embedded(ctx context.Context) {
+	listen := s.Embedded.Listen
+	if listen == "" {
+		listen = natsd.DefaultListen
+	}
+	start := time.Now()
+	err := s.open(ctx, "nats://"+reach(listen))
+	switch {
+	case err == nil && s.running && s.nc.ConnectedServerName() == natsd.ServerName:
+		s.server(start)
+		return
+	case err == nil:
+		s.stop()
+		what := "another NATS server"
+		if s.nc.ConnectedServerName() == natsd.ServerName {
+			what = "the embedded server of a rollcall with another data directory"
+		}
+		s.fail(what+" listens on "+listen, "set ROLLCALL_NATS_LISTEN to a free address, or ROLLCALL_NATS_URL=nats://"+reach(listen)+" to use that server")
+		return
+	case s.running:
+		s.fail("a rollcall uses the data directory, and none listens on "+listen, "stop that one, or set ROLLCALL_NATS_LISTEN as it has it")
+		return
+	}
+	s.stop()
+	if err := free(ctx, listen); err != nil {
+		s.taken(listen, "ROLLCALL_NATS_LISTEN", err)
+		return
+	}
+	s.ok("the embedded server is not running; rollcall starts it on " + listen)
+}
+
+// listen sees whether the daemon's pages have their ports.
+func (s *state) listen(ctx context.Context) {
+	if len(s.Listens) == 0 {
+		s.ok("no pages: ROLLCALL_HTTP_LISTEN is off")
+	}
+	for _, l := range s.Listens {
+		err := free(ctx, l.Addr)
+		switch {
+		case err == nil:
+			s.ok(l.Addr + " is free (" + l.Setting + ")")
+		case errors.Is(err, syscall.EADDRINUSE) && alive(ctx, l.Addr):
+			s.ok(l.Addr + " is served by a running rollcall (" + l.Setting + ")")
+		default:
+			s.taken(l.Addr, l.Setting, err)
+		}
+	}
+}
+
+// taken tells of an address that can't be listened on.
+func (s *state) taken(addr, variable string, err error) {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		s.fail(addr+" is in use by something else", "set "+variable+" to a free address, or stop what uses this one")
+	case errors.Is(err, syscall.EACCES):
+		s.fail("this user may not listen on "+addr, "set "+variable+" to a port above 1023")
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		s.fail(addr+" is no address of this machine", "set "+variable+" to one that is, or to 127.0.0.1:…")
+	default:
+		s.fail(fmt.Sprintf("%s can't be listened on: %v", addr, reason(err)), "set "+variable+" to another address")
+	}
+}
+
+// free says whether one can listen on the address, by doing it for an instant.
+func free(ctx context.Context, addr string) error {
+	if host, port, err := net.SplitHostPort(addr); err == nil && strings.Trim(port, "0") == "" {
+		addr = net.JoinHostPort(host, "0") // any port
+	}
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	return ln.Close()
+}
+
+// reach is how to reach on this machine what listens on the address.
+func reach(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// BaseURL is where the pages of a daemon on this machine are that listens on the address.
+func BaseURL(listen string) string { return "http://" + reach(listen) }
+
+// alive reports whether a rollcall answers there.
+func alive(ctx context.Context, addr string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, BaseURL(addr)+"/metrics", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return resp.StatusCode == http.StatusOK && strings.Contains(string(body), "rollcall_")
+}

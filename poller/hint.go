@@ -1,0 +1,86 @@
+package poller
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+)
+
+// hint says what to look at when a request gets no answer; "" where the error speaks for itself.
+func hint(err error) string {
+	var (
+		dns       *net.DNSError
+		authority x509.UnknownAuthorityError
+		host      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		record    tls.RecordHeaderError
+	)
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return "there is no such domain; is ROLLCALL_ISDP_URL right?"
+	case errors.As(err, &dns):
+		return "the domain could not be looked up; does DNS work on this machine?"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens there; are domain and port of ROLLCALL_ISDP_URL right?"
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
+		return "that port speaks plain http, not https; is the port in ROLLCALL_ISDP_URL right?"
+	case errors.As(err, &authority):
+		return "nobody whom this machine trusts vouches for the certificate; is it a gateway of yours? Then set ROLLCALL_ISDP_CA_FILE to its CA"
+	case errors.As(err, &host):
+		return "the certificate is for another domain; is ROLLCALL_ISDP_URL right?"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "is this machine's clock right?"
+	}
+	return ""
+}
+
+// hinted is a text with what to look at.
+func hinted(text, hint string) string {
+	if hint == "" {
+		return text
+	}
+	return text + ": " + hint
+}
+
+// notSubscribed is what a call that the vendor refuses, though it takes the token, most likely means.
+const notSubscribed = "if this lasts: has the application subscribed to the API findOnlineAgent?"
+
+// refusedCall explains the status of an agents call that the vendor refused.
+func refusedCall(e *Error, status int) *Error {
+	switch status {
+	case http.StatusForbidden:
+		e.Err = fmt.Errorf("%w; %s", e.Err, notSubscribed)
+	case http.StatusNotFound:
+		e.Err = fmt.Errorf("%w; there is no findOnlineAgent at this address: is ROLLCALL_ISDP_URL right?", e.Err)
+	}
+	return e
+}
+
+// refusedToken makes of the status of a token call what it means. code is the answer's OAuth error, where it has one.
+func refusedToken(e *Error, r *reply, code string) *Error {
+	switch {
+	case r.status/100 != 4 || e.Class == Unreachable:
+		return e
+	case code == "" && (r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed || r.status == http.StatusGone):
+		e.Err = fmt.Errorf("%w: there is no ISDP+ OpenAPI at this address; is ROLLCALL_ISDP_URL right?", e.Err)
+		return e
+	case code == "" && r.status == http.StatusBadRequest && strings.Contains(string(r.body), "HTTP request") && strings.Contains(string(r.body), "HTTPS"):
+		e.Err = fmt.Errorf("%w: that port wants https; make ROLLCALL_ISDP_URL begin with https://", e.Err)
+		return e
+	}
+	e.Class = Credentials
+	which := "ROLLCALL_ISDP_CLIENT_ID, ROLLCALL_ISDP_CLIENT_SECRET, ROLLCALL_ISDP_USERNAME and ROLLCALL_ISDP_PASSWORD"
+	switch code {
+	case "invalid_client", "unauthorized_client":
+		which = "ROLLCALL_ISDP_CLIENT_ID and ROLLCALL_ISDP_CLIENT_SECRET"
+	case "invalid_grant":
+		which = "ROLLCALL_ISDP_USERNAME (the application's id) and ROLLCALL_ISDP_PASSWORD (its token)"
+	}
+	e.Err = fmt.Errorf("refused: %w: %s must be right, not expired and not swapped", e.Err, which)
+	return e
+}

@@ -1,0 +1,102 @@
+package poller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// TokenSeen is what one token call showed.
+type TokenSeen struct {
+	Tenant int64         // whose token it is; 0: the answer does not say
+	Life   time.Duration // how long it is good for, as far as rollcall trusts it
+	Took   time.Duration
+}
+
+// ProbeToken makes one token call, whatever came of earlier ones, and keeps the token for [Poller.ProbePage]. Nothing is tried
+// again. Where the tenant is not the configured one, or nobody names one, both results are there: the error is [ErrTenant].
+func (p *Poller) ProbeToken(ctx context.Context) (TokenSeen, error) {
+	t := p.tokens
+	start := time.Now()
+	tok, tenant, err := t.once(ctx)
+	seen := TokenSeen{Took: time.Since(start)}
+	if err != nil {
+		return seen, err.doing(t.op())
+	}
+	seen.Tenant, seen.Life = tenant, tok.expire.Sub(start).Round(time.Second)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err = t.check(tenant)
+	t.current = tok
+	if err != nil {
+		return seen, err.doing(t.op())
+	}
+	t.tenant = max(tenant, t.want)
+	return seen, nil
+}
+
+// PageSeen is what one agents call showed.
+type PageSeen struct {
+	Page
+	Rows     []json.RawMessage // all rows of the answer, undecoded
+	Total    int               // total_count
+	Expected int               // how many rows belong on the page
+	OtherPos bool              // the answer was for another page
+	Bytes    int               // of the answer's body, decompressed
+	Date     time.Time         // by the answer's Date header, to the second; zero: it has none
+}
+
+// ProbePage asks for the first page of a listing (an index into Config.Types, 0 where there are none), once, with the token
+// of [Poller.ProbeToken].
+func (p *Poller) ProbePage(ctx context.Context, listing int) (*PageSeen, error) {
+	p.tokens.mu.Lock()
+	token, tenant := p.tokens.current.value, p.tokens.tenant
+	p.tokens.mu.Unlock()
+	body, op := p.request(listing, 0)
+	fail := func(e *Error) (*PageSeen, error) { return nil, e.doing(op) }
+	r, err := p.client.post(ctx, p.agentsURL, token, body)
+	switch {
+	case err != nil:
+		return fail(err)
+	case r.refusesToken():
+		return fail(&Error{Class: Credentials, Err: errors.New("the token that was just issued is refused: may this account use the agents call?")})
+	}
+	if err := failed(r.status); err != nil {
+		return fail(refusedCall(err, r.status))
+	}
+	a, bad := decodeAnswer(r.body, 0, p.cfg.PageSize, p.client.excerpt)
+	if bad != nil {
+		return fail(&Error{Class: Unusable, Err: bad})
+	}
+	seen := &PageSeen{
+		Page: Page{Listing: listing, Sent: r.sent, Read: r.read}, Rows: a.rows, Total: a.total,
+		Expected: expected(a.total, 0, p.cfg.PageSize), OtherPos: !a.pos, Bytes: len(r.body),
+	}
+	seen.decodeRows(a.rows, tenant, p.cfg.MaxRowBytes)
+	if date, err := http.ParseTime(r.header.Get("Date")); err == nil {
+		seen.Date = date
+	}
+	return seen, nil
+}
+
+// request is the body of a request for a page, and what asking for it is called in errors.
+func (p *Poller) request(listing, page int) (body []byte, op string) {
+	request := struct {
+		Type      *int `json:"type,omitempty"`
+		PageStart int  `json:"pageStart"`
+		PageSize  int  `json:"pageSize"`
+	}{PageStart: page, PageSize: p.cfg.PageSize}
+	op = fmt.Sprintf("read page %d from %s", page, p.agentsURL)
+	if len(p.cfg.Types) > 0 {
+		request.Type = &p.cfg.Types[listing]
+		op = fmt.Sprintf("read page %d of type %d from %s", page, *request.Type, p.agentsURL)
+	}
+	body, err := json.Marshal(request)
+	if err != nil {
+		panic(err) // numbers can always be marshalled
+	}
+	return body, op
+}
