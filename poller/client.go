@@ -38,6 +38,7 @@ const (
 type client struct {
 	http    *http.Client
 	limits  *limits
+	metrics *metrics
 	timeout time.Duration // for one request
 	now     func() time.Time
 	sent    atomic.Int64 // requests so far
@@ -55,10 +56,13 @@ type reply struct {
 	header     http.Header
 	body       []byte
 	sent, read time.Time
+	took       time.Duration // until it had been read, or was given up
+	throttled  bool          // the vendor wants fewer requests
 }
 
 func newClient(c Config) *client {
 	secrets := []string{c.ClientSecret, c.Password, c.ClientID, c.Username}
+	limits := newLimits(c)
 	return &client{
 		http: &http.Client{
 			Transport: &http.Transport{
@@ -74,7 +78,8 @@ func newClient(c Config) *client {
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		limits:  newLimits(c),
+		limits:  limits,
+		metrics: newMetrics(c.Metrics, limits),
 		timeout: c.RequestTimeout,
 		now:     c.Now,
 		secrets: secrets,
@@ -104,8 +109,7 @@ func proxied(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) e
 
 // post sends one request when its turn has come and reads the answer. Whatever the status, it is an answer; reply.sent is
 // set once the request was about to be sent. The error is an [*Error] without Op, or nil.
-func (c *client) post(ctx context.Context, url, token string, body []byte) (reply, *Error) {
-	var r reply
+func (c *client) post(ctx context.Context, url, token string, body []byte) (r reply, _ *Error) {
 	if err := c.limits.enter(ctx); err != nil {
 		return r, err
 	}
@@ -126,12 +130,13 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (repl
 	c.sent.Add(1)
 	start := time.Now()
 	r.sent = c.now()
+	defer func() { r.took = time.Since(start) }()
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return r, c.lost(ctx, err)
 	}
 	defer resp.Body.Close()
-	c.limits.heard(resp, start)
+	r.throttled = c.limits.heard(resp, start)
 	r.status, r.header = resp.StatusCode, resp.Header
 	if r.status/100 != 2 {
 		// What matters is the status; the body may say more, and may as well be missing.
@@ -362,8 +367,9 @@ func late(why string) *Error {
 	return &Error{Class: Unreachable, Err: &foreign{why, context.DeadlineExceeded}, fatal: true}
 }
 
-// heard learns from an answer, to a request that was sent at the given time, how many requests the vendor wants.
-func (l *limits) heard(resp *http.Response, sent time.Time) {
+// heard learns from an answer, to a request that was sent at the given time, how many requests the vendor wants, and reports
+// whether it wants fewer.
+func (l *limits) heard(resp *http.Response, sent time.Time) bool {
 	now := time.Now()
 	pause, said := retryAfter(resp.Header, now)
 	l.mu.Lock()
@@ -377,16 +383,18 @@ func (l *limits) heard(resp *http.Response, sent time.Time) {
 			l.paused = until
 		}
 		if sent.Before(l.slowed) {
-			return
+			return true
 		}
 		if l.limiter.Limit() == l.full {
 			l.log.Warn("the vendor wants fewer requests: slowing down until it does not", "status", s, "pause", pause)
 		}
 		l.slowed = now
 		l.limiter.SetLimit(max(l.limiter.Limit()/2, l.full/32))
+		return true
 	case s < 400 && l.limiter.Limit() < l.full:
 		l.limiter.SetLimit(min(l.limiter.Limit()+l.full/50, l.full))
 	}
+	return false
 }
 
 // retryAfter reads the header in either form, a date against the answer's own Date.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
@@ -44,6 +46,9 @@ type Config struct {
 	// Logger gets what no return value says: rejected records, refused credentials (once), the vendor's wish for fewer
 	// requests (once). Nil: nobody does.
 	Logger *slog.Logger
+
+	// Metrics gets the poller's collectors, without labels to tell pollers apart: one poller a registerer. Nil: nobody does.
+	Metrics prometheus.Registerer
 
 	// Now stamps pages and verdicts; it must be safe for concurrent use. Timeouts, rates and token lives always go by the
 	// monotonic clock. Nil: one wall-clock reading plus the monotonic clock, so that times never jump.

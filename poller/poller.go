@@ -153,20 +153,12 @@ func New(c Config) (*Poller, error) {
 	}, nil
 }
 
-// Tenant gets a token, where there is none yet, and says whose it is. It tries until ctx ends, but comes back at once with an
-// error of class [Credentials] where these are refused, the token is another tenant's than Config.TenantID, or neither names
-// a tenant.
+// Tenant gets a token, where there is none yet, and says whose it is. A token is asked for a few times; then, or at once where
+// the credentials are refused, the token is another tenant's than Config.TenantID, or neither names a tenant, the error says why
+// there is none. It may be called again: how often the vendor is asked does not depend on that.
 func (p *Poller) Tenant(ctx context.Context) (int64, error) {
-	for {
-		_, err := p.tokens.get(ctx)
-		if err == nil {
-			return p.tokens.tenantID(), nil
-		}
-		if err.Class == Credentials || ctx.Err() != nil {
-			return 0, err
-		}
-		if sleep(ctx, time.Until(p.tokens.heldUntil())) != nil {
-			return 0, err
-		}
+	if _, err := p.tokens.get(ctx); err != nil {
+		return 0, err
 	}
+	return p.tokens.tenantID(), nil
 }

@@ -225,6 +225,7 @@ func (s *sweep) take(r result) (end bool) {
 	if !r.page.Read.Before(l.read) {
 		l.total, l.read = r.said.total, r.page.Read
 	}
+	s.p.client.metrics.page(r.page)
 	s.logRejected(r.page)
 	s.emit(r.page)
 	return n > 0 && (r.said.rows == 0 || len(r.said.ids) > 0 && l.pages[0].said != nil && slices.Equal(r.said.ids, l.pages[0].said.ids))
@@ -277,8 +278,9 @@ func (p *Poller) read(ctx context.Context, j job) result {
 }
 
 // try asks for a page once and decodes the answer into r.
-func (p *Poller) try(ctx context.Context, body []byte, r *result) *Error {
+func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 	reply, token, err := p.ask(ctx, body, r)
+	defer func() { p.client.metrics.request(callPage, &reply, err) }()
 	if err != nil {
 		return err
 	}
@@ -323,11 +325,13 @@ func (p *Poller) ask(ctx context.Context, body []byte, r *result) (reply, string
 			r.asked = answer.sent
 		}
 		if err != nil {
+			p.client.metrics.request(callPage, &answer, err)
 			return reply{}, "", err
 		}
 		if !answer.refusesToken() {
 			return answer, token, nil
 		}
+		p.client.metrics.answered(callPage, &answer, requestExpired)
 		p.tokens.refused(token)
 	}
 	return reply{}, "", &Error{Class: Credentials, Err: errors.New("the token was refused, and so was the one that replaced it")}

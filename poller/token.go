@@ -136,6 +136,9 @@ func (t *tokens) replace(ctx context.Context) {
 	if err == nil {
 		err = t.check(tenant)
 	}
+	if err == nil || ctx.Err() == nil {
+		t.client.metrics.refreshed(err)
+	}
 	switch {
 	case err == nil:
 		if t.tenant == 0 {
@@ -237,9 +240,10 @@ func (t *tokens) ask(ctx context.Context) (tok token, tenant int64, err *Error) 
 }
 
 // once sends one token request.
-func (t *tokens) once(ctx context.Context) (token, int64, *Error) {
+func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 	start := time.Now() // a token lives from when it was asked for at the earliest
 	r, e := t.client.post(ctx, t.url, "", t.request)
+	defer func() { t.client.metrics.request(callToken, &r, err) }()
 	if e != nil {
 		return token{}, 0, e
 	}

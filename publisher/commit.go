@@ -163,9 +163,10 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 		}
 		return sendErr
 	}
-	failures := 0
+	failures, began := 0, time.Now()
 	notify := func(err error, next time.Duration) {
 		failures++
+		p.metrics.retries.Inc()
 		patience = min(2*patience, longest)
 		level := p.log.Debug
 		if failures == 3 || failures%20 == 0 { // not at every hiccup, and not for ever silently
@@ -173,7 +174,9 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 		}
 		level("the commit is not in the log yet, trying again", "messages", len(msgs), "tries", failures, "in", next, "err", err)
 	}
-	if err := backoff.RetryNotify(try, backoff.WithContext(wait, ctx), notify); err != nil {
+	err := backoff.RetryNotify(try, backoff.WithContext(wait, ctx), notify)
+	p.metrics.commit(len(msgs), began, err)
+	if err != nil {
 		return fmt.Errorf("publisher: commit %d messages: %w", len(msgs), err)
 	}
 	if failures >= 3 {
@@ -254,7 +257,7 @@ func (p *Publisher) resolve(ctx context.Context, msgs []*nats.Msg, id string, ca
 				return false, fmt.Errorf("look whether the commit at sequence %d is whole: %w", at.seq, err)
 			}
 			if !whole {
-				return false, backoff.Permanent(fmt.Errorf("%w: the commit at sequence %d is torn (%w)", ErrSuperseded, at.seq, cause))
+				return false, backoff.Permanent(tornError{fmt.Errorf("%w: the commit at sequence %d is torn (%w)", ErrSuperseded, at.seq, cause)})
 			}
 		}
 		p.log.Debug("the commit was in the log, its acknowledgement was lost", "seq", at.seq, "err", cause)
@@ -267,7 +270,7 @@ func (p *Publisher) resolve(ctx context.Context, msgs []*nats.Msg, id string, ca
 			return false, fmt.Errorf("%w; and the log can't be asked what became of it: %w", cause, err)
 		}
 		if m != nil {
-			return false, backoff.Permanent(fmt.Errorf("%w: %s stands above the last watermark, at sequence %d (%w)", ErrSuperseded, m.Subject, m.Seq, cause))
+			return false, backoff.Permanent(tornError{fmt.Errorf("%w: %s stands above the last watermark, at sequence %d (%w)", ErrSuperseded, m.Subject, m.Seq, cause)})
 		}
 		return false, nil
 	default:

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
@@ -20,6 +22,9 @@ type Config struct {
 	LeaseTTL     time.Duration // how long a dead replica holds its lease: whole seconds, at least 2s
 	Exclusive    bool          // no other replica can be there, so a lease that is found is an earlier process's: taken over at once
 	Logger       *slog.Logger  // nil: discard
+
+	// Metrics gets the publisher's collectors, which have no label for the tenant: one publisher a registerer. Nil: nobody does.
+	Metrics prometheus.Registerer
 }
 
 // Validate reports everything that can't be used, as *[setting.Error]s joined.

@@ -64,11 +64,19 @@ func (p *Publisher) Lead(ctx context.Context, lead func(context.Context) error) 
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var kept sync.WaitGroup
 	kept.Go(func() { l.keep(keeping, lose) })
+	p.leads(true)
 	err = lead(leading)
+	p.leads(false)
 	stop()
 	kept.Wait()
 	l.release(context.WithoutCancel(ctx))
 	return err
+}
+
+// leads records whether this replica leads.
+func (p *Publisher) leads(is bool) {
+	p.leading.Store(is)
+	p.metrics.leader.Set(map[bool]float64{true: 1}[is])
 }
 
 // acquire waits until the lease is ours.

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -57,6 +58,9 @@ type Publisher struct {
 	log   *slog.Logger
 	lease *lease // set by Lead
 
+	metrics *metrics
+	leading atomic.Bool
+
 	last position // the last commit that we know of: what the next one expects
 	gaps []gap    // between our commits, where it is not yet known that only other tenants have written
 
@@ -86,6 +90,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Publisher, error) {
 	if err := p.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("publisher: %w", err)
 	}
+	p.metrics = newMetrics(cfg.Metrics) // last, so that Open can be called again
 	return p, nil
 }
 

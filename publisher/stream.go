@@ -98,7 +98,7 @@ func (p *Publisher) prepareStream(ctx context.Context) error {
 	s, err := p.js.Stream(ctx, schemas.Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if !p.cfg.Manage {
-			return &SetupError{fmt.Errorf("stream %s does not exist: create it, or let rollcall do so (ROLLCALL_NATS_MANAGE=true)", schemas.Stream)}
+			return noStream()
 		}
 		s, err = p.js.CreateStream(ctx, streamConfig(p.cfg))
 		if err == nil {
@@ -110,9 +110,8 @@ func (p *Publisher) prepareStream(ctx context.Context) error {
 	if err != nil {
 		return explain(fmt.Errorf("open stream %s: %w", schemas.Stream, err))
 	}
-	if bad := misfits(s.CachedInfo().Config); len(bad) > 0 {
-		return &SetupError{fmt.Errorf("stream %s exists but does not fit, and rollcall never alters it: %s; mend it, or remove it if it isn't rollcall's",
-			schemas.Stream, strings.Join(bad, "; "))}
+	if err := unfit(s.CachedInfo().Config); err != nil {
+		return err
 	}
 	if s.CachedInfo().Config.Storage != jetstream.FileStorage {
 		p.log.Warn("the log is kept in memory only: a restart of the NATS server empties it", "stream", schemas.Stream)
@@ -124,7 +123,7 @@ func (p *Publisher) prepareBucket(ctx context.Context) (jetstream.KeyValue, erro
 	kv, err := p.js.KeyValue(ctx, schemas.Bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		if !p.cfg.Manage {
-			return nil, &SetupError{fmt.Errorf("bucket %s does not exist: create it, or let rollcall do so (ROLLCALL_NATS_MANAGE=true)", schemas.Bucket)}
+			return nil, noBucket()
 		}
 		kv, err = p.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
 			Bucket:         schemas.Bucket,
@@ -140,15 +139,7 @@ func (p *Publisher) prepareBucket(ctx context.Context) (jetstream.KeyValue, erro
 	if err != nil {
 		return nil, explain(fmt.Errorf("open bucket %s: %w", schemas.Bucket, err))
 	}
-	status, err := kv.Status(ctx)
-	if err != nil {
-		return nil, explain(fmt.Errorf("read the status of bucket %s: %w", schemas.Bucket, err))
-	}
-	if status.LimitMarkerTTL() <= 0 {
-		return nil, &SetupError{fmt.Errorf("bucket %s exists but does not fit, and rollcall never alters it: it has no limit marker TTL, so leases could not expire; "+
-			"mend it, or remove it if it isn't rollcall's", schemas.Bucket)}
-	}
-	return kv, nil
+	return kv, fitBucket(ctx, kv)
 }
 
 func checkVersion(version string) error {

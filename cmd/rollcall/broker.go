@@ -19,11 +19,17 @@ type broker struct {
 	close func()
 }
 
-func openBroker(ctx context.Context, s *settings, log *slog.Logger) (*broker, error) {
-	if s.embedded() {
-		return embeddedBroker(s, log)
+// openBroker starts the embedded server or connects to the one that the settings name, and tells operators of the connection.
+func openBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
+	open := func() (*broker, error) { return embeddedBroker(s, log) }
+	if !s.embedded() {
+		open = func() (*broker, error) { return remoteBroker(ctx, s, o, log) }
 	}
-	return remoteBroker(ctx, s, log)
+	b, err := open()
+	if err == nil {
+		o.connected(b.nc, s)
+	}
+	return b, err
 }
 
 func embeddedBroker(s *settings, log *slog.Logger) (*broker, error) {
@@ -44,7 +50,7 @@ func embeddedBroker(s *settings, log *slog.Logger) (*broker, error) {
 }
 
 // remoteBroker connects, and goes on trying until ctx ends: a broker that is away comes back.
-func remoteBroker(ctx context.Context, s *settings, log *slog.Logger) (*broker, error) {
+func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
 	opts, err := s.natsOptions()
 	if err != nil {
 		return nil, err
@@ -55,11 +61,17 @@ func remoteBroker(ctx context.Context, s *settings, log *slog.Logger) (*broker, 
 		nc, err = nats.Connect(s.NATSURL.value.reveal(), opts...)
 		return err
 	}
-	if err := retry(ctx, try, func(err error) { log.Warn("can't connect to NATS yet, trying again", "err", connectHint(err)) }); err != nil {
+	tell := func(err error) {
+		err = connectHint(err)
+		o.Waiting("the connection to NATS", err)
+		log.Warn("can't connect to NATS yet, trying again", "err", err)
+	}
+	if err := retry(ctx, try, tell); err != nil {
 		return nil, fmt.Errorf("connect to NATS (ROLLCALL_NATS_URL): %w", err)
 	}
-	log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted(), "version", nc.ConnectedServerVersion())
-	return &broker{nc: nc, url: nc.ConnectedUrlRedacted(), close: nc.Close}, nil
+	url := connectedURL(nc)
+	log.Info("connected to NATS", "url", url, "version", nc.ConnectedServerVersion())
+	return &broker{nc: nc, url: url, close: nc.Close}, nil
 }
 
 func connectOptions(s *settings, log *slog.Logger) []nats.Option {
@@ -78,7 +90,7 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 				log.Warn("lost the connection to NATS; what is seen meanwhile is kept", "err", err)
 			}
 		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("reconnected to NATS", "url", nc.ConnectedUrlRedacted()) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("reconnected to NATS", "url", connectedURL(nc)) }),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			if sub != nil {
 				log.Warn("NATS reports an error", "subject", sub.Subject, "err", err)
@@ -88,6 +100,9 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 		}),
 	}
 }
+
+// connectedURL is where the server is, without user info: the user in it may be a token, which the client would show.
+func connectedURL(nc *nats.Conn) string { return shownURL(nc.ConnectedUrl()) }
 
 // connectHint says what to do about the errors that a first connection meets.
 func connectHint(err error) error {

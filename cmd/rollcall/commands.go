@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -33,15 +32,17 @@ README lists them.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", err, errUsage) })
 
 	var simOnly bool
+	var simListen string
 	demo := &cobra.Command{
 		Use:   "demo",
 		Short: "Runs the whole thing on this machine, with a simulated tenant and nothing to set",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runDemo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), simOnly)
+			return runDemo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), simListen, simOnly)
 		},
 	}
 	demo.Flags().BoolVar(&simOnly, "sim-only", false, "serve the simulated tenant alone, for tests of your own")
+	demo.Flags().StringVar(&simListen, "sim-listen", "127.0.0.1:0", "where the simulated tenant listens; port 0 takes a free one")
 
 	root.AddCommand(
 		&cobra.Command{
@@ -75,23 +76,7 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 }
 
 func printVersion(w io.Writer) error {
-	v, c := version, commit
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if v == "" {
-			v = info.Main.Version
-		}
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" && c == "" {
-				c = s.Value
-			}
-		}
-	}
-	if v == "" {
-		v = "(devel)"
-	}
-	if c == "" {
-		c = "unknown"
-	}
+	v, c := build()
 	_, err := fmt.Fprintf(w, "rollcall %s\ncommit %s\n%s %s/%s\nschema %s\n", v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH, schemas.Version)
 	return err
 }

@@ -29,9 +29,9 @@ const (
 )
 
 // runDemo runs the simulated tenant and, unless simOnly, all of rollcall against it, until ctx ends.
-func runDemo(ctx context.Context, stdout, stderr io.Writer, simOnly bool) error {
+func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, simOnly bool) error {
 	tenant := isdpsim.New(isdpsim.Config{Churn: demoChurn, Seed: uint64(time.Now().UnixNano()), NoHistory: true})
-	sim, err := tenant.Listen("127.0.0.1:0")
+	sim, err := tenant.Listen(simListen)
 	if err != nil {
 		return err
 	}
@@ -74,26 +74,32 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simOnly bool) error 
 		defer os.RemoveAll(dir)
 		s.DataDir.value = dir
 	}
-	broker, err := openBroker(ctx, s, log)
-	if errors.Is(err, natsd.ErrListen) && !s.NATSListen.isSet() {
-		s.NATSListen.value = "127.0.0.1:0"
-		broker, err = openBroker(ctx, s, log)
-	}
+	o, err := openOperators(s, log, true)
 	if err != nil {
-		return ended(ctx, err)
+		return err
 	}
-	defer broker.close()
+	return o.during(ctx, func(ctx context.Context) error {
+		broker, err := openBroker(ctx, s, o, log)
+		if errors.Is(err, natsd.ErrListen) && !s.NATSListen.isSet() {
+			s.NATSListen.value = "127.0.0.1:0"
+			broker, err = openBroker(ctx, s, o, log)
+		}
+		if err != nil {
+			return ended(ctx, err)
+		}
+		defer broker.close()
 
-	t := &teller{out: stdout}
-	if err := t.follow(broker.nc); err != nil {
-		return err
-	}
-	printWelcome(stdout, sim.URL, broker.url, s)
-	if err := serve(ctx, s, broker.nc, log); err != nil {
-		return err
-	}
-	fmt.Fprintln(stdout, "\nStopped. Everything that was seen is published.")
-	return nil
+		t := &teller{out: stdout}
+		if err := t.follow(broker.nc); err != nil {
+			return err
+		}
+		printWelcome(stdout, sim.URL, broker.url, o.url(), s)
+		if err := serve(ctx, s, broker.nc, o, log); err != nil {
+			return err
+		}
+		fmt.Fprintln(stdout, "\nStopped. Everything that was seen is published.")
+		return nil
+	})
 }
 
 // demoSettings are the environment's, with a simulated tenant and the demo's pace where nothing else was asked for.
@@ -130,10 +136,18 @@ Ctrl-C ends it.
 `, url, isdpsim.DemoClientID, isdpsim.DemoClientSecret, isdpsim.DemoUsername, isdpsim.DemoPassword)
 }
 
-func printWelcome(w io.Writer, simURL, natsURL string, s *settings) {
+func printWelcome(w io.Writer, simURL, natsURL, pagesURL string, s *settings) {
 	where := "the NATS server of ROLLCALL_NATS_URL"
 	if s.embedded() {
 		where = fmt.Sprintf("embedded, its store in %s", s.DataDir.value)
+	}
+	pages := "none (ROLLCALL_HTTP_LISTEN is off)"
+	if pagesURL != "" {
+		pages = pagesURL + "   readyz, metrics, healthz"
+	}
+	watch := "go run ./cmd/rollcall watch"
+	if s.NATSURL.value.reveal() == "" && s.NATSListen.value != "127.0.0.1:4222" {
+		watch = "ROLLCALL_NATS_URL=" + natsURL + " " + watch
 	}
 	cli := "go run github.com/nats-io/natscli/nats@v0.5.1 -s " + natsURL
 	fmt.Fprintf(w, `rollcall demo: everything on this machine, nothing to set. Ctrl-C ends it.
@@ -141,14 +155,16 @@ func printWelcome(w io.Writer, simURL, natsURL string, s *settings) {
   tenant   %s   simulated: 340 agents, about one change a second
   polling  every %v
   NATS     %s   %s
+  pages    %s
 
 Try in another terminal, nothing to install:
 
+  %s
   %s sub 'agent.online.>'
   %s stream get %s --last-for agent.state.886.%d
   %s stream info %s
 
-`, simURL, s.PollInterval.value, natsURL, where, cli, cli, schemas.Stream, isdpsim.FirstID, cli, schemas.Stream)
+`, simURL, s.PollInterval.value, natsURL, where, pages, watch, cli, cli, schemas.Stream, isdpsim.FirstID, cli, schemas.Stream)
 }
 
 // A teller is a subscriber like any other: it tells in a line each what the log says.

@@ -30,42 +30,47 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 	for _, w := range warnings {
 		log.Warn(w)
 	}
-	broker, err := openBroker(ctx, s, log)
+	o, err := openOperators(s, log, false)
 	if err != nil {
-		return ended(ctx, err)
+		return err
 	}
-	defer broker.close()
-	return serve(ctx, s, broker.nc, log)
+	return o.during(ctx, func(ctx context.Context) error {
+		broker, err := openBroker(ctx, s, o, log)
+		if err != nil {
+			return ended(ctx, err)
+		}
+		defer broker.close()
+		return serve(ctx, s, broker.nc, o, log)
+	})
 }
 
 // serve polls one tenant and publishes to nc until ctx ends.
-func serve(ctx context.Context, s *settings, nc *nats.Conn, log *slog.Logger) error {
+func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *slog.Logger) error {
 	pollerConfig := s.poller(log)
-	pollerConfig.MaxRowBytes = publisher.MaxAgentBytes(nc)
+	pollerConfig.MaxRowBytes, pollerConfig.Metrics = publisher.MaxAgentBytes(nc), o.registry
 	source, err := poller.New(pollerConfig)
 	if err != nil {
 		return s.inVariables("poller", err)
 	}
-	tenant, err := whoseToken(ctx, source, s, log)
+	tenant, err := whoseToken(ctx, source, s, o, log)
 	if err != nil {
 		return ended(ctx, err)
 	}
 	publisherConfig, cfg := s.publisher(tenant, log), s.engine(tenant, log)
+	publisherConfig.Metrics, cfg.Metrics = o.ofTenant(tenant), o.ofTenant(tenant)
 	cfg.Now, cfg.MaxBody = pollerConfig.Now, publisher.MaxBody(nc)
 	if err := errors.Join(s.inVariables("publisher", publisherConfig.Validate()), s.inVariables("engine", cfg.Validate())); err != nil {
 		return err
 	}
-	pub, err := openLog(ctx, nc, publisherConfig, log)
+	pub, err := openLog(ctx, nc, publisherConfig, o, log)
 	if err != nil {
 		return ended(ctx, err)
 	}
-	if s.OpsListen.isSet() || s.HTTPListen.isSet() && s.HTTPListen.value != "" {
-		log.Warn("this version serves no pages yet: ROLLCALL_HTTP_LISTEN and ROLLCALL_OPS_LISTEN have no effect")
-	}
 	log.Info("ready; asking for the lease", "tenant", tenant, "url", s.ISDPURL.value, "interval", cfg.Interval, "instance", s.Instance.value)
-	poll := engine.New(cfg, source, pub).Run
+	loop := engine.New(cfg, source, pub)
+	o.Running(tenant, pub, loop)
 	for {
-		err := pub.Lead(ctx, poll)
+		err := pub.Lead(ctx, loop.Run)
 		switch {
 		case errors.Is(err, publisher.ErrLeaseLost): // stand by
 		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
@@ -88,12 +93,19 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// tenantPatience is how long a start waits for a token that confirms the configured tenant.
-const tenantPatience = 10 * time.Second
+const (
+	// tenantPatience is how long a start waits for a token that confirms the configured tenant.
+	tenantPatience = 10 * time.Second
+	// logPatience is how long one try to open the log may take: a request that a cluster gets before it has a leader is never
+	// answered.
+	logPatience = 3 * time.Second
+)
 
 // whoseToken says which tenant is polled. Where that is configured, a vendor that is away does not keep rollcall from starting
 // and saying so; where it isn't, nothing can start before the first token.
-func whoseToken(ctx context.Context, source *poller.Poller, s *settings, log *slog.Logger) (int64, error) {
+func whoseToken(ctx context.Context, source *poller.Poller, s *settings, o *operators, log *slog.Logger) (int64, error) {
+	const waiting = "the vendor's first token"
+	o.Waiting(waiting, nil)
 	configured := s.TenantID.value
 	if configured != 0 {
 		ctx, cancel := context.WithTimeout(ctx, tenantPatience)
@@ -107,9 +119,7 @@ func whoseToken(ctx context.Context, source *poller.Poller, s *settings, log *sl
 	}
 	var tenant int64
 	try := func() (err error) {
-		attempt, cancel := context.WithTimeout(ctx, tenantPatience)
-		defer cancel()
-		tenant, err = source.Tenant(attempt)
+		tenant, err = source.Tenant(ctx)
 		if errors.Is(err, poller.ErrTenant) {
 			return backoff.Permanent(&setting.Error{Field: "ROLLCALL_TENANT_ID", Want: "the tenant's number, since the token does not name one"})
 		}
@@ -117,6 +127,7 @@ func whoseToken(ctx context.Context, source *poller.Poller, s *settings, log *sl
 	}
 	// The poller spaces its requests itself, and asks rarely where credentials are refused.
 	err := retry(ctx, try, func(err error) {
+		o.Waiting(waiting+", which says whose agents these are", err)
 		var pe *poller.Error
 		if errors.As(err, &pe) && pe.Class == poller.Credentials {
 			return // the poller has told it, once
@@ -127,10 +138,11 @@ func whoseToken(ctx context.Context, source *poller.Poller, s *settings, log *sl
 }
 
 // openLog prepares the log, trying until it can be told that trying is of no use.
-func openLog(ctx context.Context, nc *nats.Conn, cfg publisher.Config, log *slog.Logger) (*publisher.Publisher, error) {
+func openLog(ctx context.Context, nc *nats.Conn, cfg publisher.Config, o *operators, log *slog.Logger) (*publisher.Publisher, error) {
+	o.Waiting("the log", nil)
 	var pub *publisher.Publisher
 	try := func() (err error) {
-		attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
+		attempt, cancel := context.WithTimeout(ctx, logPatience)
 		defer cancel()
 		pub, err = publisher.Open(attempt, nc, cfg)
 		var setup *publisher.SetupError
@@ -139,7 +151,10 @@ func openLog(ctx context.Context, nc *nats.Conn, cfg publisher.Config, log *slog
 		}
 		return err
 	}
-	return pub, retry(ctx, try, func(err error) { log.Warn("the log can't be opened yet, trying again", "err", err) })
+	return pub, retry(ctx, try, func(err error) {
+		o.Waiting("the log", err)
+		log.Warn("the log can't be opened yet, trying again", "err", err)
+	})
 }
 
 // retry tries until it works, ctx ends, or the error is permanent.

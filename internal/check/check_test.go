@@ -616,10 +616,10 @@ func TestReady(t *testing.T) {
 		code   int
 		want   string
 	}{
-		{"ready", map[string]string{"ROLLCALL_HTTP_LISTEN": ":" + port}, 200, "standing by\nmore", 0, "standing by\n"},
-		{"says nothing", map[string]string{"ROLLCALL_HTTP_LISTEN": "0.0.0.0:" + port}, 200, "", 0, "ready\n"},
-		{"for probes", map[string]string{"ROLLCALL_OPS_LISTEN": "[::]:" + port, "ROLLCALL_HTTP_LISTEN": "off"}, 503, "NATS is not connected\n", 1, "not ready: HTTP 503 NATS is not connected\n"},
-		{"a page that leads elsewhere", map[string]string{"ROLLCALL_HTTP_LISTEN": ":" + port}, 302, "", 1, "not ready: HTTP 302\n"},
+		{"ready", map[string]string{"ROLLCALL_HTTP_LISTEN": ":" + port}, 200, `{"ready":true,"role":"standby","leader":"b","nats":{"ok":true},"stream":{"ok":true},"lease":{"ok":true}}`, 0, "ready, standby; b leads\n"},
+		{"says nothing", map[string]string{"ROLLCALL_HTTP_LISTEN": "0.0.0.0:" + port}, 200, "", 1, "is no rollcall: unexpected end of JSON input\n"},
+		{"for probes", map[string]string{"ROLLCALL_OPS_LISTEN": "[::]:" + port, "ROLLCALL_HTTP_LISTEN": "off"}, 503, `{"ready":false,"role":"leader","nats":{"problem":"not connected\u001b[2J"}}`, 1, "not ready, leader; NATS: not connected [2J\n"},
+		{"a page that leads elsewhere", map[string]string{"ROLLCALL_HTTP_LISTEN": ":" + port}, 302, "", 1, "(HTTP 302) is no rollcall: unexpected end of JSON input\n"},
 		{"nothing runs", map[string]string{"ROLLCALL_HTTP_LISTEN": "127.0.0.1:" + strconv.Itoa(e2e.FreePort(t))}, 0, "", 1, "is rollcall running?\n"},
 		{"hangs", map[string]string{"ROLLCALL_HTTP_LISTEN": hung}, 0, "", 1, "no answer from http://" + hung + "/readyz within 2s\n"},
 		{"off", map[string]string{"ROLLCALL_HTTP_LISTEN": "off"}, 0, "", 1, "rollcall serves no /readyz: ROLLCALL_HTTP_LISTEN is off; set ROLLCALL_OPS_LISTEN, for the daemon and for this check\n"},

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"github.com/rollcall-events/rollcall/internal/ops"
 	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -143,15 +142,6 @@ func BaseURL(listen string) string { return "http://" + reach(listen) }
 func alive(ctx context.Context, addr string) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, BaseURL(addr)+"/metrics", nil)
-	if err != nil {
-		return false
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		return false
-	}
-	defer resp.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	return resp.StatusCode == http.StatusOK && strings.Contains(string(body), "rollcall_")
+	_, err := ops.Ready(ctx, BaseURL(addr))
+	return err == nil
 }

@@ -341,7 +341,7 @@ func TestMistakes(t *testing.T) {
 		{"HTTP port in use", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_HTTP_LISTEN": site(t, false, html(200)).Listener.Addr().String()}
 		}, 1, []string{"FAIL listen", "is in use by something else > set ROLLCALL_HTTP_LISTEN to a free address, or stop what uses this one"},
-			goesOn, nil},
+			1, []string{"ROLLCALL_HTTP_LISTEN: can't listen on", "stop what uses it, or set ROLLCALL_HTTP_LISTEN to a free address, or to off"}},
 
 		{"a data directory that can't be", func(t *testing.T, _ *e2e.Vendor) env {
 			file := filepath.Join(t.TempDir(), "file")

@@ -8,9 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rollcall-events/rollcall/internal/ops"
 )
 
 // serveOn serves the tenant on a listener of the test's own.
@@ -30,6 +33,7 @@ func serveOn(t *testing.T, ln net.Listener, v *Vendor) {
 
 var (
 	demoURL      = regexp.MustCompile(`(?m)^  NATS +(nats://127\.0\.0\.1:\d+) `)
+	demoPages    = regexp.MustCompile(`(?m)^  pages +http://(127\.0\.0\.1:\d+)/ `)
 	demoStore    = regexp.MustCompile(`its store in (\S+)`)
 	demoBaseline = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}  baseline 340 agents, \d+ of them online`)
 	demoEvent    = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}  (online |offline|updated)  \d+  \S+  r\d+  \S`)
@@ -60,6 +64,7 @@ func TestDemoTwice(t *testing.T) {
 	if firstURL == secondURL {
 		t.Errorf("both on %s", firstURL)
 	}
+	var listens []string
 	for _, d := range []struct {
 		p        *Process
 		url, tmp string
@@ -80,6 +85,13 @@ func TestDemoTwice(t *testing.T) {
 		}
 		if strings.Index(out, "baseline") < strings.Index(out, "natscli") {
 			t.Error("the baseline is told before the welcome")
+		}
+		if m := demoPages.FindStringSubmatch(out); m == nil || slices.Contains(listens, m[1]) {
+			t.Errorf("the pages are at %v, the other's at %v", m, listens)
+		} else if r, err := ops.Ready(t.Context(), "http://"+m[1]); err != nil || !r.Ready {
+			t.Errorf("the pages say %+v, %v", r, err)
+		} else {
+			listens = append(listens, m[1])
 		}
 		nc := Connect(t, d.url)
 		if n := len(Roster(t, nc, 886)); n < 340 {

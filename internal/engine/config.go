@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/setting"
 )
@@ -24,6 +26,9 @@ type Config struct {
 	MaxBody      int           // how large an event may be, in bytes; 0: no limit
 	Logger       *slog.Logger  // nil: discard
 	Now          func() time.Time
+
+	// Metrics gets the engine's collectors, which have no label for the tenant: one engine a registerer. Nil: nobody does.
+	Metrics prometheus.Registerer
 }
 
 // Validate reports everything that can't be used, as *[setting.Error]s joined.

@@ -43,11 +43,14 @@ type Engine struct {
 	log    Log
 	logger *slog.Logger
 	now    func() time.Time
+
+	metrics *metrics
+	board   noticeboard
 }
 
 // New returns an engine that reads from source and writes to log.
 func New(cfg Config, source Source, log Log) *Engine {
-	e := &Engine{cfg: cfg, source: source, log: log, logger: cfg.Logger, now: cfg.Now}
+	e := &Engine{cfg: cfg, source: source, log: log, logger: cfg.Logger, now: cfg.Now, metrics: newMetrics(cfg.Metrics)}
 	if e.logger == nil {
 		e.logger = slog.New(slog.DiscardHandler)
 	}
@@ -93,6 +96,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		next:   time.NewTimer(0),
 		done:   make(chan outcome, 1),
 	}
+	defer l.standBack()
 	l.load(first)
 	err = l.run(ctx, abandon)
 	if errors.Is(err, publisher.ErrLeaseLost) {
@@ -124,9 +128,10 @@ type loop struct {
 	next     *time.Timer // when the next one begins
 	sweeps   chan sweepStep
 
-	busy   bool // something is on its way into the log, or out of it
-	done   chan outcome
-	folded uint64 // as last logged
+	busy    bool // something is on its way into the log, or out of it
+	done    chan outcome
+	folded  uint64 // as last logged
+	counted uint64 // folded observations, as last counted
 }
 
 // A sweepStep is a page, or at last the verdict.
@@ -160,6 +165,7 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 	for {
 		l.drain()
 		l.commit()
+		l.measure()
 		if ctx.Err() != nil && !l.busy && !l.sweeping {
 			return nil
 		}
@@ -267,6 +273,10 @@ func (l *loop) verdict(v *poller.Verdict) {
 		log.Warn("fields hold values of a kind that they should not have, and are left out")
 	}
 	l.dropped = v.Dropped
+	if v.Complete {
+		l.swept(sweepComplete)
+		l.metrics.sweepTime.Observe(v.EndedAt.Sub(v.StartedAt).Seconds())
+	}
 	switch {
 	case v.Complete && !l.tainted.IsZero():
 		log.Info("the sweep was complete, but the log was read anew during it: the next one counts")
@@ -275,6 +285,7 @@ func (l *loop) verdict(v *poller.Verdict) {
 		absence := l.roster.Complete(diff.Sweep{
 			Number: l.sweep, StartedAt: started, EndedAt: ended, Rejected: v.Rejected, Unidentified: v.Unidentified,
 		})
+		l.metrics.missing.Set(float64(absence.Missing))
 		l.push(absence.Removed)
 		w := schemas.Watermark{
 			Sweep: l.sweep, StartedAt: started, CompletedAt: ended, StaleAfter: ended.Add(3 * max(l.cfg.Interval, ended.Sub(started))),
@@ -299,6 +310,7 @@ func (l *loop) verdict(v *poller.Verdict) {
 		if errors.As(v.Err, &pe) {
 			class = pe.Class
 		}
+		l.swept(string(class))
 		if l.health.incomplete(schemas.HealthReason(class), v.Err, l.now()) {
 			log.Warn("sweep incomplete: what it read counts, absence and the watermark wait for a complete one", "class", class, "err", v.Err)
 		} else {
@@ -322,6 +334,7 @@ func (l *loop) commit() {
 		if len(f.Events) == 0 && b.end == nil && news == nil { // flips that cancel out
 			l.roster.Advance(b.obs, nil)
 			l.queue.done(b, true)
+			l.metrics.dropped.Add(float64(len(f.Refused)))
 			continue
 		}
 		w := l.figures
@@ -365,10 +378,12 @@ func (l *loop) committed(b batch, f diff.Formed, news *schemas.Health, w schemas
 	switch {
 	case err == nil || errors.Is(err, publisher.ErrTampered):
 		l.queue.done(b, true)
-		l.roster.Advance(b.obs, f.Events)
+		l.metrics.dropped.Add(float64(len(f.Refused)))
+		l.advanced(b, f.Events)
 		l.told = w.LastSweep()
 		w.InProgress = nil
 		l.figures = w
+		l.marked()
 		if news != nil {
 			l.health.said(news)
 			l.logger.Info("health", "state", news.State, "reason", news.Reason, "detail", news.Detail)
@@ -485,7 +500,9 @@ func (l *loop) load(t *taken) {
 			"agents", lost)
 		l.health.note(fmt.Sprintf("the broker has lost messages that it had acknowledged, of %d agents: durable readers do best to read the states anew", lost), l.now())
 	}
+	l.metrics.recount(t.states)
 	dropped := l.queue.giveUp(moved, l.roster.State)
+	l.metrics.dropped.Add(float64(len(dropped)))
 	for _, o := range dropped {
 		l.roster.GiveUp(o)
 	}
@@ -504,6 +521,8 @@ func (l *loop) load(t *taken) {
 	}
 	l.sweep, l.told = max(l.sweep, t.recovered.LastSweep), t.told
 	l.health.load(t.recovered.Health, l.figures)
+	l.metrics.missing.Set(float64(l.figures.Missing))
+	l.marked()
 	there, online := l.roster.Agents()
 	l.logger.Info("took the log over", "tenant", l.cfg.Tenant, "agents", there, "online", online, "sweep", l.figures.Sweep)
 }

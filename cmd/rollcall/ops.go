@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rollcall-events/rollcall/internal/ops"
+	"github.com/rollcall-events/rollcall/publisher"
+)
+
+// operators is the side of a process that its operators see. It is there before anything else, so that it can tell what the
+// start waits for.
+type operators struct {
+	*ops.Process
+	registry *prometheus.Registry
+	pages    net.Listener // nil: none
+	probes   net.Listener // nil: none
+	profiles bool
+	log      *slog.Logger
+
+	nc atomic.Pointer[nats.Conn] // nil: not connected yet
+}
+
+// openOperators opens the listeners that the settings name. With spare, one that is there by default moves to a free port where
+// its own is taken.
+func openOperators(s *settings, log *slog.Logger, spare bool) (*operators, error) {
+	o := &operators{Process: ops.NewProcess(s.Instance.value, nil), registry: prometheus.NewRegistry(), log: log}
+	version, commit := build()
+	ops.Register(o.registry, version, commit, o.nc.Load)
+	var err error
+	if addr := s.HTTPListen.value; addr != "" {
+		const variable = "ROLLCALL_HTTP_LISTEN"
+		o.pages, err = ops.Listen(variable, addr, ", or to off")
+		if errors.Is(err, ops.ErrInUse) && spare && !s.HTTPListen.isSet() {
+			o.pages, err = ops.Listen(variable, "127.0.0.1:0", ", or to off")
+		}
+		if err != nil {
+			return nil, err
+		}
+		o.profiles = s.LogLevel.value <= slog.LevelDebug && ops.OnLoopback(o.pages)
+		log.Info("serving pages", "url", o.url())
+		if o.profiles {
+			log.Debug("profiles can be taken from this machine, since the level is debug", "url", o.url()+ops.PathPprof[1:])
+		}
+	}
+	if addr := s.OpsListen.value; addr != "" {
+		if o.probes, err = ops.Listen("ROLLCALL_OPS_LISTEN", addr, ""); err != nil {
+			if o.pages != nil {
+				_ = o.pages.Close()
+			}
+			return nil, err
+		}
+		log.Info("serving probes and scrapers", "addr", o.probes.Addr())
+	}
+	return o, nil
+}
+
+// url is where a browser on this machine finds the pages; "" where there are none.
+func (o *operators) url() string {
+	if o.pages == nil {
+		return ""
+	}
+	addr, ok := o.pages.Addr().(*net.TCPAddr)
+	if !ok || addr.IP.IsUnspecified() {
+		addr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: addr.Port}
+	}
+	return "http://" + addr.String() + "/"
+}
+
+// during serves while do runs, and until it has returned: a stop can be watched.
+func (o *operators) during(ctx context.Context, do func(context.Context) error) error {
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var servers sync.WaitGroup
+	serve := func(ln net.Listener, opts ops.Options) {
+		if ln == nil {
+			return
+		}
+		opts.Process, opts.Metrics, opts.Logger = o.Process, o.registry, o.log
+		servers.Go(func() {
+			if err := ops.Serve(serving, ln, ops.Handler(opts), o.log); err != nil {
+				o.log.Error("pages are served no longer; polling and publishing go on", "err", err)
+			}
+		})
+	}
+	serve(o.pages, ops.Options{Index: true, LocalOnly: o.pages != nil && ops.OnLoopback(o.pages), Profiles: o.profiles})
+	serve(o.probes, ops.Options{})
+	defer servers.Wait()
+	defer stop()
+	defer context.AfterFunc(ctx, o.Stopping)()
+	return do(ctx)
+}
+
+// connected tells of the connection to NATS.
+func (o *operators) connected(nc *nats.Conn, s *settings) {
+	o.nc.Store(nc)
+	cfg := s.publisher(0, o.log) // nobody knows the tenant yet
+	o.Connected(nc, func(ctx context.Context) publisher.Status { return publisher.Look(ctx, nc, cfg) })
+}
+
+// ofTenant is a registerer for metrics that have to say whose they are.
+func (o *operators) ofTenant(tenant int64) prometheus.Registerer {
+	return prometheus.WrapRegistererWith(prometheus.Labels{"tenant": strconv.FormatInt(tenant, 10)}, o.registry)
+}
+
+// build says what was built, of which commit.
+func build() (v, c string) {
+	v, c = version, commit
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if v == "" {
+			v = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" && c == "" {
+				c = s.Value
+			}
+		}
+	}
+	if v == "" {
+		v = "(devel)"
+	}
+	if c == "" {
+		c = "unknown"
+	}
+	return v, c
+}

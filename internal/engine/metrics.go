@@ -1,0 +1,263 @@
+package engine
+
+import (
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/rollcall-events/rollcall/diff"
+	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// What became of a sweep, besides the classes of errors.
+const sweepComplete = "complete"
+
+// metrics are the engine's collectors. The gauges are 0 while this replica does not lead, so that the sum or the largest of all
+// replicas' is the leader's.
+type metrics struct {
+	sweeps     *prometheus.CounterVec // by result
+	sweepTime  prometheus.Histogram
+	agents     map[cell]prometheus.Gauge
+	missing    prometheus.Gauge
+	events     *prometheus.CounterVec // by type and reason
+	detection  prometheus.Histogram
+	publishing prometheus.Histogram
+	vendorLag  prometheus.Histogram
+	pending    prometheus.Gauge
+	folded     prometheus.Counter
+	dropped    prometheus.Counter
+	health     map[condition]prometheus.Gauge
+	startedAt  prometheus.Gauge
+	staleAfter prometheus.Gauge
+	shown      condition // whose health gauge is 1
+}
+
+// A cell is a label set of rollcall_agents.
+type cell struct{ kind, state string }
+
+// A condition is what a health message says, and a label set of rollcall_health.
+type condition struct {
+	state  schemas.HealthState
+	reason schemas.HealthReason
+}
+
+// The business types that the vendor documents; any other is "other", so that labels stay bounded.
+var agentTypes = []string{"0", "1", "2", "10", "other", "none"}
+
+// conditions are all that a health message can say.
+var conditions = []condition{
+	{schemas.HealthOK, ""},
+	{schemas.HealthFailing, schemas.Unreachable}, {schemas.HealthFailing, schemas.Credentials},
+	{schemas.HealthFailing, schemas.Unusable}, {schemas.HealthFailing, schemas.Inconsistent},
+	{schemas.HealthHolding, schemas.MissingMany}, {schemas.HealthHolding, schemas.Unidentified},
+}
+
+// eventKinds are the events that there can be.
+var eventKinds = map[schemas.EventType][]schemas.Reason{
+	schemas.Online:  {schemas.Baseline, schemas.Appeared, schemas.Status},
+	schemas.Offline: {schemas.Status, schemas.Removed},
+	schemas.Updated: {schemas.Baseline, schemas.Appeared, schemas.Fields, schemas.Removed},
+}
+
+// newMetrics makes the collectors, with all their series, and registers them unless reg is nil.
+func newMetrics(reg prometheus.Registerer) *metrics {
+	auto := promauto.With(reg)
+	m := &metrics{
+		sweeps: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_sweeps_total",
+			Help: "Sweeps of the listing that ended, by what became of them; those that a stop cut short left out.",
+		}, []string{"result"}),
+		sweepTime: auto.NewHistogram(prometheus.HistogramOpts{
+			Name:    "rollcall_sweep_duration_seconds",
+			Help:    "How long complete sweeps took.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600},
+		}),
+		missing: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "rollcall_missing_agents",
+			Help: "Agents that the last complete sweep did not show, and that are not yet removed; 0 while this replica does not lead.",
+		}),
+		events: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_events_total",
+			Help: "Events that were committed to the log, by type and reason.",
+		}, []string{"type", "reason"}),
+		detection: auto.NewHistogram(prometheus.HistogramOpts{
+			Name:    "rollcall_detection_delay_seconds",
+			Help:    "An event's time minus its notBefore: how long ago at the most the change had happened when it was read.",
+			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800},
+		}),
+		publishing: auto.NewHistogram(prometheus.HistogramOpts{
+			Name:    "rollcall_publish_delay_seconds",
+			Help:    "From an event's time, when its page had been read, until its commit was acknowledged, to the millisecond.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
+		}),
+		vendorLag: auto.NewHistogram(prometheus.HistogramOpts{
+			Name: "rollcall_vendor_lag_seconds",
+			Help: "An event's notBefore minus its agent's new lastUpdateTimestamp, where that is more than 0: " +
+				"the listing was asked for after the vendor's own time of the change, and did not show it yet.",
+			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800},
+		}),
+		pending: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "rollcall_pending_changes",
+			Help: "Changes that were seen and are not yet in the log.",
+		}),
+		folded: auto.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_folded_changes_total",
+			Help: "Changes that were folded into later ones of the same agent, since the buffer was full.",
+		}),
+		dropped: auto.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_dropped_changes_total",
+			Help: "Changes that were seen and given up: another replica leads, the log had moved on, they were too large, or the end came first.",
+		}),
+		startedAt: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "rollcall_watermark_started_timestamp_seconds",
+			Help: "When the sweep of the last watermark began, in seconds since 1970; 0 before any, and while this replica does not lead.",
+		}),
+		staleAfter: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "rollcall_watermark_stale_after_timestamp_seconds",
+			Help: "When the last watermark is stale, in seconds since 1970; 0 before any, and while this replica does not lead.",
+		}),
+		agents: make(map[cell]prometheus.Gauge),
+		health: make(map[condition]prometheus.Gauge),
+	}
+	agents := auto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "rollcall_agents",
+		Help: "Agents in the published state by business type and state, removed ones left out; 0 while this replica does not lead.",
+	}, []string{"type", "state"})
+	for _, kind := range agentTypes {
+		for _, state := range []string{"online", "offline"} {
+			m.agents[cell{kind, state}] = agents.WithLabelValues(kind, state)
+		}
+	}
+	health := auto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "rollcall_health",
+		Help: "1 for what the tenant's health is, 0 for what it is not; all 0 while this replica does not lead.",
+	}, []string{"state", "reason"})
+	for _, v := range conditions {
+		reason := string(v.reason)
+		if reason == "" {
+			reason = "none"
+		}
+		m.health[v] = health.WithLabelValues(string(v.state), reason)
+	}
+	for _, result := range []string{sweepComplete, string(poller.Unreachable), string(poller.Credentials), string(poller.Unusable), string(poller.Inconsistent)} {
+		m.sweeps.WithLabelValues(result)
+	}
+	for kind, reasons := range eventKinds {
+		for _, reason := range reasons {
+			m.events.WithLabelValues(typeLabel(kind), string(reason))
+		}
+	}
+	return m
+}
+
+// reset says that this replica does not lead.
+func (m *metrics) reset() {
+	for _, g := range m.agents {
+		g.Set(0)
+	}
+	m.missing.Set(0)
+	m.pending.Set(0)
+	m.condition(condition{})
+	m.watermark(schemas.Watermark{})
+}
+
+// recount counts the agents of the whole log; from then on moved keeps the counts.
+func (m *metrics) recount(states map[int64]*diff.State) {
+	counts := make(map[cell]int)
+	for _, s := range states {
+		if c, ok := cellOf(s); ok {
+			counts[c]++
+		}
+	}
+	for c, g := range m.agents {
+		g.Set(float64(counts[c]))
+	}
+}
+
+// moved takes an agent from one state to another.
+func (m *metrics) moved(from, to *diff.State) {
+	was, counted := cellOf(from)
+	is, counts := cellOf(to)
+	if counted == counts && was == is {
+		return
+	}
+	if counted {
+		m.agents[was].Dec()
+	}
+	if counts {
+		m.agents[is].Inc()
+	}
+}
+
+// cellOf says where an agent is counted; false: nowhere.
+func cellOf(s *diff.State) (cell, bool) {
+	if s == nil || s.Removed {
+		return cell{}, false
+	}
+	c := cell{"other", "offline"}
+	if s.Online {
+		c.state = "online"
+	}
+	if s.Agent.Type == nil || *s.Agent.Type == "" {
+		c.kind = "none"
+		return c, true
+	}
+	switch t := *s.Agent.Type; t {
+	case "0", "1", "2", "10":
+		c.kind = t
+	}
+	return c, true
+}
+
+// typeLabel is an event's type without what all types begin with.
+func typeLabel(t schemas.EventType) string {
+	return strings.TrimPrefix(string(t), schemas.StoredPrefix)
+}
+
+// published counts an event that the log had at the given time.
+func (m *metrics) published(e *schemas.Event, at time.Time) {
+	m.events.WithLabelValues(typeLabel(e.Type), string(e.Data.Reason)).Inc()
+	m.publishing.Observe(max(at.Sub(e.Time), 0).Seconds())
+	if e.Data.NotBefore.IsZero() {
+		return
+	}
+	m.detection.Observe(e.Time.Sub(e.Data.NotBefore).Seconds())
+	stamp := e.Data.Agent.LastUpdateTimestamp
+	for _, c := range e.Data.Changes {
+		if c.Field == "lastUpdateTimestamp" && stamp != nil {
+			if lag := e.Data.NotBefore.Sub(time.UnixMilli(*stamp)); lag > 0 {
+				m.vendorLag.Observe(lag.Seconds())
+			}
+		}
+	}
+}
+
+// condition shows what the tenant's health is. One that no health message can say is not shown.
+func (m *metrics) condition(v condition) {
+	if v == m.shown {
+		return
+	}
+	if g := m.health[m.shown]; g != nil {
+		g.Set(0)
+	}
+	if g := m.health[v]; g != nil {
+		g.Set(1)
+	}
+	m.shown = v
+}
+
+func (m *metrics) watermark(w schemas.Watermark) {
+	m.startedAt.Set(unix(w.StartedAt))
+	m.staleAfter.Set(unix(w.StaleAfter))
+}
+
+// unix is a time in seconds since 1970, 0 for none.
+func unix(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}

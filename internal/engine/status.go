@@ -1,0 +1,84 @@
+package engine
+
+import (
+	"sync"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// Status is what the loop knows at the moment. All of it is zero while this replica does not lead.
+type Status struct {
+	Watermark schemas.Watermark    // the figures of the last complete sweep that is in the log; sweep 0: none is
+	State     schemas.HealthState  // what health is, also where the log does not say so yet; empty: not known yet
+	Reason    schemas.HealthReason // why it is
+	LastSweep string               // what became of the last sweep: "complete", or the [poller.Class] of its error; empty: none has ended
+}
+
+// A noticeboard is where the loop's goroutine leaves its status for others.
+type noticeboard struct {
+	mu     sync.Mutex
+	status Status // guarded by mu
+}
+
+func (n *noticeboard) change(do func(*Status)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	do(&n.status)
+}
+
+// Status returns what the loop knows at the moment. It may be called from any goroutine.
+func (e *Engine) Status() Status {
+	e.board.mu.Lock()
+	defer e.board.mu.Unlock()
+	return e.board.status
+}
+
+// measure brings the gauges and the status up to what the loop knows. It runs at every turn of the loop.
+func (l *loop) measure() {
+	l.metrics.pending.Set(float64(l.queue.live))
+	if f := l.queue.folded; f > l.counted {
+		l.metrics.folded.Add(float64(f - l.counted))
+		l.counted = f
+	}
+	if v := (condition{l.health.now.State, l.health.now.Reason}); v != l.metrics.shown {
+		l.metrics.condition(v)
+		l.board.change(func(s *Status) { s.State, s.Reason = v.state, v.reason })
+	}
+}
+
+// standBack ends what measure and its like have told: this replica leads no longer.
+func (l *loop) standBack() {
+	l.metrics.dropped.Add(float64(l.queue.live))
+	l.metrics.reset()
+	l.board.change(func(s *Status) { *s = Status{} })
+}
+
+// swept tells of a sweep that has ended.
+func (l *loop) swept(result string) {
+	l.metrics.sweeps.WithLabelValues(result).Inc()
+	l.board.change(func(s *Status) { s.LastSweep = result })
+}
+
+// marked tells of the figures that the log has now.
+func (l *loop) marked() {
+	l.metrics.watermark(l.figures)
+	l.board.change(func(s *Status) { s.Watermark = l.figures })
+}
+
+// advanced records what a commit brought.
+func (l *loop) advanced(b batch, events []schemas.Event) {
+	now := l.now()
+	before := make(map[int64]bool, len(events))
+	for i := range events {
+		id := events[i].Data.Agent.AgentID
+		if !before[id] { // of several events of an agent the first one ends what is published
+			before[id] = true
+			l.metrics.moved(l.roster.State(id), nil)
+		}
+		l.metrics.published(&events[i], now)
+	}
+	l.roster.Advance(b.obs, events)
+	for id := range before {
+		l.metrics.moved(nil, l.roster.State(id))
+	}
+}

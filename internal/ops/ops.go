@@ -1,0 +1,182 @@
+// Package ops is the side of rollcall that its operators see: whether it lives (/healthz), whether it is ready and why not
+// (/readyz), and its metrics (/metrics), over HTTP.
+//
+// [Process] collects what there is to tell from the start on, before the vendor or NATS have answered. [Handler] serves it, and
+// [Serve] serves that on a listener of [Listen]'s. Nothing of it holds a secret, or a name or account of a person, so that it can
+// be shown to probes and scrapers.
+package ops
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof" // also registers itself with http.DefaultServeMux, which nothing here serves
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Paths of the pages.
+const (
+	PathHealth  = "/healthz"
+	PathReady   = "/readyz"
+	PathMetrics = "/metrics"
+	PathPprof   = "/debug/pprof/" // only where Options.Profiles lets it
+)
+
+// writeTimeout is how long an answer may take in all. Profiles take as long as they were asked to.
+const writeTimeout = 15 * time.Second
+
+// Options say what a handler serves, and to whom.
+type Options struct {
+	Process *Process
+	Metrics prometheus.Gatherer
+	Logger  *slog.Logger // what went wrong with /metrics; nil: discard
+
+	// Index has "/" name the pages.
+	Index bool
+	// LocalOnly refuses requests whose Host is not localhost or a loopback address, with or without a port. It is for listeners
+	// on loopback, which any page that the operator's browser shows could otherwise read, through a name that resolves to
+	// 127.0.0.1.
+	LocalOnly bool
+	// Profiles serves [PathPprof] to callers on loopback. Set it only with LocalOnly.
+	Profiles bool
+}
+
+// Handler returns the pages. All of them can be read (GET, HEAD) and nothing else.
+func Handler(o Options) http.Handler {
+	log := o.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(PathHealth, within(http.HandlerFunc(healthz)))
+	mux.Handle(PathReady, within(http.HandlerFunc(o.Process.readyz)))
+	mux.Handle(PathMetrics, within(promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
+		ErrorLog:            errorLog{log},
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: 8, // a scrape has its price
+	})))
+	if o.Index {
+		mux.Handle("/{$}", within(http.HandlerFunc(index)))
+	}
+	if o.Profiles && o.LocalOnly {
+		mux.Handle(PathPprof, fromLoopback(http.HandlerFunc(pprof.Index)))
+		mux.Handle(PathPprof+"cmdline", fromLoopback(http.HandlerFunc(pprof.Cmdline)))
+		mux.Handle(PathPprof+"profile", fromLoopback(http.HandlerFunc(pprof.Profile)))
+		mux.Handle(PathPprof+"symbol", fromLoopback(http.HandlerFunc(pprof.Symbol)))
+		mux.Handle(PathPprof+"trace", fromLoopback(http.HandlerFunc(pprof.Trace)))
+	}
+	var h http.Handler = readOnly(mux)
+	if o.LocalOnly {
+		h = localOnly(h)
+	}
+	return h
+}
+
+type errorLog struct{ log *slog.Logger }
+
+// Println implements promhttp.Logger.
+func (l errorLog) Println(v ...any) {
+	l.log.Error("the metrics can't be shown in full", "err", strings.TrimSpace(fmt.Sprintln(v...)))
+}
+
+func healthz(w http.ResponseWriter, _ *http.Request) {
+	plain(w)
+	_, _ = w.Write([]byte("ok\n"))
+}
+
+func index(w http.ResponseWriter, _ *http.Request) {
+	plain(w)
+	_, _ = w.Write([]byte("rollcall\n\n" +
+		PathHealth + "   whether it lives\n" +
+		PathReady + "    whether it is ready, and why not; who leads, and how fresh the log is\n" +
+		PathMetrics + "   metrics for Prometheus\n"))
+}
+
+func (p *Process) readyz(w http.ResponseWriter, r *http.Request) {
+	state := p.Readiness(r.Context())
+	body, err := json.MarshalIndent(state, "", "  ")
+	if err != nil {
+		http.Error(w, "the answer can't be encoded", http.StatusInternalServerError)
+		return
+	}
+	secure(w, "application/json")
+	if !state.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = w.Write(append(body, '\n'))
+}
+
+func plain(w http.ResponseWriter) { secure(w, "text/plain; charset=utf-8") }
+
+func secure(w http.ResponseWriter, contentType string) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+}
+
+// readOnly lets nothing but reading through.
+func readOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// within bounds how long an answer may take.
+func within(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A writer that knows no deadline is a test's.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// localOnly lets requests through whose Host is this machine itself.
+func localOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !localHost(r.Host) {
+			http.Error(w, "rollcall listens on loopback here, and answers to localhost and 127.0.0.1 or [::1] only; "+
+				"ROLLCALL_HTTP_LISTEN says where else to listen, ROLLCALL_OPS_LISTEN where to serve probes and scrapers", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// localHost reports whether the value of a Host header names this machine by itself, with or without a port.
+func localHost(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	} else if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		name = host[1 : len(host)-1]
+	}
+	addr, err := netip.ParseAddr(name)
+	return strings.ToLower(name) == "localhost" || err == nil && addr.Unmap().IsLoopback()
+}
+
+// fromLoopback lets callers on this machine through. What others sent through a proxy on this machine is not theirs, as far as
+// the proxy says so.
+func fromLoopback(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from, err := netip.ParseAddrPort(r.RemoteAddr)
+		proxied := r.Header.Get("Forwarded") != "" || r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Via") != ""
+		if err != nil || !from.Addr().Unmap().IsLoopback() || proxied {
+			http.NotFound(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,272 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rollcall-events/rollcall/internal/engine"
+	"github.com/rollcall-events/rollcall/publisher"
+)
+
+const (
+	// lookTimeout bounds a look at the broker: below the second that probes usually wait.
+	lookTimeout = 800 * time.Millisecond
+	// lookKept is how long what was seen is told again, so that asking often costs the broker nothing.
+	lookKept = time.Second
+)
+
+// Broker is the connection to NATS; *nats.Conn is one. Its methods may be called at any time, from any goroutine.
+type Broker interface {
+	IsConnected() bool
+	LastError() error // nil: nothing has gone wrong
+}
+
+// Log is the tenant's log; see [publisher.Publisher].
+type Log interface {
+	Leading() bool
+	Status(context.Context) publisher.Status
+}
+
+// Loop is what reads the tenant; see [engine.Engine].
+type Loop interface {
+	Status() engine.Status
+}
+
+// Process is what a rollcall process tells of itself. It is told how far the start has come, and asks the parts that are there.
+// Its methods may be called from any goroutine.
+type Process struct {
+	instance string
+	now      func() time.Time
+
+	mu       sync.Mutex // guards what follows
+	waiting  string
+	cause    error
+	broker   Broker
+	look     func(context.Context) publisher.Status
+	log      Log
+	loop     Loop
+	tenant   int64
+	stopping bool
+
+	looking sync.Mutex // held during a look; guards what follows
+	seen    publisher.Status
+	seenAt  time.Time // zero: nothing has been seen
+}
+
+// NewProcess returns a Process that has only just begun. now tells the time; nil: time.Now.
+func NewProcess(instance string, now func() time.Time) *Process {
+	if now == nil {
+		now = time.Now
+	}
+	return &Process{instance: instance, now: now, waiting: "the connection to NATS"}
+}
+
+// Connected says that there is a connection to NATS, and how to ask the broker how things are.
+func (p *Process) Connected(b Broker, look func(context.Context) publisher.Status) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.broker, p.look = b, look
+}
+
+// Waiting says what the start waits for, and why it has to; "": it waits no longer.
+func (p *Process) Waiting(what string, why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting, p.cause = what, why
+}
+
+// Running says that the start is over, and whose agents are polled.
+func (p *Process) Running(tenant int64, log Log, loop Loop) {
+	p.mu.Lock()
+	p.tenant, p.log, p.look, p.loop, p.waiting, p.cause = tenant, log, log.Status, loop, "", nil
+	p.mu.Unlock()
+	p.looking.Lock()
+	defer p.looking.Unlock()
+	p.seenAt = time.Time{} // that was another's look
+}
+
+// Stopping says that the end has begun.
+func (p *Process) Stopping() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopping = true
+}
+
+// The roles of a replica.
+const (
+	RoleStarting = "starting"
+	RoleStandby  = "standby"
+	RoleLeader   = "leader"
+	RoleStopping = "stopping"
+)
+
+// Readiness is the body of /readyz. Ready follows from NATS, Stream, Lease and whether the process stops; the rest is for
+// people, and never makes it false.
+type Readiness struct {
+	Ready      bool   `json:"ready"`
+	Instance   string `json:"instance"`
+	Role       string `json:"role"`                 // one of the Role constants
+	WaitingFor string `json:"waitingFor,omitempty"` // what the start waits for
+	Tenant     int64  `json:"tenant,omitempty"`
+
+	NATS   Check `json:"nats"`   // connected
+	Stream Check `json:"stream"` // there and as rollcall needs it, or to be created
+	Lease  Check `json:"lease"`  // this replica leads, or could
+
+	Leader    string     `json:"leader,omitempty"`    // the instance that polls; none or not known
+	Watermark *Watermark `json:"watermark"`           // null: none, or not known
+	Health    *Health    `json:"health"`              // null: not known yet
+	LastSweep string     `json:"lastSweep,omitempty"` // of this replica: complete, or the class of its error
+}
+
+// Summary is all of it that matters most, in a line.
+func (r Readiness) Summary() string {
+	var parts []string
+	for _, c := range []struct {
+		what  string
+		check Check
+	}{{"NATS", r.NATS}, {"the stream", r.Stream}, {"the lease", r.Lease}} {
+		if !c.check.OK {
+			parts = append(parts, c.what+": "+c.check.Problem)
+		}
+	}
+	if !r.NATS.OK {
+		parts = parts[:1] // the others follow from it
+	}
+	if r.WaitingFor != "" {
+		parts = append(parts, "waits for "+r.WaitingFor)
+	}
+	if r.Role == RoleStandby && r.Leader != "" {
+		parts = append(parts, r.Leader+" leads")
+	}
+	if r.Health != nil {
+		parts = append(parts, strings.TrimSuffix("health "+r.Health.State+": "+r.Health.Reason, ": "))
+	}
+	if r.Watermark != nil {
+		age := time.Duration(r.Watermark.AgeSeconds * float64(time.Second)).Round(100 * time.Millisecond)
+		said := fmt.Sprintf("the watermark is %v old", age)
+		if r.Watermark.Stale {
+			said += " and stale"
+		}
+		parts = append(parts, said)
+	}
+	first := "ready, " + r.Role
+	if !r.Ready {
+		first = "not ready, " + r.Role
+	}
+	return strings.Join(append([]string{first}, parts...), "; ")
+}
+
+// Check is one thing that has to be right.
+type Check struct {
+	OK      bool   `json:"ok"`
+	Problem string `json:"problem,omitempty"` // what is wrong, and what to do
+}
+
+// Watermark is how fresh the log is.
+type Watermark struct {
+	Sweep      uint64    `json:"sweep"`
+	StartedAt  time.Time `json:"startedAt"`
+	AgeSeconds float64   `json:"ageSeconds"` // since StartedAt: the published state may be as old as that
+	StaleAfter time.Time `json:"staleAfter"`
+	Stale      bool      `json:"stale"`
+}
+
+// Health is what the tenant's health is.
+type Health struct {
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Readiness asks how things are, and takes less than a second for it.
+func (p *Process) Readiness(ctx context.Context) Readiness {
+	p.mu.Lock()
+	r := Readiness{Instance: p.instance, Tenant: p.tenant, Role: RoleStarting, WaitingFor: p.waiting}
+	cause, broker, look, log, loop, stopping := p.cause, p.broker, p.look, p.log, p.loop, p.stopping
+	p.mu.Unlock()
+	if cause != nil {
+		r.WaitingFor = fmt.Sprintf("%s: %v", r.WaitingFor, cause)
+	}
+
+	var seen publisher.Status
+	switch {
+	case broker == nil:
+		r.NATS = wrong("not connected yet")
+	case !broker.IsConnected():
+		r.NATS = wrong("not connected, trying again; what is seen meanwhile is kept")
+		if err := broker.LastError(); err != nil {
+			r.NATS.Problem += ": " + err.Error()
+		}
+	default:
+		r.NATS = Check{OK: true}
+		seen = p.lookAt(ctx, look)
+		r.Stream, r.Lease = check(seen.Stream), check(seen.Lease)
+	}
+	if !r.NATS.OK {
+		unknown := wrong("not known without NATS")
+		r.Stream, r.Lease = unknown, unknown
+	}
+	r.Ready = r.NATS.OK && r.Stream.OK && r.Lease.OK && !stopping
+
+	var own engine.Status
+	switch {
+	case log == nil:
+	case log.Leading():
+		own, r.Role, seen.Leader = loop.Status(), RoleLeader, p.instance
+	default:
+		r.Role = RoleStandby
+	}
+	if stopping {
+		r.Role = RoleStopping
+	}
+	p.describe(&r, seen, own)
+	return r
+}
+
+// describe fills in what never makes a replica unready: what the loop knows, where this replica leads, else what the log says.
+func (p *Process) describe(r *Readiness, seen publisher.Status, own engine.Status) {
+	r.Leader, r.LastSweep = seen.Leader, own.LastSweep
+	w := own.Watermark
+	if w.Sweep == 0 && seen.Watermark != nil {
+		w = *seen.Watermark
+	}
+	if w.Sweep > 0 {
+		now := p.now()
+		r.Watermark = &Watermark{
+			Sweep: w.Sweep, StartedAt: w.StartedAt.UTC(), StaleAfter: w.StaleAfter.UTC(),
+			AgeSeconds: now.Sub(w.StartedAt).Round(time.Millisecond).Seconds(),
+			Stale:      now.After(w.StaleAfter),
+		}
+	}
+	switch {
+	case own.State != "":
+		r.Health = &Health{string(own.State), string(own.Reason)}
+	case seen.Health != nil:
+		r.Health = &Health{string(seen.Health.State), string(seen.Health.Reason)}
+	}
+}
+
+// lookAt asks the broker, or repeats what it said just now.
+func (p *Process) lookAt(ctx context.Context, look func(context.Context) publisher.Status) publisher.Status {
+	p.looking.Lock()
+	defer p.looking.Unlock()
+	if now := time.Now(); p.seenAt.IsZero() || now.Sub(p.seenAt) >= lookKept {
+		// The answer is everybody's: that one asker has gone is no reason to know less.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+		defer cancel()
+		p.seen, p.seenAt = look(ctx), now
+	}
+	return p.seen
+}
+
+func wrong(problem string) Check { return Check{Problem: problem} }
+
+func check(err error) Check {
+	if err != nil {
+		return wrong(err.Error())
+	}
+	return Check{OK: true}
+}

@@ -1,0 +1,121 @@
+package poller
+
+import (
+	"context"
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// The calls that requests are counted by.
+const (
+	callToken = "token"
+	callPage  = "page"
+)
+
+// What became of a request, besides the classes of errors.
+const (
+	requestOK        = "ok"
+	requestThrottled = "throttled" // the vendor wants fewer
+	requestExpired   = "expired"   // the token was refused
+)
+
+// metrics are the poller's collectors.
+type metrics struct {
+	requests *prometheus.CounterVec   // by call and result
+	took     *prometheus.HistogramVec // by call
+	pages    prometheus.Counter
+	rejected *prometheus.CounterVec // by reason
+	dropped  prometheus.Counter
+	tokens   *prometheus.CounterVec // by result
+}
+
+// newMetrics makes the collectors, with all their series, and registers them unless reg is nil.
+func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
+	auto := promauto.With(reg)
+	m := &metrics{
+		requests: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_requests_total",
+			Help: "HTTP requests to the vendor, by call and by what became of them.",
+		}, []string{"call", "result"}),
+		took: auto.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "rollcall_request_duration_seconds",
+			Help:    "From sending a request to the vendor until its answer had been read, or until it was given up.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"call"}),
+		pages: auto.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_pages_total",
+			Help: "Pages of the listing that arrived and could be used, those that were read twice in a sweep included.",
+		}),
+		rejected: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_rejected_records_total",
+			Help: "Rows of the listing that could not be used, by reason; a row that stays so counts at every reading.",
+		}, []string{"reason"}),
+		dropped: auto.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_dropped_values_total",
+			Help: "Values of documented fields that were of another kind than documented, and were left out; one that stays so counts at every reading.",
+		}),
+		tokens: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_token_refreshes_total",
+			Help: "Tokens that were asked for, by whether one was got.",
+		}, []string{"result"}),
+	}
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "rollcall_request_rate_limit",
+		Help: "The most requests a second that rollcall allows itself at present.",
+	}, func() float64 { return float64(l.limiter.Limit()) })
+
+	for call, results := range map[string][]string{
+		callToken: {requestOK, requestThrottled, string(Unreachable), string(Credentials), string(Unusable)},
+		callPage:  {requestOK, requestThrottled, string(Unreachable), string(Unusable), requestExpired},
+	} {
+		m.took.WithLabelValues(call)
+		for _, result := range results {
+			m.requests.WithLabelValues(call, result)
+		}
+	}
+	for _, reason := range []string{schemas.RejectSyntax, schemas.RejectID, schemas.RejectStatus, schemas.RejectTenant, schemas.RejectSize} {
+		m.rejected.WithLabelValues(reason)
+	}
+	m.tokens.WithLabelValues("ok")
+	m.tokens.WithLabelValues("failed")
+	return m
+}
+
+// request counts a request that was sent. One that was not, or that somebody gave up, says nothing about the vendor.
+func (m *metrics) request(call string, r *reply, err *Error) {
+	if err == nil {
+		m.answered(call, r, requestOK)
+	} else if !r.sent.IsZero() && !errors.Is(err, context.Canceled) {
+		m.answered(call, r, string(err.Class))
+	}
+}
+
+func (m *metrics) answered(call string, r *reply, result string) {
+	if r.throttled {
+		result = requestThrottled
+	}
+	m.requests.WithLabelValues(call, result).Inc()
+	m.took.WithLabelValues(call).Observe(r.took.Seconds())
+}
+
+// page counts a page that can be used.
+func (m *metrics) page(p *Page) {
+	m.pages.Inc()
+	m.dropped.Add(float64(p.Dropped))
+	for _, r := range p.Rejected {
+		m.rejected.WithLabelValues(r.Reason).Inc()
+	}
+}
+
+// refreshed counts a token that was asked for.
+func (m *metrics) refreshed(err *Error) {
+	if err != nil {
+		m.tokens.WithLabelValues("failed").Inc()
+		return
+	}
+	m.tokens.WithLabelValues("ok").Inc()
+}
