@@ -15,8 +15,9 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// readTimeout bounds the wait for the next message while the log is read.
-const readTimeout = 10 * time.Second
+// readTimeout bounds the wait for the next message while the log is read. A server that finds that a state has been replaced since the
+// consumer was created stands still until something new comes (seen with nats-server 2.15.2): reading anew helps.
+const readTimeout = 4 * time.Second
 
 // forgottenSweeps is how many sweeps may have been since the last one that changed anything, where the watermark that said so
 // can't be read any more: sweep numbers go on above them.

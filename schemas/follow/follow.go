@@ -72,34 +72,51 @@ func (e *MessageError) Error() string {
 
 func (e *MessageError) Unwrap() error { return e.Err }
 
-// errInterrupted ends a reading whose connection was lost: what was missed meanwhile is only in the states.
-var errInterrupted = errors.New("the connection to NATS was lost")
+var (
+	// errInterrupted ends a reading whose connection was lost: what was missed meanwhile is only in the states.
+	errInterrupted = errors.New("the connection to NATS was lost")
+	// errStalled ends a reading that stands still in the midst of the states.
+	errStalled = errors.New("the server stopped sending states")
+)
 
-// Heartbeats tell within about twice this time that a consumer has died with the server that had it.
-const heartbeat = 5 * time.Second
+// stall is how long the next state may take to come. The server makes a list of the states at a consumer's creation. When it finds
+// that one of them has been replaced since, it waits for any new message, or a heartbeat, before it looks at the next one: after a mass
+// change that is as good as for ever (seen with nats-server 2.15.2). A new consumer has a new list.
+const stall = 2 * time.Second
 
-// Run reads the log into the roster until ctx ends, and returns ctx's error. Whatever else goes wrong it tells as an Update and
-// tries again, a quarter of a second later at first and at most every five seconds.
+// Heartbeats tell within about twice this time that a consumer has died with the server that had it. Tests shorten it.
+var heartbeat = 5 * time.Second
+
+// Run reads the log into the roster until ctx ends, and returns ctx's error, or until js's connection is closed for good, and
+// returns [nats.ErrConnectionClosed]: connect with [nats.MaxReconnects] -1. Whatever else goes wrong it tells as an Update and tries
+// again, a quarter of a second later at first and then every two seconds or so.
 //
 // notify may be nil. It is called for one update after the other, never from two goroutines at a time; reading goes on when
-// it has returned, and a change that is overtaken by a newer one of the same agent meanwhile is never told.
+// it has returned, and a change that is overtaken by a newer one of the same agent meanwhile may never be told.
 //
 // js needs the right to create consumers of the stream AGENT_EVENTS and to ask them for messages, and no other.
 func (r *Roster) Run(ctx context.Context, js jetstream.JetStream, notify func(Update)) error {
 	if notify == nil {
 		notify = func(Update) {}
 	}
-	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(5*time.Second),
+	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(2*time.Second),
 		backoff.WithMaxElapsedTime(0))
-	err := backoff.Retry(func() error {
+	return backoff.Retry(func() error {
 		err := r.follow(ctx, js, notify, wait.Reset)
 		if ctx.Err() != nil {
 			return backoff.Permanent(ctx.Err())
 		}
-		notify(Update{Err: fmt.Errorf("follow: read tenant %d from the stream %s: %w", r.tenant, schemas.Stream, err)})
+		closed := js.Conn().IsClosed()
+		if closed {
+			err = nats.ErrConnectionClosed
+		}
+		err = fmt.Errorf("follow: read tenant %d from the stream %s: %w", r.tenant, schemas.Stream, err)
+		if closed {
+			return backoff.Permanent(err)
+		}
+		notify(Update{Err: err})
 		return err
 	}, backoff.WithContext(wait, ctx))
-	return err
 }
 
 // follow reads the states and then the changes until something goes wrong.
@@ -170,8 +187,9 @@ func consume(ctx context.Context, js jetstream.JetStream, cfg jetstream.Consumer
 		return explain(ctx, "consume", err)
 	}
 	defer messages.Stop()
+	pending := consumer.CachedInfo().NumPending
 	for expected := uint64(1); ; expected++ {
-		m, err := messages.Next(jetstream.NextContext(ctx))
+		m, err := next(ctx, messages, pending > 0)
 		if err != nil {
 			return explain(ctx, "wait for the next message", err)
 		}
@@ -182,8 +200,23 @@ func consume(ctx context.Context, js jetstream.JetStream, cfg jetstream.Consumer
 		if meta.Sequence.Consumer != expected {
 			return fmt.Errorf("message %d of the consumer came where %d was due", meta.Sequence.Consumer, expected)
 		}
-		each(m, meta.NumPending)
+		pending = meta.NumPending
+		each(m, pending)
 	}
+}
+
+// next waits for a message: for ever, or where there are some, until that has taken too long.
+func next(ctx context.Context, messages jetstream.MessagesContext, more bool) (jetstream.Msg, error) {
+	if more {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, stall, errStalled)
+		defer cancel()
+	}
+	m, err := messages.Next(jetstream.NextContext(ctx))
+	if err != nil && context.Cause(ctx) != nil {
+		err = context.Cause(ctx)
+	}
+	return m, err
 }
 
 // explain says what was being done, and why it was ended where that was done on purpose.

@@ -1,0 +1,127 @@
+// Audit writes every event of a tenant into a file, a line each, once and in order, whatever is killed and when. With
+// go run ./cmd/rollcall demo in one terminal:
+//
+//	go run ./examples/audit
+//
+// and in another: tail -f audit.jsonl. What it shows is how to have an effect once for each event:
+//
+//   - A durable consumer remembers how far it has come. An event is acknowledged when its effect is on the disk, never before, so
+//     an event whose effect was lost comes again.
+//   - An event that comes again although its effect is there is known by its revision.
+//   - No event is handed out before the one before it is acknowledged (MaxAckPending 1), so the order survives a crash. An effect that
+//     takes longer than that allows could be had for several events at once, from one that counts for all before it.
+//   - Revisions have no gaps. Where the file's have one, events expired while nobody read, or the broker lost them: the line that
+//     follows says how many lack.
+//   - A revision that is not above the last one, with a later time, belongs to a log that was lost and begun anew.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// ackWait is how long an event that was handed to a process that died is kept from the next one. An effect that takes longer
+// does no harm: the event comes again and is known.
+const ackWait = 2 * time.Second
+
+func main() {
+	url := os.Getenv("NATS_URL")
+	if url == "" {
+		url = nats.DefaultURL
+	}
+	natsURL := flag.String("nats", url, "the NATS servers that rollcall publishes to, separated by commas; default: NATS_URL")
+	tenant := flag.Int64("tenant", 886, "whose events")
+	durable := flag.String("durable", "audit", "the durable consumer's name: one for each file")
+	file := flag.String("file", "audit.jsonl", "the file to append to")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *natsURL, *tenant, *durable, *file); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context, natsURL string, tenant int64, durable, file string) error {
+	h, err := openHistory(file)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	// A server that can't be reached now is tried again, for ever.
+	nc, err := nats.Connect(natsURL, nats.Name("audit example"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
+		nats.ReconnectWait(time.Second))
+	if err != nil {
+		return fmt.Errorf("connect to NATS: %w", err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("use JetStream: %w", err)
+	}
+	config := jetstream.ConsumerConfig{
+		Durable:       durable,
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		MaxAckPending: 1,
+	}
+	for _, kind := range []schemas.EventType{schemas.Online, schemas.Offline, schemas.Updated} {
+		config.FilterSubjects = append(config.FilterSubjects, fmt.Sprintf("%s.%d.>", kind, tenant))
+	}
+	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(2*time.Second),
+		backoff.WithMaxElapsedTime(0))
+	err = backoff.Retry(func() error {
+		err := consume(ctx, js, config, h, wait.Reset)
+		if ctx.Err() == nil && !errors.As(err, new(*backoff.PermanentError)) {
+			log.Print(err)
+		}
+		return err
+	}, backoff.WithContext(wait, ctx))
+	if errors.Is(err, context.Canceled) {
+		return nil // asked to end, between two events
+	}
+	return err
+}
+
+// consume appends events until something goes wrong. What the file can't take is final: somebody has to make room.
+func consume(ctx context.Context, js jetstream.JetStream, config jetstream.ConsumerConfig, h *history, proceeds func()) error {
+	consumer, err := js.CreateOrUpdateConsumer(ctx, schemas.Stream, config)
+	if err != nil {
+		return fmt.Errorf("prepare the consumer %s of the stream %s: %w", config.Durable, schemas.Stream, err)
+	}
+	messages, err := consumer.Messages(jetstream.PullHeartbeat(5 * time.Second))
+	if err != nil {
+		return fmt.Errorf("consume: %w", err)
+	}
+	defer messages.Stop()
+	for {
+		m, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return fmt.Errorf("wait for the next event: %w", err)
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return fmt.Errorf("read an event's metadata: %w", err)
+		}
+		if err := h.add(meta.Sequence.Stream, m.Data()); err != nil {
+			return backoff.Permanent(err)
+		}
+		if err := m.Ack(); err != nil {
+			return fmt.Errorf("acknowledge an event: %w", err) // it comes again, and is known
+		}
+		proceeds()
+	}
+}

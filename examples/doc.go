@@ -1,0 +1,9 @@
+// Package examples has programs that read what rollcall publishes, to be copied: routing, the same in JavaScript in routing-js,
+// and audit. Its tests run them as processes, against a real NATS server and against rollcall demo, and kill everything at random:
+//
+//	go test ./examples                                                   # Go alone, some seconds
+//	npm ci --prefix examples/routing-js && go test -tags ci ./examples   # and the JavaScript
+//	go test ./examples -run Chaos -chaos 30m -timeout 40m -v             # fresh seeds until the time is over
+//
+// A failure prints its seed; -chaos.seed takes one.
+package examples

@@ -1,0 +1,27 @@
+//go:build ci && unix
+
+package examples
+
+import (
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// jsRouting needs node, and npm ci in routing-js before.
+var jsRouting = engine{func(t testing.TB) (string, []string) {
+	t.Helper()
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := filepath.Abs(filepath.Join("routing-js", "routing.mjs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return node, []string{script}
+}}
+
+func TestRoutingJS(t *testing.T)                { testRouting(t, jsRouting) }
+func TestRoutingJSCallsUnreadable(t *testing.T) { testRoutingCallsUnreadable(t, jsRouting) }
+func TestChaosJS(t *testing.T)                  { testChaos(t, jsRouting) }
