@@ -79,13 +79,6 @@ func (t *tokens) tenantID() int64 {
 	return t.tenant
 }
 
-// heldUntil returns until when the endpoint is left alone.
-func (t *tokens) heldUntil() time.Time {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.held
-}
-
 // get returns a valid token. Every error is fatal to a sweep: without a token there are no pages.
 func (t *tokens) get(ctx context.Context) (string, *Error) {
 	for {
