@@ -143,7 +143,7 @@ func printWelcome(w io.Writer, simURL, natsURL, pagesURL string, s *settings) {
 	}
 	pages := "none (ROLLCALL_HTTP_LISTEN is off)"
 	if pagesURL != "" {
-		pages = pagesURL + "   readyz, metrics, healthz"
+		pages = pagesURL + "   open it in a browser; also readyz, metrics, healthz"
 	}
 	watch := "go run ./cmd/rollcall watch"
 	if s.NATSURL.value.reveal() == "" && s.NATSListen.value != "127.0.0.1:4222" {
@@ -155,7 +155,7 @@ func printWelcome(w io.Writer, simURL, natsURL, pagesURL string, s *settings) {
   tenant   %s   simulated: 340 agents, about one change a second
   polling  every %v
   NATS     %s   %s
-  pages    %s
+  board    %s
 
 Try in another terminal, nothing to install:
 

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/rollcall-events/rollcall/internal/board"
 	"github.com/rollcall-events/rollcall/internal/ops"
 	"github.com/rollcall-events/rollcall/publisher"
 )
@@ -27,7 +30,8 @@ type operators struct {
 	profiles bool
 	log      *slog.Logger
 
-	nc atomic.Pointer[nats.Conn] // nil: not connected yet
+	nc    atomic.Pointer[nats.Conn]    // nil: not connected yet
+	board atomic.Pointer[http.Handler] // nil: nobody knows the tenant yet
 }
 
 // openOperators opens the listeners that the settings name. With spare, one that is there by default moves to a free port where
@@ -91,12 +95,43 @@ func (o *operators) during(ctx context.Context, do func(context.Context) error) 
 			}
 		})
 	}
-	serve(o.pages, ops.Options{Index: true, LocalOnly: o.pages != nil && ops.OnLoopback(o.pages), Profiles: o.profiles})
+	serve(o.pages, ops.Options{Board: o, LocalOnly: o.pages != nil && ops.OnLoopback(o.pages), Profiles: o.profiles})
 	serve(o.probes, ops.Options{})
 	defer servers.Wait()
 	defer stop()
 	defer context.AfterFunc(ctx, o.Stopping)()
 	return do(ctx)
+}
+
+// ServeHTTP serves the board.
+func (o *operators) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := ops.Starting(o.Process)
+	if b := o.board.Load(); b != nil {
+		h = *b
+	}
+	h.ServeHTTP(w, r)
+}
+
+// showing serves the tenant's board until the returned function has been called.
+func (o *operators) showing(ctx context.Context, js jetstream.JetStream, s *settings, tenant int64) (stop func()) {
+	if o.pages == nil {
+		return func() {}
+	}
+	b := board.New(board.Config{Tenant: tenant, JetStream: js, Instance: s.Instance.value, Quiet: s.QuietFields.value, Logger: o.log})
+	var h http.Handler = b
+	o.board.Store(&h)
+	// It goes on while what was seen is being published.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := b.Run(ctx); err != nil {
+			o.log.Error("the board shows nothing any more; polling and publishing go on", "err", err)
+		}
+	})
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // connected tells of the connection to NATS.

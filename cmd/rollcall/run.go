@@ -10,6 +10,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/setting"
@@ -62,6 +63,11 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	if err := errors.Join(s.inVariables("publisher", publisherConfig.Validate()), s.inVariables("engine", cfg.Validate())); err != nil {
 		return err
 	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	defer o.showing(ctx, js, s, tenant)()
 	pub, err := openLog(ctx, nc, publisherConfig, o, log)
 	if err != nil {
 		return ended(ctx, err)

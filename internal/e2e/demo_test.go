@@ -33,7 +33,7 @@ func serveOn(t *testing.T, ln net.Listener, v *Vendor) {
 
 var (
 	demoURL      = regexp.MustCompile(`(?m)^  NATS +(nats://127\.0\.0\.1:\d+) `)
-	demoPages    = regexp.MustCompile(`(?m)^  pages +http://(127\.0\.0\.1:\d+)/ `)
+	demoPages    = regexp.MustCompile(`(?m)^  board +http://(127\.0\.0\.1:\d+)/ `)
 	demoStore    = regexp.MustCompile(`its store in (\S+)`)
 	demoBaseline = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}  baseline 340 agents, \d+ of them online`)
 	demoEvent    = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}  (online |offline|updated)  \d+  \S+  r\d+  \S`)
@@ -87,9 +87,11 @@ func TestDemoTwice(t *testing.T) {
 			t.Error("the baseline is told before the welcome")
 		}
 		if m := demoPages.FindStringSubmatch(out); m == nil || slices.Contains(listens, m[1]) {
-			t.Errorf("the pages are at %v, the other's at %v", m, listens)
+			t.Errorf("the board is at %v, the other's at %v", m, listens)
 		} else if r, err := ops.Ready(t.Context(), "http://"+m[1]); err != nil || !r.Ready {
-			t.Errorf("the pages say %+v, %v", r, err)
+			t.Errorf("/readyz says %+v, %v", r, err)
+		} else if board, err := http.Get("http://" + m[1]); err != nil || board.StatusCode != http.StatusOK || board.Body.Close() != nil {
+			t.Errorf("the board answers %+v, %v", board, err)
 		} else {
 			listens = append(listens, m[1])
 		}

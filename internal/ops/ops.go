@@ -38,8 +38,8 @@ type Options struct {
 	Metrics prometheus.Gatherer
 	Logger  *slog.Logger // what went wrong with /metrics; nil: discard
 
-	// Index has "/" name the pages.
-	Index bool
+	// Board is served at every other path; nil: nothing is. It sees to it itself how long its answers may take.
+	Board http.Handler
 	// LocalOnly refuses requests whose Host is not localhost or a loopback address, with or without a port. It is for listeners
 	// on loopback, which any page that the operator's browser shows could otherwise read, through a name that resolves to
 	// 127.0.0.1.
@@ -62,8 +62,8 @@ func Handler(o Options) http.Handler {
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: 8, // a scrape has its price
 	})))
-	if o.Index {
-		mux.Handle("/{$}", within(http.HandlerFunc(index)))
+	if o.Board != nil {
+		mux.Handle("/", o.Board)
 	}
 	if o.Profiles && o.LocalOnly {
 		mux.Handle(PathPprof, fromLoopback(http.HandlerFunc(pprof.Index)))
@@ -91,12 +91,19 @@ func healthz(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("ok\n"))
 }
 
-func index(w http.ResponseWriter, _ *http.Request) {
-	plain(w)
-	_, _ = w.Write([]byte("rollcall\n\n" +
-		PathHealth + "   whether it lives\n" +
-		PathReady + "    whether it is ready, and why not; who leads, and how fresh the log is\n" +
-		PathMetrics + "   metrics for Prometheus\n"))
+// Starting is served in the board's place as long as nobody knows whose agents it would show.
+func Starting(p *Process) http.Handler {
+	return within(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" {
+			http.NotFound(w, r)
+			return
+		}
+		plain(w)
+		w.Header().Set("Retry-After", "2")
+		w.Header().Set("Refresh", "2") // a browser comes back by itself
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = fmt.Fprintf(w, "rollcall is starting, and shows the board as soon as it knows the tenant.\n\n%s\n", p.Readiness(r.Context()).Summary())
+	}))
 }
 
 func (p *Process) readyz(w http.ResponseWriter, r *http.Request) {

@@ -213,8 +213,9 @@ func get(t *testing.T, h http.Handler, method, path, host string) *httptest.Resp
 func TestHandler(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	Register(reg, "1.2.3", "abcdef", func() *nats.Conn { return nil })
-	pages := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg, Index: true, LocalOnly: true})
-	profiling := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg, Index: true, LocalOnly: true, Profiles: true})
+	starting := Starting(NewProcess("r-1", nil))
+	pages := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg, Board: starting, LocalOnly: true})
+	profiling := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg, Board: http.NotFoundHandler(), LocalOnly: true, Profiles: true})
 	probes := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg})
 	careless := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg, Profiles: true})
 	tests := []struct {
@@ -227,7 +228,7 @@ func TestHandler(t *testing.T) {
 		{"alive", pages, "GET", "/healthz", "localhost:8080", 200, "ok\n"},
 		{"ready", pages, "GET", "/readyz", "127.0.0.1:8080", 503, `"ready": false`},
 		{"metrics", pages, "GET", "/metrics", "[::1]:8080", 200, "rollcall_nats_connected 0"},
-		{"index", pages, "GET", "/", "LOCALHOST", 200, "/readyz"},
+		{"the board, before there is one", pages, "GET", "/", "LOCALHOST", 503, "starting"},
 		{"nothing else", pages, "GET", "/index.html", "localhost", 404, ""},
 		{"HEAD", pages, "HEAD", "/healthz", "localhost", 200, ""},
 		{"POST", pages, "POST", "/healthz", "localhost", 405, ""},
@@ -237,7 +238,7 @@ func TestHandler(t *testing.T) {
 		{"rebound", pages, "GET", "/metrics", "evil.example:8080", 403, "ROLLCALL_HTTP_LISTEN"},
 		{"rebound, POST", pages, "POST", "/metrics", "evil.example:8080", 403, ""},
 		{"rebound, readyz", pages, "GET", "/readyz", "localhost.evil.example", 403, ""},
-		{"rebound, index", pages, "GET", "/", "127.0.0.1.evil.example", 403, ""},
+		{"rebound, board", pages, "GET", "/", "127.0.0.1.evil.example", 403, ""},
 		{"an address elsewhere", pages, "GET", "/", "192.0.2.1:8080", 403, ""},
 		{"no host", pages, "GET", "/", " ", 403, ""},
 		{"no profiles", pages, "GET", "/debug/pprof/", "localhost", 404, ""},
@@ -248,7 +249,7 @@ func TestHandler(t *testing.T) {
 		{"probes: alive", probes, "GET", "/healthz", "10.1.2.3:9090", 200, "ok\n"},
 		{"probes: ready", probes, "GET", "/readyz", "rollcall-0.rollcall", 503, `"waitingFor"`},
 		{"probes: metrics", probes, "GET", "/metrics", "anything", 200, `rollcall_build_info{commit="abcdef",goversion="go`},
-		{"probes: no index", probes, "GET", "/", "localhost", 404, ""},
+		{"probes: no board", probes, "GET", "/", "localhost", 404, ""},
 		{"probes: no profiles", probes, "GET", "/debug/pprof/", "localhost", 404, ""},
 	}
 	for _, c := range tests {

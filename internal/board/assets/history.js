@@ -1,0 +1,68 @@
+// An agent and its recent history, in a dialog.
+
+import { $, bdi, el, full, lasted, setText, t, typeName } from './words.js'
+import { now } from './link.js'
+import { line } from './tell.js'
+
+const stateWords = { 0: 'state.off', 1: 'state.on', 2: 'state.gone' }
+
+export class History {
+  #id = null
+  #asked = 0
+  #about = undefined
+  #dialog = $('history')
+
+  constructor(roster) {
+    this.roster = roster
+    $('close').addEventListener('click', () => this.#dialog.close())
+    $('again').addEventListener('click', () => this.#ask())
+    this.#dialog.addEventListener('close', () => { this.#id = null })
+    this.#dialog.addEventListener('click', e => { if (e.target === this.#dialog) this.#dialog.close() }) // beside it
+  }
+
+  open = id => {
+    this.#id = id
+    this.about(true)
+    $('past').replaceChildren()
+    $('more').hidden = true
+    this.#dialog.showModal()
+    this.#dialog.scrollTop = 0
+    this.#ask()
+  }
+
+  // add shows what has just happened to the agent that is shown.
+  add(events) {
+    for (const e of events) if (e.agent === this.#id) return void this.#ask() // with all that it changed
+  }
+
+  // about says how the agent is now, where it or the time has changed.
+  about(ticked) {
+    if (this.#id === null) return
+    const a = this.roster.agents.get(this.#id)
+    if (a === this.#about && !ticked) return
+    this.#about = a
+    setText($('history-title').firstChild, a?.name || t('noName'))
+    const facts = [['id', bdi(this.#id)]]
+    if (a) {
+      facts.push(['account', bdi(a.account ?? '–')], ['type', bdi(typeName(a.type))], ['area', bdi(a.area || '–')], ['capacity', String(a.capacity ?? '–')],
+        ['state', t(stateWords[a.state])], ['since', `${full(a.since)} · ${lasted(now() - a.since)}`], ['revision', String(a.revision)])
+    }
+    $('about').replaceChildren(...facts.map(([key, value]) => el('div', {}, el('dt', {}, t(key)), el('dd', {}, value))))
+  }
+
+  async #ask() {
+    const asked = ++this.#asked, id = this.#id
+    $('again').hidden = true
+    if (!$('past').children.length) setText($('history-state'), t('h.loading'))
+    let answer = null
+    try {
+      const response = await fetch(`/agents/${id}/history`)
+      if (response.ok) answer = await response.json()
+    } catch { /* told below */ }
+    if (asked !== this.#asked || id !== this.#id) return
+    $('again').hidden = answer !== null
+    $('more').hidden = !answer?.more
+    setText($('history-state'), answer === null ? t('h.error') : answer.events.length ? '' : t('h.none'))
+    if (answer) $('past').replaceChildren(...answer.events.map(e => line(e, now())))
+  }
+}

@@ -1,0 +1,89 @@
+// Can it be believed? What is wrong with the picture, worst first, and the facts by which to judge.
+
+import { $, bdi, el, lasted, near, number, setText, t, time, took } from './words.js'
+
+const why = reason => ['unreachable', 'credentials', 'unusable', 'inconsistent', 'missing', 'unidentified'].includes(reason) ? t('r.' + reason) : reason
+
+// problems says what is wrong at a time of rollcall's clock.
+export function problems(s, now) {
+  const found = []
+  const tell = (level, key, values) => found.push({ level, key, title: t('b.' + key), text: t('b.' + key + 'Text', values) })
+  const at = ms => near(ms, now)
+  if (s.full) tell('bad', 'full', { n: number(s.full) })
+  else if (s.lost && s.heard) tell('bad', 'lost', { time: at(s.heard) })
+  else if (s.lost) found.push({ level: 'bad', key: 'lost', title: t('b.lost'), text: t('b.lostFirst') })
+  if (!s.trust) return found
+  const { watermark: w, health: h, reading } = s.trust
+  if (!reading && s.ready && !s.lost) tell('bad', 'unread')
+  if (s.ready && !w?.sweep) tell('warn', 'none')
+  else if (w?.sweep && now > w.staleAfter) tell('bad', 'stale', { time: at(w.startedAt), due: at(w.staleAfter) })
+  if (h && h.state !== 'ok') {
+    const known = h.state === 'failing' || h.state === 'holding'
+    tell(h.state === 'holding' ? 'warn' : 'bad', known ? h.state : 'failing', { why: why(h.reason), time: at(h.since) })
+    found.at(-1).detail = h.detail
+  }
+  return found
+}
+
+let told = ''
+
+// show puts the problems where they can't be overlooked. The banner changes only when they do, as it is read aloud.
+export function show(s, now) {
+  const found = problems(s, now)
+  const level = found.some(p => p.level === 'bad') ? 'bad' : found.length ? 'warn' : s.ready ? 'good' : 'wait'
+  const telling = JSON.stringify(found)
+  if (telling !== told) {
+    told = telling
+    $('banner').replaceChildren(...found.map(p => {
+      const box = el('div', { className: 'problem ' + p.level }, el('strong', {}, p.title), ' ', el('span', {}, p.text))
+      box.dataset.problem = p.key
+      if (p.detail) box.append(' ', el('span', { className: 'detail' }, bdi(p.detail)))
+      return box
+    }))
+  }
+  const w = s.trust?.watermark
+  document.documentElement.dataset.trust = level
+  const head = found.length ? found[0].title : level === 'good' ? t('p.live') : t('p.wait')
+  setText($('pulse-text'), w?.sweep ? `${head} · ${t('p.as', { d: lasted(now - w.startedAt) })}` : head)
+  document.title = found.length ? `⚠ ${found[0].title} · rollcall` : s.ready ? `${number(s.on)} ${t('title')}` : t('title')
+  facts(s, now, level)
+}
+
+const cells = new Map()
+
+// fact shows a line of the list, or takes it away.
+function fact(key, ...content) {
+  let dd = cells.get(key)
+  if (!dd) {
+    dd = el('dd')
+    cells.set(key, dd)
+    $('facts').append(el('div', {}, el('dt', {}, t(key)), dd))
+  }
+  dd.parentNode.hidden = content.length === 0
+  const telling = content.map(c => c.textContent ?? c).join('')
+  if (dd.textContent !== telling) dd.replaceChildren(...content)
+}
+
+function facts(s, now, level) {
+  setText($('verdict'), level === 'wait' ? t('loading') : t('t.verdict.' + level))
+  $('verdict').className = level
+  if (!s.trust) return
+  const { watermark: w, health: h, self } = s.trust
+  if (w?.sweep) {
+    fact('t.age', time(w.startedAt, near(w.startedAt, now)), ` · ${t('t.ago', { d: lasted(now - w.startedAt) })}`)
+    fact('t.took', `${took(w.completedAt - w.startedAt)} · ${t('t.sweep', { n: number(w.sweep) })}`)
+    fact('t.due', time(w.staleAfter, near(w.staleAfter, now)))
+  } else {
+    fact('t.age', t('t.none'))
+    fact('t.took')
+    fact('t.due')
+  }
+  if (h) fact('t.health', t('t.since', { what: ['ok', 'failing', 'holding'].includes(h.state) ? t('h.' + h.state) : h.state, time: near(h.since, now) }))
+  else fact('t.health')
+  if (w?.instance) fact('t.leader', bdi(!self || w.instance === self ? (self ? t('t.self', { name: w.instance }) : w.instance) : t('t.standby', { name: w.instance, self })))
+  else fact('t.leader')
+  if (w?.missing) fact('t.missing', t('t.missingText', { n: number(w.missing) }))
+  else fact('t.missing')
+  if (w?.rejected) fact('t.rejected', number(w.rejected))
+  else fact('t.rejected')
+}

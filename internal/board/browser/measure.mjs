@@ -1,0 +1,66 @@
+// What the board costs, with 10,000 agents and 20 events a second: go test -tags ci ./internal/board -args -measure 1m
+
+import http from 'node:http'
+import { launch, stage } from './browser.mjs'
+
+const long = process.argv[2].replace(/^(\d+)m/, (_, m) => `${m * 60}+`).replace(/s$/, '').split('+').reduce((a, b) => a + Number(b), 0)
+const url = process.env.BOARD
+const act = stage(process.env.CONTROL)
+const sleep = s => new Promise(r => setTimeout(r, s * 1000))
+const usage = async () => JSON.parse(await act('usage'))
+const round = (n, digits = 1) => Number(n.toFixed(digits))
+
+await sleep(20) // the first reading
+
+// The page: its main thread and its heap.
+for (const path of ['/', '/?state=all']) {
+  const browser = await launch()
+  const page = await browser.newPage({ viewport: { width: 1280, height: 800 } })
+  const cdp = await page.context().newCDPSession(page)
+  await cdp.send('Performance.enable', { timeDomain: 'threadTicks' }) // CPU time, which others on the machine do not lengthen
+  const metrics = async () => {
+    await cdp.send('HeapProfiler.collectGarbage')
+    const { metrics } = await cdp.send('Performance.getMetrics')
+    return Object.fromEntries(metrics.map(m => [m.name, m.value]))
+  }
+  await page.goto(url + path)
+  await page.locator('#rows .row').first().waitFor()
+  const opened = await metrics()
+  let events = Number(await page.locator('#events li').count())
+  await sleep(5)
+  const a = await metrics()
+  await sleep(long)
+  const b = await metrics()
+  console.log(`page ${path}, ${long} s: script ${round((b.ScriptDuration - a.ScriptDuration) * 1000 / long, 2)} ms/s, ` +
+    `style and layout ${round((b.RecalcStyleDuration - a.RecalcStyleDuration + b.LayoutDuration - a.LayoutDuration) * 1000 / long, 2)} ms/s, ` +
+    `all tasks ${round((b.TaskDuration - a.TaskDuration) * 1000 / long, 2)} ms/s; ` +
+    `heap ${round(a.JSHeapUsedSize / 1e6)} MB, then ${round(b.JSHeapUsedSize / 1e6)} MB; nodes ${a.Nodes}, then ${b.Nodes}; ` +
+    `script until the first rows ${round(opened.ScriptDuration * 1000)} ms`)
+  await browser.close()
+}
+
+// The board's process, which does nothing else: nobody looks, then so many pages that read and do nothing.
+await sleep(40) // until the board has forgotten
+const open = []
+let bytes = 0
+let last
+for (const pages of [0, 1, 101, 201]) {
+  while (open.length < pages) {
+    const request = http.get(url + '/events', { agent: false }, r => r.on('data', d => { bytes += d.length }))
+    request.on('error', () => {})
+    open.push(request)
+  }
+  await sleep(10)
+  const a = await usage()
+  const before = bytes
+  await sleep(long)
+  const b = await usage()
+  if (b.pages !== pages) throw new Error(`${b.pages} pages are open in place of ${pages}`)
+  const now = { pages, cpu: (b.cpu - a.cpu) * 1000 / long, memory: b.heap + b.stack }
+  const more = last && pages > last.pages ? `; each page more: ${round((now.cpu - last.cpu) / (pages - last.pages), 2)} ms/s, ` +
+    `${round((now.memory - last.memory) / 1e3 / (pages - last.pages))} kB` : ''
+  console.log(`${pages} pages, ${long} s: CPU ${round(now.cpu)} ms/s, heap and stacks ${round(now.memory / 1e6)} MB, ` +
+    `sent ${round((bytes - before) / long / 1000 / (pages || 1))} kB/s a page${more}`)
+  last = now
+}
+for (const request of open) request.destroy()

@@ -1,0 +1,165 @@
+package board
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// What the page gets is made for it and nobody else, and changes with it: ids as strings, since JavaScript's numbers can't hold
+// them all, and times in milliseconds, 0 where there is none.
+
+const (
+	maxText  = 200 // characters of a name or another text of the vendor's
+	maxValue = 300 // characters of a value that changed
+)
+
+// States of an agent on the page.
+const (
+	off = iota
+	on
+	removed
+)
+
+// trust is what the page judges by whether the rest can be believed.
+type trust struct {
+	Reading   bool       `json:"reading"` // this replica reads the log
+	Self      string     `json:"self"`    // this replica
+	Watermark *watermark `json:"watermark"`
+	Health    *health    `json:"health"`
+}
+
+type watermark struct {
+	Sweep       uint64 `json:"sweep"` // 0: there has been no complete one
+	StartedAt   int64  `json:"startedAt"`
+	CompletedAt int64  `json:"completedAt"`
+	StaleAfter  int64  `json:"staleAfter"`
+	Missing     int    `json:"missing"`
+	Rejected    int    `json:"rejected"`
+	Instance    string `json:"instance"`
+}
+
+type health struct {
+	State  string `json:"state"`
+	Reason string `json:"reason"`
+	Detail string `json:"detail"`
+	Since  int64  `json:"since"`
+}
+
+func encodeWatermark(w *schemas.Watermark) *watermark {
+	return &watermark{w.Sweep, millis(w.StartedAt), millis(w.CompletedAt), millis(w.StaleAfter), w.Missing, w.Rejected, w.Instance}
+}
+
+func encodeHealth(h *schemas.Health) *health {
+	return &health{string(h.State), string(h.Reason), cut(h.Detail, 1000), millis(h.Since)}
+}
+
+// encodeRow is an agent: id, name, account, type, area, capacity, state, since, revision. What the vendor does not say is null.
+func encodeRow(e *schemas.Event) json.RawMessage {
+	a := &e.Data.Agent
+	state := off
+	switch {
+	case e.Data.Online:
+		state = on
+	case e.Data.Reason == schemas.Removed:
+		state = removed
+	}
+	return mustEncode([]any{strconv.FormatInt(a.AgentID, 10), text(a.AgentName), text(a.AgentAccount), text(a.Type), text(a.AreaName),
+		a.Capacity, state, millis(e.Data.Since), e.Data.Revision})
+}
+
+// encodeGone is an agent that is not in the log any more.
+func encodeGone(id int64) json.RawMessage {
+	return mustEncode([]any{strconv.FormatInt(id, 10)})
+}
+
+// An event as the page tells it.
+type event struct {
+	ID        string   `json:"id"`
+	Agent     string   `json:"agent"`
+	Name      *string  `json:"name"`
+	Type      string   `json:"type"`
+	Reason    string   `json:"reason"`
+	Online    bool     `json:"online"`
+	Time      int64    `json:"time"`
+	NotBefore int64    `json:"notBefore"`
+	Since     int64    `json:"since"`
+	Previous  int64    `json:"previousSince"`
+	Revision  uint64   `json:"revision"`
+	Deleted   bool     `json:"deleted"` // the vendor said so, rather than not listing the agent
+	Changes   [][4]any `json:"changes"` // field, from and to as text (null: absent), whether it is quiet
+}
+
+// encodeEvent encodes an event with its changes, or with those only that are not quiet.
+func encodeEvent(e *schemas.Event, quiet []string, loud bool) json.RawMessage {
+	d := &e.Data
+	v := event{ID: e.ID(), Agent: strconv.FormatInt(d.Agent.AgentID, 10), Name: text(d.Agent.AgentName), Type: string(e.Type), Reason: string(d.Reason),
+		Online: d.Online, Time: millis(e.Time), NotBefore: millis(d.NotBefore), Since: millis(d.Since), Previous: millis(d.PreviousSince),
+		Revision: d.Revision, Deleted: !d.Agent.There(), Changes: [][4]any{}}
+	for _, c := range d.Changes {
+		hushed := slices.Contains(quiet, c.Field) || !schemas.Listed(c.Field) && slices.Contains(quiet, "*")
+		if hushed && loud {
+			continue
+		}
+		v.Changes = append(v.Changes, [4]any{cut(c.Field, maxText), value(c.From), value(c.To), hushed})
+	}
+	return mustEncode(v)
+}
+
+// value is a changed field's value as text: a string without its quotes, everything else as the log has it.
+func value(v json.RawMessage) *string {
+	if v == nil {
+		return nil
+	}
+	s := string(v)
+	var decoded string
+	if v[0] == '"' && json.Unmarshal(v, &decoded) == nil {
+		s = decoded
+	}
+	s = cut(s, maxValue)
+	return &s
+}
+
+func text(s *string) *string {
+	if s == nil {
+		return nil
+	}
+	c := cut(*s, maxText)
+	return &c
+}
+
+// cut is s, or as many characters of it as a page can use.
+func cut(s string, most int) string {
+	if len(s) <= most || utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	n := 0
+	for i := range s {
+		if n == most {
+			return s[:i] + "…"
+		}
+		n++
+	}
+	return s
+}
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// mustEncode encodes what this package has put together of strings, numbers and structs.
+func mustEncode(v any) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("board: encode %T: %v", v, err))
+	}
+	return b
+}
