@@ -2,6 +2,7 @@ package diff
 
 import (
 	"encoding/json"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -73,7 +74,7 @@ type machine struct {
 	changed [][]time.Time // when what is loud about an agent changed
 	honest  bool          // a complete sweep has every agent that is listed, and clocks never go back
 
-	roster, twin  *Roster // the twin is shown the same with the rows in another order
+	roster, twin  *Roster // the twin is shown the same with the rows in another order, and nothing that lets it take a short cut
 	model         *model
 	pending, also []*Observation // the twin's
 	sweep         uint64
@@ -83,11 +84,22 @@ type machine struct {
 	log           []schemas.Event
 	by            map[int64][]schemas.Event
 
+	home     []int // the page on which an agent mostly is
+	contents map[Place]content
+	numbered uint64
+	decoded  int // pages that the roster looked into, though they showed nothing new
+
 	// What was shown, for the end.
 	epoch    int
 	complete []shownSweep
 	signs    map[int64]map[uint64]bool
 	shown    map[uint64]map[int64][]string
+}
+
+// A content is what was last read at a place.
+type content struct {
+	number uint64
+	rows   map[int64]string
 }
 
 // A sweepEnd may be published once left observations before it have been.
@@ -119,6 +131,10 @@ func newMachine(t interface {
 		m.signs[a.AgentID] = make(map[uint64]bool)
 	}
 	m.changed = make([][]time.Time, len(m.agents))
+	m.home, m.contents = make([]int, len(m.agents)), make(map[Place]content)
+	for i := range m.home {
+		m.home[i] = pick(3)
+	}
 	m.roster, m.twin, m.model = NewRoster(m.rules), NewRoster(m.rules), newModel(m.rules)
 	return m
 }
@@ -188,31 +204,43 @@ func (m *machine) read() {
 	m.sweep++
 	s := Sweep{Number: m.sweep, StartedAt: m.tick()}
 	complete := m.pick(4) > 0
-	pages := make([][]int, 1+m.pick(3))
+	calm := m.pick(3) > 0 // nothing happens but by edits
+	odd := func(n int) bool { return !calm && m.pick(n) == 0 }
+	pages := make([][]int, 3)
+	if !calm {
+		pages = pages[:1+m.pick(3)]
+	}
 	for i := range m.agents {
-		if !m.honest && m.pick(6) == 0 {
+		if !m.honest && odd(6) {
 			continue // slips through between two pages
 		}
-		k := m.pick(len(pages))
+		if odd(3) {
+			m.home[i] = m.pick(3)
+		}
+		k := m.home[i] % len(pages)
 		pages[k] = append(pages[k], i)
-		if m.pick(5) == 0 && len(pages) > 1 {
+		if odd(5) && len(pages) > 1 {
 			k = (k + 1) % len(pages)
 			pages[k] = append(pages[k], i)
 		}
+	}
+	if !m.honest && m.pick(6) == 0 {
+		pages = pages[:len(pages)-1] // the listing seems to end early
 	}
 	type answer struct {
 		Page
 		unidentified int
 	}
-	for len(pages) > 0 {
+	for number := 0; len(pages) > 0; {
 		together := pages[:min(1+m.pick(2), len(pages))]
 		pages = pages[len(together):]
 		var answers []answer
 		for range together {
-			answers = append(answers, answer{Page: Page{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had}})
+			answers = append(answers, answer{Page: Page{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had, Place: Place{Number: number}}})
+			number++
 		}
 		for k, page := range together {
-			if m.pick(5) == 0 {
+			if odd(5) {
 				m.edit()
 			}
 			a := &answers[k]
@@ -220,7 +248,7 @@ func (m *machine) read() {
 				row := m.agents[i]
 				switch {
 				case !m.listed[i] || !m.polled(&row):
-				case m.pick(8) > 0:
+				case !odd(8):
 					row.Other = slices.Clone(row.Other)
 					a.Agents = append(a.Agents, row)
 				case m.pick(3) == 0:
@@ -230,17 +258,24 @@ func (m *machine) read() {
 				}
 			}
 		}
-		if m.pick(2) == 0 {
+		if odd(2) {
 			slices.Reverse(answers)
 		}
 		for _, a := range answers {
 			if !complete && m.pick(2) == 0 {
+				if m.pick(2) == 0 {
+					m.short(a.Page) // it arrives, but counts for nothing
+				}
 				continue // never arrives
 			}
 			a.Read = m.tick()
 			s.Rejected += len(a.Rejected) + a.unidentified
 			s.Unidentified += a.unidentified
 			m.page(a.Page)
+			if odd(4) { // asked for once more, before it had arrived
+				a.Sent, a.Read = a.Read.Add(-time.Nanosecond), m.tick()
+				m.page(a.Page)
+			}
 		}
 		if m.pick(4) == 0 {
 			m.commit(m.pick(4))
@@ -294,7 +329,35 @@ func (m *machine) page(p Page) {
 	rng := rand.New(rand.NewPCG(p.Sweep, uint64(len(p.Agents))))
 	rng.Shuffle(len(other.Agents), func(i, j int) { other.Agents[i], other.Agents[j] = other.Agents[j], other.Agents[i] })
 	slices.Reverse(other.Rejected)
-	m.observed(m.roster.Observe(p), m.twin.Observe(other), m.model.page(p))
+	m.observed(m.roster.Observe(m.short(p)), m.twin.Observe(other), m.model.page(p))
+}
+
+// short is the page as somebody tells of it who remembers what was last read at its place.
+func (m *machine) short(p Page) Page {
+	last := m.contents[p.Place]
+	now := content{rows: make(map[int64]string)}
+	s := p
+	s.Agents, s.Before = nil, last.number
+	for _, a := range p.Agents {
+		row := string(a.AppendJSON(nil))
+		now.rows[a.AgentID] = row
+		if last.rows[a.AgentID] == row {
+			s.Known = append(s.Known, a.AgentID)
+		} else {
+			s.Agents = append(s.Agents, a)
+		}
+	}
+	if now.number = last.number; last.number == 0 || !maps.Equal(now.rows, last.rows) {
+		m.numbered++
+		now.number = m.numbered
+	}
+	m.contents[p.Place] = now
+	s.Content = now.number
+	s.Decode = func() []schemas.Agent {
+		m.decoded++
+		return slices.Clone(p.Agents)
+	}
+	return s
 }
 
 func (m *machine) end(s Sweep) (missing int) {

@@ -12,10 +12,20 @@ import (
 type Page struct {
 	Sweep      uint64
 	Sent, Read time.Time       // when the request was sent, when its answer had been read
-	Agents     []schemas.Agent // the usable rows
+	Agents     []schemas.Agent // the usable rows, but for those in Known
 	Rejected   []int64         // whose the rejected rows are, where that is known: they are not missing
 	Baseline   bool            // the tenant has had no complete sweep yet
+
+	// A page that shows the same as before, mostly, need not be looked into; a page without any of this always is.
+	Place   Place                  // where in the listing it stands
+	Content uint64                 // names what it shows: pages of one Place and Content show the same; 0: it has no name
+	Known   []int64                // the agents whose rows are those of the page that had Content Before, each once, none of them in Agents
+	Before  uint64                 // equal to Content where Agents is empty and Known are all that the page Before showed
+	Decode  func() []schemas.Agent // all usable rows in their order, those in Known too; needed where Known is not empty
 }
+
+// Place is a page of a listing, whatever it shows.
+type Place struct{ Listing, Number int }
 
 // Sweep is a complete sweep.
 type Sweep struct {
@@ -38,6 +48,8 @@ type Roster struct {
 	rules  Rules
 	types  map[string]bool // nil: all
 	agents map[int64]*entry
+	known  int                 // entries that are known
+	places map[Place]*sighting // the last page with a name that was observed there, as far as it still stands for its agents
 
 	there, online int // of the published states
 
@@ -54,17 +66,26 @@ type entry struct {
 	spared    uint64       // the last sweep in which a rejected row was this agent's
 	missing   int          // complete sweeps in a row that missed it
 	heldSince time.Time    // since when the guard holds it back; zero: it does not
+	known     bool         // there, as last observed, and polled: it may be missing
 }
 
-// A sighting is shared by all agents of a page.
+// A sighting is shared by all agents of a page. Where the next page at the same place shows the same, it is moved on to that
+// page, and none of the agents is touched.
 type sighting struct {
 	sweep      uint64
 	sent, read time.Time
+
+	content uint64 // the page's; 0: it had no name
+	known   int    // agents that have this sighting and are known
+
+	// whole says that all agents on the page have this sighting, are what the page shows of them, and are neither missing nor
+	// held back.
+	whole bool
 }
 
 // NewRoster returns an empty roster.
 func NewRoster(rules Rules) *Roster {
-	r := &Roster{rules: rules, agents: make(map[int64]*entry)}
+	r := &Roster{rules: rules, agents: make(map[int64]*entry), places: make(map[Place]*sighting)}
 	if len(rules.Types) > 0 {
 		r.types = make(map[string]bool, len(rules.Types))
 		for _, t := range rules.Types {
@@ -102,8 +123,11 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[
 	}
 	for id := range moved {
 		e := r.agents[id]
-		e.seen, e.spared, e.missing, e.heldSince = nil, 0, 0, time.Time{}
+		r.see(e, nil)
+		e.spared, e.missing, e.heldSince = 0, 0, time.Time{}
+		r.settle(e)
 	}
+	clear(r.places) // whatever was shown is to be compared with what the log says now
 	r.restart = Sweep{}
 	if w != nil && w.Sweep > 0 && w.Missing == 0 && w.Rejected == 0 {
 		r.restart = Sweep{Number: w.Sweep, StartedAt: w.StartedAt}
@@ -123,8 +147,9 @@ func (r *Roster) GiveUp(o *Observation) {
 	}
 	e.last = nil
 	if e.seen != nil && o.Agent != nil && r.changed(e, o.Agent) {
-		e.seen = &sighting{e.seen.sweep, o.NotBefore, e.seen.read} // it did not show the agent as it is published
+		r.see(e, &sighting{sweep: e.seen.sweep, sent: o.NotBefore, read: e.seen.read}) // it did not show the agent as it is published
 	}
+	r.settle(e)
 }
 
 // Agents returns how many agents are there in the published state, and how many of them are online.
@@ -148,15 +173,31 @@ func (r *Roster) Observe(p Page) []*Observation {
 		e := r.entry(id)
 		e.spared, e.missing, e.heldSince = p.Sweep, 0, time.Time{}
 	}
+	last := r.places[p.Place]
+	if len(p.Known) > 0 {
+		switch {
+		case last == nil || !last.whole || last.content != p.Before || last.covers(&p):
+			p.Agents, p.Known = p.Decode(), nil
+		case p.Content == p.Before:
+			last.sweep, last.sent, last.read = p.Sweep, p.Sent, p.Read
+			return nil
+		}
+	}
 	var out []*Observation
-	here := &sighting{p.Sweep, p.Sent, p.Read}
+	here := &sighting{sweep: p.Sweep, sent: p.Sent, read: p.Read, content: p.Content, whole: p.Content != 0}
+	if here.whole {
+		r.places[p.Place] = here
+	}
 	for i := range p.Agents {
 		a := &p.Agents[i]
 		e := r.entry(a.AgentID)
-		if e.seen != nil && e.seen.sweep == p.Sweep && !p.Sent.After(e.seen.read) {
+		if e.seen != nil && e.seen.covers(&p) {
+			here.whole = here.whole && e.seen == here
 			continue
 		}
-		if r.changed(e, a) {
+		first := e.seen == nil
+		changed := r.changed(e, a)
+		if changed {
 			own := *a // so that one change does not keep a page of agents in memory
 			e.last = &Observation{
 				AgentID: a.AgentID, Agent: &own, Sweep: p.Sweep, Baseline: p.Baseline,
@@ -164,29 +205,70 @@ func (r *Roster) Observe(p Page) []*Observation {
 			}
 			out = append(out, e.last)
 		}
-		e.seen, e.missing, e.heldSince = here, 0, time.Time{}
+		r.see(e, here)
+		e.missing, e.heldSince = 0, time.Time{}
+		if changed || first {
+			r.settle(e)
+		}
+	}
+	for _, id := range p.Known {
+		r.see(r.agents[id], here)
 	}
 	sortObservations(out)
 	return out
 }
 
+// covers reports whether the sighting is of the same sweep and the page is not known to be newer.
+func (s *sighting) covers(p *Page) bool { return s.sweep == p.Sweep && !p.Sent.After(s.read) }
+
+// see makes s the agent's last sighting.
+func (r *Roster) see(e *entry, s *sighting) {
+	n := counts(e.known)
+	if e.seen != nil {
+		e.seen.whole = false
+		e.seen.known -= n
+	}
+	if e.seen = s; s != nil {
+		s.known += n
+	}
+}
+
+// settle counts the agent anew, whose published or observed state or first sighting has changed.
+func (r *Roster) settle(e *entry) {
+	_, there := e.observed()
+	was := counts(e.known)
+	e.known = there && r.polled(e)
+	n := counts(e.known) - was
+	r.known += n
+	if e.seen != nil {
+		e.seen.known += n
+	}
+}
+
+// allShown reports whether the pages of a sweep show every agent that could be missing. It may miss that they do.
+func (r *Roster) allShown(sweep uint64) bool {
+	shown := 0
+	for _, s := range r.places {
+		if s.sweep == sweep {
+			shown += s.known
+		}
+	}
+	return shown == r.known
+}
+
 // Complete judges absence at the end of a complete sweep whose pages have all been observed.
 func (r *Roster) Complete(s Sweep) Absence {
-	known := 0
 	var missing []*entry
-	for _, e := range r.agents {
-		if _, there := e.observed(); !there || !r.polled(e) {
-			continue
-		}
-		known++
-		if e.spared != s.Number && (e.seen == nil || e.seen.sweep != s.Number) {
-			missing = append(missing, e)
-		}
+	if !r.allShown(s.Number) {
+		missing = r.notShown(s.Number)
 	}
 	v := Absence{Suspended: s.Unidentified > 0}
 	// A quotient is exact where a product is not: 29 of 100 are 0.29, but 0.29*100 is less than 29.
-	guard := len(missing) > 0 && float64(len(missing))/float64(known) > r.rules.MaxMissing
+	guard := len(missing) > 0 && float64(len(missing))/float64(r.known) > r.rules.MaxMissing
 	for _, e := range missing {
+		if e.seen != nil {
+			e.seen.whole = false
+		}
 		if v.Suspended {
 			// Not a sweep that missed it: the counts start anew. What the guard holds it goes on holding.
 			e.missing = 0
@@ -209,6 +291,7 @@ func (r *Roster) Complete(s Sweep) Absence {
 		default:
 			e.last = &Observation{AgentID: e.id, Sweep: s.Number, NotBefore: r.notBefore(e), Time: s.EndedAt}
 			e.missing, e.heldSince = 0, time.Time{}
+			r.settle(e)
 			v.Removed = append(v.Removed, e.last)
 		}
 	}
@@ -217,6 +300,17 @@ func (r *Roster) Complete(s Sweep) Absence {
 		r.complete = s
 	}
 	return v
+}
+
+// notShown returns the known agents that a sweep did not show.
+func (r *Roster) notShown(sweep uint64) []*entry {
+	var missing []*entry
+	for _, e := range r.agents {
+		if e.known && e.spared != sweep && (e.seen == nil || e.seen.sweep != sweep) {
+			missing = append(missing, e)
+		}
+	}
+	return missing
 }
 
 // Formed is what observations make of the published states.
@@ -283,6 +377,7 @@ func (r *Roster) publish(id int64, s *State) {
 	if s != nil {
 		e.revision = max(e.revision, s.Revision)
 	}
+	r.settle(e)
 }
 
 // observed returns the agent as it was last observed, where anything is known of it, and whether it was there.

@@ -147,7 +147,7 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (r re
 	if resp.ContentLength > maxBody {
 		return r, tooLarge()
 	}
-	r.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	r.body, err = bodies.read(io.LimitReader(resp.Body, maxBody+1), resp.ContentLength)
 	r.read = c.now()
 	switch {
 	case err != nil:

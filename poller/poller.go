@@ -87,7 +87,8 @@ func (e *Error) doing(op string) *Error {
 	return &named
 }
 
-// Page is one answer of the agents call, decoded. Nothing of it is shared with the poller or with another page.
+// Page is one answer of the agents call, decoded as far as it was not known before. Whoever gets one owns it, but for Known and
+// Rejected, which are not to be changed.
 type Page struct {
 	Listing int // index into Config.Types; 0 where there are none
 	Number  int // pageStart
@@ -96,9 +97,21 @@ type Page struct {
 	// reading of Config.Now.
 	Sent, Read time.Time
 
-	Agents   []schemas.Agent // the usable rows, in the listing's order
-	Rejected []Rejection     // the others
-	Dropped  int             // listed fields of Agents left out because their values could not be normalised
+	// Agents are the usable rows, in the listing's order, or none where the page shows nothing new: where the answer was, byte
+	// for byte, the last one for this page, Known names its agents instead, and Decode brings them.
+	Agents []schemas.Agent
+	Known  []int64
+
+	// Content names what the page shows: pages of the same listing, number and Content show the same.
+	Content uint64
+
+	Rejected []Rejection // the rows that are not usable
+	Dropped  int         // listed fields of the usable rows left out because their values could not be normalised
+
+	body   []byte // of the answer
+	size   int    // agents a page
+	tenant int64  // whose they are
+	maxRow int    // Config.MaxRowBytes
 }
 
 // Rejection is a row that can't be used.
@@ -131,7 +144,13 @@ type Poller struct {
 	client    *client
 	tokens    *tokens
 	agentsURL string
-	rejected  map[rejection]bool // what the last sweep rejected; Sweep's own
+
+	// Sweep's own.
+	rejected map[rejection]bool // what the last sweep rejected
+	contents [][]*content       // by listing and page, as last read
+	numbered uint64             // the highest content.number given
+	counts   []*idCount         // of each listing's agents …
+	ids      idCount            // … and of all listings'
 }
 
 // New returns a Poller, without asking the vendor anything. Its error is that of [Config.Validate].

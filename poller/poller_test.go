@@ -157,9 +157,14 @@ func wantAll(t *testing.T, sim *isdpsim.Tenant, v Verdict, pages []*Page) {
 	}
 	var got []int64
 	for _, p := range pages {
-		for _, a := range p.Agents {
-			got = append(got, a.AgentID)
+		var ids []int64
+		for _, a := range p.Decode() {
+			ids = append(ids, a.AgentID)
 		}
+		if len(p.Known) > 0 && !slices.Equal(ids, p.Known) {
+			t.Errorf("page %d shows %v, known are %v", p.Number, ids, p.Known)
+		}
+		got = append(got, ids...)
 	}
 	slices.Sort(got)
 	got = slices.Compact(got)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"math"
 	"slices"
@@ -36,14 +37,15 @@ func newBackOff() *backoff.ExponentialBackOff {
 // job is one page to read.
 type job struct {
 	listing, number int
-	tries           int // how often it may fail
+	tries           int      // how often it may fail
+	last            *content // what the page was when it was last read; nil: it was not
 }
 
 // result is what came of a job.
 type result struct {
 	job
 	page     *Page     // nil: none of the answers could be used
-	said     *said     // what page said
+	content  *content  // what page is
 	err      *Error    // of the last try
 	failures int       // tries that failed
 	asked    time.Time // when the first request was about to be sent; zero: none was
@@ -77,8 +79,11 @@ type rejection struct {
 // incomplete sweep, what was emitted still has been seen.
 func (p *Poller) Sweep(ctx context.Context, emit func(*Page)) Verdict {
 	s := &sweep{p: p, emit: emit, began: time.Now(), started: p.cfg.Now(), listings: make([]*listing, max(1, len(p.cfg.Types)))}
+	for len(p.counts) < len(s.listings) {
+		p.counts = append(p.counts, &idCount{})
+	}
 	for i := range s.listings {
-		s.listings[i] = &listing{}
+		s.listings[i] = &listing{ids: p.counts[i]}
 	}
 	s.rejected = make(map[rejection]bool)
 	v := s.run(ctx)
@@ -100,7 +105,7 @@ func (s *sweep) run(ctx context.Context) Verdict {
 	if more := s.rejects - loggedRejects; more > 0 {
 		p.cfg.Logger.Warn("more records rejected in the same sweep", "count", more)
 	}
-	v := verdict(s.listings, p.cfg.PageSize, s.cut)
+	v := verdict(s.listings, p.cfg.PageSize, s.cut, &p.ids)
 	if v.StartedAt = s.started; v.StartedAt.IsZero() {
 		v.StartedAt = now
 	}
@@ -119,7 +124,7 @@ func (s *sweep) jobs() []job {
 		again, _ := l.judge(s.p.cfg.PageSize)
 		for _, n := range again {
 			if left := maxTries - l.page(n).failures; left > 0 {
-				jobs = append(jobs, job{i, n, left})
+				jobs = append(jobs, job{i, n, left, s.p.last(i, n)})
 			}
 		}
 	}
@@ -221,14 +226,41 @@ func (s *sweep) take(r result) (end bool) {
 		return false
 	}
 	s.failedInRow = 0
-	p.err, p.said = nil, r.said
+	said := r.content.said
+	p.err, p.said = nil, said
 	if !r.page.Read.Before(l.read) {
-		l.total, l.read = r.said.total, r.page.Read
+		l.total, l.read = said.total, r.page.Read
 	}
+	s.p.keep(r)
 	s.p.client.metrics.page(r.page)
 	s.logRejected(r.page)
 	s.emit(r.page)
-	return n > 0 && (r.said.rows == 0 || len(r.said.ids) > 0 && l.pages[0].said != nil && slices.Equal(r.said.ids, l.pages[0].said.ids))
+	return n > 0 && (said.rows == 0 || len(said.ids) > 0 && l.pages[0].said != nil && slices.Equal(said.ids, l.pages[0].said.ids))
+}
+
+// last returns what a page was when it was last read.
+func (p *Poller) last(listing, page int) *content {
+	if listing < len(p.contents) && page < len(p.contents[listing]) {
+		return p.contents[listing][page]
+	}
+	return nil
+}
+
+// keep remembers what a page is now, and names it.
+func (p *Poller) keep(r result) {
+	if r.content.number == 0 {
+		p.numbered++
+		r.content.number = p.numbered
+	}
+	for len(p.contents) <= r.listing {
+		p.contents = append(p.contents, nil)
+	}
+	of := &p.contents[r.listing]
+	for len(*of) <= r.number {
+		*of = append(*of, nil)
+	}
+	(*of)[r.number] = r.content
+	r.page.Content = r.content.number
 }
 
 // logRejected tells of every record that is rejected now and was not in the sweep before: one that stays is told once.
@@ -287,30 +319,46 @@ func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 	if err := failed(reply.status); err != nil {
 		return refusedCall(err, reply.status)
 	}
+	tenant := p.tokens.tenantID()
+	r.page = &Page{Listing: r.listing, Number: r.number, Sent: reply.sent, Read: reply.read,
+		body: reply.body, size: p.cfg.PageSize, tenant: tenant, maxRow: p.cfg.MaxRowBytes}
+	sum := maphash.Bytes(seed, reply.body)
+	if r.last.is(reply.body, sum, tenant) {
+		p.tokens.accepted(token)
+		r.content = r.last
+		r.page.show(r.content)
+		return nil
+	}
 	a, bad := decodeAnswer(reply.body, r.number, p.cfg.PageSize, p.client.excerpt)
 	if bad != nil {
+		r.page = nil
 		return &Error{Class: Unusable, Err: bad}
 	}
 	p.tokens.accepted(token)
-	r.page = &Page{Listing: r.listing, Number: r.number, Sent: reply.sent, Read: reply.read}
-	r.page.decodeRows(a.rows, p.tokens.tenantID(), p.cfg.MaxRowBytes)
-	r.said = &said{
+	r.page.decodeRows(a.rows, tenant, p.cfg.MaxRowBytes)
+	r.content = &content{tenant: tenant, size: len(reply.body), sum: sum, said: r.page.said(a), rejected: r.page.Rejected}
+	return nil
+}
+
+// said sums up what a page says that answered with a.
+func (p *Page) said(a answer) *said {
+	s := &said{
 		total:    a.total,
 		pos:      a.pos,
 		rows:     len(a.rows),
-		ids:      make([]int64, len(r.page.Agents)),
-		rejected: len(r.page.Rejected),
-		dropped:  r.page.Dropped,
+		ids:      make([]int64, len(p.Agents)),
+		rejected: len(p.Rejected),
+		dropped:  p.Dropped,
 	}
-	for i := range r.page.Agents {
-		r.said.ids[i] = r.page.Agents[i].AgentID
+	for i := range p.Agents {
+		s.ids[i] = p.Agents[i].AgentID
 	}
-	for _, rej := range r.page.Rejected {
-		if !rej.Known {
-			r.said.unidentified++
+	for _, r := range p.Rejected {
+		if !r.Known {
+			s.unidentified++
 		}
 	}
-	return nil
+	return s
 }
 
 // ask sends one agents request; where its token is refused, once more with a new one.

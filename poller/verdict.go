@@ -14,6 +14,7 @@ type listing struct {
 	total int        // by the newest answer
 	read  time.Time  // when that had been read
 	pages []pageRead // by number, as far as any was tried
+	ids   *idCount   // of its pages; nil: every count begins anew
 }
 
 // pageRead is what is known of one page in the course of a sweep.
@@ -28,7 +29,7 @@ type said struct {
 	total        int
 	pos          bool    // the answer was for the page that was asked for
 	rows         int     // of every kind
-	ids          []int64 // of the usable rows
+	ids          []int64 // of the usable rows; never changed
 	rejected     int
 	unidentified int
 	dropped      int
@@ -96,16 +97,40 @@ func (l *listing) page(i int) pageRead {
 
 // distinct counts the agents on the listing's pages, and lists the pages that show one which is shown elsewhere as well.
 func (l *listing) distinct(size int) (n int, sharing []int) {
+	pages := make([][]int64, pageCount(l.total, size))
+	for i := range pages {
+		if s := l.page(i).said; s != nil {
+			pages[i] = s.ids
+		}
+	}
+	if l.ids == nil {
+		l.ids = &idCount{}
+	}
+	return l.ids.of(pages)
+}
+
+// An idCount counts the agents on pages. Pages that show the same agents as when it was last asked, mostly all of them, cost
+// next to nothing.
+type idCount struct {
+	pages   [][]int64
+	n       int
+	sharing []int
+}
+
+// of returns how many agents the pages show, and which of the pages show one that is shown elsewhere as well.
+func (c *idCount) of(pages [][]int64) (n int, sharing []int) {
+	same := func(a, b []int64) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+	if slices.EqualFunc(c.pages, pages, same) {
+		return c.n, c.sharing
+	}
 	type seenOn struct {
 		id   int64
 		page int
 	}
 	var all []seenOn
-	for i := range pageCount(l.total, size) {
-		if s := l.page(i).said; s != nil {
-			for _, id := range s.ids {
-				all = append(all, seenOn{id, i})
-			}
+	for i, ids := range pages {
+		for _, id := range ids {
+			all = append(all, seenOn{id, i})
 		}
 	}
 	slices.SortFunc(all, func(a, b seenOn) int { return cmp.Compare(a.id, b.id) })
@@ -117,7 +142,8 @@ func (l *listing) distinct(size int) (n int, sharing []int) {
 		}
 	}
 	slices.Sort(sharing)
-	return n, slices.Compact(sharing)
+	*c = idCount{pages, n, slices.Compact(sharing)}
+	return c.n, c.sharing
 }
 
 // worse returns the more telling of two errors, the first of equals; either may be nil.
@@ -129,11 +155,12 @@ func worse(a, b *Error) *Error {
 }
 
 // verdict sums up a sweep. cut is why it was cut short, nil where it was not. Of a sweep that is complete all the same cut
-// means nothing; else a cancellation wins over everything, since whatever went wrong may have gone wrong for that.
-func verdict(listings []*listing, size int, cut *Error) Verdict {
+// means nothing; else a cancellation wins over everything, since whatever went wrong may have gone wrong for that. all counts
+// the agents of all listings.
+func verdict(listings []*listing, size int, cut *Error, all *idCount) Verdict {
 	v := Verdict{Complete: true}
 	worst := cut
-	var ids []int64
+	var ids [][]int64
 	for _, l := range listings {
 		if _, err := l.judge(size); err != nil {
 			v.Complete = false
@@ -148,11 +175,10 @@ func verdict(listings []*listing, size int, cut *Error) Verdict {
 			v.Rejected += s.rejected
 			v.Unidentified += s.unidentified
 			v.Dropped += s.dropped
-			ids = append(ids, s.ids...)
+			ids = append(ids, s.ids)
 		}
 	}
-	slices.Sort(ids)
-	v.Agents = len(slices.Compact(ids))
+	v.Agents, _ = all.of(ids)
 	switch {
 	case v.Complete:
 	case cut != nil && errors.Is(cut, context.Canceled):

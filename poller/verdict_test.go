@@ -62,17 +62,17 @@ func TestVerdict(t *testing.T) {
 			}
 
 			complete := &listing{total: 1, pages: []pageRead{page(1, 1)}}
-			v := verdict([]*listing{complete, l, complete}, size, nil)
+			v := verdict([]*listing{complete, l, complete}, size, nil, &idCount{})
 			if v.Complete != (err == nil) {
 				t.Errorf("complete %v, though %v", v.Complete, err)
 			}
 			cut := &Error{Class: Unreachable, Err: context.Canceled}
-			v = verdict([]*listing{complete, l}, size, cut)
+			v = verdict([]*listing{complete, l}, size, cut, &idCount{})
 			if v.Complete != (err == nil) || !v.Complete && v.Err != error(cut) {
 				t.Errorf("canceled: complete %v, error %v", v.Complete, v.Err)
 			}
 			cut = &Error{Class: Unreachable, Err: context.DeadlineExceeded}
-			v = verdict([]*listing{l}, size, cut)
+			v = verdict([]*listing{l}, size, cut, &idCount{})
 			if want := worse(cut, err); !v.Complete && v.Err != error(want) {
 				t.Errorf("cut short: error %v, want %v", v.Err, want)
 			}
@@ -87,7 +87,7 @@ func TestVerdictCounts(t *testing.T) {
 		{said: &said{total: 5, pos: true, rows: 1, ids: []int64{9}, rejected: 7}}, // the listing has shrunk
 	}}
 	b := &listing{total: 1, pages: []pageRead{{said: &said{total: 1, pos: true, rows: 1, ids: []int64{3}}}}}
-	got := verdict([]*listing{a, b}, 2, nil)
+	got := verdict([]*listing{a, b}, 2, nil, &idCount{})
 	if want := (Verdict{Complete: true, Pages: 3, Agents: 3, Rejected: 1, Unidentified: 1, Dropped: 3}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
