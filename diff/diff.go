@@ -37,7 +37,7 @@ type State struct {
 	Removed  bool
 	Time     time.Time // of the last event
 	Since    time.Time // when the present online or not-online state was first read
-	Agent    schemas.Agent
+	Agent    schemas.Packed
 }
 
 // StateOf is the state that an event leads to.
@@ -48,7 +48,7 @@ func StateOf(e *schemas.Event) *State {
 		Removed:  e.Data.Reason == schemas.Removed,
 		Time:     e.Time,
 		Since:    e.Data.Since,
-		Agent:    e.Data.Agent,
+		Agent:    e.Data.Agent.Pack(),
 	}
 }
 
@@ -66,15 +66,12 @@ func counts(is bool) int {
 // have been published before it.
 type Observation struct {
 	AgentID   int64
-	Agent     *schemas.Agent // as it was read; nil: gone from the listing
+	Agent     schemas.Packed // as it was read; "": gone from the listing
 	Sweep     uint64         // the sweep that saw it
 	NotBefore time.Time      // when the request was sent whose answer last showed the agent without the change; zero: nobody looked
 	Time      time.Time      // when the page had been read; of an agent that is gone, when the sweep ended
 	Baseline  bool           // seen before the tenant's first complete sweep had ended
 }
-
-// there reports whether the agent is listed and not deleted.
-func (o *Observation) there() bool { return o.Agent != nil && o.Agent.There() }
 
 // Fold merges two observations of the same agent, one directly after the other, into their net effect.
 func Fold(older, newer *Observation) {
@@ -85,8 +82,13 @@ func Fold(older, newer *Observation) {
 // Event computes the event that an observation makes, given what was last published of the agent (nil: nothing). It reports
 // false where there is nothing to say: no difference, a quiet one only, or an agent that was not there and still is not.
 func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
-	there := o.there()
-	online := there && o.Agent.Online()
+	var agent schemas.Agent
+	listed := o.Agent != ""
+	if listed {
+		agent = o.Agent.Agent()
+	}
+	there := listed && agent.There()
+	online := there && agent.Online()
 	e := schemas.Event{
 		Type: schemas.Updated,
 		Time: schemas.CeilTime(o.Time),
@@ -103,7 +105,7 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 		if !there {
 			return schemas.Event{}, false
 		}
-		d.Agent, d.Since, d.Reason = *o.Agent, e.Time, schemas.Appeared
+		d.Agent, d.Since, d.Reason = agent, e.Time, schemas.Appeared
 		if o.Baseline {
 			d.Reason = schemas.Baseline
 		}
@@ -114,10 +116,11 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 	}
 
 	d.Revision = prev.Revision + 1
-	d.Agent, d.Since = prev.Agent, prev.Since
-	if o.Agent != nil {
-		d.Agent = *o.Agent
-		d.Changes = schemas.Changes(&prev.Agent, o.Agent)
+	before := prev.Agent.Agent()
+	d.Agent, d.Since = before, prev.Since
+	if listed {
+		d.Agent = agent
+		d.Changes = schemas.Changes(&before, &agent)
 	}
 	switch {
 	case prev.Removed && !there:
@@ -128,7 +131,7 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 		d.Reason = schemas.Removed
 	case online != prev.Online:
 		d.Reason = schemas.Status
-	case r.loud(&prev.Agent, o.Agent):
+	case r.loud(&before, &agent):
 		d.Reason = schemas.Fields
 	default:
 		return schemas.Event{}, false

@@ -378,7 +378,7 @@ func (m *machine) observed(got, twin []*Observation, want []modelObservation) {
 	m.t.Helper()
 	same := func(o *Observation, w modelObservation) bool {
 		return o.AgentID == w.id && o.Sweep == w.sweep && o.Baseline == w.baseline && o.NotBefore.Equal(w.notBefore) && o.Time.Equal(w.time) &&
-			(o.Agent == nil) == (w.row == nil) && (o.Agent == nil || gocmp.Equal(objectOf(o.Agent), w.row))
+			(o.Agent == "") == (w.row == nil) && (o.Agent == "" || gocmp.Equal(objectOf(new(o.Agent.Agent())), w.row))
 	}
 	if !slices.EqualFunc(got, want, same) {
 		m.t.Fatalf("sweep %d: observed\n%s\nwant %+v", m.sweep, must(json.Marshal(got)), want)
@@ -506,10 +506,10 @@ func (m *machine) finish() {
 		s := last[a.AgentID]
 		switch {
 		case m.listed[i] && m.polled(a) && a.There():
-			if s == nil || s.Removed || objectOf(&s.Agent).loud() != objectOf(a).loud() || s.Online != a.Online() {
+			if s == nil || s.Removed || objectOf(new(s.Agent.Agent())).loud() != objectOf(a).loud() || s.Online != a.Online() {
 				m.t.Fatalf("agent %d is %s\npublished %+v", a.AgentID, a.AppendJSON(nil), s)
 			}
-		case s != nil && !s.Removed && m.polled(&s.Agent):
+		case s != nil && !s.Removed && m.polled(new(s.Agent.Agent())):
 			m.t.Fatalf("agent %d is not there, published %+v", a.AgentID, s)
 		}
 	}

@@ -146,7 +146,7 @@ func (r *Roster) GiveUp(o *Observation) {
 		return
 	}
 	e.last = nil
-	if e.seen != nil && o.Agent != nil && r.changed(e, o.Agent) {
+	if e.seen != nil && o.Agent != "" && r.changed(e, new(o.Agent.Agent())) {
 		r.see(e, &sighting{sweep: e.seen.sweep, sent: o.NotBefore, read: e.seen.read}) // it did not show the agent as it is published
 	}
 	r.settle(e)
@@ -198,9 +198,8 @@ func (r *Roster) Observe(p Page) []*Observation {
 		first := e.seen == nil
 		changed := r.changed(e, a)
 		if changed {
-			own := *a // so that one change does not keep a page of agents in memory
 			e.last = &Observation{
-				AgentID: a.AgentID, Agent: &own, Sweep: p.Sweep, Baseline: p.Baseline,
+				AgentID: a.AgentID, Agent: a.Pack(), Sweep: p.Sweep, Baseline: p.Baseline,
 				NotBefore: r.notBefore(e), Time: p.Read,
 			}
 			out = append(out, e.last)
@@ -235,9 +234,8 @@ func (r *Roster) see(e *entry, s *sighting) {
 
 // settle counts the agent anew, whose published or observed state or first sighting has changed.
 func (r *Roster) settle(e *entry) {
-	_, there := e.observed()
 	was := counts(e.known)
-	e.known = there && r.polled(e)
+	e.known = e.there() && r.polled(e)
 	n := counts(e.known) - was
 	r.known += n
 	if e.seen != nil {
@@ -380,31 +378,43 @@ func (r *Roster) publish(id int64, s *State) {
 	r.settle(e)
 }
 
-// observed returns the agent as it was last observed, where anything is known of it, and whether it was there.
-func (e *entry) observed() (a *schemas.Agent, there bool) {
+// observed returns the agent as it was last observed, "" where nothing is known of it.
+func (e *entry) observed() schemas.Packed {
 	switch {
 	case e.last != nil:
-		return e.last.Agent, e.last.there()
+		return e.last.Agent
 	case e.published != nil:
-		return &e.published.Agent, !e.published.Removed
+		return e.published.Agent
 	default:
-		return nil, false
+		return ""
+	}
+}
+
+// there reports whether the agent was there when it was last observed.
+func (e *entry) there() bool {
+	switch {
+	case e.last != nil && e.last.Agent != "":
+		return e.last.Agent.There()
+	case e.last != nil:
+		return false
+	default:
+		return e.published.there()
 	}
 }
 
 // changed reports whether a differs from what was last observed in a way that makes an event.
 func (r *Roster) changed(e *entry, a *schemas.Agent) bool {
-	prev, there := e.observed()
+	there := e.there()
 	if !there || !a.There() {
 		return there != a.There()
 	}
-	return prev.Online() != a.Online() || r.rules.loud(prev, a)
+	prev := e.observed().Agent()
+	return prev.Online() != a.Online() || r.rules.loud(&prev, a)
 }
 
 // notBefore says when the request was sent whose answer last showed the agent as it was last observed.
 func (r *Roster) notBefore(e *entry) time.Time {
-	_, there := e.observed()
-	if !there {
+	if !e.there() {
 		// The last listing without it shows that as well as a row does, unless a row that could not be used was this agent's.
 		c := r.complete
 		if c.Number > 0 && c.Unidentified == 0 && e.spared < c.Number && (e.seen == nil || e.seen.sweep < c.Number) {
@@ -428,8 +438,8 @@ func (r *Roster) polled(e *entry) bool {
 	if r.types == nil || e.seen != nil {
 		return true
 	}
-	a, _ := e.observed()
-	return a.Type != nil && r.types[*a.Type]
+	t := e.observed().Type()
+	return t != nil && r.types[*t]
 }
 
 func sortObservations(obs []*Observation) {

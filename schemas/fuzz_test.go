@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func FuzzDecodeAgent(f *testing.F) {
@@ -77,6 +79,7 @@ func FuzzDecodeAgent(f *testing.F) {
 			t.Fatalf("dropped is off by %d", dropped)
 		}
 
+		checkPacked(t, &a)
 		enc := a.AppendJSON(nil)
 		b, dropped, err := DecodeAgent(enc, tenant)
 		if err != nil || dropped != 0 {
@@ -133,4 +136,20 @@ func FuzzParseSubject(f *testing.F) {
 			t.Fatalf("%q parsed as %+v, which is %q", s, p, got)
 		}
 	})
+}
+
+// checkPacked checks that packing keeps an agent as it is.
+func checkPacked(t *testing.T, a *Agent) {
+	t.Helper()
+	p := a.Pack()
+	back := p.Agent()
+	if d := cmp.Diff(*a, back); d != "" {
+		t.Fatalf("packing changed the agent: %s", d)
+	}
+	if back.Pack() != p {
+		t.Fatalf("packed once %q, twice %q", p, back.Pack())
+	}
+	if d := cmp.Diff(a.Type, p.Type()); d != "" || p.There() != a.There() {
+		t.Fatalf("packed, it is there %t, of type %s", p.There(), d)
+	}
 }

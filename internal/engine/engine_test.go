@@ -329,7 +329,7 @@ func TestSuperseded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := diff.Rules{}
 		agent := on(1)
-		theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: &agent, Time: time.Now()})
+		theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: agent.Pack(), Time: time.Now()})
 		m := &memory{foreign: []schemas.Event{theirs}}
 		v := &vendor{scripts: []func(*sweep) error{
 			func(s *sweep) error { s.page(off(1), on(2)); s.page(on(3)); return nil },
@@ -499,7 +499,7 @@ func TestTornCommit(t *testing.T) {
 				time.Sleep(11 * time.Second) // meanwhile both go off, and 1 on again
 				r := diff.Rules{}
 				agent := on(1)
-				e, _ := r.Event(diff.StateOf(&m.commits[1].Events[0]), &diff.Observation{AgentID: 1, Agent: &agent, Sweep: 2, Time: second})
+				e, _ := r.Event(diff.StateOf(&m.commits[1].Events[0]), &diff.Observation{AgentID: 1, Agent: agent.Pack(), Sweep: 2, Time: second})
 				m.foreign = []schemas.Event{e} // 1's half of the commit
 			}
 			return nil

@@ -201,11 +201,12 @@ func cellOf(s *diff.State) (cell, bool) {
 	if s.Online {
 		c.state = "online"
 	}
-	if s.Agent.Type == nil || *s.Agent.Type == "" {
+	kind := s.Agent.Type()
+	if kind == nil || *kind == "" {
 		c.kind = "none"
 		return c, true
 	}
-	switch t := *s.Agent.Type; t {
+	switch t := *kind; t {
 	case "0", "1", "2", "10":
 		c.kind = t
 	}

@@ -314,7 +314,7 @@ func TestMetricsOfTrouble(t *testing.T) {
 			name: "given up", scripts: []func(*sweep) error{listing(off(1), on(2))}, d: time.Second,
 			m: func() *memory {
 				r, agent := diff.Rules{}, on(1)
-				theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: &agent, Time: time.Now()})
+				theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: agent.Pack(), Time: time.Now()})
 				return &memory{foreign: []schemas.Event{theirs}}
 			},
 			during: metrictest.Series{"rollcall_dropped_changes_total": 1},

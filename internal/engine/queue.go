@@ -138,9 +138,7 @@ func (q *queue) peek(most, size int) batch {
 		if o == nil {
 			continue
 		}
-		if o.Agent != nil {
-			size -= o.Agent.Size()
-		}
+		size -= o.Agent.Size()
 		if len(b.obs) == most || size < 0 && len(b.obs) > 0 {
 			break
 		}

@@ -34,7 +34,7 @@ func TestQueue(t *testing.T) {
 				if seen[id] {
 					a = on(id)
 				}
-				q.push(limit, &diff.Observation{AgentID: id, Agent: &a, Sweep: sweep, Time: at, NotBefore: at.Add(-time.Second)})
+				q.push(limit, &diff.Observation{AgentID: id, Agent: a.Pack(), Sweep: sweep, Time: at, NotBefore: at.Add(-time.Second)})
 			},
 			"end of sweep": func(t *rapid.T) {
 				ended[sweep] = map[int64]bool{}
