@@ -402,6 +402,7 @@ func TestForgeries(t *testing.T) {
 				r.settle(p)
 				r.seenFlip(p, r.agents[:5]...)
 				r.settle(p)
+				told := p.log.count("msg=health ")
 				switch while {
 				case "it runs":
 					r.forge(f)
@@ -419,7 +420,9 @@ func TestForgeries(t *testing.T) {
 				r.flip(r.agents[1:6]...)
 				r.settle(p)
 				likely := f.name == "health, failing" && while == "it is down" // it may well have been the predecessor's
-				if !f.quiet && !likely && !p.log.has("level=ERROR") && !p.log.has("level=WARN") {
+				// On a busy machine health may change just then: the true message replaces the forged one before anybody has looked.
+				replaced := strings.HasPrefix(f.name, "health") && while != "it is down" && p.log.count("msg=health ") > told
+				if !f.quiet && !likely && !replaced && !p.log.has("level=ERROR") && !p.log.has("level=WARN") {
 					t.Error("it was not logged")
 				}
 				if n := p.log.count("took the log over"); n > 3 {
