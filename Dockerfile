@@ -33,7 +33,8 @@ LABEL org.opencontainers.image.title="rollcall" \
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /src/out/rollcall /rollcall
 COPY --from=build --chown=65532:65532 /src/out/data /data
-ENV ROLLCALL_DATA_DIR=/data
+# A crash is a signal and not exit code 2, which means a setting that can't be used.
+ENV ROLLCALL_DATA_DIR=/data GOTRACEBACK=crash
 VOLUME /data
 USER 65532:65532
 # Unhealthy means that it can't publish or could not take over. The vendor's troubles never make it unhealthy.

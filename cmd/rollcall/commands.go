@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"runtime"
 
 	"github.com/spf13/cobra"
@@ -38,6 +39,9 @@ README lists them.`,
 		Short: "Runs the whole thing on this machine, with a simulated tenant and nothing to set",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, _, err := net.SplitHostPort(simListen); err != nil {
+				return fmt.Errorf("--sim-listen is %q: want host:port, such as 127.0.0.1:8180: %w", simListen, errUsage)
+			}
 			return runDemo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), simListen, simOnly)
 		},
 	}

@@ -53,9 +53,21 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	if err != nil {
 		return s.inVariables("poller", err)
 	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	hide := func() {}
+	defer func() { hide() }()
+	if known := s.TenantID.value; known != 0 {
+		hide = o.showing(ctx, js, s, known)
+	}
 	tenant, err := whoseToken(ctx, source, s, o, log)
 	if err != nil {
 		return ended(ctx, err)
+	}
+	if s.TenantID.value == 0 {
+		hide = o.showing(ctx, js, s, tenant)
 	}
 	publisherConfig, cfg := s.publisher(tenant, log), s.engine(tenant, log)
 	publisherConfig.Metrics, cfg.Metrics = o.ofTenant(tenant), o.ofTenant(tenant)
@@ -63,11 +75,6 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	if err := errors.Join(s.inVariables("publisher", publisherConfig.Validate()), s.inVariables("engine", cfg.Validate())); err != nil {
 		return err
 	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return err
-	}
-	defer o.showing(ctx, js, s, tenant)()
 	pub, err := openLog(ctx, nc, publisherConfig, o, log)
 	if err != nil {
 		return ended(ctx, err)
@@ -114,9 +121,11 @@ func whoseToken(ctx context.Context, source *poller.Poller, s *settings, o *oper
 	o.Waiting(waiting, nil)
 	configured := s.TenantID.value
 	if configured != 0 {
-		ctx, cancel := context.WithTimeout(ctx, tenantPatience)
+		attempt, cancel := context.WithTimeout(ctx, tenantPatience)
 		defer cancel()
-		if _, err := source.Tenant(ctx); errors.Is(err, poller.ErrTenant) {
+		if _, err := source.Tenant(attempt); ctx.Err() != nil {
+			return 0, ctx.Err()
+		} else if errors.Is(err, poller.ErrTenant) {
 			return 0, &setting.Error{Field: "ROLLCALL_TENANT_ID", Value: fmt.Sprint(configured), Want: "the tenant of the credentials, or nothing: " + err.Error()}
 		} else if err != nil {
 			log.Warn("no token yet to confirm the tenant with; going on with ROLLCALL_TENANT_ID", "tenant", configured, "err", err)

@@ -181,7 +181,7 @@ func (s *settings) conflicts() []error {
 	for i, a := range listens {
 		for _, b := range listens[i+1:] {
 			if a.addr == b.addr && a.addr != "" && !anyPort(a.addr) {
-				bad(a.name+" and "+b.name, a.addr, "two different addresses")
+				bad(a.name, a.addr, "another address than "+b.name+" has")
 			}
 		}
 	}

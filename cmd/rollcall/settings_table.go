@@ -189,7 +189,7 @@ func (s *settings) groups() []group {
 		}},
 		{"Pages and logs", []row{
 			bind(&s.HTTPListen, listenAddrOrOff, row{name: "ROLLCALL_HTTP_LISTEN", std: "127.0.0.1:8080",
-				about: "`/healthz`, `/readyz`, `/metrics`, and at `/` the board, which shows names and accounts of people to whoever reaches it (not in this version yet). On loopback it answers to `localhost` and loopback addresses only, and with `ROLLCALL_LOG_LEVEL=debug` has Go's profiles at `/debug/pprof/`."}),
+				about: "`/healthz`, `/readyz`, `/metrics`, and at `/` the board, which shows names and accounts of people to whoever reaches it. On loopback it answers to `localhost` and loopback addresses only, and with `ROLLCALL_LOG_LEVEL=debug` has Go's profiles at `/debug/pprof/`."}),
 			bind(&s.OpsListen, listenAddr, row{name: "ROLLCALL_OPS_LISTEN", stdText: "none",
 				about: "Where to serve `/healthz`, `/readyz`, `/metrics` and nothing else, for probes and scrapers from outside. They hold no secret, and no name or account of a person."}),
 			bind(&s.LogLevel, logLevels, row{name: "ROLLCALL_LOG_LEVEL", std: "info",

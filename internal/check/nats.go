@@ -256,7 +256,7 @@ func (s *state) noStream(ctx context.Context) {
 	c := s.Publisher
 	if !c.Manage {
 		s.fail(schemas.Stream+" does not exist, and ROLLCALL_NATS_MANAGE is false",
-			"create it (nats stream add --config deploy/nats/streams/agent-events.json), or set ROLLCALL_NATS_MANAGE=true")
+			"create it (nats stream add --config deploy/nats/agent-events.json), or set ROLLCALL_NATS_MANAGE=true")
 		return
 	}
 	if denied, err := s.denies(ctx, "$JS.API.STREAM.NAMES", ""); err != nil || denied {
@@ -337,7 +337,7 @@ func (s *state) bucket(ctx context.Context) {
 		return
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		s.fail("bucket "+schemas.Bucket+" does not exist, and ROLLCALL_NATS_MANAGE is false",
-			"create it (nats stream add --config deploy/nats/streams/kv-rollcall.json), or set ROLLCALL_NATS_MANAGE=true")
+			"create it (nats stream add --config deploy/nats/kv-rollcall.json), or set ROLLCALL_NATS_MANAGE=true")
 		return
 	case err != nil:
 		s.fail("no answer about bucket "+schemas.Bucket+": "+reason(err).Error(), "JetStream may be starting, or the bucket has no leader: see the servers' logs")

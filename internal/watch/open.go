@@ -90,7 +90,7 @@ func hint(err error, where string) error {
 		return fmt.Errorf("no permission to read the stream %s at %s: sign in as somebody who may (ROLLCALL_NATS_CREDS_FILE, ROLLCALL_NATS_NKEY_FILE or the user in ROLLCALL_NATS_URL), or see deploy/nats for what a reader needs: %s",
 			schemas.Stream, where, oneLine(err))
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return fmt.Errorf("there is no stream %s at %s: rollcall makes it when it first starts there; start it, or set ROLLCALL_NATS_URL to where it publishes",
+		return fmt.Errorf("there is no stream %s at %s: rollcall makes it when it has its first token from the vendor: start it, or see its log and rollcall check, or set ROLLCALL_NATS_URL to where it publishes",
 			schemas.Stream, where)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 		return fmt.Errorf("JetStream at %s does not answer within %v: try again when its servers have a leader, or look at their logs", where, patience)

@@ -464,7 +464,7 @@ func TestOpen(t *testing.T) {
 	url := importing(t)
 	nc := natstest.Connect(t, as("log", url))
 	notYet := Run(t.Context(), nc, Config{Out: io.Discard, Notes: io.Discard, Where: "nats://here"})
-	if want := "there is no stream AGENT_EVENTS at nats://here: rollcall makes it when it first starts there; start it, or set ROLLCALL_NATS_URL to where it publishes"; fmt.Sprint(notYet) != want {
+	if want := "there is no stream AGENT_EVENTS at nats://here: rollcall makes it when it has its first token from the vendor: start it, or see its log and rollcall check, or set ROLLCALL_NATS_URL to where it publishes"; fmt.Sprint(notYet) != want {
 		t.Errorf("no stream: %v", notYet)
 	}
 	noStream := Run(t.Context(), natstest.Connect(t, as("reader", url)), Config{Out: io.Discard, Notes: io.Discard, Where: "nats://here"})
