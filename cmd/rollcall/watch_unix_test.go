@@ -209,7 +209,7 @@ func TestWatchBadInput(t *testing.T) {
 		{"any port", map[string]string{"ROLLCALL_NATS_LISTEN": "127.0.0.1:0"}, nil, 2,
 			[]string{`ROLLCALL_NATS_LISTEN is "127.0.0.1:0": want the port that the embedded server listens on, or ROLLCALL_NATS_URL: any port will not do to find it`}},
 		{"no stream", on(url), nil, 1,
-			[]string{"there is no stream AGENT_EVENTS at " + url + ": rollcall makes it when it first starts there; start it, or set ROLLCALL_NATS_URL to where it publishes"}},
+			[]string{"there is no stream AGENT_EVENTS at " + url + ": rollcall makes it when it has its first token from the vendor: start it, or see its log and rollcall check, or set ROLLCALL_NATS_URL to where it publishes"}},
 		{"wrong password", on(strings.Replace(locked, "nats://", "nats://somebody:wr0ng@", 1)), nil, 1,
 			[]string{"connect to NATS at " + locked + ": nats: Authorization Violation: check ROLLCALL_NATS_CREDS_FILE, ROLLCALL_NATS_NKEY_FILE or the user in ROLLCALL_NATS_URL"}},
 		{"flags", on(url), []string{"--tenant", "0", "--agent", "x", "--type", "10.>", "--events", "--agents"}, 2, []string{
