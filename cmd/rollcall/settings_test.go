@@ -582,8 +582,8 @@ func TestConflicts(t *testing.T) {
 		"NKey for nobody":           {map[string]string{"ROLLCALL_NATS_NKEY_FILE": user}, []string{"ROLLCALL_NATS_NKEY_FILE"}},
 		"TLS with nobody": {map[string]string{"ROLLCALL_NATS_CA_FILE": cert, "ROLLCALL_NATS_CERT_FILE": cert, "ROLLCALL_NATS_KEY_FILE": key},
 			[]string{"ROLLCALL_NATS_CA_FILE", "ROLLCALL_NATS_CERT_FILE", "ROLLCALL_NATS_KEY_FILE"}},
-		"board and ops": {map[string]string{"ROLLCALL_OPS_LISTEN": "127.0.0.1:8080"}, []string{`ROLLCALL_HTTP_LISTEN is "127.0.0.1:8080": want another address than ROLLCALL_OPS_LISTEN has`}},
-		"ops and NATS":  {map[string]string{"ROLLCALL_OPS_LISTEN": "127.0.0.1:4222"}, []string{`ROLLCALL_OPS_LISTEN is "127.0.0.1:4222": want another address than ROLLCALL_NATS_LISTEN has`}},
+		"board and ops": {map[string]string{"ROLLCALL_OPS_LISTEN": "127.0.0.1:8080"}, []string{"ROLLCALL_HTTP_LISTEN"}},
+		"ops and NATS":  {map[string]string{"ROLLCALL_OPS_LISTEN": "127.0.0.1:4222"}, []string{"ROLLCALL_OPS_LISTEN"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			told := unusable(t, working(c.env))
