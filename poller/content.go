@@ -1,13 +1,15 @@
 package poller
 
 import (
+	"encoding/json"
 	"hash/maphash"
+	"slices"
 
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A content is what a page was when it was last read, as far as that is needed to know it again and to go on without looking
-// into it. It is not changed once the sweep's goroutine has it.
+// A content is what a page was when it was last read, as far as that is needed to know it again, or its rows, and to go on
+// without looking into them. It is not changed once the sweep's goroutine has it.
 type content struct {
 	number   uint64 // no two contents of a poller have the same; 0: not yet given
 	tenant   int64  // whose rows they were decoded as
@@ -15,19 +17,95 @@ type content struct {
 	sum      uint64 // … and its hash
 	said     *said
 	rejected []Rejection
+	rows     []row
+	twice    bool // an agent is on the page twice
+}
+
+// A row is what a row of a page was.
+type row struct {
+	sum     uint64 // its hash
+	agent   int64
+	dropped int32 // fields that were left out
+	usable  bool
 }
 
 // seed makes the hashes of answers unpredictable: nobody can make two that look the same.
 var seed = maphash.MakeSeed()
 
-// is reports whether the answer's body is the one that c was made of.
-func (c *content) is(body []byte, sum uint64, tenant int64) bool {
-	return c != nil && c.size == len(body) && c.sum == sum && c.tenant == tenant
+// open fills in what the page shows. last is what was last read in its place, nil where nothing was: what is the same as then
+// is not decoded. What it returns is what the page is now, last itself where that is the same.
+func (p *Page) open(last *content, excerpt func(json.RawMessage) string) (*content, error) {
+	now := &content{tenant: p.tenant, size: len(p.body), sum: maphash.Bytes(seed, p.body)}
+	if last != nil && last.tenant != now.tenant {
+		last = nil
+	}
+	if last != nil && last.size == now.size && last.sum == now.sum && !last.twice {
+		p.Known, p.Rejected, p.Dropped = last.said.ids, last.rejected, last.said.dropped
+		return last, nil
+	}
+	a, err := readAnswer(p.body, p.Number, p.size, excerpt)
+	if err != nil {
+		return nil, err
+	}
+	now.rows = make([]row, len(a.rows))
+	ids := make([]int64, 0, len(a.rows))
+	for i, raw := range a.rows {
+		r := row{sum: maphash.Bytes(seed, raw)}
+		if was := last.row(i, r.sum); was != nil {
+			r = *was
+			p.Known = append(p.Known, r.agent)
+			p.Dropped += int(r.dropped)
+		} else if dropped, ok := p.decodeRow(i, raw, p.tenant, p.maxRow); ok {
+			r.agent, r.dropped, r.usable = p.Agents[len(p.Agents)-1].AgentID, int32(dropped), true
+		}
+		if r.usable {
+			ids = append(ids, r.agent)
+		}
+		now.rows[i] = r
+	}
+	if last != nil && slices.Equal(ids, last.said.ids) {
+		ids, now.twice = last.said.ids, last.twice
+	} else {
+		now.twice = repeats(ids)
+	}
+	if now.twice && len(p.Known) > 0 { // which of its rows counts is for those to say who look at all of them
+		p.Known, p.Rejected, p.Dropped = nil, nil, 0
+		p.decodeRows(a.rows, p.tenant, p.maxRow)
+	}
+	now.rejected = p.Rejected
+	now.said = &said{total: a.total, pos: a.pos, rows: len(a.rows), ids: ids, rejected: len(p.Rejected), dropped: p.Dropped}
+	for _, r := range p.Rejected {
+		now.said.unidentified += counts(!r.Known)
+	}
+	return now, nil
 }
 
-// show fills in what a page shows that has the content as it is remembered: none of its rows is decoded.
-func (p *Page) show(c *content) {
-	p.Known, p.Rejected, p.Dropped = c.said.ids, c.rejected, c.said.dropped
+// row returns what is known of a row by its hash, most likely at place i; nil: it is new, or was not usable.
+func (c *content) row(i int, sum uint64) *row {
+	if c == nil || c.twice {
+		return nil
+	}
+	if i >= len(c.rows) || c.rows[i].sum != sum {
+		i = slices.IndexFunc(c.rows, func(r row) bool { return r.sum == sum })
+	}
+	if i < 0 || !c.rows[i].usable {
+		return nil
+	}
+	return &c.rows[i]
+}
+
+// repeats reports whether an agent is there twice.
+func repeats(ids []int64) bool {
+	sorted := slices.Clone(ids)
+	slices.Sort(sorted)
+	return len(slices.Compact(sorted)) < len(ids)
+}
+
+func counts(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // Decode decodes all usable rows, in the listing's order, those in Known too. It may be called until Release is.
@@ -35,7 +113,7 @@ func (p *Page) Decode() []schemas.Agent {
 	if len(p.Known) == 0 {
 		return p.Agents
 	}
-	a, err := decodeAnswer(p.body, p.Number, p.size, nil)
+	a, err := readAnswer(p.body, p.Number, p.size, nil)
 	if err != nil { // it was decoded before
 		panic("poller: a page that was known can't be decoded: " + err.Error())
 	}

@@ -1,12 +1,16 @@
 package poller
 
 import (
+	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // A page that is, byte for byte, what it was is handed over undecoded, and shows all the same what it would show decoded.
@@ -54,8 +58,11 @@ func TestUnchangedPages(t *testing.T) {
 	sim.Edit(ids[0], isdpsim.Fields{"agentName": `"somebody else"`})
 	_, changed := sweep()
 	for _, page := range changed {
-		if decoded := len(page.Agents) > 0; decoded != (page.Number == 0) {
-			t.Errorf("page %d: %d agents decoded", page.Number, len(page.Agents))
+		if want := counts(page.Number == 0); len(page.Agents) != want || len(page.Known) != len(byNumber[page.Number].Agents)-want {
+			t.Errorf("page %d: %d agents decoded, %d known", page.Number, len(page.Agents), len(page.Known))
+		}
+		if (page.Before == page.Content) != (page.Number != 0) || page.Before != contents[1][page.Number] {
+			t.Errorf("page %d: content %d before %d", page.Number, page.Content, page.Before)
 		}
 	}
 	if contents[0] != contents[1] || contents[2][0] == contents[0][0] || contents[2][1] != contents[0][1] {
@@ -87,5 +94,124 @@ func TestBodiesAreUsedAgain(t *testing.T) {
 	}
 	for n := range 10 { // longer and shorter ones
 		b.give(read(strings.Repeat("x", 1000*(n%3))))
+	}
+}
+
+// For any two answers, one after the other: what is read of the second by way of the first is what is read of it alone, in the
+// plain way.
+func FuzzShortCuts(f *testing.F) {
+	page := func(rows ...string) []byte {
+		return fmt.Appendf(nil, `{"stateCode":"0","errorMessage":null,"result":{"pos":0,"total_count":%d,"data":[%s],"entityName":null}}`, len(rows), strings.Join(rows, ","))
+	}
+	one, two, other := `{"agentId":1,"onlineStatus":1,"agentName":"a"}`, `{"agentId":"2","onlineStatus":0,"x":[1,{}],"areaName":{}}`, `{"agentId":1,"onlineStatus":0}`
+	f.Add(page(one, two), page(one, two))
+	f.Add(page(one, two), page(two, one))
+	f.Add(page(one, two), page(one, one))
+	f.Add(page(one, one), page(one, other))
+	f.Add(page(one, other), page(one, other))
+	f.Add(page(one, `{"agentId":3}`, two), page(`{"agentId":3}`, two, other))
+	f.Add(page(one, two), page(one, two[:20]))
+	f.Add(page(one), []byte(`{"stateCode":"0","result":{"data":[],"total_count":1,"DATA":[{"agentId":1,"onlineStatus":1}]}}`))
+	f.Add(page(one), []byte(`{"stateCode":"0","result":{"data":[1],"total_count":1},"result":{"data":[{"agentId":1,"onlineStatus":1}]}} `))
+	f.Add(page(one), []byte(`{"stateCode":"0","re\u0073ult":{"total_count":1,"data":[{"agentId":1,"agentId":2,"onlineStatus":1,"x":1,"\u0078":2,"ÿ":"ÿ"}]},"x":{"data":[]}}`))
+	f.Add(page(one), []byte(`<html>`))
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		const tenant, maxRow, size = 886, 100, 50
+		var last *content
+		read := func(body []byte) (*Page, []schemas.Agent) {
+			got := &Page{body: body, size: size, tenant: tenant, maxRow: maxRow}
+			now, gotErr := got.open(last, plainExcerpt)
+			a, err := decodeAnswer(body, 0, size, plainExcerpt)
+			if fmt.Sprint(gotErr) != fmt.Sprint(err) {
+				t.Fatalf("error %v, the plain way %v", gotErr, err)
+			}
+			if err != nil {
+				return nil, nil
+			}
+			plain := &Page{}
+			plainRows(plain, a.rows, tenant, maxRow)
+			if d := cmp.Diff(plain.Agents, got.Decode()); d != "" {
+				t.Fatalf("decoded (-plain way +short cut):\n%s", d)
+			}
+			if d := cmp.Diff(plain.Rejected, got.Rejected); d != "" || plain.Dropped != got.Dropped {
+				t.Fatalf("dropped %d, the plain way %d; rejected:\n%s", got.Dropped, plain.Dropped, d)
+			}
+			var ids, seen []int64
+			unknown := 0
+			for i := range plain.Agents {
+				ids = append(ids, plain.Agents[i].AgentID)
+			}
+			for _, r := range plain.Rejected {
+				unknown += counts(!r.Known)
+			}
+			want := said{total: a.total, pos: a.pos, rows: len(a.rows), ids: ids, rejected: len(plain.Rejected), unidentified: unknown, dropped: plain.Dropped}
+			if s := now.said; s.total != want.total || s.pos != want.pos || s.rows != want.rows || !slices.Equal(s.ids, want.ids) ||
+				s.rejected != want.rejected || s.unidentified != want.unidentified || s.dropped != want.dropped {
+				t.Fatalf("%+v, the plain way %+v", s, want)
+			}
+			for i := range got.Agents {
+				seen = append(seen, got.Agents[i].AgentID)
+			}
+			if seen = append(seen, got.Known...); !slices.Equal(slices.Sorted(slices.Values(seen)), slices.Sorted(slices.Values(ids))) {
+				t.Fatalf("known and decoded %v, on the page %v", seen, ids)
+			}
+			for _, id := range got.Known {
+				if n := slices.Index(seen, id); slices.Contains(seen[n+1:], id) {
+					t.Fatalf("agent %d is known, and there twice: %v", id, seen)
+				}
+			}
+			last = now
+			return got, plain.Agents
+		}
+		_, before := read(first)
+		got, after := read(second)
+		if got == nil {
+			return
+		}
+		find := func(in []schemas.Agent, id int64) *schemas.Agent {
+			i := slices.IndexFunc(in, func(a schemas.Agent) bool { return a.AgentID == id })
+			if i < 0 {
+				return nil
+			}
+			return &in[i]
+		}
+		for _, id := range got.Known {
+			if d := cmp.Diff(find(before, id), find(after, id)); d != "" {
+				t.Fatalf("agent %d counts as the same, and is not:\n%s", id, d)
+			}
+		}
+	})
+}
+
+// plainRows is decodeRows without a short cut.
+func plainRows(p *Page, rows []json.RawMessage, tenant int64, maxBytes int) {
+	for i, row := range rows {
+		a, dropped, err := schemas.DecodeAgent(row, tenant)
+		if err == nil && len(a.AppendJSON(nil)) > maxBytes {
+			err = &schemas.RowError{Reason: schemas.RejectSize, AgentID: a.AgentID, HasID: true}
+		}
+		if bad, ok := err.(*schemas.RowError); ok {
+			p.Rejected = append(p.Rejected, Rejection{Index: i, AgentID: bad.AgentID, Known: bad.HasID, Reason: bad.Reason})
+			continue
+		}
+		p.Agents, p.Dropped = append(p.Agents, a), p.Dropped+dropped
+	}
+}
+
+// Whatever is nested deeper than encoding/json allows, to the very level, is refused here too.
+func TestDepth(t *testing.T) {
+	for _, depth := range []int{9994, 9995, 9996, 9997, 9998, 9999, 10_000, 10_001} {
+		nested := strings.Repeat("[", depth) + strings.Repeat("]", depth)
+		row := `{"agentId":1,"onlineStatus":1,"x":` + nested + `}`
+		body := []byte(`{"stateCode":"0","result":{"total_count":1,"data":[` + row + `]}}`)
+		_, err := decodeAnswer(body, 0, 50, plainExcerpt)
+		got, gotErr := readAnswer(body, 0, 50, plainExcerpt)
+		if (err == nil) != (gotErr == nil) || err == nil && len(got.rows) != 1 {
+			t.Errorf("depth %d: %v, the plain way %v", depth, gotErr, err)
+		}
+		_, _, err = schemas.DecodeAgent([]byte(row), 886)
+		if _, _, gotErr := decodeRow([]byte(row), 886); fmt.Sprint(err) != fmt.Sprint(gotErr) {
+			t.Errorf("row of depth %d: %v, the plain way %v", depth, gotErr, err)
+		}
 	}
 }

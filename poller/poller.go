@@ -97,13 +97,14 @@ type Page struct {
 	// reading of Config.Now.
 	Sent, Read time.Time
 
-	// Agents are the usable rows, in the listing's order, or none where the page shows nothing new: where the answer was, byte
-	// for byte, the last one for this page, Known names its agents instead, and Decode brings them.
+	// Agents are the usable rows, in the listing's order, but for those that are, byte for byte, on the page that was last read
+	// in this one's place: of these Known names the agents, and Decode brings them.
 	Agents []schemas.Agent
 	Known  []int64
 
-	// Content names what the page shows: pages of the same listing, number and Content show the same.
-	Content uint64
+	// Content names what the page shows: pages of the same listing, number and Content show the same. Before is the Content
+	// that Known refers to; where it is equal to Content, the page shows nothing new at all.
+	Content, Before uint64
 
 	Rejected []Rejection // the rows that are not usable
 	Dropped  int         // listed fields of the usable rows left out because their values could not be normalised

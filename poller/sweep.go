@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"math"
 	"slices"
@@ -38,7 +37,7 @@ func newBackOff() *backoff.ExponentialBackOff {
 type job struct {
 	listing, number int
 	tries           int      // how often it may fail
-	last            *content // what the page was when it was last read; nil: it was not
+	last            *content // what the page was when it was last read before this sweep's round; nil: it was not
 }
 
 // result is what came of a job.
@@ -261,6 +260,9 @@ func (p *Poller) keep(r result) {
 	}
 	(*of)[r.number] = r.content
 	r.page.Content = r.content.number
+	if r.last != nil {
+		r.page.Before = r.last.number
+	}
 }
 
 // logRejected tells of every record that is rejected now and was not in the sweep before: one that stays is told once.
@@ -319,46 +321,15 @@ func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 	if err := failed(reply.status); err != nil {
 		return refusedCall(err, reply.status)
 	}
-	tenant := p.tokens.tenantID()
-	r.page = &Page{Listing: r.listing, Number: r.number, Sent: reply.sent, Read: reply.read,
-		body: reply.body, size: p.cfg.PageSize, tenant: tenant, maxRow: p.cfg.MaxRowBytes}
-	sum := maphash.Bytes(seed, reply.body)
-	if r.last.is(reply.body, sum, tenant) {
-		p.tokens.accepted(token)
-		r.content = r.last
-		r.page.show(r.content)
-		return nil
-	}
-	a, bad := decodeAnswer(reply.body, r.number, p.cfg.PageSize, p.client.excerpt)
+	page := &Page{Listing: r.listing, Number: r.number, Sent: reply.sent, Read: reply.read,
+		body: reply.body, size: p.cfg.PageSize, tenant: p.tokens.tenantID(), maxRow: p.cfg.MaxRowBytes}
+	content, bad := page.open(r.last, p.client.excerpt)
 	if bad != nil {
-		r.page = nil
 		return &Error{Class: Unusable, Err: bad}
 	}
 	p.tokens.accepted(token)
-	r.page.decodeRows(a.rows, tenant, p.cfg.MaxRowBytes)
-	r.content = &content{tenant: tenant, size: len(reply.body), sum: sum, said: r.page.said(a), rejected: r.page.Rejected}
+	r.page, r.content = page, content
 	return nil
-}
-
-// said sums up what a page says that answered with a.
-func (p *Page) said(a answer) *said {
-	s := &said{
-		total:    a.total,
-		pos:      a.pos,
-		rows:     len(a.rows),
-		ids:      make([]int64, len(p.Agents)),
-		rejected: len(p.Rejected),
-		dropped:  p.Dropped,
-	}
-	for i := range p.Agents {
-		s.ids[i] = p.Agents[i].AgentID
-	}
-	for _, r := range p.Rejected {
-		if !r.Known {
-			s.unidentified++
-		}
-	}
-	return s
 }
 
 // ask sends one agents request; where its token is refused, once more with a new one.

@@ -81,44 +81,47 @@ type listedField struct {
 	name string
 	date bool // a string that holds a date
 	at   func(*Agent) any
+
+	index int // its place in listedFields
 }
 
 // The listed fields in the order in which they are encoded.
 var listedFields = []listedField{
-	{"agentId", false, func(a *Agent) any { return &a.AgentID }},
-	{"tenantId", false, func(a *Agent) any { return &a.TenantID }},
-	{"onlineStatus", false, func(a *Agent) any { return &a.OnlineStatus }},
-	{"userId", false, func(a *Agent) any { return &a.UserID }},
-	{"agentCode", false, func(a *Agent) any { return &a.AgentCode }},
-	{"agentAccount", false, func(a *Agent) any { return &a.AgentAccount }},
-	{"agentName", false, func(a *Agent) any { return &a.AgentName }},
-	{"type", false, func(a *Agent) any { return &a.Type }},
-	{"productType", false, func(a *Agent) any { return &a.ProductType }},
-	{"deliveryScene", false, func(a *Agent) any { return &a.DeliveryScene }},
-	{"businessType", false, func(a *Agent) any { return &a.BusinessType }},
-	{"areaName", false, func(a *Agent) any { return &a.AreaName }},
-	{"cityId", false, func(a *Agent) any { return &a.CityID }},
-	{"isArea", false, func(a *Agent) any { return &a.IsArea }},
-	{"capacity", false, func(a *Agent) any { return &a.Capacity }},
-	{"deleteFlag", false, func(a *Agent) any { return &a.DeleteFlag }},
-	{"agentSignInTime", false, func(a *Agent) any { return &a.AgentSignInTime }},
-	{"agentSignInDate", false, func(a *Agent) any { return &a.AgentSignInDate }},
-	{"createdBy", false, func(a *Agent) any { return &a.CreatedBy }},
-	{"lastUpdatedBy", false, func(a *Agent) any { return &a.LastUpdatedBy }},
-	{"createName", false, func(a *Agent) any { return &a.CreateName }},
-	{"lastUpdateName", false, func(a *Agent) any { return &a.LastUpdateName }},
-	{"creationTimestamp", false, func(a *Agent) any { return &a.CreationTimestamp }},
-	{"lastUpdateTimestamp", false, func(a *Agent) any { return &a.LastUpdateTimestamp }},
-	{"creationDate", true, func(a *Agent) any { return &a.CreationDate }},
-	{"lastUpdateDate", true, func(a *Agent) any { return &a.LastUpdateDate }},
-	{"appName", false, func(a *Agent) any { return &a.AppName }},
-	{"entityName", false, func(a *Agent) any { return &a.EntityName }},
+	{name: "agentId", at: func(a *Agent) any { return &a.AgentID }},
+	{name: "tenantId", at: func(a *Agent) any { return &a.TenantID }},
+	{name: "onlineStatus", at: func(a *Agent) any { return &a.OnlineStatus }},
+	{name: "userId", at: func(a *Agent) any { return &a.UserID }},
+	{name: "agentCode", at: func(a *Agent) any { return &a.AgentCode }},
+	{name: "agentAccount", at: func(a *Agent) any { return &a.AgentAccount }},
+	{name: "agentName", at: func(a *Agent) any { return &a.AgentName }},
+	{name: "type", at: func(a *Agent) any { return &a.Type }},
+	{name: "productType", at: func(a *Agent) any { return &a.ProductType }},
+	{name: "deliveryScene", at: func(a *Agent) any { return &a.DeliveryScene }},
+	{name: "businessType", at: func(a *Agent) any { return &a.BusinessType }},
+	{name: "areaName", at: func(a *Agent) any { return &a.AreaName }},
+	{name: "cityId", at: func(a *Agent) any { return &a.CityID }},
+	{name: "isArea", at: func(a *Agent) any { return &a.IsArea }},
+	{name: "capacity", at: func(a *Agent) any { return &a.Capacity }},
+	{name: "deleteFlag", at: func(a *Agent) any { return &a.DeleteFlag }},
+	{name: "agentSignInTime", at: func(a *Agent) any { return &a.AgentSignInTime }},
+	{name: "agentSignInDate", at: func(a *Agent) any { return &a.AgentSignInDate }},
+	{name: "createdBy", at: func(a *Agent) any { return &a.CreatedBy }},
+	{name: "lastUpdatedBy", at: func(a *Agent) any { return &a.LastUpdatedBy }},
+	{name: "createName", at: func(a *Agent) any { return &a.CreateName }},
+	{name: "lastUpdateName", at: func(a *Agent) any { return &a.LastUpdateName }},
+	{name: "creationTimestamp", at: func(a *Agent) any { return &a.CreationTimestamp }},
+	{name: "lastUpdateTimestamp", at: func(a *Agent) any { return &a.LastUpdateTimestamp }},
+	{name: "creationDate", date: true, at: func(a *Agent) any { return &a.CreationDate }},
+	{name: "lastUpdateDate", date: true, at: func(a *Agent) any { return &a.LastUpdateDate }},
+	{name: "appName", at: func(a *Agent) any { return &a.AppName }},
+	{name: "entityName", at: func(a *Agent) any { return &a.EntityName }},
 }
 
 var listedByName = func() map[string]listedField {
 	m := make(map[string]listedField, len(listedFields))
-	for _, f := range listedFields {
-		m[f.name] = f
+	for i := range listedFields {
+		listedFields[i].index = i
+		m[listedFields[i].name] = listedFields[i]
 	}
 	return m
 }()

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Why a row can't be used.
@@ -53,25 +54,50 @@ func DecodeAgent(row []byte, tenant int64) (a Agent, dropped int, err error) {
 	if err := json.Unmarshal(row, &fields); err != nil || fields == nil {
 		return Agent{}, 0, &RowError{Reason: RejectSyntax}
 	}
-	id, ok := integer(fields["agentId"])
+	list := make([]Field, 0, len(fields))
+	for name, raw := range fields {
+		list = append(list, Field{name, raw})
+	}
+	return AgentOf(list, tenant)
+}
+
+// AgentOf makes an agent of a row's fields, in their order, as [DecodeAgent] does: of fields with the same name the last counts.
+// Their values, which have to be valid JSON without white space around it, are copied.
+func AgentOf(fields []Field, tenant int64) (a Agent, dropped int, err error) {
+	listed := make([]json.RawMessage, len(listedFields), 32) // what there is of each; on the stack
+	other := 0
+	for _, f := range fields {
+		if l, ok := listedByName[f.Name]; ok {
+			listed[l.index] = f.Value
+		} else {
+			other++
+		}
+	}
+	id, ok := integer(listed[idAt])
 	if !ok {
 		return Agent{}, 0, &RowError{Reason: RejectID}
 	}
 	a.TenantID = tenant
 	status := false
-	for name, raw := range fields {
-		f, listed := listedByName[name]
+	for i, raw := range listed {
 		switch {
-		case !listed:
-			a.Other = append(a.Other, Field{name, raw})
-		case isNull(raw):
-		case setListed(f, &a, raw):
-			status = status || name == "onlineStatus"
+		case raw == nil || isNull(raw):
+		case setListed(listedFields[i], &a, raw):
+			status = status || i == statusAt
 		default:
 			dropped++
 		}
 	}
-	slices.SortFunc(a.Other, func(x, y Field) int { return cmp.Compare(x.Name, y.Name) })
+	if other > 0 {
+		a.Other = make([]Field, 0, other)
+	}
+	for _, f := range slices.Backward(fields) {
+		if !Listed(f.Name) {
+			a.Other = append(a.Other, Field{f.Name, bytes.Clone(f.Value)})
+		}
+	}
+	slices.SortStableFunc(a.Other, func(x, y Field) int { return cmp.Compare(x.Name, y.Name) })
+	a.Other = slices.CompactFunc(a.Other, func(x, y Field) bool { return x.Name == y.Name }) // keeps the first, which came last
 	switch {
 	case tenant != 0 && a.TenantID != tenant:
 		return Agent{}, 0, &RowError{Reason: RejectTenant, AgentID: id, HasID: true}
@@ -114,6 +140,31 @@ func setListed(f listedField, a *Agent, raw json.RawMessage) bool {
 	return false
 }
 
+// Where some fields stand among the listed ones.
+var idAt, statusAt = listedByName["agentId"].index, listedByName["onlineStatus"].index
+
+// Name returns the field name that b spells, without new memory where it is a listed one.
+func Name(b []byte) string {
+	if f, ok := listedByName[string(b)]; ok {
+		return f.name
+	}
+	return string(b)
+}
+
+// unquote decodes a JSON string.
+func unquote(raw json.RawMessage) (string, bool) {
+	if len(raw) >= 2 && raw[len(raw)-1] == '"' {
+		inner := raw[1 : len(raw)-1]
+		special := func(c byte) bool { return c < ' ' || c == '"' || c == '\\' }
+		if !slices.ContainsFunc(inner, special) && utf8.Valid(inner) {
+			return string(inner), true
+		}
+	}
+	var s string
+	err := json.Unmarshal(raw, &s)
+	return s, err == nil
+}
+
 func isNull(raw json.RawMessage) bool { return bytes.Equal(raw, []byte("null")) }
 
 // integer normalises a number, or a string that holds one, to 64 bits. A fraction of zero (1.0, 1e3) is accepted as long as
@@ -125,7 +176,8 @@ func integer(raw json.RawMessage) (int64, bool) {
 	s := string(raw)
 	switch c := raw[0]; {
 	case c == '"':
-		if json.Unmarshal(raw, &s) != nil {
+		var ok bool
+		if s, ok = unquote(raw); !ok {
 			return 0, false
 		}
 		s = strings.TrimSpace(s)
@@ -182,9 +234,7 @@ func text(raw json.RawMessage, date bool) (string, bool) {
 	}
 	switch c := raw[0]; {
 	case c == '"':
-		var s string
-		err := json.Unmarshal(raw, &s)
-		return s, err == nil
+		return unquote(raw)
 	case c != '-' && (c < '0' || c > '9'):
 		return "", false
 	case !date:

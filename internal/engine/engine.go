@@ -248,7 +248,7 @@ func (l *loop) page(p *poller.Page) {
 	}
 	d := diff.Page{
 		Sweep: l.sweep, Sent: p.Sent, Read: p.Read, Agents: p.Agents, Baseline: !l.had,
-		Place: diff.Place{Listing: p.Listing, Number: p.Number}, Content: p.Content, Known: p.Known, Before: p.Content, Decode: p.Decode,
+		Place: diff.Place{Listing: p.Listing, Number: p.Number}, Content: p.Content, Known: p.Known, Before: p.Before, Decode: p.Decode,
 	}
 	for _, r := range p.Rejected {
 		if r.Known {
