@@ -24,9 +24,16 @@ type content struct {
 // A row is what a row of a page was.
 type row struct {
 	sum     uint64 // its hash
+	size    int32  // in bytes
+	dropped int32  // fields that were left out
 	agent   int64
-	dropped int32 // fields that were left out
 	usable  bool
+}
+
+// A rowRead is a row while its page is being read.
+type rowRead struct {
+	row
+	raw json.RawMessage
 }
 
 // seed makes the hashes of answers unpredictable: nobody can make two that look the same.
@@ -43,25 +50,24 @@ func (p *Page) open(last *content, excerpt func(json.RawMessage) string) (*conte
 		p.Known, p.Rejected, p.Dropped = last.said.ids, last.rejected, last.said.dropped
 		return last, nil
 	}
-	a, err := readAnswer(p.body, p.Number, p.size, excerpt)
+	a, rows, err := readAnswer(p.body, p.Number, p.size, last, excerpt)
 	if err != nil {
 		return nil, err
 	}
-	now.rows = make([]row, len(a.rows))
-	ids := make([]int64, 0, len(a.rows))
-	for i, raw := range a.rows {
-		r := row{sum: maphash.Bytes(seed, raw)}
-		if was := last.row(i, r.sum); was != nil {
-			r = *was
+	now.rows = make([]row, len(rows))
+	ids := make([]int64, 0, len(rows))
+	for i, r := range rows {
+		if r.usable {
 			p.Known = append(p.Known, r.agent)
 			p.Dropped += int(r.dropped)
-		} else if dropped, ok := p.decodeRow(i, raw, p.tenant, p.maxRow); ok {
+		} else if dropped, ok := p.decodeRow(i, r.raw, p.tenant, p.maxRow); ok {
 			r.agent, r.dropped, r.usable = p.Agents[len(p.Agents)-1].AgentID, int32(dropped), true
 		}
 		if r.usable {
 			ids = append(ids, r.agent)
 		}
-		now.rows[i] = r
+		r.size = int32(len(r.raw))
+		now.rows[i] = r.row
 	}
 	if last != nil && slices.Equal(ids, last.said.ids) {
 		ids, now.twice = last.said.ids, last.twice
@@ -70,14 +76,26 @@ func (p *Page) open(last *content, excerpt func(json.RawMessage) string) (*conte
 	}
 	if now.twice && len(p.Known) > 0 { // which of its rows counts is for those to say who look at all of them
 		p.Known, p.Rejected, p.Dropped = nil, nil, 0
-		p.decodeRows(a.rows, p.tenant, p.maxRow)
+		p.decodeAll(rows)
 	}
 	now.rejected = p.Rejected
-	now.said = &said{total: a.total, pos: a.pos, rows: len(a.rows), ids: ids, rejected: len(p.Rejected), dropped: p.Dropped}
+	now.said = &said{total: a.total, pos: a.pos, rows: len(rows), ids: ids, rejected: len(p.Rejected), dropped: p.Dropped}
 	for _, r := range p.Rejected {
 		now.said.unidentified += counts(!r.Known)
 	}
 	return now, nil
+}
+
+// rowAt returns the row that text begins with, where that is the one that was at place i, and known.
+func (c *content) rowAt(i int, text []byte) (rowRead, bool) {
+	if c == nil || c.twice || i >= len(c.rows) {
+		return rowRead{}, false
+	}
+	r := c.rows[i]
+	if !r.usable || len(text) < int(r.size) || maphash.Bytes(seed, text[:r.size]) != r.sum {
+		return rowRead{}, false
+	}
+	return rowRead{r, text[:r.size]}, true
 }
 
 // row returns what is known of a row by its hash, most likely at place i; nil: it is new, or was not usable.
@@ -113,13 +131,20 @@ func (p *Page) Decode() []schemas.Agent {
 	if len(p.Known) == 0 {
 		return p.Agents
 	}
-	a, err := readAnswer(p.body, p.Number, p.size, nil)
+	_, rows, err := readAnswer(p.body, p.Number, p.size, nil, nil)
 	if err != nil { // it was decoded before
 		panic("poller: a page that was known can't be decoded: " + err.Error())
 	}
-	var all Page
-	all.decodeRows(a.rows, p.tenant, p.maxRow)
+	all := Page{tenant: p.tenant, maxRow: p.maxRow}
+	all.decodeAll(rows)
 	return all.Agents
+}
+
+func (p *Page) decodeAll(rows []rowRead) {
+	p.Agents = nil
+	for i, r := range rows {
+		p.decodeRow(i, r.raw, p.tenant, p.maxRow)
+	}
 }
 
 // Release lets the memory of the answer be used again. It need not be called; afterwards Decode must not be.

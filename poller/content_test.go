@@ -115,6 +115,11 @@ func FuzzShortCuts(f *testing.F) {
 	f.Add(page(one), []byte(`{"stateCode":"0","result":{"data":[1],"total_count":1},"result":{"data":[{"agentId":1,"onlineStatus":1}]}} `))
 	f.Add(page(one), []byte(`{"stateCode":"0","re\u0073ult":{"total_count":1,"data":[{"agentId":1,"agentId":2,"onlineStatus":1,"x":1,"\u0078":2,"ÿ":"ÿ"}]},"x":{"data":[]}}`))
 	f.Add(page(one), []byte(`<html>`))
+	f.Add(page(one, two), []byte(`{"stateCode":"0","result":{"total_count":2,"data":[ `+one+` , `+two+` ,]}}`))
+	f.Add(page(one, two), []byte(`{"stateCode":"0","result":{"total_count":2,"data":[`+one+two+`]}}`))
+	f.Add(page(one, two), []byte(`{"stateCode":"0","result":{"total_count":2,"data":[,`+one+`]}}`))
+	f.Add(page(one, two), []byte(`{"stateCode":"0","result":{"total_count":2,"data":[`+one+`x]}}`))
+	f.Add(page(one, two), []byte(`{"stateCode":"0","result":{"total_count":2,"data":[`+one+`]}}]`))
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		const tenant, maxRow, size = 886, 100, 50
 		var last *content
@@ -205,13 +210,32 @@ func TestDepth(t *testing.T) {
 		row := `{"agentId":1,"onlineStatus":1,"x":` + nested + `}`
 		body := []byte(`{"stateCode":"0","result":{"total_count":1,"data":[` + row + `]}}`)
 		_, err := decodeAnswer(body, 0, 50, plainExcerpt)
-		got, gotErr := readAnswer(body, 0, 50, plainExcerpt)
-		if (err == nil) != (gotErr == nil) || err == nil && len(got.rows) != 1 {
+		_, rows, gotErr := readAnswer(body, 0, 50, nil, plainExcerpt)
+		if (err == nil) != (gotErr == nil) || err == nil && len(rows) != 1 {
 			t.Errorf("depth %d: %v, the plain way %v", depth, gotErr, err)
 		}
 		_, _, err = schemas.DecodeAgent([]byte(row), 886)
 		if _, _, gotErr := decodeRow([]byte(row), 886); fmt.Sprint(err) != fmt.Sprint(gotErr) {
 			t.Errorf("row of depth %d: %v, the plain way %v", depth, gotErr, err)
 		}
+	}
+}
+
+func BenchmarkDecodeRow(b *testing.B) {
+	sim := isdpsim.New(isdpsim.Config{Agents: 1})
+	row := sim.NewRow(1)
+	b.SetBytes(int64(len(row)))
+	for _, bc := range []struct {
+		name   string
+		decode func(row []byte, tenant int64) (schemas.Agent, int, error)
+	}{{"short", decodeRow}, {"plain", schemas.DecodeAgent}} {
+		b.Run(bc.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := bc.decode(row, 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

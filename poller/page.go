@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math"
 	"strconv"
 	"strings"
@@ -24,15 +25,20 @@ type answer struct {
 	rows  []json.RawMessage
 }
 
-// readAnswer does what decodeAnswer does, faster where the answer is of the usual form.
-func readAnswer(body []byte, page, size int, excerpt func(json.RawMessage) string) (answer, error) {
-	rows, rest, ok := split(body)
-	if !ok {
-		return decodeAnswer(body, page, size, excerpt)
+// readAnswer does what decodeAnswer does, faster where the answer is of the usual form, and faster still where its rows are
+// known from the last time. Its rows are filled in as far as that goes.
+func readAnswer(body []byte, page, size int, known *content, excerpt func(json.RawMessage) string) (answer, []rowRead, error) {
+	rows, rest, ok := split(body, known)
+	if ok {
+		a, err := decodeAnswer(rest, page, size, excerpt)
+		return a, rows, err
 	}
-	a, err := decodeAnswer(rest, page, size, excerpt)
-	a.rows = rows
-	return a, err
+	a, err := decodeAnswer(body, page, size, excerpt)
+	rows = make([]rowRead, len(a.rows))
+	for i, raw := range a.rows {
+		rows[i] = rowRead{row{sum: maphash.Bytes(seed, raw)}, raw}
+	}
+	return a, rows, err
 }
 
 // decodeAnswer reads the body that answered a request for the given page. excerpt makes an errorMessage fit to be shown.

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"hash/maphash"
 	"io"
-	"strings"
 	"sync"
 	"unicode/utf8"
 
@@ -22,8 +22,8 @@ var splitters = sync.Pool{New: func() any { return new(splitter) }}
 // A splitter finds the parts of JSON texts without decoding them.
 type splitter struct {
 	jsontext.Decoder
-	in     bytes.Buffer
-	fields []schemas.Field
+	in  bytes.Buffer
+	row schemas.Row
 }
 
 // begin makes text what is read next.
@@ -40,43 +40,103 @@ func (s *splitter) value(text []byte) ([]byte, error) {
 }
 
 // split takes an answer of the usual form apart: its rows, which share its memory, and the rest with an empty list in their
-// place. It reports false of any other, valid or not: an answer that is taken apart is valid, and says what rest does.
-func split(body []byte) (rows []json.RawMessage, rest []byte, ok bool) {
+// place. It reports false of any other, valid or not: an answer that is taken apart is valid, and says what rest does. Rows
+// that are known, mostly in the places where they were, are not read: a JSON object ends where it ends, whatever follows.
+func split(body []byte, known *content) (rows []rowRead, rest []byte, ok bool) {
 	s := splitters.Get().(*splitter)
 	defer splitters.Put(s)
+	begin, ok := s.list(body)
+	if !ok {
+		return nil, nil, false
+	}
+	at := begin
+	for at = skipSpace(body, at); at < len(body) && body[at] != ']'; at = skipSpace(body, at) {
+		if len(rows) > 0 {
+			if body[at] != ',' {
+				return nil, nil, false
+			}
+			at = skipSpace(body, at+1)
+		}
+		r, ok := known.rowAt(len(rows), body[at:])
+		if !ok {
+			s.begin(body[at:])
+			raw, err := s.ReadValue()
+			if err != nil || len(raw) > maxRead { // it might be nested deeper than encoding/json allows
+				return nil, nil, false
+			}
+			at += int(s.InputOffset()) - len(raw)
+			r = rowRead{row{sum: maphash.Bytes(seed, raw)}, body[at : at+len(raw)]}
+			if was := known.row(len(rows), r.sum); was != nil {
+				r.row = *was
+			}
+		}
+		at += len(r.raw)
+		if rows = append(rows, r); len(rows) > maxRows {
+			return nil, nil, false
+		}
+	}
+	if at >= len(body) {
+		return nil, nil, false
+	}
+	rest = append(append(make([]byte, 0, 512), body[:begin]...), body[at:]...)
+	s.begin(rest)
+	ok = s.only(rest, begin)
+	return rows, rest, ok
+}
+
+// maxRead is the longest row, in bytes, that is read by itself.
+const maxRead = 8000
+
+// skipSpace returns where white space ends that may be at a place.
+func skipSpace(text []byte, at int) int {
+	for at < len(text) && (text[at] == ' ' || text[at] == '\t' || text[at] == '\r' || text[at] == '\n') {
+		at++
+	}
+	return at
+}
+
+var errUnusual, errFound = errors.New("not of the usual form"), errors.New("found")
+
+// list finds where the first row of an answer begins, behind the bracket, without looking at what follows.
+func (s *splitter) list(body []byte) (begin int, ok bool) {
 	s.begin(body)
-	found := false
-	err := s.members(body, "result", func() error {
-		return s.members(body, "data", func() error {
-			if s.PeekKind() != jsontext.KindBeginArray || found {
-				return errUnusual
-			}
-			found = true
-			if _, err := s.ReadToken(); err != nil {
-				return err
-			}
-			begin := s.InputOffset()
-			for s.PeekKind() != jsontext.KindEndArray {
-				row, err := s.value(body)
-				if err != nil {
-					return err
-				}
-				if rows = append(rows, row); len(rows) > maxRows {
-					return errUnusual
-				}
-			}
-			_, err := s.ReadToken()
-			rest = append(append(rest, body[:begin]...), body[s.InputOffset()-1:]...)
-			return err
-		})
+	err := s.find(body, func() error {
+		begin = int(s.InputOffset())
+		return errFound
+	})
+	return begin, err == errFound
+}
+
+// only reports whether text is an answer of the usual form whose one list of rows, which is empty, begins at a place.
+func (s *splitter) only(text []byte, begin int) bool {
+	lists := 0
+	err := s.find(text, func() error {
+		if lists++; lists > 1 || int(s.InputOffset()) != begin || s.PeekKind() != jsontext.KindEndArray {
+			return errUnusual
+		}
+		_, err := s.ReadToken()
+		return err
 	})
 	if err == nil {
 		_, err = s.ReadToken()
 	}
-	return rows, rest, found && err == io.EOF
+	return lists == 1 && err == io.EOF
 }
 
-var errUnusual = errors.New("not of the usual form")
+// find reads an answer, and calls each behind the bracket that opens a list of rows.
+func (s *splitter) find(text []byte, each func() error) error {
+	return s.members(text, "result", func() error {
+		return s.members(text, "data", func() error {
+			if s.PeekKind() != jsontext.KindBeginArray {
+				return errUnusual
+			}
+			if _, err := s.ReadToken(); err != nil {
+				return err
+			}
+			return each()
+		})
+	})
+}
 
 // members reads an object. Of the member with the given name, whose value is yet to be read, it calls each; others it skips.
 func (s *splitter) members(text []byte, name string, each func() error) error {
@@ -94,11 +154,11 @@ func (s *splitter) members(text []byte, name string, each func() error) error {
 		switch n, err := unquote(key); {
 		case err != nil:
 			return err
-		case n == name:
+		case string(n) == name:
 			if err := each(); err != nil {
 				return err
 			}
-		case strings.EqualFold(n, name): // encoding/json takes it for the same
+		case bytes.EqualFold(n, []byte(name)): // encoding/json takes it for the same
 			return errUnusual
 		default:
 			if err := s.SkipValue(); err != nil {
@@ -119,7 +179,8 @@ func decodeRow(row []byte, tenant int64) (schemas.Agent, int, error) {
 	if tok, err := s.ReadToken(); err != nil || tok.Kind() != jsontext.KindBeginObject {
 		return schemas.Agent{}, 0, bad
 	}
-	s.fields = s.fields[:0]
+	s.row.Reset()
+	defer s.row.Reset()
 	for s.PeekKind() != jsontext.KindEndObject {
 		key, err := s.value(row)
 		if err != nil {
@@ -133,7 +194,7 @@ func decodeRow(row []byte, tenant int64) (schemas.Agent, int, error) {
 		if err != nil {
 			return schemas.Agent{}, 0, bad
 		}
-		s.fields = append(s.fields, schemas.Field{Name: name, Value: value})
+		s.row.Set(name, value)
 	}
 	if _, err := s.ReadToken(); err != nil {
 		return schemas.Agent{}, 0, bad
@@ -141,14 +202,15 @@ func decodeRow(row []byte, tenant int64) (schemas.Agent, int, error) {
 	if _, err := s.ReadToken(); err != io.EOF {
 		return schemas.Agent{}, 0, bad
 	}
-	return schemas.AgentOf(s.fields, tenant)
+	return s.row.Agent(tenant)
 }
 
-// unquote decodes a JSON string.
-func unquote(raw []byte) (s string, err error) {
+// unquote decodes a JSON string. Where nothing in it had to be decoded, the result shares its memory.
+func unquote(raw []byte) ([]byte, error) {
 	if bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
-		return schemas.Name(raw[1 : len(raw)-1]), nil
+		return raw[1 : len(raw)-1], nil
 	}
-	err = json.Unmarshal(raw, &s)
-	return s, err
+	var s string
+	err := json.Unmarshal(raw, &s)
+	return []byte(s), err
 }

@@ -86,7 +86,7 @@ type listedField struct {
 }
 
 // The listed fields in the order in which they are encoded.
-var listedFields = []listedField{
+var listedTable = [...]listedField{
 	{name: "agentId", at: func(a *Agent) any { return &a.AgentID }},
 	{name: "tenantId", at: func(a *Agent) any { return &a.TenantID }},
 	{name: "onlineStatus", at: func(a *Agent) any { return &a.OnlineStatus }},
@@ -116,6 +116,8 @@ var listedFields = []listedField{
 	{name: "appName", at: func(a *Agent) any { return &a.AppName }},
 	{name: "entityName", at: func(a *Agent) any { return &a.EntityName }},
 }
+
+var listedFields = listedTable[:]
 
 var listedByName = func() map[string]listedField {
 	m := make(map[string]listedField, len(listedFields))
@@ -196,7 +198,7 @@ func Revert(a *Agent, changes []Change) (*Agent, error) {
 	r.Other = slices.Clone(a.Other)
 	for _, c := range changes {
 		if f, ok := listedByName[c.Field]; ok {
-			if !setListed(f, &r, c.From) {
+			if !new(memory).setListed(&f, &r, c.From) {
 				return nil, fmt.Errorf("schemas: revert field %s of agent %d: %q is no value for it", c.Field, a.AgentID, c.From)
 			}
 			continue

@@ -52,7 +52,7 @@ func somePair(t *rapid.T) (a, b Agent) {
 	b = a
 	for _, f := range listedFields {
 		if v, _ := c.Field(f.name); rapid.Bool().Draw(t, f.name+" differs") && (v != nil || !always[f.name]) {
-			setListed(f, &b, v)
+			new(memory).setListed(&f, &b, v)
 		}
 	}
 	others := make(map[string]json.RawMessage)

@@ -54,47 +54,55 @@ func DecodeAgent(row []byte, tenant int64) (a Agent, dropped int, err error) {
 	if err := json.Unmarshal(row, &fields); err != nil || fields == nil {
 		return Agent{}, 0, &RowError{Reason: RejectSyntax}
 	}
-	list := make([]Field, 0, len(fields))
+	var r Row
 	for name, raw := range fields {
-		list = append(list, Field{name, raw})
+		r.Set([]byte(name), raw)
 	}
-	return AgentOf(list, tenant)
+	return r.Agent(tenant)
 }
 
-// AgentOf makes an agent of a row's fields, in their order, as [DecodeAgent] does: of fields with the same name the last counts.
-// Their values, which have to be valid JSON without white space around it, are copied.
-func AgentOf(fields []Field, tenant int64) (a Agent, dropped int, err error) {
-	listed := make([]json.RawMessage, len(listedFields), 32) // what there is of each; on the stack
-	other := 0
-	for _, f := range fields {
-		if l, ok := listedByName[f.Name]; ok {
-			listed[l.index] = f.Value
-		} else {
-			other++
-		}
+// A Row is a row of findOnlineAgent taken apart, for those who do so themselves. The zero Row has no fields.
+type Row struct {
+	listed [len(listedTable)]json.RawMessage // in the order of listedFields; nil: not there
+	other  []Field
+}
+
+// Reset takes all fields out.
+func (r *Row) Reset() { *r = Row{other: r.other[:0]} }
+
+// Set gives a field its value, valid JSON without white space around it, in place of the one that it had. The value is not
+// copied until Agent is called.
+func (r *Row) Set(name []byte, value json.RawMessage) {
+	if f, ok := listedByName[string(name)]; ok {
+		r.listed[f.index] = value
+		return
 	}
-	id, ok := integer(listed[idAt])
+	r.other = append(r.other, Field{string(name), value})
+}
+
+// Agent makes an agent of the row, as [DecodeAgent] does. It shares no memory with the row.
+func (r *Row) Agent(tenant int64) (a Agent, dropped int, err error) {
+	id, ok := integer(r.listed[idAt])
 	if !ok {
 		return Agent{}, 0, &RowError{Reason: RejectID}
 	}
 	a.TenantID = tenant
 	status := false
-	for i, raw := range listed {
+	var m memory
+	for i, raw := range r.listed {
 		switch {
 		case raw == nil || isNull(raw):
-		case setListed(listedFields[i], &a, raw):
+		case m.setListed(&listedFields[i], &a, raw):
 			status = status || i == statusAt
 		default:
 			dropped++
 		}
 	}
-	if other > 0 {
-		a.Other = make([]Field, 0, other)
+	if len(r.other) > 0 {
+		a.Other = make([]Field, 0, len(r.other))
 	}
-	for _, f := range slices.Backward(fields) {
-		if !Listed(f.Name) {
-			a.Other = append(a.Other, Field{f.Name, bytes.Clone(f.Value)})
-		}
+	for _, f := range slices.Backward(r.other) {
+		a.Other = append(a.Other, Field{f.Name, bytes.Clone(f.Value)})
 	}
 	slices.SortStableFunc(a.Other, func(x, y Field) int { return cmp.Compare(x.Name, y.Name) })
 	a.Other = slices.CompactFunc(a.Other, func(x, y Field) bool { return x.Name == y.Name }) // keeps the first, which came last
@@ -107,8 +115,30 @@ func AgentOf(fields []Field, tenant int64) (a Agent, dropped int, err error) {
 	return a, dropped, nil
 }
 
+// A memory is one piece of memory for all numbers that an agent may lack, and one for all strings.
+type memory struct {
+	numbers []int64
+	strings []string
+}
+
+func (m *memory) number(v int64) *int64 {
+	if m.numbers == nil {
+		m.numbers = make([]int64, 0, 10)
+	}
+	m.numbers = append(m.numbers, v) // what has been handed out stays where it is
+	return &m.numbers[len(m.numbers)-1]
+}
+
+func (m *memory) string(v string) *string {
+	if m.strings == nil {
+		m.strings = make([]string, 0, 15)
+	}
+	m.strings = append(m.strings, v)
+	return &m.strings[len(m.strings)-1]
+}
+
 // setListed stores raw, normalised, as the field's value; nil makes it absent. It reports whether it could.
-func setListed(f listedField, a *Agent, raw json.RawMessage) bool {
+func (m *memory) setListed(f *listedField, a *Agent, raw json.RawMessage) bool {
 	switch p := f.at(a).(type) {
 	case *int64:
 		v, ok := integer(raw)
@@ -123,7 +153,7 @@ func setListed(f listedField, a *Agent, raw json.RawMessage) bool {
 		}
 		v, ok := integer(raw)
 		if ok {
-			*p = &v
+			*p = m.number(v)
 		}
 		return ok
 	case **string:
@@ -133,7 +163,7 @@ func setListed(f listedField, a *Agent, raw json.RawMessage) bool {
 		}
 		v, ok := text(raw, f.date)
 		if ok {
-			*p = &v
+			*p = m.string(v)
 		}
 		return ok
 	}
@@ -142,14 +172,6 @@ func setListed(f listedField, a *Agent, raw json.RawMessage) bool {
 
 // Where some fields stand among the listed ones.
 var idAt, statusAt = listedByName["agentId"].index, listedByName["onlineStatus"].index
-
-// Name returns the field name that b spells, without new memory where it is a listed one.
-func Name(b []byte) string {
-	if f, ok := listedByName[string(b)]; ok {
-		return f.name
-	}
-	return string(b)
-}
 
 // unquote decodes a JSON string.
 func unquote(raw json.RawMessage) (string, bool) {

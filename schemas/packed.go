@@ -108,30 +108,20 @@ func (p Packed) unpack(n int) (a Agent, rest Packed) {
 	a.TenantID, rest = varint(rest)
 	a.OnlineStatus, rest = varint(rest)
 	has, rest := uvarint(rest)
-	// One piece of memory each for all numbers and all strings.
-	var numbers []int64
-	var strings []string
+	var m memory
 	for i := range n {
 		if has>>i&1 == 0 {
 			continue
 		}
 		switch p := mayLack[i].at(&a).(type) {
 		case **int64:
-			if numbers == nil {
-				numbers = make([]int64, 0, n)
-			}
 			var v int64
 			v, rest = varint(rest)
-			numbers = append(numbers, v)
-			*p = &numbers[len(numbers)-1]
+			*p = m.number(v)
 		case **string:
-			if strings == nil {
-				strings = make([]string, 0, n)
-			}
 			var v string
 			v, rest = piece(rest)
-			strings = append(strings, v)
-			*p = &strings[len(strings)-1]
+			*p = m.string(v)
 		}
 	}
 	return a, rest
