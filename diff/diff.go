@@ -41,14 +41,16 @@ type State struct {
 }
 
 // StateOf is the state that an event leads to.
-func StateOf(e *schemas.Event) *State {
+func StateOf(e *schemas.Event) *State { return stateOf(e, e.Data.Agent.Pack()) }
+
+func stateOf(e *schemas.Event, agent schemas.Packed) *State {
 	return &State{
 		Revision: e.Data.Revision,
 		Online:   e.Data.Online,
 		Removed:  e.Data.Reason == schemas.Removed,
 		Time:     e.Time,
 		Since:    e.Data.Since,
-		Agent:    e.Data.Agent.Pack(),
+		Agent:    agent,
 	}
 }
 

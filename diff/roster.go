@@ -339,7 +339,11 @@ func (r *Roster) Form(obs []*Observation, fits func(*schemas.Event) bool) Formed
 			f.Refused = append(f.Refused, o)
 			continue
 		}
-		next := StateOf(&e)
+		agent := o.Agent
+		if agent == "" { // gone: as it was last published
+			agent = prev.Agent
+		}
+		next := stateOf(&e, agent)
 		f.Agents += counts(next.there()) - counts(prev.there())
 		f.Online += counts(next.online()) - counts(prev.online())
 		f.Events = append(f.Events, e)

@@ -79,6 +79,9 @@ type gap struct{ above, below uint64 }
 // maxGaps is how many gaps are remembered while nobody answers what is in them.
 const maxGaps = 100
 
+// slack is by how many bytes an event may be longer than the one before it, and need no second piece of memory.
+const slack = 128
+
 // messages encodes a batch, with the states in lacking besides those of its events.
 func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, string) {
 	msgs := make([]*nats.Msg, 0, 2*len(b.Events)+len(lacking)+2)
@@ -91,10 +94,12 @@ func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, str
 	}
 	ttl := strconv.FormatInt(int64(p.cfg.EventsMaxAge/time.Second), 10)
 	bodies := make([][]byte, len(b.Events))
+	size := 0                                    // about that of the next event: they are much alike
 	latest := make(map[int64]int, len(b.Events)) // agent: its last event
 	for i := range b.Events {
 		e := &b.Events[i]
-		bodies[i] = e.AppendJSON(nil)
+		bodies[i] = e.AppendJSON(make([]byte, 0, size))
+		size = len(bodies[i]) + slack
 		latest[e.Data.Agent.AgentID] = i
 		add(e.Subject(), schemas.ContentTypeEvent, bodies[i]).Header.Set(headerTTL, ttl)
 	}

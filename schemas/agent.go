@@ -82,7 +82,8 @@ type listedField struct {
 	date bool // a string that holds a date
 	at   func(*Agent) any
 
-	index int // its place in listedFields
+	index int    // its place in listedFields
+	key   string // its name as it begins a field that is not the first: ,"name":
 }
 
 // The listed fields in the order in which they are encoded.
@@ -123,6 +124,7 @@ var listedByName = func() map[string]listedField {
 	m := make(map[string]listedField, len(listedFields))
 	for i := range listedFields {
 		listedFields[i].index = i
+		listedFields[i].key = `,"` + listedFields[i].name + `":`
 		m[listedFields[i].name] = listedFields[i]
 	}
 	return m
@@ -218,13 +220,18 @@ func Revert(a *Agent, changes []Change) (*Agent, error) {
 
 // AppendJSON appends the agent's encoding: the listed fields that it has, then the others by name.
 func (a *Agent) AppendJSON(b []byte) []byte {
-	o := beginObject(b)
-	for _, f := range listedFields {
-		o.key(f.name)
-		if v := appendListed(o.b, f.at(a)); v != nil {
+	o := object{b: append(b, '{')}
+	for i := range listedFields {
+		f := &listedFields[i]
+		before := len(o.b)
+		key := f.key
+		if i == 0 { // which every agent has
+			key = key[1:]
+		}
+		if v := appendListed(append(o.b, key...), f.at(a)); v != nil {
 			o.b = v
 		} else {
-			o.drop()
+			o.b = o.b[:before]
 		}
 	}
 	for _, f := range a.Other {

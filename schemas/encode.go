@@ -25,25 +25,18 @@ func CeilTime(t time.Time) time.Time {
 }
 
 // object appends one JSON object to b, field by field.
-type object struct {
-	b    []byte
-	last int // where the key appended last begins, its comma included
-}
+type object struct{ b []byte }
 
 func beginObject(b []byte) *object { return &object{b: append(b, '{')} }
 
 func (o *object) end() []byte { return append(o.b, '}') }
 
 func (o *object) key(name string) {
-	o.last = len(o.b)
 	if o.b[len(o.b)-1] != '{' {
 		o.b = append(o.b, ',')
 	}
 	o.b = append(appendString(o.b, name), ':')
 }
-
-// drop takes the key appended last away again.
-func (o *object) drop() { o.b = o.b[:o.last] }
 
 func (o *object) str(name, v string) {
 	o.key(name)
