@@ -18,8 +18,8 @@ type Page struct {
 
 	// A page that shows the same as before, mostly, need not be looked into; a page without any of this always is.
 	Place   Place                  // where in the listing it stands
-	Content uint64                 // names what it shows: pages of one Place and Content show the same; 0: it has no name
-	Known   []int64                // the agents whose rows are those of the page that had Content Before, each once, none of them in Agents
+	Content uint64                 // names what it shows: pages of one Place and Content show the same rows; 0: it has no name
+	Known   []int64                // the agents whose rows differ in quiet fields at the most from the page that had Content Before, each once, none in Agents
 	Before  uint64                 // equal to Content where Agents is empty and Known are all that the page Before showed
 	Decode  func() []schemas.Agent // all usable rows in their order, those in Known too; needed where Known is not empty
 }

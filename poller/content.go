@@ -24,6 +24,7 @@ type content struct {
 // A row is what a row of a page was.
 type row struct {
 	sum     uint64 // its hash
+	loud    uint64 // the hash of all of it but quiet numbers; 0: not known
 	size    int32  // in bytes
 	dropped int32  // fields that were left out
 	agent   int64
@@ -57,6 +58,12 @@ func (p *Page) open(last *content, excerpt func(json.RawMessage) string) (*conte
 	now.rows = make([]row, len(rows))
 	ids := make([]int64, 0, len(rows))
 	for i, r := range rows {
+		if !r.usable && last != nil && len(p.quiet) > 0 && 6*len(r.raw) <= p.maxRow {
+			r.loud = loud(r.raw, p.quiet)
+			if was := last.but(i, r.loud); was != nil {
+				r.agent, r.dropped, r.usable = was.agent, was.dropped, true
+			}
+		}
 		if r.usable {
 			p.Known = append(p.Known, r.agent)
 			p.Dropped += int(r.dropped)
@@ -107,6 +114,14 @@ func (c *content) row(i int, sum uint64) *row {
 		i = slices.IndexFunc(c.rows, func(r row) bool { return r.sum == sum })
 	}
 	if i < 0 || !c.rows[i].usable {
+		return nil
+	}
+	return &c.rows[i]
+}
+
+// but returns the row at place i, where all of it but quiet numbers has that hash; nil: it has not, or was not usable.
+func (c *content) but(i int, loud uint64) *row {
+	if c.twice || loud == 0 || i >= len(c.rows) || c.rows[i].loud != loud || !c.rows[i].usable {
 		return nil
 	}
 	return &c.rows[i]

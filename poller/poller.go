@@ -97,8 +97,9 @@ type Page struct {
 	// reading of Config.Now.
 	Sent, Read time.Time
 
-	// Agents are the usable rows, in the listing's order, but for those that are, byte for byte, on the page that was last read
-	// in this one's place: of these Known names the agents, and Decode brings them.
+	// Agents are the usable rows, in the listing's order, but for those that are, byte for byte or but for numbers in
+	// Config.Quiet fields, on the page that was last read in this one's place: of these Known names the agents, and Decode
+	// brings them.
 	Agents []schemas.Agent
 	Known  []int64
 
@@ -113,6 +114,7 @@ type Page struct {
 	size   int    // agents a page
 	tenant int64  // whose they are
 	maxRow int    // Config.MaxRowBytes
+	quiet  map[string]bool
 }
 
 // Rejection is a row that can't be used.
@@ -145,6 +147,7 @@ type Poller struct {
 	client    *client
 	tokens    *tokens
 	agentsURL string
+	quiet     map[string]bool // Config.Quiet
 
 	// Sweep's own.
 	rejected map[rejection]bool // what the last sweep rejected
@@ -169,6 +172,7 @@ func New(c Config) (*Poller, error) {
 		cfg:       c,
 		client:    cl,
 		tokens:    newTokens(c, cl, base.JoinPath("oauth2/oauth/rest_token").String()),
+		quiet:     quietFields(c.Quiet),
 		agentsURL: base.JoinPath("openapi/v1/openTask/findOnlineAgent").String(),
 	}, nil
 }

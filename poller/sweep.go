@@ -322,7 +322,7 @@ func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 		return refusedCall(err, reply.status)
 	}
 	page := &Page{Listing: r.listing, Number: r.number, Sent: reply.sent, Read: reply.read,
-		body: reply.body, size: p.cfg.PageSize, tenant: p.tokens.tenantID(), maxRow: p.cfg.MaxRowBytes}
+		body: reply.body, size: p.cfg.PageSize, tenant: p.tokens.tenantID(), maxRow: p.cfg.MaxRowBytes, quiet: p.quiet}
 	content, bad := page.open(r.last, p.client.excerpt)
 	if bad != nil {
 		return &Error{Class: Unusable, Err: bad}
