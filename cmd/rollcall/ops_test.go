@@ -60,10 +60,17 @@ func TestPagesDuringAStop(t *testing.T) {
 
 // The demo moves where nobody has asked for the address, and the daemon never does.
 func TestPagesElsewhere(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:8080")
-	if err == nil {
-		defer ln.Close()
-	} // else it is taken anyway
+	for deadline := time.Now().Add(5 * time.Second); ; { // another test's demo may have it, and give it back
+		ln, err := net.Listen("tcp", "127.0.0.1:8080")
+		if err == nil {
+			defer ln.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			break // it is taken, and stays so
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	o, err := listening(t, true, nil)
 	if err != nil {
 		t.Fatal(err)
