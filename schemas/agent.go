@@ -1,7 +1,6 @@
 package schemas
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -120,12 +119,12 @@ var listedTable = [...]listedField{
 
 var listedFields = listedTable[:]
 
-var listedByName = func() map[string]listedField {
-	m := make(map[string]listedField, len(listedFields))
+var listedByName = func() map[string]*listedField {
+	m := make(map[string]*listedField, len(listedFields))
 	for i := range listedFields {
 		listedFields[i].index = i
 		listedFields[i].key = `,"` + listedFields[i].name + `":`
-		m[listedFields[i].name] = listedFields[i]
+		m[listedFields[i].name] = &listedFields[i]
 	}
 	return m
 }()
@@ -151,48 +150,10 @@ func (a *Agent) Field(name string) (json.RawMessage, bool) {
 
 // Differing yields the names of the fields in which a and b differ, in no particular order. Listed fields differ by value,
 // the others by their bytes.
-func Differing(a, b *Agent) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, f := range listedFields {
-			if !equalListed(f.at(a), f.at(b)) && !yield(f.name) {
-				return
-			}
-		}
-		i, j := 0, 0
-		for i < len(a.Other) || j < len(b.Other) {
-			switch {
-			case j == len(b.Other) || i < len(a.Other) && a.Other[i].Name < b.Other[j].Name:
-				if !yield(a.Other[i].Name) {
-					return
-				}
-				i++
-			case i == len(a.Other) || a.Other[i].Name > b.Other[j].Name:
-				if !yield(b.Other[j].Name) {
-					return
-				}
-				j++
-			default:
-				if !bytes.Equal(a.Other[i].Value, b.Other[j].Value) && !yield(a.Other[i].Name) {
-					return
-				}
-				i, j = i+1, j+1
-			}
-		}
-	}
-}
+func Differing(a, b *Agent) iter.Seq[string] { return a.Pack().Differing(b.Pack()) }
 
 // Changes lists every field in which to differs from from, in the order of the field names.
-func Changes(from, to *Agent) []Change {
-	var cs []Change
-	for name := range Differing(from, to) {
-		c := Change{Field: name}
-		c.From, _ = from.Field(name)
-		c.To, _ = to.Field(name)
-		cs = append(cs, c)
-	}
-	slices.SortFunc(cs, func(a, b Change) int { return cmp.Compare(a.Field, b.Field) })
-	return cs
-}
+func Changes(from, to *Agent) []Change { return from.Pack().Changes(to.Pack()) }
 
 // Revert returns the agent as it was before the changes that led to a: Revert(b, Changes(a, b)) equals a.
 func Revert(a *Agent, changes []Change) (*Agent, error) {
@@ -200,7 +161,7 @@ func Revert(a *Agent, changes []Change) (*Agent, error) {
 	r.Other = slices.Clone(a.Other)
 	for _, c := range changes {
 		if f, ok := listedByName[c.Field]; ok {
-			if !new(memory).setListed(&f, &r, c.From) {
+			if !new(memory).setListed(f, &r, c.From) {
 				return nil, fmt.Errorf("schemas: revert field %s of agent %d: %q is no value for it", c.Field, a.AgentID, c.From)
 			}
 			continue
@@ -266,19 +227,4 @@ func (a *Agent) UnmarshalJSON(b []byte) error {
 	}
 	*a = d
 	return nil
-}
-
-func equalListed(a, b any) bool {
-	switch a := a.(type) {
-	case *int64:
-		return *a == *b.(*int64)
-	case **int64:
-		return equalPtr(*a, *b.(**int64))
-	default:
-		return equalPtr(*a.(**string), *b.(**string))
-	}
-}
-
-func equalPtr[T comparable](a, b *T) bool {
-	return a == b || a != nil && b != nil && *a == *b
 }

@@ -3,6 +3,7 @@ package schemas
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -65,13 +66,14 @@ func DecodeAgent(row []byte, tenant int64) (a Agent, dropped int, err error) {
 type Row struct {
 	listed [len(listedTable)]json.RawMessage // in the order of listedFields; nil: not there
 	other  []Field
+	buf    []byte // what has been packed so far
 }
 
 // Reset takes all fields out.
-func (r *Row) Reset() { *r = Row{other: r.other[:0]} }
+func (r *Row) Reset() { *r = Row{other: r.other[:0], buf: r.buf[:0]} }
 
 // Set gives a field its value, valid JSON without white space around it, in place of the one that it had. The value is not
-// copied until Agent is called.
+// copied until Agent or Pack is called.
 func (r *Row) Set(name []byte, value json.RawMessage) {
 	if f, ok := listedByName[string(name)]; ok {
 		r.listed[f.index] = value
@@ -82,37 +84,79 @@ func (r *Row) Set(name []byte, value json.RawMessage) {
 
 // Agent makes an agent of the row, as [DecodeAgent] does. It shares no memory with the row.
 func (r *Row) Agent(tenant int64) (a Agent, dropped int, err error) {
+	p, dropped, err := r.Pack(tenant)
+	if err != nil {
+		return Agent{}, 0, err
+	}
+	return p.Agent(), dropped, nil
+}
+
+// Pack makes a packed agent of the row: Agent's, packed.
+func (r *Row) Pack(tenant int64) (p Packed, dropped int, err error) {
 	id, ok := integer(r.listed[idAt])
 	if !ok {
-		return Agent{}, 0, &RowError{Reason: RejectID}
+		return "", 0, &RowError{Reason: RejectID}
 	}
-	a.TenantID = tenant
-	status := false
-	var m memory
-	for i, raw := range r.listed {
-		switch {
-		case raw == nil || isNull(raw):
-		case m.setListed(&listedFields[i], &a, raw):
-			status = status || i == statusAt
-		default:
+	rejected := func(reason string) (Packed, int, error) {
+		return "", 0, &RowError{Reason: reason, AgentID: id, HasID: true}
+	}
+	of := tenant
+	if raw := r.listed[tenantAt]; raw != nil && !isNull(raw) {
+		if v, ok := integer(raw); ok {
+			of = v
+		} else {
 			dropped++
 		}
 	}
-	if len(r.other) > 0 {
-		a.Other = make([]Field, 0, len(r.other))
+	if tenant != 0 && of != tenant {
+		return rejected(RejectTenant)
 	}
-	for _, f := range slices.Backward(r.other) {
-		a.Other = append(a.Other, Field{f.Name, bytes.Clone(f.Value)})
+	status, ok := integer(r.listed[statusAt])
+	if !ok {
+		return rejected(RejectStatus)
 	}
-	slices.SortStableFunc(a.Other, func(x, y Field) int { return cmp.Compare(x.Name, y.Name) })
-	a.Other = slices.CompactFunc(a.Other, func(x, y Field) bool { return x.Name == y.Name }) // keeps the first, which came last
-	switch {
-	case tenant != 0 && a.TenantID != tenant:
-		return Agent{}, 0, &RowError{Reason: RejectTenant, AgentID: id, HasID: true}
-	case !status:
-		return Agent{}, 0, &RowError{Reason: RejectStatus, AgentID: id, HasID: true}
+	var has uint64
+	values := r.buf[:0]
+	for i := range mayLack {
+		raw := r.listed[neverLacking+i]
+		if raw == nil || isNull(raw) {
+			continue
+		}
+		if v, ok := appendPacked(values, raw, &mayLack[i]); ok {
+			has |= 1 << i
+			values = v
+		} else {
+			dropped++
+		}
 	}
-	return a, dropped, nil
+	slices.SortStableFunc(r.other, func(x, y Field) int { return cmp.Compare(x.Name, y.Name) })
+	for i, f := range r.other {
+		if i+1 < len(r.other) && r.other[i+1].Name == f.Name {
+			continue // of two of the same name the last one counts
+		}
+		values = appendPiece(values, f.Name)
+		values = appendPiece(values, []byte(f.Value))
+	}
+	r.buf = values
+	var head [4 * binary.MaxVarintLen64]byte
+	b := binary.AppendVarint(head[:0], id)
+	b = binary.AppendVarint(b, of)
+	b = binary.AppendVarint(b, status)
+	b = binary.AppendUvarint(b, has)
+	return Packed(b) + Packed(values), dropped, nil
+}
+
+// appendPacked packs a listed field's value, normalised. It reports whether it could.
+func appendPacked(b []byte, raw json.RawMessage, f *listedField) ([]byte, bool) {
+	if kinds[f.index] == numberKind {
+		v, ok := integer(raw)
+		return binary.AppendVarint(b, v), ok
+	}
+	if s, ok := unescaped(raw); ok {
+		return appendPiece(b, s), true
+	}
+	s, ok := text(raw, f.date)
+	return appendPiece(b, s), ok
 }
 
 // A memory is one piece of memory for all numbers that an agent may lack, and one for all strings.
@@ -171,16 +215,28 @@ func (m *memory) setListed(f *listedField, a *Agent, raw json.RawMessage) bool {
 }
 
 // Where some fields stand among the listed ones.
-var idAt, statusAt = listedByName["agentId"].index, listedByName["onlineStatus"].index
+var idAt, tenantAt, statusAt = listedAt("agentId"), listedAt("tenantId"), listedAt("onlineStatus")
+
+// unescaped returns what is between the quotation marks of a JSON string in which nothing has to be decoded.
+func unescaped(raw json.RawMessage) ([]byte, bool) {
+	if len(raw) < 2 || raw[0] != '"' || raw[len(raw)-1] != '"' {
+		return nil, false
+	}
+	inner := raw[1 : len(raw)-1]
+	ascii := true
+	for _, c := range inner {
+		if c < ' ' || c == '"' || c == '\\' {
+			return nil, false
+		}
+		ascii = ascii && c < utf8.RuneSelf
+	}
+	return inner, ascii || utf8.Valid(inner)
+}
 
 // unquote decodes a JSON string.
 func unquote(raw json.RawMessage) (string, bool) {
-	if len(raw) >= 2 && raw[len(raw)-1] == '"' {
-		inner := raw[1 : len(raw)-1]
-		special := func(c byte) bool { return c < ' ' || c == '"' || c == '\\' }
-		if !slices.ContainsFunc(inner, special) && utf8.Valid(inner) {
-			return string(inner), true
-		}
+	if s, ok := unescaped(raw); ok {
+		return string(s), true
 	}
 	var s string
 	err := json.Unmarshal(raw, &s)

@@ -149,7 +149,11 @@ func checkPacked(t *testing.T, a *Agent) {
 	if back.Pack() != p {
 		t.Fatalf("packed once %q, twice %q", p, back.Pack())
 	}
-	if d := cmp.Diff(a.Type, p.Type()); d != "" || p.There() != a.There() {
-		t.Fatalf("packed, it is there %t, of type %s", p.There(), d)
+	var of *string
+	if s, ok := p.Type(); ok {
+		of = &s
+	}
+	if d := cmp.Diff(a.Type, of); d != "" || p.AgentID() != a.AgentID || p.There() != a.There() || p.Online() != a.Online() {
+		t.Fatalf("packed, it is agent %d, there %t, online %t, of type %s", p.AgentID(), p.There(), p.Online(), d)
 	}
 }
