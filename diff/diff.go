@@ -84,13 +84,9 @@ func Fold(older, newer *Observation) {
 // Event computes the event that an observation makes, given what was last published of the agent (nil: nothing). It reports
 // false where there is nothing to say: no difference, a quiet one only, or an agent that was not there and still is not.
 func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
-	var agent schemas.Agent
 	listed := o.Agent != ""
-	if listed {
-		agent = o.Agent.Agent()
-	}
-	there := listed && agent.There()
-	online := there && agent.Online()
+	there := listed && o.Agent.There()
+	online := there && o.Agent.Online()
 	e := schemas.Event{
 		Type: schemas.Updated,
 		Time: schemas.CeilTime(o.Time),
@@ -107,7 +103,7 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 		if !there {
 			return schemas.Event{}, false
 		}
-		d.Agent, d.Since, d.Reason = agent, e.Time, schemas.Appeared
+		d.Agent, d.Since, d.Reason = o.Agent.Agent(), e.Time, schemas.Appeared
 		if o.Baseline {
 			d.Reason = schemas.Baseline
 		}
@@ -118,12 +114,7 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 	}
 
 	d.Revision = prev.Revision + 1
-	before := prev.Agent.Agent()
-	d.Agent, d.Since = before, prev.Since
-	if listed {
-		d.Agent = agent
-		d.Changes = schemas.Changes(&before, &agent)
-	}
+	d.Since = prev.Since
 	switch {
 	case prev.Removed && !there:
 		return schemas.Event{}, false
@@ -133,7 +124,7 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 		d.Reason = schemas.Removed
 	case online != prev.Online:
 		d.Reason = schemas.Status
-	case r.loud(&before, &agent):
+	case r.loud(prev.Agent, o.Agent):
 		d.Reason = schemas.Fields
 	default:
 		return schemas.Event{}, false
@@ -145,12 +136,17 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 		}
 		d.Since, d.PreviousSince = e.Time, prev.Since
 	}
+	if listed {
+		d.Agent, d.Changes = o.Agent.Agent(), prev.Agent.Changes(o.Agent)
+	} else {
+		d.Agent = prev.Agent.Agent()
+	}
 	return e, true
 }
 
 // loud reports whether a and b differ in any field that is not quiet.
-func (r *Rules) loud(a, b *schemas.Agent) bool {
-	for name := range schemas.Differing(a, b) {
+func (r *Rules) loud(a, b schemas.Packed) bool {
+	for name := range a.Differing(b) {
 		if !r.quiet(name) {
 			return true
 		}

@@ -191,8 +191,9 @@ func (m *model) page(p Page) (out []modelObservation) {
 		a.signs[p.Sweep], a.rejected[p.Sweep], a.held = true, true, time.Time{}
 	}
 	for i := range p.Agents {
-		row := objectOf(&p.Agents[i])
-		a := m.agent(p.Agents[i].AgentID)
+		listed := p.Agents[i].Agent()
+		row := objectOf(&listed)
+		a := m.agent(listed.AgentID)
 		if slices.ContainsFunc(a.sights, func(s modelSight) bool { return p.Sent.Before(s.read) }) {
 			continue
 		}

@@ -99,7 +99,7 @@ type machine struct {
 // A content is what was last read at a place.
 type content struct {
 	number uint64
-	rows   map[int64]string
+	rows   map[int64]schemas.Packed
 }
 
 // A sweepEnd may be published once left observations before it have been.
@@ -249,8 +249,7 @@ func (m *machine) read() {
 				switch {
 				case !m.listed[i] || !m.polled(&row):
 				case !odd(8):
-					row.Other = slices.Clone(row.Other)
-					a.Agents = append(a.Agents, row)
+					a.Agents = append(a.Agents, row.Pack())
 				case m.pick(3) == 0:
 					a.unidentified++
 				default:
@@ -301,7 +300,7 @@ func (m *machine) readAll() (observed int, missing int) {
 	p := Page{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had}
 	for i, a := range m.agents {
 		if m.listed[i] && m.polled(&a) {
-			p.Agents = append(p.Agents, a)
+			p.Agents = append(p.Agents, a.Pack())
 		}
 	}
 	before := len(m.pending)
@@ -321,7 +320,7 @@ func (m *machine) page(p Page) {
 		m.shown[p.Sweep] = seen
 	}
 	for i := range p.Agents {
-		a := &p.Agents[i]
+		a := p.Agents[i].Agent()
 		m.signs[a.AgentID][p.Sweep] = true
 		seen[a.AgentID] = append(seen[a.AgentID], string(a.AppendJSON(nil)))
 	}
@@ -339,14 +338,13 @@ func (m *machine) page(p Page) {
 // short is the page as somebody tells of it who remembers what was last read at its place.
 func (m *machine) short(p Page) Page {
 	last := m.contents[p.Place]
-	now := content{rows: make(map[int64]string)}
+	now := content{rows: make(map[int64]schemas.Packed)}
 	s := p
 	s.Agents, s.Before = nil, last.number
 	for _, a := range p.Agents {
-		row := string(a.AppendJSON(nil))
-		now.rows[a.AgentID] = row
-		if last.rows[a.AgentID] == row {
-			s.Known = append(s.Known, a.AgentID)
+		now.rows[a.AgentID()] = a
+		if last.rows[a.AgentID()] == a {
+			s.Known = append(s.Known, a.AgentID())
 		} else {
 			s.Agents = append(s.Agents, a)
 		}
@@ -357,7 +355,7 @@ func (m *machine) short(p Page) Page {
 	}
 	m.contents[p.Place] = now
 	s.Content = now.number
-	s.Decode = func() []schemas.Agent {
+	s.Decode = func() []schemas.Packed {
 		m.decoded++
 		return slices.Clone(p.Agents)
 	}
@@ -606,7 +604,7 @@ func (m *machine) checkAbsence(e *schemas.Event) {
 
 func BenchmarkObserve(b *testing.B) {
 	const size, page = 10_000, 50
-	listing := func(status int64) (pages [][]schemas.Agent) {
+	listing := func(status int64) (pages [][]schemas.Packed) {
 		for id := range int64(size) {
 			if id%page == 0 {
 				pages = append(pages, nil)
@@ -617,19 +615,19 @@ func BenchmarkObserve(b *testing.B) {
 				CreatedBy: new(id), CreationTimestamp: new(id), LastUpdateTimestamp: new(id), CreationDate: new("2021-03-23T08:04:54.000+00:00"),
 				LastUpdateDate: new("2021-03-23T08:04:54.000+00:00"), Other: []schemas.Field{{Name: "x", Value: json.RawMessage(`"y"`)}},
 			}
-			pages[len(pages)-1] = append(pages[len(pages)-1], a)
+			pages[len(pages)-1] = append(pages[len(pages)-1], a.Pack())
 		}
 		return pages
 	}
 	offline, online := listing(0), listing(1)
 	for _, bc := range []struct {
 		name  string
-		other [][]schemas.Agent
+		other [][]schemas.Packed
 	}{{"unchanged", offline}, {"flipped", online}} {
 		b.Run(bc.name, func(b *testing.B) {
 			r := NewRoster(Rules{RemoveAfter: 2, MaxMissing: 0.5})
 			now, sweep := start, uint64(0)
-			read := func(pages [][]schemas.Agent) (n int) {
+			read := func(pages [][]schemas.Packed) (n int) {
 				sweep++
 				s := Sweep{Number: sweep, StartedAt: now}
 				for _, p := range pages {

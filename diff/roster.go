@@ -11,17 +11,17 @@ import (
 // Page is one page of the listing, as the rules see it.
 type Page struct {
 	Sweep      uint64
-	Sent, Read time.Time       // when the request was sent, when its answer had been read
-	Agents     []schemas.Agent // the usable rows, but for those in Known
-	Rejected   []int64         // whose the rejected rows are, where that is known: they are not missing
-	Baseline   bool            // the tenant has had no complete sweep yet
+	Sent, Read time.Time        // when the request was sent, when its answer had been read
+	Agents     []schemas.Packed // the usable rows, but for those in Known
+	Rejected   []int64          // whose the rejected rows are, where that is known: they are not missing
+	Baseline   bool             // the tenant has had no complete sweep yet
 
 	// A page that shows the same as before, mostly, need not be looked into; a page without any of this always is.
-	Place   Place                  // where in the listing it stands
-	Content uint64                 // names what it shows: pages of one Place and Content show the same rows; 0: it has no name
-	Known   []int64                // the agents whose rows differ in quiet fields at the most from the page that had Content Before, each once, none in Agents
-	Before  uint64                 // equal to Content where Agents is empty and Known are all that the page Before showed
-	Decode  func() []schemas.Agent // all usable rows in their order, those in Known too; needed where Known is not empty
+	Place   Place                   // where in the listing it stands
+	Content uint64                  // names what it shows: pages of one Place and Content show the same rows; 0: it has no name
+	Known   []int64                 // the agents whose rows differ in quiet fields at the most from the page that had Content Before, each once, none in Agents
+	Before  uint64                  // equal to Content where Agents is empty and Known are all that the page Before showed
+	Decode  func() []schemas.Packed // all usable rows in their order, those in Known too; needed where Known is not empty
 }
 
 // Place is a page of a listing, whatever it shows.
@@ -146,7 +146,7 @@ func (r *Roster) GiveUp(o *Observation) {
 		return
 	}
 	e.last = nil
-	if e.seen != nil && o.Agent != "" && r.changed(e, new(o.Agent.Agent())) {
+	if e.seen != nil && o.Agent != "" && r.changed(e, o.Agent) {
 		r.see(e, &sighting{sweep: e.seen.sweep, sent: o.NotBefore, read: e.seen.read}) // it did not show the agent as it is published
 	}
 	r.settle(e)
@@ -188,9 +188,8 @@ func (r *Roster) Observe(p Page) []*Observation {
 	if here.whole {
 		r.places[p.Place] = here
 	}
-	for i := range p.Agents {
-		a := &p.Agents[i]
-		e := r.entry(a.AgentID)
+	for _, a := range p.Agents {
+		e := r.entry(a.AgentID())
 		if e.seen != nil && e.seen.covers(&p) {
 			here.whole = here.whole && e.seen == here
 			continue
@@ -199,7 +198,7 @@ func (r *Roster) Observe(p Page) []*Observation {
 		changed := r.changed(e, a)
 		if changed {
 			e.last = &Observation{
-				AgentID: a.AgentID, Agent: a.Pack(), Sweep: p.Sweep, Baseline: p.Baseline,
+				AgentID: e.id, Agent: a, Sweep: p.Sweep, Baseline: p.Baseline,
 				NotBefore: r.notBefore(e), Time: p.Read,
 			}
 			out = append(out, e.last)
@@ -407,13 +406,13 @@ func (e *entry) there() bool {
 }
 
 // changed reports whether a differs from what was last observed in a way that makes an event.
-func (r *Roster) changed(e *entry, a *schemas.Agent) bool {
+func (r *Roster) changed(e *entry, a schemas.Packed) bool {
 	there := e.there()
 	if !there || !a.There() {
 		return there != a.There()
 	}
-	prev := e.observed().Agent()
-	return prev.Online() != a.Online() || r.rules.loud(&prev, a)
+	prev := e.observed()
+	return prev != a && (prev.Online() != a.Online() || r.rules.loud(prev, a))
 }
 
 // notBefore says when the request was sent whose answer last showed the agent as it was last observed.
@@ -442,8 +441,8 @@ func (r *Roster) polled(e *entry) bool {
 	if r.types == nil || e.seen != nil {
 		return true
 	}
-	t := e.observed().Type()
-	return t != nil && r.types[*t]
+	t, ok := e.observed().Type()
+	return ok && r.types[t]
 }
 
 func sortObservations(obs []*Observation) {

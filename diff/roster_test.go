@@ -129,7 +129,7 @@ func (p *play) page(word string) {
 		default:
 			p.t.Fatalf("no such row: %q", row)
 		}
-		d.Agents = append(d.Agents, a)
+		d.Agents = append(d.Agents, a.Pack())
 	}
 	p.pending = append(p.pending, p.roster.Observe(d)...)
 }
@@ -348,7 +348,7 @@ func TestGuardShare(t *testing.T) {
 				r := NewRoster(Rules{RemoveAfter: 1, MaxMissing: share, MissingHold: time.Hour})
 				p := Page{Sweep: 1, Sent: at(1), Read: at(2)}
 				for id := range known {
-					p.Agents = append(p.Agents, agent(int64(id)))
+					p.Agents = append(p.Agents, new(agent(int64(id))).Pack())
 				}
 				r.Observe(p)
 				p = Page{Sweep: 2, Sent: at(3), Read: at(4), Agents: p.Agents[missing:]}
@@ -467,7 +467,11 @@ func TestLoad(t *testing.T) {
 func TestForm(t *testing.T) {
 	all := func(*schemas.Event) bool { return true }
 	observe := func(r *Roster, n float64, rows ...schemas.Agent) []*Observation {
-		return r.Observe(Page{Sweep: uint64(n), Sent: at(100 * n), Read: at(100*n + 5), Agents: rows})
+		p := Page{Sweep: uint64(n), Sent: at(100 * n), Read: at(100*n + 5)}
+		for _, a := range rows {
+			p.Agents = append(p.Agents, a.Pack())
+		}
+		return r.Observe(p)
 	}
 	small := func(e *schemas.Event) bool { return len(*e.Data.Agent.AgentName) < 10 }
 	long := name("rather long")

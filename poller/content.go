@@ -68,7 +68,7 @@ func (p *Page) open(last *content, excerpt func(json.RawMessage) string) (*conte
 			p.Known = append(p.Known, r.agent)
 			p.Dropped += int(r.dropped)
 		} else if dropped, ok := p.decodeRow(i, r.raw, p.tenant, p.maxRow); ok {
-			r.agent, r.dropped, r.usable = p.Agents[len(p.Agents)-1].AgentID, int32(dropped), true
+			r.agent, r.dropped, r.usable = p.Agents[len(p.Agents)-1].AgentID(), int32(dropped), true
 		}
 		if r.usable {
 			ids = append(ids, r.agent)
@@ -142,7 +142,7 @@ func counts(is bool) int {
 }
 
 // Decode decodes all usable rows, in the listing's order, those in Known too. It may be called until Release is.
-func (p *Page) Decode() []schemas.Agent {
+func (p *Page) Decode() []schemas.Packed {
 	if len(p.Known) == 0 {
 		return p.Agents
 	}

@@ -128,7 +128,7 @@ func elements(list []byte) (rows []json.RawMessage, ok bool) {
 
 // decodeRows fills in a page's agents and rejections: each row becomes one of either.
 func (p *Page) decodeRows(rows []json.RawMessage, tenant int64, maxBytes int) {
-	p.Agents = make([]schemas.Agent, 0, len(rows))
+	p.Agents = make([]schemas.Packed, 0, len(rows))
 	for i, row := range rows {
 		p.decodeRow(i, row, tenant, maxBytes)
 	}
@@ -138,8 +138,8 @@ func (p *Page) decodeRows(rows []json.RawMessage, tenant int64, maxBytes int) {
 func (p *Page) decodeRow(i int, row json.RawMessage, tenant int64, maxBytes int) (dropped int, ok bool) {
 	a, dropped, err := decodeRow(row, tenant)
 	// Even escaped, an encoding is not six times as long as the row: the rare candidates alone are encoded to see.
-	if err == nil && 6*len(row) > maxBytes && len(a.AppendJSON(nil)) > maxBytes {
-		err = &schemas.RowError{Reason: schemas.RejectSize, AgentID: a.AgentID, HasID: true}
+	if err == nil && 6*len(row) > maxBytes && len(new(a.Agent()).AppendJSON(nil)) > maxBytes {
+		err = &schemas.RowError{Reason: schemas.RejectSize, AgentID: a.AgentID(), HasID: true}
 	}
 	if err != nil {
 		bad := &schemas.RowError{Reason: schemas.RejectSyntax}

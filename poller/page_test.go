@@ -109,7 +109,7 @@ func TestDecodeRows(t *testing.T) {
 	if diff := cmp.Diff(want, p.Rejected); diff != "" {
 		t.Error(diff)
 	}
-	if len(p.Agents) != 2 || p.Agents[0].AgentID != 1 || p.Agents[1].AgentID != 9007199254740993 || p.Dropped != 1 {
+	if len(p.Agents) != 2 || p.Agents[0].AgentID() != 1 || p.Agents[1].AgentID() != 9007199254740993 || p.Dropped != 1 {
 		t.Errorf("agents %+v, dropped %d", p.Agents, p.Dropped)
 	}
 }

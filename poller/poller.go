@@ -100,7 +100,7 @@ type Page struct {
 	// Agents are the usable rows, in the listing's order, but for those that are, byte for byte or but for numbers in
 	// Config.Quiet fields, on the page that was last read in this one's place: of these Known names the agents, and Decode
 	// brings them.
-	Agents []schemas.Agent
+	Agents []schemas.Packed
 	Known  []int64
 
 	// Content names what the page shows: pages of the same listing, number and Content show the same. Before is the Content

@@ -159,11 +159,11 @@ func wantAll(t *testing.T, sim *isdpsim.Tenant, v Verdict, pages []*Page) {
 	for _, p := range pages {
 		var ids []int64
 		for _, a := range p.Decode() {
-			ids = append(ids, a.AgentID)
+			ids = append(ids, a.AgentID())
 		}
 		shown := slices.Clone(p.Known)
 		for _, a := range p.Agents {
-			shown = append(shown, a.AgentID)
+			shown = append(shown, a.AgentID())
 		}
 		if !slices.Equal(slices.Sorted(slices.Values(ids)), slices.Sorted(slices.Values(shown))) {
 			t.Errorf("page %d shows %v, known or decoded are %v", p.Number, ids, shown)
@@ -281,8 +281,8 @@ func TestSweepByType(t *testing.T) {
 	for _, page := range pages {
 		agents += len(page.Agents)
 		for _, a := range page.Agents {
-			if want := fmt.Sprint(p.cfg.Types[page.Listing]); *a.Type != want {
-				t.Errorf("agent %d of type %s in the listing of type %s", a.AgentID, *a.Type, want)
+			if of, _ := a.Type(); of != fmt.Sprint(p.cfg.Types[page.Listing]) {
+				t.Errorf("agent %d of type %s in the listing of type %d", a.AgentID(), of, p.cfg.Types[page.Listing])
 			}
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,9 +38,8 @@ func (c *crowd) flip(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for range n {
-		name := strings.Clone(*c.agents[0].AgentName) // each row is decoded anew
 		a := &c.agents[c.rand.IntN(len(c.agents))]
-		a.OnlineStatus, a.AgentName = 1-a.OnlineStatus, &name
+		a.OnlineStatus = 1 - a.OnlineStatus
 	}
 }
 
@@ -56,7 +54,10 @@ func (c *crowd) online() (n int) {
 
 func (c *crowd) Sweep(_ context.Context, emit func(*poller.Page)) poller.Verdict {
 	c.mu.Lock()
-	page := &poller.Page{Sent: time.Now(), Agents: slices.Clone(c.agents)}
+	page := &poller.Page{Sent: time.Now()}
+	for i := range c.agents {
+		page.Agents = append(page.Agents, c.agents[i].Pack()) // each row is decoded anew
+	}
 	c.mu.Unlock()
 	time.Sleep(50 * time.Millisecond)
 	page.Read = time.Now()

@@ -50,10 +50,13 @@ func (v *vendor) Sweep(ctx context.Context, emit func(*poller.Page)) poller.Verd
 func (s *sweep) page(agents ...schemas.Agent) {
 	sent := time.Now()
 	s.wait(100 * time.Millisecond)
+	page := &poller.Page{Sent: sent}
 	for _, a := range agents {
 		s.ids[a.AgentID] = true
+		page.Agents = append(page.Agents, a.Pack())
 	}
-	s.emit(&poller.Page{Sent: sent, Read: time.Now(), Agents: agents})
+	page.Read = time.Now()
+	s.emit(page)
 }
 
 func (s *sweep) wait(d time.Duration) {

@@ -201,12 +201,9 @@ func cellOf(s *diff.State) (cell, bool) {
 	if s.Online {
 		c.state = "online"
 	}
-	kind := s.Agent.Type()
-	if kind == nil || *kind == "" {
+	switch t, _ := s.Agent.Type(); t {
+	case "":
 		c.kind = "none"
-		return c, true
-	}
-	switch t := *kind; t {
 	case "0", "1", "2", "10":
 		c.kind = t
 	}
