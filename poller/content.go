@@ -57,17 +57,23 @@ func (p *Page) open(last *content, excerpt func(json.RawMessage) string) (*conte
 	}
 	now.rows = make([]row, len(rows))
 	ids := make([]int64, 0, len(rows))
+	fields := rowPool.Get().(*schemas.Row)
+	defer rowPool.Put(fields)
 	for i, r := range rows {
-		if !r.usable && last != nil && len(p.quiet) > 0 && 6*len(r.raw) <= p.maxRow {
-			r.loud = loud(r.raw, p.quiet)
-			if was := last.but(i, r.loud); was != nil {
-				r.agent, r.dropped, r.usable = was.agent, was.dropped, true
+		var err error
+		if !r.usable {
+			err = takeApart(r.raw, fields)
+			if err == nil && last != nil && len(p.quiet) > 0 && 6*len(r.raw) <= p.maxRow {
+				r.loud = loud(fields, p.quiet)
+				if was := last.but(i, r.loud); was != nil {
+					r.agent, r.dropped, r.usable = was.agent, was.dropped, true
+				}
 			}
 		}
 		if r.usable {
 			p.Known = append(p.Known, r.agent)
 			p.Dropped += int(r.dropped)
-		} else if dropped, ok := p.decodeRow(i, r.raw, p.tenant, p.maxRow); ok {
+		} else if dropped, ok := p.add(i, len(r.raw), fields, err); ok {
 			r.agent, r.dropped, r.usable = p.Agents[len(p.Agents)-1].AgentID(), int32(dropped), true
 		}
 		if r.usable {
@@ -158,7 +164,7 @@ func (p *Page) Decode() []schemas.Packed {
 func (p *Page) decodeAll(rows []rowRead) {
 	p.Agents = nil
 	for i, r := range rows {
-		p.decodeRow(i, r.raw, p.tenant, p.maxRow)
+		p.decodeRow(i, r.raw)
 	}
 }
 

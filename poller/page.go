@@ -127,18 +127,29 @@ func elements(list []byte) (rows []json.RawMessage, ok bool) {
 }
 
 // decodeRows fills in a page's agents and rejections: each row becomes one of either.
-func (p *Page) decodeRows(rows []json.RawMessage, tenant int64, maxBytes int) {
+func (p *Page) decodeRows(rows []json.RawMessage) {
 	p.Agents = make([]schemas.Packed, 0, len(rows))
 	for i, row := range rows {
-		p.decodeRow(i, row, tenant, maxBytes)
+		p.decodeRow(i, row)
 	}
 }
 
-// decodeRow makes the page's row number i an agent or a rejection. It returns how many fields it left out of the agent.
-func (p *Page) decodeRow(i int, row json.RawMessage, tenant int64, maxBytes int) (dropped int, ok bool) {
-	a, dropped, err := decodeRow(row, tenant)
+// decodeRow makes the page's row number i an agent or a rejection.
+func (p *Page) decodeRow(i int, raw json.RawMessage) {
+	fields := rowPool.Get().(*schemas.Row)
+	defer rowPool.Put(fields)
+	p.add(i, len(raw), fields, takeApart(raw, fields))
+}
+
+// add makes row number i, of size bytes, an agent or a rejection. err is what was wrong with its text. It returns how many fields
+// it left out of the agent, and whether there is one.
+func (p *Page) add(i, size int, fields *schemas.Row, err error) (dropped int, ok bool) {
+	var a schemas.Packed
+	if err == nil {
+		a, dropped, err = fields.Pack(p.tenant)
+	}
 	// Even escaped, an encoding is not six times as long as the row: the rare candidates alone are encoded to see.
-	if err == nil && 6*len(row) > maxBytes && len(new(a.Agent()).AppendJSON(nil)) > maxBytes {
+	if err == nil && 6*size > p.maxRow && len(new(a.Agent()).AppendJSON(nil)) > p.maxRow {
 		err = &schemas.RowError{Reason: schemas.RejectSize, AgentID: a.AgentID(), HasID: true}
 	}
 	if err != nil {

@@ -98,7 +98,8 @@ func TestDecodeRows(t *testing.T) {
 		raw = append(raw, json.RawMessage(r))
 	}
 	var p Page
-	p.decodeRows(raw, 886, 1000)
+	p.tenant, p.maxRow = 886, 1000
+	p.decodeRows(raw)
 	want := []Rejection{
 		{Index: 1, AgentID: 2, Known: true, Reason: schemas.RejectStatus},
 		{Index: 2, Reason: schemas.RejectID},
@@ -127,8 +128,8 @@ func TestRowSizeIsExact(t *testing.T) {
 		}
 		n := len(a.AppendJSON(nil))
 		for limit, rejected := range map[int]int{n: 0, n - 1: 1} {
-			var p Page
-			p.decodeRows([]json.RawMessage{raw}, 886, limit)
+			p := Page{tenant: 886, maxRow: limit}
+			p.decodeRows([]json.RawMessage{raw})
 			if len(p.Rejected) != rejected {
 				t.Errorf("%q: an encoding of %d bytes, a limit of %d: %d rejected", name, n, limit, len(p.Rejected))
 			}
@@ -163,7 +164,8 @@ func FuzzDecodeAnswer(f *testing.F) {
 			}
 		}
 		var p Page
-		p.decodeRows(a.rows, 886, 200)
+		p.tenant, p.maxRow = 886, 200
+		p.decodeRows(a.rows)
 		if len(p.Agents)+len(p.Rejected) != len(a.rows) {
 			t.Fatalf("%d rows became %d agents and %d rejections", len(a.rows), len(p.Agents), len(p.Rejected))
 		}

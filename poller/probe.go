@@ -72,10 +72,10 @@ func (p *Poller) ProbePage(ctx context.Context, listing int) (*PageSeen, error) 
 		return fail(&Error{Class: Unusable, Err: bad})
 	}
 	seen := &PageSeen{
-		Page: Page{Listing: listing, Sent: r.sent, Read: r.read}, Rows: a.rows, Total: a.total,
+		Page: Page{Listing: listing, Sent: r.sent, Read: r.read, tenant: tenant, maxRow: p.cfg.MaxRowBytes}, Rows: a.rows, Total: a.total,
 		Expected: expected(a.total, 0, p.cfg.PageSize), OtherPos: !a.pos, Bytes: len(r.body),
 	}
-	seen.decodeRows(a.rows, tenant, p.cfg.MaxRowBytes)
+	seen.decodeRows(a.rows)
 	if date, err := http.ParseTime(r.header.Get("Date")); err == nil {
 		seen.Date = date
 	}

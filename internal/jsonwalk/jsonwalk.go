@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"unicode/utf8"
 
@@ -141,9 +142,9 @@ func (w *Walker) not() error {
 	return ErrKind
 }
 
-// unquote decodes a JSON string. Where nothing in it had to be decoded, the result shares its memory.
+// unquote decodes a JSON string. Where nothing in it has to be decoded, the result shares its memory.
 func unquote(raw []byte) ([]byte, error) {
-	if bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
+	if !slices.ContainsFunc(raw, func(c byte) bool { return c == '\\' || c >= utf8.RuneSelf }) {
 		return raw[1 : len(raw)-1], nil
 	}
 	var s string
