@@ -31,31 +31,11 @@ type Rules struct {
 }
 
 // State is what the log says of one agent: its last event.
-type State struct {
-	Revision uint64
-	Online   bool
-	Removed  bool
-	Time     time.Time // of the last event
-	Since    time.Time // when the present online or not-online state was first read
-	Agent    schemas.Packed
-}
+type State = schemas.State
 
-// StateOf is the state that an event leads to.
-func StateOf(e *schemas.Event) *State { return stateOf(e, e.Data.Agent.Pack()) }
-
-func stateOf(e *schemas.Event, agent schemas.Packed) *State {
-	return &State{
-		Revision: e.Data.Revision,
-		Online:   e.Data.Online,
-		Removed:  e.Data.Reason == schemas.Removed,
-		Time:     e.Time,
-		Since:    e.Data.Since,
-		Agent:    agent,
-	}
-}
-
-func (s *State) there() bool  { return s != nil && !s.Removed }
-func (s *State) online() bool { return s.there() && s.Online }
+// isThere reports whether s, nil where nothing was published, is of an agent that is there.
+func isThere(s *State) bool  { return s != nil && !s.Removed }
+func isOnline(s *State) bool { return isThere(s) && s.Online }
 
 func counts(is bool) int {
 	if is {

@@ -161,7 +161,7 @@ func TestEvent(t *testing.T) {
 			}
 			want := &State{Revision: w.Data.Revision, Online: w.Data.Online, Removed: w.Data.Reason == schemas.Removed,
 				Time: at(200), Since: w.Data.Since, Agent: w.Data.Agent.Pack()}
-			if d := cmp.Diff(want, StateOf(&got)); d != "" {
+			if d := cmp.Diff(want, got.State()); d != "" {
 				t.Errorf("state (-want +got):\n%s", d)
 			}
 		})

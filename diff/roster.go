@@ -313,6 +313,7 @@ func (r *Roster) notShown(sweep uint64) []*entry {
 // Formed is what observations make of the published states.
 type Formed struct {
 	Events         []schemas.Event
+	States         []*State       // the one that each event leads to
 	Refused        []*Observation // their events do not fit
 	Agents, Online int            // of the published states once the events are published, removed agents left out
 }
@@ -338,23 +339,23 @@ func (r *Roster) Form(obs []*Observation, fits func(*schemas.Event) bool) Formed
 			f.Refused = append(f.Refused, o)
 			continue
 		}
-		agent := o.Agent
-		if agent == "" { // gone: as it was last published
-			agent = prev.Agent
+		next := &State{Revision: e.Data.Revision, Online: e.Data.Online, Removed: e.Data.Reason == schemas.Removed,
+			Time: e.Time, Since: e.Data.Since, Agent: o.Agent}
+		if next.Agent == "" { // gone: as it was last published
+			next.Agent = prev.Agent
 		}
-		next := stateOf(&e, agent)
-		f.Agents += counts(next.there()) - counts(prev.there())
-		f.Online += counts(next.online()) - counts(prev.online())
-		f.Events = append(f.Events, e)
+		f.Agents += counts(isThere(next)) - counts(isThere(prev))
+		f.Online += counts(isOnline(next)) - counts(isOnline(prev))
+		f.Events, f.States = append(f.Events, e), append(f.States, next)
 		formed[o.AgentID] = next
 	}
 	return f
 }
 
-// Advance records that the observations have been published as these events.
-func (r *Roster) Advance(obs []*Observation, events []schemas.Event) {
-	for i := range events {
-		r.publish(events[i].Data.Agent.AgentID, StateOf(&events[i]))
+// Advance records that the observations have been published as the events that led to these states.
+func (r *Roster) Advance(obs []*Observation, states []*State) {
+	for _, s := range states {
+		r.publish(s.Agent.AgentID(), s)
 	}
 	for _, o := range obs {
 		r.GiveUp(o)
@@ -372,8 +373,8 @@ func (r *Roster) entry(id int64) *entry {
 
 func (r *Roster) publish(id int64, s *State) {
 	e := r.entry(id)
-	r.there += counts(s.there()) - counts(e.published.there())
-	r.online += counts(s.online()) - counts(e.published.online())
+	r.there += counts(isThere(s)) - counts(isThere(e.published))
+	r.online += counts(isOnline(s)) - counts(isOnline(e.published))
 	e.published = s
 	if s != nil {
 		e.revision = max(e.revision, s.Revision)
@@ -401,7 +402,7 @@ func (e *entry) there() bool {
 	case e.last != nil:
 		return false
 	default:
-		return e.published.there()
+		return isThere(e.published)
 	}
 }
 

@@ -149,7 +149,7 @@ func (p *play) complete() {
 
 func (p *play) commit() {
 	f := p.roster.Form(p.pending, func(*schemas.Event) bool { return true })
-	p.roster.Advance(p.pending, f.Events)
+	p.roster.Advance(p.pending, f.States)
 	p.pending = nil
 	for i := range f.Events {
 		p.note(&f.Events[i])
@@ -183,7 +183,7 @@ func (p *play) load() map[int64]bool {
 func states(log []schemas.Event) map[int64]*State {
 	m := make(map[int64]*State)
 	for i := range log {
-		m[log[i].Data.Agent.AgentID] = StateOf(&log[i])
+		m[log[i].Data.Agent.AgentID] = log[i].State()
 	}
 	return m
 }
@@ -487,7 +487,7 @@ func TestForm(t *testing.T) {
 			t.Errorf("%d, %d, %v", there, online, r.State(1))
 		}
 		part := r.Form(obs[:1], all)
-		r.Advance(obs[:1], part.Events)
+		r.Advance(obs[:1], part.States)
 		rest := r.Form(obs[1:], all)
 		if d := cmp.Diff(f.Events, slices.Concat(part.Events, rest.Events)); d != "" {
 			t.Errorf("in two commits:\n%s", d)
@@ -512,7 +512,7 @@ func TestForm(t *testing.T) {
 			obs := observe(r, n, step.rows...)
 			obs = append(obs, r.Complete(Sweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)}).Removed...)
 			f := r.Form(obs, all)
-			r.Advance(obs, f.Events)
+			r.Advance(obs, f.States)
 			if there, online := r.Agents(); f.Agents != step.there || f.Online != step.online || there != f.Agents || online != f.Online {
 				t.Errorf("sweep %v: %d, %d, then %d, %d, want %d, %d", n, f.Agents, f.Online, there, online, step.there, step.online)
 			}
@@ -521,14 +521,14 @@ func TestForm(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1, MaxMissing: 1})
 		obs := observe(r, 1, agent(1), agent(2))
-		r.Advance(obs, r.Form(obs, all).Events)
+		r.Advance(obs, r.Form(obs, all).States)
 		for n := 2.; n < 4; n++ { // every time it is seen
 			obs = observe(r, n, agent(1, on, long), agent(2, on))
 			f := r.Form(obs, small)
 			if len(f.Refused) != 1 || f.Refused[0] != obs[0] || len(f.Events) != int(4-n)-1 || f.Agents != 2 || f.Online != 1 {
 				t.Fatalf("%+v", f)
 			}
-			r.Advance(obs, f.Events)
+			r.Advance(obs, f.States)
 			if s := r.State(1); s.Revision != 1 || s.Online {
 				t.Fatalf("%+v", s)
 			}
@@ -542,7 +542,7 @@ func TestForm(t *testing.T) {
 		if len(f.Events) != 1 || f.Events[0].Data.Revision != 2 || !f.Events[0].Data.NotBefore.Equal(at(100)) {
 			t.Fatalf("%+v", f)
 		}
-		r.Advance(obs, f.Events)
+		r.Advance(obs, f.States)
 		obs = observe(r, 5, agent(1))
 		if f = r.Form(obs, small); len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(at(400)) {
 			t.Fatalf("%+v", f)
@@ -578,7 +578,7 @@ func TestForm(t *testing.T) {
 	t.Run("a removal given up is counted for anew", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 2, MaxMissing: 1})
 		obs := observe(r, 1, agent(1))
-		r.Advance(obs, r.Form(obs, all).Events)
+		r.Advance(obs, r.Form(obs, all).States)
 		for n, want := range []int{0, 1, 0, 1} {
 			at := at(float64(200 + 100*n))
 			v := r.Complete(Sweep{Number: uint64(2 + n), StartedAt: at, EndedAt: at})

@@ -35,7 +35,7 @@ func newWriter(t *testing.T, url string) *writer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Recover(t.Context(), func(*schemas.Event) {}); err != nil {
+	if _, err := p.Recover(t.Context(), func(*schemas.State) {}); err != nil {
 		t.Fatal(err)
 	}
 	return &writer{t: t, p: p}
@@ -57,7 +57,7 @@ func (w *writer) batch(valid time.Duration, b publisher.Batch) {
 	}
 	err := w.p.Commit(w.t.Context(), b)
 	if errors.Is(err, publisher.ErrTampered) { // the commit is in the log, and so is what the test wrote by other ways
-		_, err = w.p.Recover(w.t.Context(), func(*schemas.Event) {})
+		_, err = w.p.Recover(w.t.Context(), func(*schemas.State) {})
 	}
 	if err != nil {
 		w.t.Fatal(err)

@@ -133,7 +133,7 @@ func TestLeaseLost(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	a := startReplica(t, url, "a", nil)
 	leading := a.waitLeading(t)
-	r, err := a.p.Recover(t.Context(), func(*schemas.Event) {})
+	r, err := a.p.Recover(t.Context(), func(*schemas.State) {})
 	if err != nil {
 		t.Fatal(err)
 	}

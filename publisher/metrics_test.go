@@ -27,7 +27,7 @@ func counting(t *testing.T, nc *nats.Conn) (*Publisher, *prometheus.Registry) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := p.Recover(t.Context(), func(*schemas.Event) {})
+	r, err := p.Recover(t.Context(), func(*schemas.State) {})
 	if err != nil {
 		t.Fatal(err)
 	}

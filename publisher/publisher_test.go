@@ -61,7 +61,7 @@ func recovered(t *testing.T, nc *nats.Conn) (*Publisher, *Recovered, map[int64]u
 	t.Helper()
 	p := open(t, nc)
 	revisions := make(map[int64]uint64)
-	r, err := p.Recover(t.Context(), func(e *schemas.Event) { revisions[e.Data.Agent.AgentID] = e.Data.Revision })
+	r, err := p.Recover(t.Context(), func(s *schemas.State) { revisions[s.Agent.AgentID()] = s.Revision })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,7 +375,7 @@ func TestTwoTenants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err = other.Recover(t.Context(), func(*schemas.Event) {}); err != nil {
+	if r, err = other.Recover(t.Context(), func(*schemas.State) {}); err != nil {
 		t.Fatal(err)
 	}
 	if err := other.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
@@ -408,7 +408,7 @@ func TestStreamGone(t *testing.T) {
 		t.Fatalf("commit without a stream: %v", err)
 	}
 	again := func() (err error) {
-		r, err = p.Recover(t.Context(), func(e *schemas.Event) { t.Errorf("recovered %v", e) })
+		r, err = p.Recover(t.Context(), func(s *schemas.State) { t.Errorf("recovered %v", s) })
 		return err
 	}
 	err := again()
@@ -496,7 +496,7 @@ func TestRecoverWhileAway(t *testing.T) {
 	for nc.IsConnected() {
 		time.Sleep(time.Millisecond)
 	}
-	_, err := p.Recover(t.Context(), func(*schemas.Event) {})
+	_, err := p.Recover(t.Context(), func(*schemas.State) {})
 	var setup *SetupError
 	if err == nil || errors.As(err, &setup) {
 		t.Errorf("Recover without a connection: %v, want an error that may pass", err)

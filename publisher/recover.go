@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -37,9 +35,9 @@ type Recovered struct {
 }
 
 // Recover reads what the log says of the tenant and makes it the position that the next commit expects. state is called with
-// the last event of every agent; where it is called twice for an agent, the later call is right. What was read may have moved
+// the state of every agent, which it may keep; where it is called twice for an agent, the later call is right. What was read may have moved
 // on by the end: then the next commit is refused, and the caller begins again.
-func (p *Publisher) Recover(ctx context.Context, state func(*schemas.Event)) (*Recovered, error) {
+func (p *Publisher) Recover(ctx context.Context, state func(*schemas.State)) (*Recovered, error) {
 	r, err := p.recover(ctx, state)
 	if err != nil {
 		return nil, fmt.Errorf("publisher: read tenant %d from the log: %w", p.cfg.Tenant, err)
@@ -47,7 +45,7 @@ func (p *Publisher) Recover(ctx context.Context, state func(*schemas.Event)) (*R
 	return r, nil
 }
 
-func (p *Publisher) recover(ctx context.Context, state func(*schemas.Event)) (*Recovered, error) {
+func (p *Publisher) recover(ctx context.Context, state func(*schemas.State)) (*Recovered, error) {
 	reconnects := p.nc.Stats().Reconnects
 	if err := p.prepare(ctx); err != nil { // the server may have come back without what it had
 		return nil, err
@@ -123,7 +121,7 @@ func (p *Publisher) recover(ctx context.Context, state func(*schemas.Event)) (*R
 type reading struct {
 	Recovered
 	p         *Publisher
-	state     func(*schemas.Event)
+	state     func(*schemas.State)
 	at        position
 	from      uint64                  // where to look for events that are newer than their states
 	doubtful  bool                    // a state is none: all events have to be looked at
@@ -176,9 +174,9 @@ func (s *reading) health(m jetstream.Msg, seq uint64) {
 }
 
 func (s *reading) stateMessage(m jetstream.Msg, seq uint64) {
-	e, err := decodeEvent(m.Subject(), m.Data(), m.Headers(), s.p.cfg.Tenant)
+	state, sweep, err := decodeState(m.Subject(), m.Data(), m.Headers(), s.p.cfg.Tenant)
 	if err == nil {
-		s.found(e)
+		s.found(state, sweep)
 		return
 	}
 	s.p.log.Error("a state in the log is none: reading all events that the log still has", "subject", m.Subject(), "seq", seq, "err", err)
@@ -190,14 +188,14 @@ func (s *reading) event(e *schemas.Event) {
 	id := e.Data.Agent.AgentID
 	if e.Data.Revision > s.revisions[id] {
 		s.lacking[id] = *e
-		s.found(e)
+		s.found(e.State(), e.Data.Sweep)
 	}
 }
 
-func (s *reading) found(e *schemas.Event) {
-	s.revisions[e.Data.Agent.AgentID] = e.Data.Revision
-	s.LastSweep = max(s.LastSweep, e.Data.Sweep)
-	s.state(e)
+func (s *reading) found(state *schemas.State, sweep uint64) {
+	s.revisions[state.Agent.AgentID()] = state.Revision
+	s.LastSweep = max(s.LastSweep, sweep)
+	s.state(state)
 }
 
 // TakeOver shuts every earlier writer out with a watermark of our own, and completes what a torn commit left undone. Whoever
@@ -238,16 +236,25 @@ func (p *Publisher) read(ctx context.Context, cfg jetstream.OrderedConsumerConfi
 	if info.NumPending == 0 {
 		return nil
 	}
-	messages, err := c.Messages()
+	messages, err := c.Messages(jetstream.PullMaxMessages(readAhead))
 	if err != nil {
 		return fmt.Errorf("consume: %w", err)
 	}
 	defer messages.Stop()
+	// One timer for all messages: a context for each would cost more than most of them.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stuck := time.AfterFunc(readTimeout, func() { cancel(fmt.Errorf("the server sent nothing for %v", readTimeout)) })
+	defer stuck.Stop()
 	for {
-		m, err := p.next(ctx, messages)
+		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
 			return fmt.Errorf("wait for the next message: %w", err)
 		}
+		stuck.Reset(readTimeout)
 		meta, err := m.Metadata()
 		if err != nil {
 			return fmt.Errorf("read a message's metadata: %w", err)
@@ -259,11 +266,8 @@ func (p *Publisher) read(ctx context.Context, cfg jetstream.OrderedConsumerConfi
 	}
 }
 
-func (p *Publisher) next(ctx context.Context, messages jetstream.MessagesContext) (jetstream.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	return messages.Next(jetstream.NextContext(ctx))
-}
+// readAhead is how many messages the server may send before more are asked for.
+const readAhead = 2000
 
 func eventFilters(tenant int64) []string {
 	var out []string
@@ -271,23 +275,4 @@ func eventFilters(tenant int64) []string {
 		out = append(out, fmt.Sprintf("%s.%d.>", t, tenant))
 	}
 	return out
-}
-
-// decodeEvent reads an event or a state. What did not come in a batch, or is not the agent's that its subject names, was not
-// written by rollcall.
-func decodeEvent(subject string, data []byte, h nats.Header, tenant int64) (*schemas.Event, error) {
-	var e schemas.Event
-	if err := json.Unmarshal(data, &e); err != nil {
-		return nil, err
-	}
-	s, err := schemas.ParseSubject(subject)
-	switch {
-	case err != nil:
-		return nil, err
-	case s.Tenant != tenant || e.Data.Agent.TenantID != tenant || e.Data.Agent.AgentID != s.AgentID:
-		return nil, errors.New("it is not the agent's that its subject names")
-	case h.Get(jetstreamext.BatchIDHeader) == "":
-		return nil, errors.New("no commit brought it")
-	}
-	return &e, nil
 }

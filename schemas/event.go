@@ -68,8 +68,12 @@ type Change struct {
 }
 
 // ID is what to dedupe by: <tenantId>-<agentId>-<revision>.
-func (e *Event) ID() string {
-	return fmt.Sprintf("%d-%d-%d", e.Data.Agent.TenantID, e.Data.Agent.AgentID, e.Data.Revision)
+func (e *Event) ID() string { return id(e.Data.Agent.TenantID, e.Data.Agent.AgentID, e.Data.Revision) }
+
+func id(tenant, agent int64, revision uint64) string {
+	b := strconv.AppendInt(make([]byte, 0, 64), tenant, 10)
+	b = strconv.AppendInt(append(b, '-'), agent, 10)
+	return string(strconv.AppendUint(append(b, '-'), revision, 10))
 }
 
 // Subject is the subject under which the log stores the event.
@@ -155,34 +159,80 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	if w.Data.Agent == nil {
 		return fmt.Errorf("schemas: decode event %q: no agent", w.ID)
 	}
-	d := Event{Type: w.Type, Time: w.Time, Data: w.Data.EventData}
-	d.Data.Agent = *w.Data.Agent
-	for _, t := range []*time.Time{&d.Time, &d.Data.NotBefore, &d.Data.Since, &d.Data.PreviousSince} {
+	d := &w.Data
+	env := Envelope{SpecVersion: w.SpecVersion, DataSchema: w.DataSchema, Type: w.Type, Source: w.Source, Subject: w.Subject, ID: w.ID,
+		Time: w.Time, Revision: d.Revision, Reason: d.Reason, Sweep: d.Sweep, Online: d.Online,
+		NotBefore: d.NotBefore, Since: d.Since, PreviousSince: d.PreviousSince}
+	if err := env.Check(d.Agent.TenantID, d.Agent.AgentID); err != nil {
+		return err
+	}
+	*e = Event{Type: env.Type, Time: env.Time, Data: EventData{Revision: env.Revision, Reason: env.Reason, Sweep: env.Sweep, Online: env.Online,
+		NotBefore: env.NotBefore, Since: env.Since, PreviousSince: env.PreviousSince, Agent: *d.Agent, Changes: d.Changes}}
+	return nil
+}
+
+// Envelope is what an event says besides its agent and its changes, for those who take events apart themselves.
+type Envelope struct {
+	SpecVersion, DataSchema string
+	Type                    EventType
+	Source, Subject, ID     string
+	Time                    time.Time
+	Revision                uint64
+	Reason                  Reason
+	Sweep                   uint64
+	Online                  bool
+	NotBefore, Since        time.Time
+	PreviousSince           time.Time
+}
+
+// Check refuses what [Event.UnmarshalJSON] refuses in an event of that tenant's agent, and cuts the times as it does.
+func (e *Envelope) Check(tenant, agent int64) error {
+	for _, t := range []*time.Time{&e.Time, &e.NotBefore, &e.Since, &e.PreviousSince} {
 		*t = t.UTC().Truncate(time.Millisecond)
 		if y := t.Year(); y < 1 || y > 9999 { // no reader could parse its encoding
-			return fmt.Errorf("schemas: decode event %q: a time beyond the year 9999, or before the year 1", w.ID)
+			return fmt.Errorf("schemas: decode event %q: a time beyond the year 9999, or before the year 1", e.ID)
 		}
 	}
-	a := &d.Data.Agent
 	switch {
-	case w.SpecVersion != SpecVersion:
-		return fmt.Errorf("schemas: decode event: specversion is %q, want %q", w.SpecVersion, SpecVersion)
-	case w.DataSchema != DataSchema:
-		return fmt.Errorf("schemas: decode event: dataschema is %q, want %q", w.DataSchema, DataSchema)
-	case d.Type != Online && d.Type != Offline && d.Type != Updated:
-		return fmt.Errorf("schemas: decode event: unknown type %q", d.Type)
-	case (d.Type == Online) != d.Data.Online && d.Type != Updated:
-		return fmt.Errorf("schemas: decode event %q: type %s with online %t", w.ID, d.Type, d.Data.Online)
-	case d.Data.Revision == 0:
-		return fmt.Errorf("schemas: decode event %q: no revision", w.ID)
-	case d.Time.IsZero() || d.Data.Since.IsZero():
-		return fmt.Errorf("schemas: decode event %q: no time or no since", w.ID)
-	case w.ID != d.ID() || w.Source != source(a.TenantID) || w.Subject != strconv.FormatInt(a.AgentID, 10):
+	case e.SpecVersion != SpecVersion:
+		return fmt.Errorf("schemas: decode event: specversion is %q, want %q", e.SpecVersion, SpecVersion)
+	case e.DataSchema != DataSchema:
+		return fmt.Errorf("schemas: decode event: dataschema is %q, want %q", e.DataSchema, DataSchema)
+	case e.Type != Online && e.Type != Offline && e.Type != Updated:
+		return fmt.Errorf("schemas: decode event: unknown type %q", e.Type)
+	case (e.Type == Online) != e.Online && e.Type != Updated:
+		return fmt.Errorf("schemas: decode event %q: type %s with online %t", e.ID, e.Type, e.Online)
+	case e.Revision == 0:
+		return fmt.Errorf("schemas: decode event %q: no revision", e.ID)
+	case e.Time.IsZero() || e.Since.IsZero():
+		return fmt.Errorf("schemas: decode event %q: no time or no since", e.ID)
+	case e.ID != id(tenant, agent, e.Revision) || e.Source != source(tenant) || e.Subject != strconv.FormatInt(agent, 10):
 		return fmt.Errorf("schemas: decode event %q: id, source or subject is not that of agent %d of tenant %d, revision %d",
-			w.ID, a.AgentID, a.TenantID, d.Data.Revision)
+			e.ID, agent, tenant, e.Revision)
 	}
-	*e = d
 	return nil
+}
+
+// State is what the log says of one agent: of its last event, what it takes to go on from there.
+type State struct {
+	Revision uint64
+	Online   bool
+	Removed  bool
+	Time     time.Time // of the last event
+	Since    time.Time // when the present online or not-online state was first read
+	Agent    Packed
+}
+
+// State is the state that the event leads to.
+func (e *Event) State() *State {
+	return &State{
+		Revision: e.Data.Revision,
+		Online:   e.Data.Online,
+		Removed:  e.Data.Reason == Removed,
+		Time:     e.Time,
+		Since:    e.Data.Since,
+		Agent:    e.Data.Agent.Pack(),
+	}
 }
 
 func source(tenant int64) string { return "/isdp/tenants/" + strconv.FormatInt(tenant, 10) }

@@ -99,6 +99,13 @@ func (p Packed) AgentID() int64 {
 	return id
 }
 
+// TenantID returns the agent's tenant.
+func (p Packed) TenantID() int64 {
+	_, rest := varint(p)
+	id, _ := varint(rest)
+	return id
+}
+
 // Type returns the agent's type; ok is false where it has none.
 func (p Packed) Type() (t string, ok bool) {
 	v, ok := p.field(typeAt)

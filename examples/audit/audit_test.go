@@ -71,7 +71,7 @@ func (r *rig) open() {
 		EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second}); err != nil {
 		r.t.Fatal(err)
 	}
-	if _, err := r.p.Recover(r.t.Context(), func(*schemas.Event) {}); err != nil {
+	if _, err := r.p.Recover(r.t.Context(), func(*schemas.State) {}); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -74,7 +74,7 @@ func newRig(t *testing.T, change func(*Config, *paces)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.w.Recover(t.Context(), func(*schemas.Event) {}); err != nil {
+	if _, err := r.w.Recover(t.Context(), func(*schemas.State) {}); err != nil {
 		t.Fatal(err)
 	}
 	js, err := jetstream.New(natstest.Connect(t, r.url))

@@ -75,7 +75,7 @@ type absent struct {
 	marks  int
 }
 
-func (a *absent) Recover(context.Context, func(*schemas.Event)) (*publisher.Recovered, error) {
+func (a *absent) Recover(context.Context, func(*schemas.State)) (*publisher.Recovered, error) {
 	return &publisher.Recovered{}, nil
 }
 

@@ -245,7 +245,7 @@ func TestRolledBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rec, err := other.Recover(t.Context(), func(*schemas.Event) {})
+			rec, err := other.Recover(t.Context(), func(*schemas.State) {})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -28,7 +28,7 @@ type Source interface {
 
 // Log is where the events go; see [publisher.Publisher] for what its methods promise.
 type Log interface {
-	Recover(ctx context.Context, state func(*schemas.Event)) (*publisher.Recovered, error)
+	Recover(ctx context.Context, state func(*schemas.State)) (*publisher.Recovered, error)
 	TakeOver(ctx context.Context, r *publisher.Recovered, w schemas.Watermark) error
 	Commit(ctx context.Context, b publisher.Batch) error
 }
@@ -383,7 +383,7 @@ func (l *loop) committed(b batch, f diff.Formed, news *schemas.Health, w schemas
 	case err == nil || errors.Is(err, publisher.ErrTampered):
 		l.queue.done(b, true)
 		l.metrics.dropped.Add(float64(len(f.Refused)))
-		l.advanced(b, f.Events)
+		l.advanced(b, f)
 		l.told = w.LastSweep()
 		w.InProgress = nil
 		l.figures = w
@@ -439,7 +439,7 @@ func (l *loop) reload() {
 
 // taken is what the log said when it was taken over.
 type taken struct {
-	states    map[int64]*diff.State
+	states    map[int64]*schemas.State
 	recovered *publisher.Recovered
 	told      uint64 // the last sweep that our first watermark told of
 }
@@ -448,11 +448,9 @@ type taken struct {
 func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 	var t *taken
 	try := func() error {
-		t = &taken{states: make(map[int64]*diff.State)}
+		t = &taken{states: make(map[int64]*schemas.State)}
 		var err error
-		t.recovered, err = e.log.Recover(ctx, func(ev *schemas.Event) {
-			t.states[ev.Data.Agent.AgentID] = diff.StateOf(ev)
-		})
+		t.recovered, err = e.log.Recover(ctx, func(s *schemas.State) { t.states[s.Agent.AgentID()] = s })
 		if err != nil {
 			return final(err)
 		}

@@ -91,11 +91,11 @@ type memory struct {
 	slow    time.Duration               // how long it takes to be taken over
 }
 
-func (m *memory) Recover(_ context.Context, state func(*schemas.Event)) (*publisher.Recovered, error) {
+func (m *memory) Recover(_ context.Context, state func(*schemas.State)) (*publisher.Recovered, error) {
 	r := &publisher.Recovered{}
 	for _, b := range m.commits {
 		for i := range b.Events {
-			state(&b.Events[i])
+			state(b.Events[i].State())
 		}
 		w := b.Watermark
 		r.Watermark, r.LastSweep = &w, max(r.LastSweep, w.LastSweep())
@@ -502,7 +502,7 @@ func TestTornCommit(t *testing.T) {
 				time.Sleep(11 * time.Second) // meanwhile both go off, and 1 on again
 				r := diff.Rules{}
 				agent := on(1)
-				e, _ := r.Event(diff.StateOf(&m.commits[1].Events[0]), &diff.Observation{AgentID: 1, Agent: agent.Pack(), Sweep: 2, Time: second})
+				e, _ := r.Event(m.commits[1].Events[0].State(), &diff.Observation{AgentID: 1, Agent: agent.Pack(), Sweep: 2, Time: second})
 				m.foreign = []schemas.Event{e} // 1's half of the commit
 			}
 			return nil

@@ -7,7 +7,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -165,7 +164,7 @@ func (m *metrics) reset() {
 }
 
 // recount counts the agents of the whole log; from then on moved keeps the counts.
-func (m *metrics) recount(states map[int64]*diff.State) {
+func (m *metrics) recount(states map[int64]*schemas.State) {
 	counts := make(map[cell]int)
 	for _, s := range states {
 		if c, ok := cellOf(s); ok {
@@ -178,7 +177,7 @@ func (m *metrics) recount(states map[int64]*diff.State) {
 }
 
 // moved takes an agent from one state to another.
-func (m *metrics) moved(from, to *diff.State) {
+func (m *metrics) moved(from, to *schemas.State) {
 	was, counted := cellOf(from)
 	is, counts := cellOf(to)
 	if counted == counts && was == is {
@@ -193,7 +192,7 @@ func (m *metrics) moved(from, to *diff.State) {
 }
 
 // cellOf says where an agent is counted; false: nowhere.
-func cellOf(s *diff.State) (cell, bool) {
+func cellOf(s *schemas.State) (cell, bool) {
 	if s == nil || s.Removed {
 		return cell{}, false
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"sync"
 
+	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -66,18 +67,18 @@ func (l *loop) marked() {
 }
 
 // advanced records what a commit brought.
-func (l *loop) advanced(b batch, events []schemas.Event) {
+func (l *loop) advanced(b batch, f diff.Formed) {
 	now := l.now()
-	before := make(map[int64]bool, len(events))
-	for i := range events {
-		id := events[i].Data.Agent.AgentID
+	before := make(map[int64]bool, len(f.Events))
+	for i := range f.Events {
+		id := f.Events[i].Data.Agent.AgentID
 		if !before[id] { // of several events of an agent the first one ends what is published
 			before[id] = true
 			l.metrics.moved(l.roster.State(id), nil)
 		}
-		l.metrics.published(&events[i], now)
+		l.metrics.published(&f.Events[i], now)
 	}
-	l.roster.Advance(b.obs, events)
+	l.roster.Advance(b.obs, f.States)
 	for id := range before {
 		l.metrics.moved(nil, l.roster.State(id))
 	}

@@ -74,7 +74,8 @@ func (w *Walker) Object(member func(name []byte) error) error {
 	return err
 }
 
-// Array reads the beginning of an array, and calls inside, which has to read its elements, with [Walker.More], and its end.
+// Array reads the beginning of an array, and calls inside, which has to read its elements, as long as there are [Walker.More], and
+// its [Walker.End].
 func (w *Walker) Array(inside func() error) error {
 	if w.d.PeekKind() != jsontext.KindBeginArray {
 		return w.not()
@@ -84,6 +85,9 @@ func (w *Walker) Array(inside func() error) error {
 	}
 	return inside()
 }
+
+// More reports whether an element follows, and not the array's end.
+func (w *Walker) More() bool { return w.d.PeekKind() != jsontext.KindEndArray }
 
 // End reads the end of an array.
 func (w *Walker) End() error {
