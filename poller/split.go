@@ -2,6 +2,7 @@ package poller
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"hash/maphash"
 	"slices"
@@ -145,9 +146,10 @@ func takeApart(text []byte, row *schemas.Row) error {
 // loud returns a hash of all that a row says but the numbers of quiet fields.
 func loud(row *schemas.Row, quiet map[string]bool) uint64 {
 	var h maphash.Hash
+	var length [binary.MaxVarintLen64]byte
 	h.SetSeed(seed)
 	for name, value := range row.Fields() {
-		maphash.WriteComparable(&h, len(name))
+		_, _ = h.Write(binary.AppendUvarint(length[:0], uint64(len(name))))
 		_, _ = h.WriteString(name)
 		if isStamp(value) && quiet[name] {
 			value = []byte("#") // which no value is

@@ -82,17 +82,17 @@ const maxGaps = 100
 // slack is by how many bytes an event may be longer than the one before it, and need no second piece of memory.
 const slack = 128
 
-// messages encodes a batch, with the states in lacking besides those of its events.
+// messages encodes a batch, with the states in lacking besides those of its events. Messages of a kind share their header, to which
+// send adds what tells them apart.
 func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, string) {
-	msgs := make([]*nats.Msg, 0, 2*len(b.Events)+len(lacking)+2)
-	add := func(stored, contentType string, body []byte) *nats.Msg {
-		m := nats.NewMsg(publishSubject(stored))
-		m.Data = body
-		m.Header.Set("Content-Type", contentType)
-		msgs = append(msgs, m)
-		return m
+	all := make([]nats.Msg, 0, 2*len(b.Events)+len(lacking)+2)
+	header := func(contentType, name, value string) nats.Header {
+		return nats.Header{"Content-Type": {contentType}, name: {value}}
 	}
-	ttl := strconv.FormatInt(int64(p.cfg.EventsMaxAge/time.Second), 10)
+	add := func(stored string, h nats.Header, body []byte) {
+		all = append(all, nats.Msg{Subject: publishSubject(stored), Header: h, Data: body})
+	}
+	ttl := header(schemas.ContentTypeEvent, headerTTL, strconv.FormatInt(int64(p.cfg.EventsMaxAge/time.Second), 10))
 	bodies := make([][]byte, len(b.Events))
 	size := 0                                    // about that of the next event: they are much alike
 	latest := make(map[int64]int, len(b.Events)) // agent: its last event
@@ -101,11 +101,11 @@ func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, str
 		bodies[i] = e.AppendJSON(make([]byte, 0, size))
 		size = len(bodies[i]) + slack
 		latest[e.Data.Agent.AgentID] = i
-		add(e.Subject(), schemas.ContentTypeEvent, bodies[i]).Header.Set(headerTTL, ttl)
+		add(e.Subject(), ttl, bodies[i])
 	}
+	rollup := header(schemas.ContentTypeEvent, headerRollup, jetstream.MsgRollupSubject)
 	state := func(e *schemas.Event, body []byte) {
-		subject := schemas.StateSubject(p.cfg.Tenant, e.Data.Agent.AgentID)
-		add(subject, schemas.ContentTypeEvent, body).Header.Set(headerRollup, jetstream.MsgRollupSubject)
+		add(schemas.StateSubject(p.cfg.Tenant, e.Data.Agent.AgentID), rollup, body)
 	}
 	for i := range b.Events {
 		if e := &b.Events[i]; latest[e.Data.Agent.AgentID] == i {
@@ -118,15 +118,18 @@ func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, str
 	if b.Health != nil {
 		h := *b.Health
 		h.TenantID = p.cfg.Tenant
-		m := add(schemas.HealthSubject(p.cfg.Tenant), schemas.ContentTypeJSON, h.AppendJSON(nil))
-		m.Header.Set(headerRollup, jetstream.MsgRollupSubject)
+		add(schemas.HealthSubject(p.cfg.Tenant), header(schemas.ContentTypeJSON, headerRollup, jetstream.MsgRollupSubject), h.AppendJSON(nil))
 	}
 	w := b.Watermark
 	w.TenantID, w.Instance = p.cfg.Tenant, p.cfg.Instance
-	w.Commit = schemas.Commit{ID: nuid.Next(), Messages: len(msgs) + 1}
-	m := add(schemas.WatermarkSubject(p.cfg.Tenant), schemas.ContentTypeJSON, w.AppendJSON(nil))
-	m.Header.Set(headerRollup, jetstream.MsgRollupSubject)
-	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(p.last.seq, 10))
+	w.Commit = schemas.Commit{ID: nuid.Next(), Messages: len(all) + 1}
+	fence := header(schemas.ContentTypeJSON, headerRollup, jetstream.MsgRollupSubject)
+	fence.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(p.last.seq, 10))
+	add(schemas.WatermarkSubject(p.cfg.Tenant), fence, w.AppendJSON(nil))
+	msgs := make([]*nats.Msg, len(all))
+	for i := range all {
+		msgs[i] = &all[i]
+	}
 	return msgs, w.Commit.ID
 }
 
@@ -231,8 +234,7 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg, patience time.Du
 	sent := make(chan answer, 1)
 	go func() {
 		defer cancel()
-		ack, err := jetstreamext.PublishMsgBatch(ctx, p.js, msgs,
-			jetstreamext.BatchFlowControl{AckFirst: true, AckEvery: 200, AckTimeout: patience})
+		ack, err := p.sendBatch(ctx, msgs, patience)
 		sent <- answer{ack, err}
 	}()
 	select {
@@ -244,6 +246,26 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg, patience time.Du
 	case <-ended:
 		return 0, ctx.Err()
 	}
+}
+
+// sendBatch publishes the messages as one atomic batch. One after another, since they share headers: the batch's own fields are
+// those of the message that is being sent.
+func (p *Publisher) sendBatch(ctx context.Context, msgs []*nats.Msg, patience time.Duration) (*jetstreamext.BatchAck, error) {
+	batch, err := jetstreamext.NewBatchPublisher(p.js, jetstreamext.BatchFlowControl{AckFirst: true, AckEvery: 200, AckTimeout: patience})
+	if err != nil {
+		return nil, err
+	}
+	last := len(msgs) - 1
+	for _, m := range msgs[:last] {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		m.Reply = ""
+		if err := batch.AddMsg(m); err != nil {
+			return nil, err
+		}
+	}
+	return batch.CommitMsg(ctx, msgs[last])
 }
 
 // resolve finds out what became of a commit that was sent and not acknowledged: whether it is there. Where it is not, the same
