@@ -36,7 +36,7 @@ const (
 
 // client sends requests, within the limits.
 type client struct {
-	http    *http.Client
+	http    http.RoundTripper // no client: there are no redirects to follow, since they would be sent the credentials, and no cookies
 	limits  *limits
 	metrics *metrics
 	timeout time.Duration // for one request
@@ -64,19 +64,16 @@ func newClient(c Config) *client {
 	secrets := []string{c.ClientSecret, c.Password, c.ClientID, c.Username}
 	limits := newLimits(c)
 	return &client{
-		http: &http.Client{
-			Transport: &http.Transport{
-				Proxy:                  proxy,
-				OnProxyConnectResponse: proxied,
-				DialContext:            (&net.Dialer{Timeout: c.RequestTimeout}).DialContext,
-				TLSHandshakeTimeout:    c.RequestTimeout,
-				TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.RootCAs},
-				ForceAttemptHTTP2:      true,
-				MaxIdleConnsPerHost:    c.Concurrency,
-				IdleConnTimeout:        90 * time.Second,
-				MaxResponseHeaderBytes: 256 << 10,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		http: &http.Transport{
+			Proxy:                  proxy,
+			OnProxyConnectResponse: proxied,
+			DialContext:            (&net.Dialer{Timeout: c.RequestTimeout}).DialContext,
+			TLSHandshakeTimeout:    c.RequestTimeout,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.RootCAs},
+			ForceAttemptHTTP2:      true,
+			MaxIdleConnsPerHost:    c.Concurrency,
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: 256 << 10,
 		},
 		limits:  limits,
 		metrics: newMetrics(c.Metrics, limits),
@@ -131,7 +128,7 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (r re
 	start := time.Now()
 	r.sent = c.now()
 	defer func() { r.took = time.Since(start) }()
-	resp, err := c.http.Do(req)
+	resp, err := c.http.RoundTrip(req)
 	if err != nil {
 		return r, c.lost(ctx, err)
 	}
@@ -400,6 +397,9 @@ func (l *limits) heard(resp *http.Response, sent time.Time) bool {
 // retryAfter reads the header in either form, a date against the answer's own Date.
 func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 	v := h.Get("Retry-After")
+	if v == "" {
+		return 0, false
+	}
 	if n, err := strconv.ParseUint(v, 10, 64); err == nil {
 		return time.Duration(min(n, uint64(maxPause/time.Second))) * time.Second, true
 	}

@@ -71,7 +71,7 @@ func TestOversizedAnswers(t *testing.T) {
 				t.Fatalf("%d bytes were accepted", len(r.body))
 			}
 			wantClass(t, e, Unusable, "8 MiB")
-			p.client.http.CloseIdleConnections()
+			p.client.http.(*http.Transport).CloseIdleConnections()
 			if n := written.Load(); n > most {
 				t.Errorf("%d bytes were read", n)
 			}
@@ -375,8 +375,8 @@ func TestProxyRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.client.http.Transport.(*http.Transport).Proxy = http.ProxyURL(via)
-	defer p.client.http.CloseIdleConnections()
+	p.client.http.(*http.Transport).Proxy = http.ProxyURL(via)
+	defer p.client.http.(*http.Transport).CloseIdleConnections()
 	_, refused := p.client.post(t.Context(), "https://isdp.invalid", "", nil)
 	wantClass(t, refused, Unreachable, "proxy", "HTTP 407")
 	if strings.Contains(refused.Error(), "prxy-s3cret") {

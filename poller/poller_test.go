@@ -46,7 +46,7 @@ func served(t *testing.T, vendor http.Handler, change func(*Config)) *Poller {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		p.client.http.CloseIdleConnections()
+		p.client.http.(*http.Transport).CloseIdleConnections()
 		srv.CloseClientConnections()
 		srv.Close()
 	})
@@ -72,7 +72,7 @@ func direct(t *testing.T, vendor http.Handler, change func(*Config)) *Poller {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.client.http.Transport = handlerTransport{vendor}
+	p.client.http = handlerTransport{vendor}
 	return p
 }
 
