@@ -42,6 +42,7 @@ type client struct {
 	timeout time.Duration // for one request
 	now     func() time.Time
 	sent    atomic.Int64 // requests so far
+	last    atomic.Pointer[requestHeader]
 
 	secrets []string // the configured ones
 
@@ -118,12 +119,7 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (r re
 	if err != nil {
 		return r, c.lost(ctx, err)
 	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "rollcall")
-	if token != "" {
-		req.Header.Set("Authorization", "bearer "+token)
-	}
+	req.Header = c.header(token)
 	c.sent.Add(1)
 	start := time.Now()
 	r.sent = c.now()
@@ -153,6 +149,25 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (r re
 		return r, tooLarge()
 	}
 	return r, nil
+}
+
+// A requestHeader is the header of all requests with a token.
+type requestHeader struct {
+	token  string
+	header http.Header
+}
+
+// header returns the header of a request with that token. Requests share it, and a transport does not alter it.
+func (c *client) header(token string) http.Header {
+	if last := c.last.Load(); last != nil && last.token == token {
+		return last.header
+	}
+	h := http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json"}, "User-Agent": {"rollcall"}}
+	if token != "" {
+		h.Set("Authorization", "bearer "+token)
+	}
+	c.last.Store(&requestHeader{token, h})
+	return h
 }
 
 func tooLarge() *Error {

@@ -55,9 +55,8 @@ func (p *Poller) ProbePage(ctx context.Context, listing int) (*PageSeen, error) 
 	p.tokens.mu.Lock()
 	token, tenant := p.tokens.current.value, p.tokens.tenant
 	p.tokens.mu.Unlock()
-	body, op := p.request(listing, 0)
-	fail := func(e *Error) (*PageSeen, error) { return nil, e.doing(op) }
-	r, err := p.client.post(ctx, p.agentsURL, token, body)
+	fail := func(e *Error) (*PageSeen, error) { return nil, e.doing(p.reading(listing, 0)) }
+	r, err := p.client.post(ctx, p.agentsURL, token, p.request(listing, 0))
 	switch {
 	case err != nil:
 		return fail(err)
@@ -82,21 +81,19 @@ func (p *Poller) ProbePage(ctx context.Context, listing int) (*PageSeen, error) 
 	return seen, nil
 }
 
-// request is the body of a request for a page, and what asking for it is called in errors.
-func (p *Poller) request(listing, page int) (body []byte, op string) {
-	request := struct {
-		Type      *int `json:"type,omitempty"`
-		PageStart int  `json:"pageStart"`
-		PageSize  int  `json:"pageSize"`
-	}{PageStart: page, PageSize: p.cfg.PageSize}
-	op = fmt.Sprintf("read page %d from %s", page, p.agentsURL)
+// request is the body of a request for a page.
+func (p *Poller) request(listing, page int) []byte {
+	b := append(make([]byte, 0, 64), '{')
 	if len(p.cfg.Types) > 0 {
-		request.Type = &p.cfg.Types[listing]
-		op = fmt.Sprintf("read page %d of type %d from %s", page, *request.Type, p.agentsURL)
+		b = fmt.Appendf(b, `"type":%d,`, p.cfg.Types[listing])
 	}
-	body, err := json.Marshal(request)
-	if err != nil {
-		panic(err) // numbers can always be marshalled
+	return fmt.Appendf(b, `"pageStart":%d,"pageSize":%d}`, page, p.cfg.PageSize)
+}
+
+// reading is what asking for a page is called in errors.
+func (p *Poller) reading(listing, page int) string {
+	if len(p.cfg.Types) > 0 {
+		return fmt.Sprintf("read page %d of type %d from %s", page, p.cfg.Types[listing], p.agentsURL)
 	}
-	return body, op
+	return fmt.Sprintf("read page %d from %s", page, p.agentsURL)
 }

@@ -293,7 +293,7 @@ func (s *sweep) logRejected(p *Page) {
 // read reads one page, with as many tries as the job allows.
 func (p *Poller) read(ctx context.Context, j job) result {
 	r := result{job: j}
-	body, op := p.request(j.listing, j.number)
+	body := p.request(j.listing, j.number)
 	b := backoff.WithContext(backoff.WithMaxRetries(newBackOff(), uint64(j.tries-1)), ctx)
 	_ = backoff.Retry(func() error { // what it returns is r.err, or that ctx has ended since
 		err := p.try(ctx, body, &r)
@@ -301,7 +301,7 @@ func (p *Poller) read(ctx context.Context, j job) result {
 			r.err = nil
 			return nil
 		}
-		r.err = err.doing(op)
+		r.err = err.doing(p.reading(j.listing, j.number))
 		if err.fatal {
 			return backoff.Permanent(err)
 		}
