@@ -57,17 +57,45 @@ type Roster struct {
 	complete Sweep // the last complete sweep that shows who was not listed
 }
 
+// An entry is what is known of an agent. There are as many as agents, so it is kept small.
 type entry struct {
 	id        int64
-	published *State       // nil: nothing published yet
+	published published
 	revision  uint64       // the highest ever published, also where the log has lost it since
 	last      *Observation // the latest observation that is not yet published; nil: what is published is what was last observed
 	seen      *sighting    // the last page that showed the agent; nil: none since the roster was loaded
 	spared    uint64       // the last sweep in which a rejected row was this agent's
-	missing   int          // complete sweeps in a row that missed it
-	heldSince time.Time    // since when the guard holds it back; zero: it does not
+	heldSince int64        // since when the guard holds it back, in nanoseconds since 1970; 0: it does not
+	missing   int32        // complete sweeps in a row that missed it
 	known     bool         // there, as last observed, and polled: it may be missing
 }
+
+// published is a State; the zero one is that of an agent of which nothing has been published.
+type published struct {
+	agent           schemas.Packed
+	revision        uint64
+	time, since     int64 // in milliseconds since 1970
+	online, removed bool
+}
+
+func publishedAs(s *State) published {
+	if s == nil {
+		return published{}
+	}
+	return published{s.Agent, s.Revision, s.Time.UnixMilli(), s.Since.UnixMilli(), s.Online, s.Removed}
+}
+
+func (p *published) state() *State {
+	if p.revision == 0 {
+		return nil
+	}
+	return &State{Revision: p.revision, Online: p.online, Removed: p.removed, Time: milli(p.time), Since: milli(p.since), Agent: p.agent}
+}
+
+func (p *published) isThere() bool  { return p.revision > 0 && !p.removed }
+func (p *published) isOnline() bool { return p.isThere() && p.online }
+
+func milli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
 // A sighting is shared by all agents of a page. Where the next page at the same place shows the same, it is moved on to that
 // page, and none of the agents is touched.
@@ -104,17 +132,17 @@ func NewRoster(rules Rules) *Roster {
 func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[int64]bool, lost int) {
 	moved = make(map[int64]bool)
 	load := func(id int64, s *State) {
-		p := r.entry(id).published
-		if p != nil && (s == nil || s.Revision < p.Revision) {
+		was, is := r.entry(id).published, publishedAs(s)
+		if is.revision < was.revision {
 			lost++
 		}
-		if p == nil || s == nil || p.Revision != s.Revision || !p.Time.Equal(s.Time) {
+		if was.revision == 0 || was.revision != is.revision || was.time != is.time {
 			moved[id] = true
 		}
 		r.publish(id, s)
 	}
 	for id, e := range r.agents {
-		if _, ok := states[id]; !ok && e.published != nil {
+		if _, ok := states[id]; !ok && e.published.revision > 0 {
 			load(id, nil)
 		}
 	}
@@ -124,7 +152,7 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[
 	for id := range moved {
 		e := r.agents[id]
 		r.see(e, nil)
-		e.spared, e.missing, e.heldSince = 0, 0, time.Time{}
+		e.spared, e.missing, e.heldSince = 0, 0, 0
 		r.settle(e)
 	}
 	clear(r.places) // whatever was shown is to be compared with what the log says now
@@ -161,7 +189,7 @@ func (r *Roster) Len() int { return len(r.agents) }
 // State returns what was last published of an agent, nil where nothing was.
 func (r *Roster) State(id int64) *State {
 	if e := r.agents[id]; e != nil {
-		return e.published
+		return e.published.state()
 	}
 	return nil
 }
@@ -171,7 +199,7 @@ func (r *Roster) State(id int64) *State {
 func (r *Roster) Observe(p Page) []*Observation {
 	for _, id := range p.Rejected {
 		e := r.entry(id)
-		e.spared, e.missing, e.heldSince = p.Sweep, 0, time.Time{}
+		e.spared, e.missing, e.heldSince = p.Sweep, 0, 0
 	}
 	last := r.places[p.Place]
 	if len(p.Known) > 0 {
@@ -204,7 +232,7 @@ func (r *Roster) Observe(p Page) []*Observation {
 			out = append(out, e.last)
 		}
 		r.see(e, here)
-		e.missing, e.heldSince = 0, time.Time{}
+		e.missing, e.heldSince = 0, 0
 		if changed || first {
 			r.settle(e)
 		}
@@ -262,6 +290,7 @@ func (r *Roster) Complete(s Sweep) Absence {
 	v := Absence{Suspended: s.Unidentified > 0}
 	// A quotient is exact where a product is not: 29 of 100 are 0.29, but 0.29*100 is less than 29.
 	guard := len(missing) > 0 && float64(len(missing))/float64(r.known) > r.rules.MaxMissing
+	ended := s.EndedAt.UnixNano()
 	for _, e := range missing {
 		if e.seen != nil {
 			e.seen.whole = false
@@ -269,25 +298,25 @@ func (r *Roster) Complete(s Sweep) Absence {
 		if v.Suspended {
 			// Not a sweep that missed it: the counts start anew. What the guard holds it goes on holding.
 			e.missing = 0
-			if !e.heldSince.IsZero() {
-				e.heldSince = s.EndedAt
+			if e.heldSince != 0 {
+				e.heldSince = ended
 			}
 			continue
 		}
 		e.missing++
-		if guard && e.heldSince.IsZero() {
-			e.heldSince = s.EndedAt
+		if guard && e.heldSince == 0 {
+			e.heldSince = ended
 		}
-		held := !e.heldSince.IsZero() && s.EndedAt.Sub(e.heldSince) < r.rules.MissingHold
+		held := e.heldSince != 0 && time.Duration(ended-e.heldSince) < r.rules.MissingHold
 		switch {
 		case held:
 			v.Held++
 			v.Missing++
-		case e.missing < r.rules.RemoveAfter:
+		case int(e.missing) < r.rules.RemoveAfter:
 			v.Missing++
 		default:
 			e.last = &Observation{AgentID: e.id, Sweep: s.Number, NotBefore: r.notBefore(e), Time: s.EndedAt}
-			e.missing, e.heldSince = 0, time.Time{}
+			e.missing, e.heldSince = 0, 0
 			r.settle(e)
 			v.Removed = append(v.Removed, e.last)
 		}
@@ -325,14 +354,15 @@ func (r *Roster) Form(obs []*Observation, fits func(*schemas.Event) bool) Formed
 	formed := make(map[int64]*State, len(obs))
 	for _, o := range obs {
 		prev, ok := formed[o.AgentID]
-		if !ok {
-			prev = r.State(o.AgentID)
+		known := r.agents[o.AgentID]
+		if !ok && known != nil {
+			prev = known.published.state()
 		}
 		e, ok := r.rules.Event(prev, o)
 		if !ok {
 			continue
 		}
-		if known := r.agents[o.AgentID]; known != nil {
+		if known != nil {
 			e.Data.Revision = max(e.Data.Revision, known.revision+1)
 		}
 		if !fits(&e) {
@@ -373,9 +403,9 @@ func (r *Roster) entry(id int64) *entry {
 
 func (r *Roster) publish(id int64, s *State) {
 	e := r.entry(id)
-	r.there += counts(isThere(s)) - counts(isThere(e.published))
-	r.online += counts(isOnline(s)) - counts(isOnline(e.published))
-	e.published = s
+	r.there += counts(isThere(s)) - counts(e.published.isThere())
+	r.online += counts(isOnline(s)) - counts(e.published.isOnline())
+	e.published = publishedAs(s)
 	if s != nil {
 		e.revision = max(e.revision, s.Revision)
 	}
@@ -387,10 +417,8 @@ func (e *entry) observed() schemas.Packed {
 	switch {
 	case e.last != nil:
 		return e.last.Agent
-	case e.published != nil:
-		return e.published.Agent
 	default:
-		return ""
+		return e.published.agent
 	}
 }
 
@@ -402,7 +430,7 @@ func (e *entry) there() bool {
 	case e.last != nil:
 		return false
 	default:
-		return isThere(e.published)
+		return e.published.isThere()
 	}
 }
 
@@ -428,12 +456,12 @@ func (r *Roster) notBefore(e *entry) time.Time {
 	switch {
 	case e.seen != nil:
 		return e.seen.sent
-	case e.published == nil:
+	case e.published.revision == 0:
 		return time.Time{}
 	case r.restart.Number > 0:
 		return r.restart.StartedAt
 	default:
-		return e.published.Time
+		return milli(e.published.time)
 	}
 }
 

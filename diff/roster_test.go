@@ -383,7 +383,7 @@ func TestLoad(t *testing.T) {
 			t.Error(d)
 		}
 		counts(t, r, 3, 2)
-		if r.Len() != 3 || r.State(2) != log[2] || r.State(4) != nil {
+		if r.Len() != 3 || !cmp.Equal(r.State(2), log[2]) || r.State(4) != nil {
 			t.Errorf("%d agents, %v, %v", r.Len(), r.State(2), r.State(4))
 		}
 	})
