@@ -147,14 +147,7 @@ func (p Packed) Differing(q Packed) iter.Seq[string] {
 
 // Changes lists every field in which to differs from p, in the order of the field names. Neither may be "".
 func (p Packed) Changes(to Packed) []Change {
-	n := 0
-	for range p.differing(to) {
-		n++
-	}
-	if n == 0 {
-		return nil
-	}
-	cs := make([]Change, 0, n)
+	var cs []Change
 	for name, values := range p.differing(to) {
 		cs = append(cs, Change{name, values[0].json(), values[1].json()})
 	}
