@@ -188,12 +188,14 @@ func (w *world) sweepsOf(ctx context.Context, mode string) (period time.Duration
 	return after.at.Sub(before.at) / n, nil
 }
 
-func medianMS(d []time.Duration) float64 {
+func medianMS(d []time.Duration) float64 { return median(inMS(d)) }
+
+func inMS(d []time.Duration) []float64 {
 	v := make([]float64, len(d))
 	for i := range d {
 		v[i] = ms(d[i])
 	}
-	return median(v)
+	return v
 }
 
 // churn measures how long changes take: at the pace at which everything else is measured, and at one at which the rate limit
@@ -259,6 +261,7 @@ func (w *world) latencies(ctx context.Context, mode string) (lasted time.Duratio
 				return err
 			}
 			w.add(mode+".commit", medianMS(took))
+			w.add(mode+".commit.p99", percentile(inMS(took), 0.99))
 			return nil
 		})
 		if err != nil {
