@@ -149,6 +149,9 @@ func (p Packed) Differing(q Packed) iter.Seq[string] {
 func (p Packed) Changes(to Packed) []Change {
 	var cs []Change
 	for name, values := range p.differing(to) {
+		if cs == nil {
+			cs = make([]Change, 0, 4) // seldom more
+		}
 		cs = append(cs, Change{name, values[0].json(), values[1].json()})
 	}
 	slices.SortFunc(cs, func(a, b Change) int { return cmp.Compare(a.Field, b.Field) })
