@@ -2,8 +2,11 @@ package schemas
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestPacked(t *testing.T) {
@@ -53,5 +56,50 @@ func BenchmarkUnpack(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		p.Agent()
+	}
+}
+
+// A row that is used again is what its fields say, whatever the one before it had, and in whatever order.
+func TestRowIsUsedAgain(t *testing.T) {
+	var r Row
+	for _, names := range [][]string{
+		{"agentId", "onlineStatus", "agentName", "x"},
+		{"agentId", "onlineStatus", "agentName", "x"},
+		{"x", "agentName", "onlineStatus", "agentId"},
+		{"onlineStatus", "agentId", "", "agentName", "areaName", "y", "x", "x"},
+		{"agentId", "onlineStatus"},
+	} {
+		r.Reset()
+		text := "{"
+		for i, name := range names {
+			value := json.RawMessage(fmt.Sprint(i + 1))
+			r.Set([]byte(name), value)
+			if i > 0 {
+				text += ","
+			}
+			text += fmt.Sprintf("%q:%s", name, value)
+		}
+		want, _, err := DecodeAgent([]byte(text+"}"), 886)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, dropped, err := r.Agent(886)
+		if d := cmp.Diff(want, got); err != nil || dropped != 0 || d != "" {
+			t.Errorf("%v: %v, %d dropped: %s", names, err, dropped, d)
+		}
+		var seen []string
+		for name := range r.Fields() {
+			seen = append(seen, name)
+		}
+		if len(seen) != len(names) {
+			t.Errorf("%v: the fields are %v", names, seen)
+		}
+	}
+	for i := range 3 * maxSeats {
+		r.Set(fmt.Append(nil, "f", i), json.RawMessage("1"))
+	}
+	r.Reset()
+	if len(r.seats) > 0 {
+		t.Errorf("%d fields are remembered", len(r.seats))
 	}
 }
