@@ -33,10 +33,6 @@ type Rules struct {
 // State is what the log says of one agent: its last event.
 type State = schemas.State
 
-// isThere reports whether s, nil where nothing was published, is of an agent that is there.
-func isThere(s *State) bool  { return s != nil && !s.Removed }
-func isOnline(s *State) bool { return isThere(s) && s.Online }
-
 func counts(is bool) int {
 	if is {
 		return 1

@@ -343,7 +343,7 @@ func (m *machine) short(p Page) Page {
 	s.Agents, s.Before = nil, last.number
 	for _, a := range p.Agents {
 		now.rows[a.AgentID()] = a
-		if last.rows[a.AgentID()] == a {
+		if was := last.rows[a.AgentID()]; was != "" && was.There() == a.There() && was.Online() == a.Online() && !m.rules.loud(was, a) {
 			s.Known = append(s.Known, a.AgentID())
 		} else {
 			s.Agents = append(s.Agents, a)

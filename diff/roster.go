@@ -370,13 +370,14 @@ func (r *Roster) Form(obs []*Observation, fits func(*schemas.Event) bool) Formed
 			f.Refused = append(f.Refused, o)
 			continue
 		}
-		next := &State{Revision: e.Data.Revision, Online: e.Data.Online, Removed: e.Data.Reason == schemas.Removed,
-			Time: e.Time, Since: e.Data.Since, Agent: o.Agent}
-		if next.Agent == "" { // gone: as it was last published
-			next.Agent = prev.Agent
+		agent := o.Agent
+		if agent == "" { // gone: as it was last published
+			agent = prev.Agent
 		}
-		f.Agents += counts(isThere(next)) - counts(isThere(prev))
-		f.Online += counts(isOnline(next)) - counts(isOnline(prev))
+		next := e.StateOf(agent)
+		was, is := publishedAs(prev), publishedAs(next)
+		f.Agents += counts(is.isThere()) - counts(was.isThere())
+		f.Online += counts(is.isOnline()) - counts(was.isOnline())
 		f.Events, f.States = append(f.Events, e), append(f.States, next)
 		formed[o.AgentID] = next
 	}
@@ -408,9 +409,10 @@ func (r *Roster) entry(id int64) *entry {
 
 func (r *Roster) publish(id int64, s *State) {
 	e := r.entry(id)
-	r.there += counts(isThere(s)) - counts(e.published.isThere())
-	r.online += counts(isOnline(s)) - counts(e.published.isOnline())
-	e.published = publishedAs(s)
+	was, is := e.published, publishedAs(s)
+	r.there += counts(is.isThere()) - counts(was.isThere())
+	r.online += counts(is.isOnline()) - counts(was.isOnline())
+	e.published = is
 	if s != nil {
 		e.revision = max(e.revision, s.Revision)
 	}

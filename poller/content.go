@@ -162,10 +162,11 @@ func (p *Page) Decode() []schemas.Packed {
 }
 
 func (p *Page) decodeAll(rows []rowRead) {
-	p.Agents = nil
+	raw := make([]json.RawMessage, len(rows))
 	for i, r := range rows {
-		p.decodeRow(i, r.raw)
+		raw[i] = r.raw
 	}
+	p.decodeRows(raw)
 }
 
 // Release lets the memory of the answer be used again. It need not be called; afterwards Decode must not be.

@@ -129,16 +129,11 @@ func elements(list []byte) (rows []json.RawMessage, ok bool) {
 // decodeRows fills in a page's agents and rejections: each row becomes one of either.
 func (p *Page) decodeRows(rows []json.RawMessage) {
 	p.Agents = make([]schemas.Packed, 0, len(rows))
-	for i, row := range rows {
-		p.decodeRow(i, row)
-	}
-}
-
-// decodeRow makes the page's row number i an agent or a rejection.
-func (p *Page) decodeRow(i int, raw json.RawMessage) {
 	fields := rowPool.Get().(*schemas.Row)
 	defer rowPool.Put(fields)
-	p.add(i, len(raw), fields, takeApart(raw, fields))
+	for i, raw := range rows {
+		p.add(i, len(raw), fields, takeApart(raw, fields))
+	}
 }
 
 // add makes row number i, of size bytes, an agent or a rejection. err is what was wrong with its text. It returns how many fields

@@ -71,11 +71,15 @@ func takeApart(data []byte) (*schemas.State, uint64, bool) {
 		return nil, 0, false
 	}
 	agent, _, err := r.row.Pack(0)
-	if err != nil || r.env.Check(agent.TenantID(), agent.AgentID()) != nil {
+	if err != nil {
 		return nil, 0, false
 	}
-	e := &r.env
-	return &schemas.State{Revision: e.Revision, Online: e.Online, Removed: e.Reason == schemas.Removed, Time: e.Time, Since: e.Since, Agent: agent}, e.Sweep, true
+	d := &r.env.Data
+	d.Agent.TenantID, d.Agent.AgentID = agent.TenantID(), agent.AgentID()
+	if r.env.Check() != nil {
+		return nil, 0, false
+	}
+	return r.env.StateOf(agent), d.Sweep, true
 }
 
 var eventReaders = sync.Pool{New: func() any { return new(eventReader) }}
@@ -147,22 +151,22 @@ func (r *eventReader) member(name []byte) error {
 }
 
 func (r *eventReader) data(name []byte) error {
-	e := &r.env
+	d := &r.env.Data
 	switch string(name) {
 	case "revision":
-		return r.number(fieldRevision, &e.Revision)
+		return r.number(fieldRevision, &d.Revision)
 	case "reason":
-		return text(r, fieldReason, &e.Reason, r.last.Reason)
+		return text(r, fieldReason, &d.Reason, r.last.Data.Reason)
 	case "sweep":
-		return r.number(fieldSweep, &e.Sweep)
+		return r.number(fieldSweep, &d.Sweep)
 	case "online":
-		return r.bool(fieldOnline, &e.Online)
+		return r.bool(fieldOnline, &d.Online)
 	case "notBefore":
-		return r.time(fieldNotBefore, &e.NotBefore)
+		return r.time(fieldNotBefore, &d.NotBefore)
 	case "since":
-		return r.time(fieldSince, &e.Since)
+		return r.time(fieldSince, &d.Since)
 	case "previousSince":
-		return r.time(fieldPreviousSince, &e.PreviousSince)
+		return r.time(fieldPreviousSince, &d.PreviousSince)
 	case "agent":
 		if err := r.once(fieldAgent); err != nil {
 			return err

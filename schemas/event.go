@@ -68,12 +68,10 @@ type Change struct {
 }
 
 // ID is what to dedupe by: <tenantId>-<agentId>-<revision>.
-func (e *Event) ID() string { return id(e.Data.Agent.TenantID, e.Data.Agent.AgentID, e.Data.Revision) }
-
-func id(tenant, agent int64, revision uint64) string {
-	b := strconv.AppendInt(make([]byte, 0, 64), tenant, 10)
-	b = strconv.AppendInt(append(b, '-'), agent, 10)
-	return string(strconv.AppendUint(append(b, '-'), revision, 10))
+func (e *Event) ID() string {
+	b := strconv.AppendInt(make([]byte, 0, 64), e.Data.Agent.TenantID, 10)
+	b = strconv.AppendInt(append(b, '-'), e.Data.Agent.AgentID, 10)
+	return string(strconv.AppendUint(append(b, '-'), e.Data.Revision, 10))
 }
 
 // Subject is the subject under which the log stores the event.
@@ -159,40 +157,32 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	if w.Data.Agent == nil {
 		return fmt.Errorf("schemas: decode event %q: no agent", w.ID)
 	}
-	d := &w.Data
-	env := Envelope{SpecVersion: w.SpecVersion, DataSchema: w.DataSchema, Type: w.Type, Source: w.Source, Subject: w.Subject, ID: w.ID,
-		Time: w.Time, Revision: d.Revision, Reason: d.Reason, Sweep: d.Sweep, Online: d.Online,
-		NotBefore: d.NotBefore, Since: d.Since, PreviousSince: d.PreviousSince}
-	if err := env.Check(d.Agent.TenantID, d.Agent.AgentID); err != nil {
+	env := Envelope{SpecVersion: w.SpecVersion, DataSchema: w.DataSchema, Source: w.Source, Subject: w.Subject, ID: w.ID,
+		Event: Event{Type: w.Type, Time: w.Time, Data: w.Data.EventData}}
+	env.Data.Agent = *w.Data.Agent
+	if err := env.Check(); err != nil {
 		return err
 	}
-	*e = Event{Type: env.Type, Time: env.Time, Data: EventData{Revision: env.Revision, Reason: env.Reason, Sweep: env.Sweep, Online: env.Online,
-		NotBefore: env.NotBefore, Since: env.Since, PreviousSince: env.PreviousSince, Agent: *d.Agent, Changes: d.Changes}}
+	*e = env.Event
 	return nil
 }
 
-// Envelope is what an event says besides its agent and its changes, for those who take events apart themselves.
+// Envelope is an event with what else its encoding says, for those who take it apart themselves.
 type Envelope struct {
-	SpecVersion, DataSchema string
-	Type                    EventType
-	Source, Subject, ID     string
-	Time                    time.Time
-	Revision                uint64
-	Reason                  Reason
-	Sweep                   uint64
-	Online                  bool
-	NotBefore, Since        time.Time
-	PreviousSince           time.Time
+	SpecVersion, DataSchema, Source, Subject, ID string
+	Event
 }
 
-// Check refuses what [Event.UnmarshalJSON] refuses in an event of that tenant's agent, and cuts the times as it does.
-func (e *Envelope) Check(tenant, agent int64) error {
-	for _, t := range []*time.Time{&e.Time, &e.NotBefore, &e.Since, &e.PreviousSince} {
+// Check refuses what [Event.UnmarshalJSON] refuses, and cuts the times as it does. Of the agent it looks at the ids only.
+func (e *Envelope) Check() error {
+	d := &e.Data
+	for _, t := range []*time.Time{&e.Time, &d.NotBefore, &d.Since, &d.PreviousSince} {
 		*t = t.UTC().Truncate(time.Millisecond)
 		if y := t.Year(); y < 1 || y > 9999 { // no reader could parse its encoding
 			return fmt.Errorf("schemas: decode event %q: a time beyond the year 9999, or before the year 1", e.ID)
 		}
 	}
+	a := &d.Agent
 	switch {
 	case e.SpecVersion != SpecVersion:
 		return fmt.Errorf("schemas: decode event: specversion is %q, want %q", e.SpecVersion, SpecVersion)
@@ -200,15 +190,15 @@ func (e *Envelope) Check(tenant, agent int64) error {
 		return fmt.Errorf("schemas: decode event: dataschema is %q, want %q", e.DataSchema, DataSchema)
 	case e.Type != Online && e.Type != Offline && e.Type != Updated:
 		return fmt.Errorf("schemas: decode event: unknown type %q", e.Type)
-	case (e.Type == Online) != e.Online && e.Type != Updated:
-		return fmt.Errorf("schemas: decode event %q: type %s with online %t", e.ID, e.Type, e.Online)
-	case e.Revision == 0:
+	case (e.Type == Online) != d.Online && e.Type != Updated:
+		return fmt.Errorf("schemas: decode event %q: type %s with online %t", e.ID, e.Type, d.Online)
+	case d.Revision == 0:
 		return fmt.Errorf("schemas: decode event %q: no revision", e.ID)
-	case e.Time.IsZero() || e.Since.IsZero():
+	case e.Time.IsZero() || d.Since.IsZero():
 		return fmt.Errorf("schemas: decode event %q: no time or no since", e.ID)
-	case e.ID != id(tenant, agent, e.Revision) || e.Source != source(tenant) || e.Subject != strconv.FormatInt(agent, 10):
+	case e.ID != e.Event.ID() || e.Source != source(a.TenantID) || e.Subject != strconv.FormatInt(a.AgentID, 10):
 		return fmt.Errorf("schemas: decode event %q: id, source or subject is not that of agent %d of tenant %d, revision %d",
-			e.ID, agent, tenant, e.Revision)
+			e.ID, a.AgentID, a.TenantID, d.Revision)
 	}
 	return nil
 }
@@ -224,14 +214,17 @@ type State struct {
 }
 
 // State is the state that the event leads to.
-func (e *Event) State() *State {
+func (e *Event) State() *State { return e.StateOf(e.Data.Agent.Pack()) }
+
+// StateOf is State for those who have the event's agent packed.
+func (e *Event) StateOf(agent Packed) *State {
 	return &State{
 		Revision: e.Data.Revision,
 		Online:   e.Data.Online,
 		Removed:  e.Data.Reason == Removed,
 		Time:     e.Time,
 		Since:    e.Data.Since,
-		Agent:    e.Data.Agent.Pack(),
+		Agent:    agent,
 	}
 }
 

@@ -226,12 +226,11 @@ func (w *world) noteMemory(life string) error {
 }
 
 // rarely is so long an interval that the sweep which shows a lot is the only one until all of that has been published.
-func (w *world) rarely() settings {
-	interval := max(2*time.Second, time.Duration(w.n)*300*time.Microsecond)
+func (w *world) rarely() time.Duration {
 	if w.quick {
-		interval = 200 * time.Millisecond
+		return 200 * time.Millisecond
 	}
-	return settings{"ROLLCALL_POLL_INTERVAL": interval.String()}
+	return max(2*time.Second, time.Duration(w.n)*300*time.Microsecond)
 }
 
 // sweep waits until a complete sweep has been published. It may have been under way already.
@@ -261,17 +260,19 @@ func (w *world) alone(do func() error) error {
 	return err
 }
 
+// profileSeconds is how long a profile lasts, beside what it has to wait for.
+const profileSeconds = 10
+
 // profile takes profiles of rollcall while do is done, again and again for some seconds, where profiles are wanted.
-func (w *world) profile(ctx context.Context, mode string, do func(context.Context) error) error {
+func (w *world) profile(ctx context.Context, mode string, seconds int, do func(context.Context) error) error {
 	if w.profiles == "" {
 		return nil
 	}
-	const seconds = 10
 	ended := make(chan error, 1)
 	go func() {
 		ended <- w.fetch(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", seconds), mode+"-cpu.pprof")
 	}()
-	for began := time.Now(); time.Since(began) < seconds*time.Second; {
+	for began := time.Now(); time.Since(began) < time.Duration(seconds)*time.Second; {
 		if err := do(ctx); err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ func (w *world) firstStart(ctx context.Context, round int) (err error) {
 	if err := w.tenant.ask("mark", nil); err != nil {
 		return err
 	}
-	if _, err := w.startRollcall(w.rarely()); err != nil {
+	if _, err := w.startRollcall(settings{"ROLLCALL_POLL_INTERVAL": w.rarely().String()}); err != nil {
 		return err
 	}
 	all, err := w.broker.await(ctx, w.rollcall, func(m *mark) bool { return m.Agents == w.n })
@@ -131,7 +131,7 @@ func (w *world) polling(ctx context.Context, mode string) error {
 	if err := w.noteMemory(mode); err != nil {
 		return err
 	}
-	return w.profile(ctx, mode, func(ctx context.Context) error {
+	return w.profile(ctx, mode, profileSeconds, func(ctx context.Context) error {
 		_, err := w.sweep(ctx)
 		return err
 	})
@@ -306,7 +306,7 @@ func (w *world) latencies(ctx context.Context, mode string) (lasted time.Duratio
 		w.add(mode+".p99", percentile(delays, 0.99))
 		w.say("%s: p50 %.2f ms, p99 %.2f ms", mode, percentile(delays, 0.50), percentile(delays, 0.99))
 	}
-	err = w.profile(ctx, mode, func(context.Context) error {
+	err = w.profile(ctx, mode, profileSeconds, func(context.Context) error {
 		time.Sleep(time.Second / churnRate)
 		return w.tenant.ask("flip?n=1", nil)
 	})
@@ -348,7 +348,7 @@ func (w *world) mass(ctx context.Context) error {
 	if err := w.stopRollcall("end"); err != nil {
 		return err
 	}
-	if _, err := w.startRollcall(w.rarely()); err != nil {
+	if _, err := w.startRollcall(settings{"ROLLCALL_POLL_INTERVAL": w.rarely().String()}); err != nil {
 		return err
 	}
 	for range w.rounds {
@@ -384,7 +384,7 @@ func (w *world) mass(ctx context.Context) error {
 		if _, err := w.sweep(ctx); err != nil {
 			return err
 		}
-		err := w.profile(ctx, "mass", func(ctx context.Context) error {
+		err := w.profile(ctx, "mass", profileSeconds+int(w.rarely().Seconds()), func(ctx context.Context) error {
 			_, _, err := w.massChange(ctx)
 			return err
 		})

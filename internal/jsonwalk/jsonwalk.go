@@ -1,5 +1,6 @@
 // Package jsonwalk takes JSON apart without making values of it: what a member's value is, its reader decides. It reads what
-// encoding/json reads, with one difference: text that is nested deeper than encoding/json's limit is not refused.
+// encoding/json reads, duplicate names and invalid UTF-8 included, and refuses what encoding/json refuses, what is nested deeper than
+// 10,000 levels included.
 //
 // It exists because rows and states are read by the hundred thousand, and most of their members are only passed on.
 package jsonwalk
