@@ -71,7 +71,7 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	}
 	publisherConfig, cfg := s.publisher(tenant, log), s.engine(tenant, log)
 	publisherConfig.Metrics, cfg.Metrics = o.ofTenant(tenant), o.ofTenant(tenant)
-	cfg.Now, cfg.MaxBody = pollerConfig.Now, publisher.MaxBody(nc)
+	cfg.Now, cfg.MaxBody = pollerConfig.Now, func() int { return publisher.MaxBody(nc) }
 	if err := errors.Join(s.inVariables("publisher", publisherConfig.Validate()), s.inVariables("engine", cfg.Validate())); err != nil {
 		return err
 	}

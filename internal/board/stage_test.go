@@ -209,7 +209,7 @@ func (p *play) startEngine() error {
 		return err
 	}
 	e := engine.New(engine.Config{Tenant: p.sim.TenantID(), Interval: *stageInterval, RemoveAfter: 2, MaxMissing: 0.3, MissingHold: time.Hour,
-		BufferEvents: 100_000, Grace: time.Second, MaxBody: publisher.MaxBody(p.nc), Now: p.now}, source, pub)
+		BufferEvents: 100_000, Grace: time.Second, MaxBody: func() int { return publisher.MaxBody(p.nc) }, Now: p.now}, source, pub)
 	p.stopEngine = background(func(ctx context.Context) { _ = pub.Lead(ctx, e.Run) })
 	return nil
 }

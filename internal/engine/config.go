@@ -23,9 +23,12 @@ type Config struct {
 	Types        []string      // the business types that are polled; empty: all
 	BufferEvents int           // observations held while NATS is away; one an agent is always held
 	Grace        time.Duration // how long to go on publishing once Run's context has ended; 0: 7s, so that a stop takes less than 10s in all
-	MaxBody      int           // how large an event may be, in bytes; 0: no limit
 	Logger       *slog.Logger  // nil: discard
 	Now          func() time.Time
+
+	// MaxBody is how large an event may be now, in bytes. It is asked when a commit is formed, since a new connection may have
+	// another limit. It may be called from any goroutine. Nil: there is no limit.
+	MaxBody func() int
 
 	// Metrics gets the engine's collectors, which have no label for the tenant: one engine a registerer. Nil: nobody does.
 	Metrics prometheus.Registerer

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -331,9 +332,10 @@ func (l *loop) commit() {
 			return
 		}
 		b := l.queue.peek(l.most, commitBytes)
-		f := l.roster.Form(b.obs, l.fits)
+		limit := l.maxBody()
+		f := l.roster.Form(b.obs, func(e *schemas.Event) bool { return fits(e, limit) })
 		for _, o := range f.Refused {
-			l.logger.Error("an agent's change is too large to publish, and its state stays as it was", "agent", o.AgentID, "limit", l.cfg.MaxBody)
+			l.logger.Error("an agent's change is too large to publish, and its state stays as it was", "agent", o.AgentID, "limit", limit)
 		}
 		if len(f.Events) == 0 && b.end == nil && news == nil { // flips that cancel out
 			l.roster.Advance(b.obs, nil)
@@ -367,13 +369,21 @@ func inProgress(sweep, complete uint64) *schemas.InProgress {
 	return &schemas.InProgress{Sweep: sweep}
 }
 
+// maxBody is how large an event may be now.
+func (l *loop) maxBody() int {
+	if l.cfg.MaxBody == nil {
+		return math.MaxInt
+	}
+	return l.cfg.MaxBody()
+}
+
 // fits reports whether an event is small enough to publish. Encoding it to find out is left to the few that may not be.
-func (l *loop) fits(e *schemas.Event) bool {
+func fits(e *schemas.Event, limit int) bool {
 	size := e.Data.Agent.Size()
 	for _, c := range e.Data.Changes {
 		size += 2*len(c.Field) + len(c.From) + len(c.To)
 	}
-	return l.cfg.MaxBody == 0 || 2*size < l.cfg.MaxBody || len(e.AppendJSON(nil)) <= l.cfg.MaxBody
+	return size < limit/2 || len(e.AppendJSON(nil)) <= limit
 }
 
 // committed applies what became of a commit.

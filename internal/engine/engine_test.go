@@ -558,7 +558,7 @@ func TestSetupError(t *testing.T) {
 func TestTooLargeToPublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config()
-		cfg.MaxBody = 4000
+		cfg.MaxBody = func() int { return 4000 }
 		big := on(1)
 		big.Other = []schemas.Field{{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
 		m := &memory{}

@@ -300,7 +300,7 @@ func TestMetricsOfTrouble(t *testing.T) {
 			ends:   new(*UnpublishedError),
 		},
 		{
-			name: "too large", cfg: func(c *Config) { c.MaxBody = 4000 }, d: time.Second,
+			name: "too large", cfg: func(c *Config) { c.MaxBody = func() int { return 4000 } }, d: time.Second,
 			scripts: []func(*sweep) error{func() func(*sweep) error {
 				big := on(1)
 				big.Other = []schemas.Field{{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}

@@ -155,7 +155,7 @@ func (r *rig) start() {
 	}
 	cfg := engine.Config{
 		Tenant: tenant, Interval: r.setup.interval, RemoveAfter: 2, MaxMissing: r.setup.maxMissing,
-		MissingHold: r.setup.missingHold, BufferEvents: 100_000, MaxBody: publisher.MaxBody(r.nc), Logger: log, Now: r.now,
+		MissingHold: r.setup.missingHold, BufferEvents: 100_000, MaxBody: func() int { return publisher.MaxBody(r.nc) }, Logger: log, Now: r.now,
 	}
 	for _, typ := range r.setup.types {
 		cfg.Types = append(cfg.Types, fmt.Sprint(typ))
