@@ -2,7 +2,6 @@ package diff
 
 import (
 	"encoding/json"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -74,7 +73,7 @@ type machine struct {
 	changed [][]time.Time // when what is loud about an agent changed
 	honest  bool          // a complete sweep has every agent that is listed, and clocks never go back
 
-	roster, twin  *Roster // the twin is shown the same with the rows in another order, and nothing that lets it take a short cut
+	roster, twin  *Roster // the twin is shown the same with the rows in another order
 	model         *model
 	pending, also []*Observation // the twin's
 	sweep         uint64
@@ -84,22 +83,13 @@ type machine struct {
 	log           []schemas.Event
 	by            map[int64][]schemas.Event
 
-	home     []int // the page on which an agent mostly is
-	contents map[Place]content
-	numbered uint64
-	decoded  int // pages that the roster looked into, though they showed nothing new
+	home []int // the page on which an agent mostly is
 
 	// What was shown, for the end.
 	epoch    int
 	complete []shownSweep
 	signs    map[int64]map[uint64]bool
 	shown    map[uint64]map[int64][]string
-}
-
-// A content is what was last read at a place.
-type content struct {
-	number uint64
-	rows   map[int64]schemas.Packed
 }
 
 // A sweepEnd may be published once left observations before it have been.
@@ -131,7 +121,7 @@ func newMachine(t interface {
 		m.signs[a.AgentID] = make(map[uint64]bool)
 	}
 	m.changed = make([][]time.Time, len(m.agents))
-	m.home, m.contents = make([]int, len(m.agents)), make(map[Place]content)
+	m.home = make([]int, len(m.agents))
 	for i := range m.home {
 		m.home[i] = pick(3)
 	}
@@ -231,13 +221,12 @@ func (m *machine) read() {
 		Page
 		unidentified int
 	}
-	for number := 0; len(pages) > 0; {
+	for len(pages) > 0 {
 		together := pages[:min(1+m.pick(2), len(pages))]
 		pages = pages[len(together):]
 		var answers []answer
 		for range together {
-			answers = append(answers, answer{Page: Page{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had, Place: Place{Number: number}}})
-			number++
+			answers = append(answers, answer{Page: Page{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had}})
 		}
 		for k, page := range together {
 			if odd(5) {
@@ -262,9 +251,6 @@ func (m *machine) read() {
 		}
 		for _, a := range answers {
 			if !complete && m.pick(2) == 0 {
-				if m.pick(2) == 0 {
-					m.short(a.Page) // it arrives, but counts for nothing
-				}
 				continue // never arrives
 			}
 			a.Read = m.tick()
@@ -332,34 +318,7 @@ func (m *machine) page(p Page) {
 	rng := rand.New(rand.NewPCG(p.Sweep, uint64(len(p.Agents))))
 	rng.Shuffle(len(other.Agents), func(i, j int) { other.Agents[i], other.Agents[j] = other.Agents[j], other.Agents[i] })
 	slices.Reverse(other.Rejected)
-	m.observed(m.roster.Observe(m.short(p)), m.twin.Observe(other), m.model.page(p))
-}
-
-// short is the page as somebody tells of it who remembers what was last read at its place.
-func (m *machine) short(p Page) Page {
-	last := m.contents[p.Place]
-	now := content{rows: make(map[int64]schemas.Packed)}
-	s := p
-	s.Agents, s.Before = nil, last.number
-	for _, a := range p.Agents {
-		now.rows[a.AgentID()] = a
-		if was := last.rows[a.AgentID()]; was != "" && was.There() == a.There() && was.Online() == a.Online() && !m.rules.loud(was, a) {
-			s.Known = append(s.Known, a.AgentID())
-		} else {
-			s.Agents = append(s.Agents, a)
-		}
-	}
-	if now.number = last.number; last.number == 0 || !maps.Equal(now.rows, last.rows) {
-		m.numbered++
-		now.number = m.numbered
-	}
-	m.contents[p.Place] = now
-	s.Content = now.number
-	s.Decode = func() []schemas.Packed {
-		m.decoded++
-		return slices.Clone(p.Agents)
-	}
-	return s
+	m.observed(m.roster.Observe(p), m.twin.Observe(other), m.model.page(p))
 }
 
 func (m *machine) end(s Sweep) (missing int) {

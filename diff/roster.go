@@ -12,20 +12,10 @@ import (
 type Page struct {
 	Sweep      uint64
 	Sent, Read time.Time        // when the request was sent, when its answer had been read
-	Agents     []schemas.Packed // the usable rows, but for those in Known
+	Agents     []schemas.Packed // the usable rows
 	Rejected   []int64          // whose the rejected rows are, where that is known: they are not missing
 	Baseline   bool             // the tenant has had no complete sweep yet
-
-	// A page that shows the same as before, mostly, need not be looked into; a page without any of this always is.
-	Place   Place                   // where in the listing it stands
-	Content uint64                  // names what it shows: pages of one Place and Content show the same rows; 0: it has no name
-	Known   []int64                 // the agents whose rows differ in quiet fields at the most from the page that had Content Before, each once, none in Agents
-	Before  uint64                  // equal to Content where Agents is empty and Known are all that the page Before showed
-	Decode  func() []schemas.Packed // all usable rows in their order, those in Known too; needed where Known is not empty
 }
-
-// Place is a page of a listing, whatever it shows.
-type Place struct{ Listing, Number int }
 
 // Sweep is a complete sweep.
 type Sweep struct {
@@ -48,9 +38,6 @@ type Roster struct {
 	rules  Rules
 	types  map[string]bool // nil: all
 	agents map[int64]*entry
-	spare  []entry             // entries that are nobody's yet
-	known  int                 // entries that are known
-	places map[Place]*sighting // the last page with a name that was observed there, as far as it still stands for its agents
 
 	there, online int // of the published states
 
@@ -62,13 +49,13 @@ type Roster struct {
 type entry struct {
 	id        int64
 	published published
-	revision  uint64       // the highest ever published, also where the log has lost it since
-	last      *Observation // the latest observation that is not yet published; nil: what is published is what was last observed
-	seen      *sighting    // the last page that showed the agent; nil: none since the roster was loaded
-	spared    uint64       // the last sweep in which a rejected row was this agent's
-	heldSince int64        // since when the guard holds it back, in nanoseconds since 1970; 0: it does not
-	missing   int32        // complete sweeps in a row that missed it
-	known     bool         // there, as last observed, and polled: it may be missing
+	revision  uint64         // the highest ever published, also where the log has lost it since
+	last      *Observation   // the latest observation that is not yet published; nil: what is published is what was last observed
+	seen      *sighting      // the last page that showed the agent; nil: none since the roster was loaded
+	read      schemas.Packed // the agent as that page showed it, already compared; "": yet to be compared
+	spared    uint64         // the last sweep in which a rejected row was this agent's
+	heldSince int64          // since when the guard holds it back, in nanoseconds since 1970; 0: it does not
+	missing   int32          // complete sweeps in a row that missed it
 }
 
 // published is a State; the zero one is that of an agent of which nothing has been published.
@@ -98,23 +85,15 @@ func (p *published) isOnline() bool { return p.isThere() && p.online }
 
 func milli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
-// A sighting is shared by all agents of a page. Where the next page at the same place shows the same, it is moved on to that
-// page, and none of the agents is touched.
+// A sighting is a page that showed an agent. All agents of a page share it; it never changes.
 type sighting struct {
 	sweep      uint64
 	sent, read time.Time
-
-	content uint64 // the page's; 0: it had no name
-	known   int    // agents that have this sighting and are known
-
-	// whole says that all agents on the page have this sighting, are what the page shows of them, and are neither missing nor
-	// held back.
-	whole bool
 }
 
 // NewRoster returns an empty roster.
 func NewRoster(rules Rules) *Roster {
-	r := &Roster{rules: rules, agents: make(map[int64]*entry), places: make(map[Place]*sighting)}
+	r := &Roster{rules: rules, agents: make(map[int64]*entry)}
 	if len(rules.Types) > 0 {
 		r.types = make(map[string]bool, len(rules.Types))
 		for _, t := range rules.Types {
@@ -152,11 +131,9 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[
 	}
 	for id := range moved {
 		e := r.agents[id]
-		r.see(e, nil)
+		e.seen, e.read = nil, ""
 		e.spared, e.missing, e.heldSince = 0, 0, 0
-		r.settle(e)
 	}
-	clear(r.places) // whatever was shown is to be compared with what the log says now
 	r.restart = Sweep{}
 	if w != nil && w.Sweep > 0 && w.Missing == 0 && w.Rejected == 0 {
 		r.restart = Sweep{Number: w.Sweep, StartedAt: w.StartedAt}
@@ -174,11 +151,11 @@ func (r *Roster) GiveUp(o *Observation) {
 	if e == nil || e.last != o {
 		return
 	}
-	e.last = nil
+	e.last, e.read = nil, ""
 	if e.seen != nil && o.Agent != "" && r.changed(e, o.Agent) {
-		r.see(e, &sighting{sweep: e.seen.sweep, sent: o.NotBefore, read: e.seen.read}) // it did not show the agent as it is published
+		// It did not show the agent as it is published.
+		e.seen = &sighting{sweep: e.seen.sweep, sent: o.NotBefore, read: e.seen.read}
 	}
-	r.settle(e)
 }
 
 // Agents returns how many agents are there in the published state, and how many of them are online.
@@ -202,44 +179,22 @@ func (r *Roster) Observe(p Page) []*Observation {
 		e := r.entry(id)
 		e.spared, e.missing, e.heldSince = p.Sweep, 0, 0
 	}
-	last := r.places[p.Place]
-	if len(p.Known) > 0 {
-		switch {
-		case last == nil || !last.whole || last.content != p.Before || last.covers(&p):
-			p.Agents, p.Known = p.Decode(), nil
-		case p.Content == p.Before:
-			last.sweep, last.sent, last.read = p.Sweep, p.Sent, p.Read
-			return nil
-		}
-	}
 	var out []*Observation
-	here := &sighting{sweep: p.Sweep, sent: p.Sent, read: p.Read, content: p.Content, whole: p.Content != 0}
-	if here.whole {
-		r.places[p.Place] = here
-	}
+	here := &sighting{sweep: p.Sweep, sent: p.Sent, read: p.Read}
 	for _, a := range p.Agents {
 		e := r.entry(a.AgentID())
 		if e.seen != nil && e.seen.covers(&p) {
-			here.whole = here.whole && e.seen == here
 			continue
 		}
-		first := e.seen == nil
-		changed := r.changed(e, a)
-		if changed {
+		if a != e.read && r.changed(e, a) {
 			e.last = &Observation{
 				AgentID: e.id, Agent: a, Sweep: p.Sweep, Baseline: p.Baseline,
 				NotBefore: r.notBefore(e), Time: p.Read,
 			}
 			out = append(out, e.last)
 		}
-		r.see(e, here)
+		e.seen, e.read = here, a
 		e.missing, e.heldSince = 0, 0
-		if changed || first {
-			r.settle(e)
-		}
-	}
-	for _, id := range p.Known {
-		r.see(r.agents[id], here)
 	}
 	sortObservations(out)
 	return out
@@ -248,54 +203,24 @@ func (r *Roster) Observe(p Page) []*Observation {
 // covers reports whether the sighting is of the same sweep and the page is not known to be newer.
 func (s *sighting) covers(p *Page) bool { return s.sweep == p.Sweep && !p.Sent.After(s.read) }
 
-// see makes s the agent's last sighting.
-func (r *Roster) see(e *entry, s *sighting) {
-	n := counts(e.known)
-	if e.seen != nil {
-		e.seen.whole = false
-		e.seen.known -= n
-	}
-	if e.seen = s; s != nil {
-		s.known += n
-	}
-}
-
-// settle counts the agent anew, whose published or observed state or first sighting has changed.
-func (r *Roster) settle(e *entry) {
-	was := counts(e.known)
-	e.known = e.there() && r.polled(e)
-	n := counts(e.known) - was
-	r.known += n
-	if e.seen != nil {
-		e.seen.known += n
-	}
-}
-
-// allShown reports whether the pages of a sweep show every agent that could be missing. It may miss that they do.
-func (r *Roster) allShown(sweep uint64) bool {
-	shown := 0
-	for _, s := range r.places {
-		if s.sweep == sweep {
-			shown += s.known
-		}
-	}
-	return shown == r.known
-}
-
 // Complete judges absence at the end of a complete sweep whose pages have all been observed.
 func (r *Roster) Complete(s Sweep) Absence {
+	known := 0 // agents that could be missing
 	var missing []*entry
-	if !r.allShown(s.Number) {
-		missing = r.notShown(s.Number)
+	for _, e := range r.agents {
+		if !e.there() || !r.polled(e) {
+			continue
+		}
+		known++
+		if e.spared != s.Number && (e.seen == nil || e.seen.sweep != s.Number) {
+			missing = append(missing, e)
+		}
 	}
 	v := Absence{Suspended: s.Unidentified > 0}
 	// A quotient is exact where a product is not: 29 of 100 are 0.29, but 0.29*100 is less than 29.
-	guard := len(missing) > 0 && float64(len(missing))/float64(r.known) > r.rules.MaxMissing
+	guard := len(missing) > 0 && float64(len(missing))/float64(known) > r.rules.MaxMissing
 	ended := s.EndedAt.UnixNano()
 	for _, e := range missing {
-		if e.seen != nil {
-			e.seen.whole = false
-		}
 		if v.Suspended {
 			// Not a sweep that missed it: the counts start anew. What the guard holds it goes on holding.
 			e.missing = 0
@@ -317,8 +242,7 @@ func (r *Roster) Complete(s Sweep) Absence {
 			v.Missing++
 		default:
 			e.last = &Observation{AgentID: e.id, Sweep: s.Number, NotBefore: r.notBefore(e), Time: s.EndedAt}
-			e.missing, e.heldSince = 0, 0
-			r.settle(e)
+			e.read, e.missing, e.heldSince = "", 0, 0
 			v.Removed = append(v.Removed, e.last)
 		}
 	}
@@ -327,17 +251,6 @@ func (r *Roster) Complete(s Sweep) Absence {
 		r.complete = s
 	}
 	return v
-}
-
-// notShown returns the known agents that a sweep did not show.
-func (r *Roster) notShown(sweep uint64) []*entry {
-	var missing []*entry
-	for _, e := range r.agents {
-		if e.known && e.spared != sweep && (e.seen == nil || e.seen.sweep != sweep) {
-			missing = append(missing, e)
-		}
-	}
-	return missing
 }
 
 // Formed is what observations make of the published states.
@@ -397,11 +310,7 @@ func (r *Roster) Advance(obs []*Observation, states []*State) {
 func (r *Roster) entry(id int64) *entry {
 	e := r.agents[id]
 	if e == nil {
-		if len(r.spare) == 0 {
-			r.spare = make([]entry, 128) // side by side, the collector looks through them in half the time
-		}
-		e, r.spare = &r.spare[0], r.spare[1:]
-		e.id = id
+		e = &entry{id: id}
 		r.agents[id] = e
 	}
 	return e
@@ -416,7 +325,6 @@ func (r *Roster) publish(id int64, s *State) {
 	if s != nil {
 		e.revision = max(e.revision, s.Revision)
 	}
-	r.settle(e)
 }
 
 // observed returns the agent as it was last observed, "" where nothing is known of it.

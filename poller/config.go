@@ -43,11 +43,6 @@ type Config struct {
 	// MaxRowBytes is the longest encoding (schemas.Agent.AppendJSON) of an agent that is accepted; default 256 KiB.
 	MaxRowBytes int
 
-	// Quiet are fields in which a row may get another number without being decoded anew: Page.Known names its agent as though it
-	// were the same. Numbers of other forms than a stamp's or a duration's, other values, and the fields that say who an agent
-	// is and whether it is there always count; so do names that the vendor does not list, "*" among them. Nil: none.
-	Quiet []string
-
 	// Logger gets what no return value says: rejected records, refused credentials (once), the vendor's wish for fewer
 	// requests (once). Nil: nobody does.
 	Logger *slog.Logger

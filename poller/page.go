@@ -4,158 +4,136 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"hash/maphash"
-	"math"
-	"strconv"
-	"strings"
+	"sync"
+	"time"
 
+	"github.com/rollcall-events/rollcall/internal/jsonwalk"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-const (
-	maxAgents = 2_000_000 // more than any tenant has: a total_count beyond it is a lie
-	maxRows   = 1000      // on a page, however many were asked for
-)
+// Page is one answer of the agents call. What its slices hold is shared with other pages, and not
+// to be changed.
+type Page struct {
+	Listing int // index into Config.Types; 0 where there are none
+	Number  int // pageStart
 
-// answer is what one answer of the agents call says, its rows undecoded.
-type answer struct {
-	total int  // total_count, 0 to maxAgents
-	pos   bool // pos is the page that was asked for, or missing
-	rows  []json.RawMessage
+	// Sent is when the request was about to be sent, Read when the body had been read completely:
+	// exact, with the monotonic reading of Config.Now.
+	Sent, Read time.Time
+
+	pageContent
 }
 
-// readAnswer does what decodeAnswer does, faster where the answer is of the usual form, and faster still where its rows are
-// known from the last time. Its rows are filled in as far as that goes.
-func readAnswer(body []byte, page, size int, known *content, excerpt func(json.RawMessage) string) (answer, []rowRead, error) {
-	rows, rest, ok := split(body, known)
-	if ok {
-		a, err := decodeAnswer(rest, page, size, excerpt)
-		return a, rows, err
-	}
-	a, err := decodeAnswer(body, page, size, excerpt)
-	rows = make([]rowRead, len(a.rows))
-	for i, raw := range a.rows {
-		rows[i] = rowRead{row{sum: maphash.Bytes(seed, raw)}, raw}
-	}
-	return a, rows, err
+// A pageContent is what a page shows. It does not change once it has been read.
+type pageContent struct {
+	Agents   []schemas.Packed // the usable rows, in the listing's order
+	Rejected []Rejection      // the rows that are not usable
+	Dropped  int              // listed fields of the usable rows left out because their values could not be normalised
+
+	total        int  // total_count
+	pos          bool // the answer was for the page that was asked for
+	rows         int  // of every kind
+	unidentified int  // rejected rows that can't be told whose they are
+	bytes        int  // of the answer's body …
+	sum          uint64
 }
 
-// decodeAnswer reads the body that answered a request for the given page. excerpt makes an errorMessage fit to be shown.
-func decodeAnswer(body []byte, page, size int, excerpt func(json.RawMessage) string) (answer, error) {
-	var env struct {
-		StateCode    json.RawMessage `json:"stateCode"`
-		ErrorMessage json.RawMessage `json:"errorMessage"`
-		Result       *struct {
-			Pos        json.RawMessage `json:"pos"`
-			TotalCount json.RawMessage `json:"total_count"`
-			Data       json.RawMessage `json:"data"`
-		} `json:"result"`
-	}
-	if err := json.Unmarshal(body, &env); err != nil {
-		return answer{}, errors.New("the answer is " + notJSON(body))
-	}
-	switch state, ok := integer(env.StateCode); {
-	case len(env.StateCode) == 0 || isNull(env.StateCode):
-		return answer{}, errors.New("the answer has no stateCode")
-	case !ok:
-		return answer{}, refusedBy("stateCode is no number", excerpt(env.ErrorMessage))
-	case state != 0:
-		return answer{}, refusedBy(fmt.Sprintf("stateCode %d", state), excerpt(env.ErrorMessage))
-	case env.Result == nil:
-		return answer{}, errors.New("the answer has no result")
-	}
-	total, ok := integer(env.Result.TotalCount)
-	if !ok || total < 0 || total > maxAgents {
-		return answer{}, fmt.Errorf("total_count is not a number of agents from 0 to %d", maxAgents)
-	}
-	a := answer{total: int(total), pos: true}
-	if p := env.Result.Pos; len(p) > 0 && !isNull(p) {
-		pos, ok := integer(p)
-		a.pos = ok && pos == int64(page)
-	}
-	switch d := env.Result.Data; {
-	case len(d) > 0 && d[0] == '[':
-		if a.rows, ok = elements(d); !ok {
-			return answer{}, fmt.Errorf("the page has more than %d rows", maxRows)
-		}
-	case len(d) > 0 && !isNull(d):
-		return answer{}, errors.New("the answer's data is not a list")
-	case expected(a.total, page, size) > 0:
-		return answer{}, errors.New("the answer has no data")
-	}
-	return a, nil
+// Rejection is a row that can't be used.
+type Rejection struct {
+	Index   int    // its place on the page, from 0
+	AgentID int64  // whose row it is, where Known
+	Known   bool   // the AgentID could be read
+	Reason  string // one of schemas.RejectSyntax, RejectID, RejectStatus, RejectTenant, RejectSize
 }
 
-// refusedBy is the error of an answer that says no.
-func refusedBy(state, said string) error {
-	return fmt.Errorf("the vendor says %s; %s", strings.TrimSpace(state+" "+said), notSubscribed)
+// seed makes the hashes of answers unpredictable: nobody can make two that look the same.
+var seed = maphash.MakeSeed()
+
+// A pageReader makes pages of the answers of one tenant's agents call.
+type pageReader struct {
+	size    int   // agents a page
+	tenant  int64 // whose they are
+	maxRow  int   // Config.MaxRowBytes
+	excerpt func(json.RawMessage) string
 }
 
-// expected returns how many rows belong on a page of a listing of total agents.
-func expected(total, page, size int) int {
-	return min(max(total-page*size, 0), size)
-}
-
-// elements returns the elements of a valid JSON list, up to maxRows of them; they share the list's memory.
-func elements(list []byte) (rows []json.RawMessage, ok bool) {
-	depth, quoted, start := 0, false, 1
-	add := func(end int) {
-		if row := bytes.TrimSpace(list[start:end]); len(row) > 0 {
-			rows = append(rows, row)
-		}
-		start = end + 1
+// read reads the body that answered a request for a page. A body that is, byte for byte, what it
+// was when the page was last read is not decoded again: its content is last itself.
+func (r *pageReader) read(body []byte, number int, last *pageContent) (*pageContent, error) {
+	sum := maphash.Bytes(seed, body)
+	if last != nil && last.bytes == len(body) && last.sum == sum {
+		return last, nil
 	}
-	for i := 0; i < len(list) && len(rows) <= maxRows; i++ {
-		switch c := list[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '[' || c == '{':
-			depth++
-		case c == ']' || c == '}':
-			if depth--; depth == 0 {
-				add(i)
-			}
-		case c == ',' && depth == 1:
-			add(i)
-		}
+	a, err := readAnswer(body, number, r.size, r.excerpt)
+	if err != nil {
+		return nil, err
 	}
-	return rows, len(rows) <= maxRows
+	c := r.content(a)
+	c.bytes, c.sum = len(body), sum
+	return c, nil
 }
 
-// decodeRows fills in a page's agents and rejections: each row becomes one of either.
-func (p *Page) decodeRows(rows []json.RawMessage) {
-	p.Agents = make([]schemas.Packed, 0, len(rows))
+// content decodes the rows of an answer: each becomes an agent or a rejection.
+func (r *pageReader) content(a answer) *pageContent {
+	c := &pageContent{total: a.total, pos: a.pos, rows: len(a.rows),
+		Agents: make([]schemas.Packed, 0, len(a.rows))}
 	fields := rowPool.Get().(*schemas.Row)
 	defer rowPool.Put(fields)
-	for i, raw := range rows {
-		p.add(i, len(raw), fields, takeApart(raw, fields))
-	}
-}
-
-// add makes row number i, of size bytes, an agent or a rejection. err is what was wrong with its text. It returns how many fields
-// it left out of the agent, and whether there is one.
-func (p *Page) add(i, size int, fields *schemas.Row, err error) (dropped int, ok bool) {
-	var a schemas.Packed
-	if err == nil {
-		a, dropped, err = fields.Pack(p.tenant)
-	}
-	// Even escaped, an encoding is not six times as long as the row: the rare candidates alone are encoded to see.
-	if err == nil && 6*size > p.maxRow && len(new(a.Agent()).AppendJSON(nil)) > p.maxRow {
-		err = &schemas.RowError{Reason: schemas.RejectSize, AgentID: a.AgentID(), HasID: true}
-	}
-	if err != nil {
+	for i, raw := range a.rows {
+		agent, dropped, err := r.agent(raw, fields)
+		if err == nil {
+			c.Agents = append(c.Agents, agent)
+			c.Dropped += dropped
+			continue
+		}
 		bad := &schemas.RowError{Reason: schemas.RejectSyntax}
 		errors.As(err, &bad)
-		p.Rejected = append(p.Rejected, Rejection{Index: i, AgentID: bad.AgentID, Known: bad.HasID, Reason: bad.Reason})
-		return 0, false
+		c.Rejected = append(c.Rejected,
+			Rejection{Index: i, AgentID: bad.AgentID, Known: bad.HasID, Reason: bad.Reason})
+		if !bad.HasID {
+			c.unidentified++
+		}
 	}
-	p.Agents = append(p.Agents, a)
-	p.Dropped += dropped
-	return dropped, true
+	return c
+}
+
+// agent decodes a row, and counts the fields that it leaves out. Its error is a
+// *[schemas.RowError].
+func (r *pageReader) agent(raw []byte, fields *schemas.Row) (schemas.Packed, int, error) {
+	if err := takeApart(raw, fields); err != nil {
+		return "", 0, err
+	}
+	a, dropped, err := fields.Pack(r.tenant)
+	// Even escaped, an encoding is not six times as long as the row: the rare candidates alone are
+	// encoded to see.
+	if err == nil && 6*len(raw) > r.maxRow && len(new(a.Agent()).AppendJSON(nil)) > r.maxRow {
+		err = &schemas.RowError{Reason: schemas.RejectSize, AgentID: a.AgentID(), HasID: true}
+	}
+	return a, dropped, err
+}
+
+var rowPool = sync.Pool{New: func() any { return new(schemas.Row) }}
+
+// takeApart makes row the row that text is. Its error is that of [schemas.DecodeAgent] for what is
+// no row.
+func takeApart(text []byte, row *schemas.Row) error {
+	row.Reset()
+	err := jsonwalk.Walk(text, func(w *jsonwalk.Walker) error {
+		err := w.Object(func(name []byte) error {
+			value, err := w.Value()
+			row.Set(name, value)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return w.Done()
+	})
+	if err != nil {
+		return &schemas.RowError{Reason: schemas.RejectSyntax}
+	}
+	return nil
 }
 
 // notJSON says what a body is that is not the JSON it should be.
@@ -170,25 +148,4 @@ func notJSON(body []byte) string {
 	default:
 		return "JSON of another kind"
 	}
-}
-
-func isNull(raw json.RawMessage) bool { return string(raw) == "null" }
-
-// integer reads a number, or a string that holds one.
-func integer(raw json.RawMessage) (int64, bool) {
-	s := string(raw)
-	if strings.HasPrefix(s, `"`) {
-		if json.Unmarshal(raw, &s) != nil {
-			return 0, false
-		}
-		s = strings.TrimSpace(s)
-	}
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-		return n, true
-	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || f != math.Trunc(f) || math.Abs(f) >= 1<<53 {
-		return 0, false
-	}
-	return int64(f), true
 }

@@ -57,7 +57,7 @@ func TestDecodeAnswer(t *testing.T) {
 		{"no stateCode", `{"result": {"total_count": 0, "data": []}}`, 0, 0, 0, false, "no stateCode"},
 		{"no result", `{"stateCode": "0"}`, 0, 0, 0, false, "no result"},
 		{"result a list", `{"stateCode": "0", "result": []}`, 0, 0, 0, false, "another kind"},
-		{"null", `null`, 0, 0, 0, false, "no stateCode"},
+		{"null", `null`, 0, 0, 0, false, "another kind"},
 		{"empty body", "  \n", 0, 0, 0, false, "empty"},
 		{"HTML", "\n<!DOCTYPE html><html></html>", 0, 0, 0, false, "HTML"},
 		{"truncated", page("0", "1", `[{}]`)[:60], 0, 0, 0, false, "cut short"},
@@ -65,7 +65,7 @@ func TestDecodeAnswer(t *testing.T) {
 		{"not UTF-16", "\xff\xfe{\x00", 0, 0, 0, false, "not JSON"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			a, err := decodeAnswer([]byte(tc.body), tc.page, size, plainExcerpt)
+			a, err := readAnswer([]byte(tc.body), tc.page, size, plainExcerpt)
 			if tc.bad != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.bad) {
 					t.Fatalf("error %v, want one about %q", err, tc.bad)
@@ -97,9 +97,7 @@ func TestDecodeRows(t *testing.T) {
 	for _, r := range rows {
 		raw = append(raw, json.RawMessage(r))
 	}
-	var p Page
-	p.tenant, p.maxRow = 886, 1000
-	p.decodeRows(raw)
+	p := (&pageReader{tenant: 886, maxRow: 1000}).content(answer{rows: raw})
 	want := []Rejection{
 		{Index: 1, AgentID: 2, Known: true, Reason: schemas.RejectStatus},
 		{Index: 2, Reason: schemas.RejectID},
@@ -128,8 +126,8 @@ func TestRowSizeIsExact(t *testing.T) {
 		}
 		n := len(a.AppendJSON(nil))
 		for limit, rejected := range map[int]int{n: 0, n - 1: 1} {
-			p := Page{tenant: 886, maxRow: limit}
-			p.decodeRows([]json.RawMessage{raw})
+			r := pageReader{tenant: 886, maxRow: limit}
+			p := r.content(answer{rows: []json.RawMessage{raw}})
 			if len(p.Rejected) != rejected {
 				t.Errorf("%q: an encoding of %d bytes, a limit of %d: %d rejected", name, n, limit, len(p.Rejected))
 			}
@@ -143,7 +141,7 @@ func FuzzDecodeAnswer(f *testing.F) {
 	f.Add([]byte(`{"stateCode":"1","errorMessage":"x"}`))
 	f.Add([]byte(`<html>`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		a, err := decodeAnswer(body, 0, 50, plainExcerpt)
+		a, err := readAnswer(body, 0, 50, plainExcerpt)
 		if err != nil {
 			return
 		}
@@ -163,9 +161,7 @@ func FuzzDecodeAnswer(f *testing.F) {
 				t.Fatalf("row %d is %q, encoding/json finds %q", i, row, env.Result.Data[i])
 			}
 		}
-		var p Page
-		p.tenant, p.maxRow = 886, 200
-		p.decodeRows(a.rows)
+		p := (&pageReader{tenant: 886, maxRow: 200}).content(a)
 		if len(p.Agents)+len(p.Rejected) != len(a.rows) {
 			t.Fatalf("%d rows became %d agents and %d rejections", len(a.rows), len(p.Agents), len(p.Rejected))
 		}

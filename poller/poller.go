@@ -26,8 +26,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // ErrTenant says that the token and the configuration do not agree on a tenant, or that neither names one.
@@ -87,44 +85,6 @@ func (e *Error) doing(op string) *Error {
 	return &named
 }
 
-// Page is one answer of the agents call, decoded as far as it was not known before. Whoever gets one owns it, but for Known and
-// Rejected, which are not to be changed.
-type Page struct {
-	Listing int // index into Config.Types; 0 where there are none
-	Number  int // pageStart
-
-	// Sent is when the request was about to be sent, Read when the body had been read completely: exact, with the monotonic
-	// reading of Config.Now.
-	Sent, Read time.Time
-
-	// Agents are the usable rows, in the listing's order, but for those that are, byte for byte or but for numbers in
-	// Config.Quiet fields, on the page that was last read in this one's place: of these Known names the agents, and Decode
-	// brings them.
-	Agents []schemas.Packed
-	Known  []int64
-
-	// Content names what the page shows: pages of the same listing, number and Content show the same. Before is the Content
-	// that Known refers to; where it is equal to Content, the page shows nothing new at all.
-	Content, Before uint64
-
-	Rejected []Rejection // the rows that are not usable
-	Dropped  int         // listed fields of the usable rows left out because their values could not be normalised
-
-	body   []byte // of the answer
-	size   int    // agents a page
-	tenant int64  // whose they are
-	maxRow int    // Config.MaxRowBytes
-	quiet  map[string]bool
-}
-
-// Rejection is a row that can't be used.
-type Rejection struct {
-	Index   int    // its place on the page, from 0
-	AgentID int64  // whose row it is, where Known
-	Known   bool   // the AgentID could be read
-	Reason  string // one of schemas.RejectSyntax, RejectID, RejectStatus, RejectTenant, RejectSize
-}
-
 // Verdict says what a sweep came to. The counts but Requests are those of the pages that the verdict rests on: of each page of
 // the listing's present length, what it showed last.
 type Verdict struct {
@@ -147,14 +107,10 @@ type Poller struct {
 	client    *client
 	tokens    *tokens
 	agentsURL string
-	quiet     map[string]bool // Config.Quiet
 
 	// Sweep's own.
 	rejected map[rejection]bool // what the last sweep rejected
-	contents [][]*content       // by listing and page, as last read
-	numbered uint64             // the highest content.number given
-	counts   []*idCount         // of each listing's agents …
-	ids      idCount            // … and of all listings'
+	contents [][]*pageContent   // by listing and page, as last read
 }
 
 // New returns a Poller, without asking the vendor anything. Its error is that of [Config.Validate].
@@ -172,7 +128,6 @@ func New(c Config) (*Poller, error) {
 		cfg:       c,
 		client:    cl,
 		tokens:    newTokens(c, cl, base.JoinPath("oauth2/oauth/rest_token").String()),
-		quiet:     quietFields(c.Quiet),
 		agentsURL: base.JoinPath("openapi/v1/openTask/findOnlineAgent").String(),
 	}, nil
 }

@@ -66,19 +66,24 @@ func (p *Poller) ProbePage(ctx context.Context, listing int) (*PageSeen, error) 
 	if err := failed(r.status); err != nil {
 		return fail(refusedCall(err, r.status))
 	}
-	a, bad := decodeAnswer(r.body, 0, p.cfg.PageSize, p.client.excerpt)
+	read := p.pageReader(tenant)
+	a, bad := readAnswer(r.body, 0, p.cfg.PageSize, p.client.excerpt)
 	if bad != nil {
 		return fail(&Error{Class: Unusable, Err: bad})
 	}
 	seen := &PageSeen{
-		Page: Page{Listing: listing, Sent: r.sent, Read: r.read, tenant: tenant, maxRow: p.cfg.MaxRowBytes}, Rows: a.rows, Total: a.total,
+		Page: Page{Listing: listing, Sent: r.sent, Read: r.read, pageContent: *read.content(a)}, Rows: a.rows, Total: a.total,
 		Expected: expected(a.total, 0, p.cfg.PageSize), OtherPos: !a.pos, Bytes: len(r.body),
 	}
-	seen.decodeRows(a.rows)
 	if date, err := http.ParseTime(r.header.Get("Date")); err == nil {
 		seen.Date = date
 	}
 	return seen, nil
+}
+
+// pageReader reads the pages of a tenant.
+func (p *Poller) pageReader(tenant int64) *pageReader {
+	return &pageReader{p.cfg.PageSize, tenant, p.cfg.MaxRowBytes, p.client.excerpt}
 }
 
 // request is the body of a request for a page.

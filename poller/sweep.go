@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
 const (
@@ -36,18 +38,19 @@ func newBackOff() *backoff.ExponentialBackOff {
 // job is one page to read.
 type job struct {
 	listing, number int
-	tries           int      // how often it may fail
-	last            *content // what the page was when it was last read before this sweep's round; nil: it was not
+	tries           int          // how often it may fail
+	last            *pageContent // what the page showed when it was last read; nil: it was not
 }
 
 // result is what came of a job.
 type result struct {
 	job
-	page     *Page     // nil: none of the answers could be used
-	content  *content  // what page is
-	err      *Error    // of the last try
-	failures int       // tries that failed
-	asked    time.Time // when the first request was about to be sent; zero: none was
+	page     *pageContent // nil: none of the answers could be used
+	sent     time.Time    // when the request of that answer was about to be sent …
+	read     time.Time    // … and when the answer had been read
+	err      *Error       // of the last try
+	failures int          // tries that failed
+	asked    time.Time    // when the first request was about to be sent; zero: none was
 }
 
 // sweep is one Sweep under way. All of it is the calling goroutine's.
@@ -78,11 +81,8 @@ type rejection struct {
 // incomplete sweep, what was emitted still has been seen.
 func (p *Poller) Sweep(ctx context.Context, emit func(*Page)) Verdict {
 	s := &sweep{p: p, emit: emit, began: time.Now(), started: p.cfg.Now(), listings: make([]*listing, max(1, len(p.cfg.Types)))}
-	for len(p.counts) < len(s.listings) {
-		p.counts = append(p.counts, &idCount{})
-	}
 	for i := range s.listings {
-		s.listings[i] = &listing{ids: p.counts[i]}
+		s.listings[i] = &listing{}
 	}
 	s.rejected = make(map[rejection]bool)
 	v := s.run(ctx)
@@ -104,7 +104,7 @@ func (s *sweep) run(ctx context.Context) Verdict {
 	if more := s.rejects - loggedRejects; more > 0 {
 		p.cfg.Logger.Warn("more records rejected in the same sweep", "count", more)
 	}
-	v := verdict(s.listings, p.cfg.PageSize, s.cut, &p.ids)
+	v := verdict(s.listings, p.cfg.PageSize, s.cut)
 	if v.StartedAt = s.started; v.StartedAt.IsZero() {
 		v.StartedAt = now
 	}
@@ -225,32 +225,36 @@ func (s *sweep) take(r result) (end bool) {
 		return false
 	}
 	s.failedInRow = 0
-	said := r.content.said
-	p.err, p.said = nil, said
-	if !r.page.Read.Before(l.read) {
-		l.total, l.read = said.total, r.page.Read
+	p.err, p.said = nil, r.page
+	if !r.read.Before(l.read) {
+		l.total, l.read = r.page.total, r.read
 	}
 	s.p.keep(r)
-	s.p.client.metrics.page(r.page)
-	s.logRejected(r.page)
-	s.emit(r.page)
-	return n > 0 && (said.rows == 0 || len(said.ids) > 0 && l.pages[0].said != nil && slices.Equal(said.ids, l.pages[0].said.ids))
+	page := &Page{Listing: r.listing, Number: n, Sent: r.sent, Read: r.read, pageContent: *r.page}
+	s.p.client.metrics.page(page)
+	s.logRejected(page)
+	s.emit(page)
+	return n > 0 && (r.page.rows == 0 || r.page.sameAgents(l.pages[0].said))
 }
 
-// last returns what a page was when it was last read.
-func (p *Poller) last(listing, page int) *content {
+// sameAgents reports whether two pages show the same agents, in the same order, and some at all.
+func (c *pageContent) sameAgents(other *pageContent) bool {
+	return other != nil && len(c.Agents) > 0 &&
+		slices.EqualFunc(c.Agents, other.Agents, func(a, b schemas.Packed) bool {
+			return a.AgentID() == b.AgentID()
+		})
+}
+
+// last returns what a page showed when it was last read.
+func (p *Poller) last(listing, page int) *pageContent {
 	if listing < len(p.contents) && page < len(p.contents[listing]) {
 		return p.contents[listing][page]
 	}
 	return nil
 }
 
-// keep remembers what a page is now, and names it.
+// keep remembers what a page shows now.
 func (p *Poller) keep(r result) {
-	if r.content.number == 0 {
-		p.numbered++
-		r.content.number = p.numbered
-	}
 	for len(p.contents) <= r.listing {
 		p.contents = append(p.contents, nil)
 	}
@@ -258,11 +262,7 @@ func (p *Poller) keep(r result) {
 	for len(*of) <= r.number {
 		*of = append(*of, nil)
 	}
-	(*of)[r.number] = r.content
-	r.page.Content = r.content.number
-	if r.last != nil {
-		r.page.Before = r.last.number
-	}
+	(*of)[r.number] = r.page
 }
 
 // logRejected tells of every record that is rejected now and was not in the sweep before: one that stays is told once.
@@ -321,14 +321,13 @@ func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 	if err := failed(reply.status); err != nil {
 		return refusedCall(err, reply.status)
 	}
-	page := &Page{Listing: r.listing, Number: r.number, Sent: reply.sent, Read: reply.read,
-		body: reply.body, size: p.cfg.PageSize, tenant: p.tokens.tenantID(), maxRow: p.cfg.MaxRowBytes, quiet: p.quiet}
-	content, bad := page.open(r.last, p.client.excerpt)
+	page, bad := p.pageReader(p.tokens.tenantID()).read(reply.body, r.number, r.last)
 	if bad != nil {
 		return &Error{Class: Unusable, Err: bad}
 	}
+	bodies.give(reply.body)
 	p.tokens.accepted(token)
-	r.page, r.content = page, content
+	r.page, r.sent, r.read = page, reply.sent, reply.read
 	return nil
 }
 

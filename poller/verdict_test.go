@@ -6,15 +6,17 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
 func TestVerdict(t *testing.T) {
 	const size = 2
 	// A page that says total, and shows these agents.
 	page := func(total int, ids ...int64) pageRead {
-		return pageRead{said: &said{total: total, pos: true, rows: len(ids), ids: ids}}
+		return pageRead{said: shows(total, ids...)}
 	}
-	bad := func(p pageRead, change func(*said)) pageRead {
+	bad := func(p pageRead, change func(*pageContent)) pageRead {
 		change(p.said)
 		return p
 	}
@@ -31,7 +33,7 @@ func TestVerdict(t *testing.T) {
 		{"complete", 3, []pageRead{page(3, 1, 2), page(3, 3)}, "", "", nil},
 		{"nobody there", 0, []pageRead{page(0)}, "", "", nil},
 		{"shrunk", 2, []pageRead{page(2, 1, 2), page(3, 3)}, "", "", nil},
-		{"a rejected row", 3, []pageRead{page(3, 1, 2), bad(page(3), func(s *said) { s.rows, s.rejected = 1, 1 })}, "", "", nil},
+		{"a rejected row", 3, []pageRead{page(3, 1, 2), bad(page(3), func(s *pageContent) { s.rows, s.Rejected = 1, make([]Rejection, 1) })}, "", "", nil},
 		{"nothing read", 0, nil, Inconsistent, "page 0 was not read", []int{0}},
 		{"a page missing", 3, []pageRead{page(3, 1, 2)}, Inconsistent, "page 1 was not read", []int{1}},
 		{"a page failed", 3, []pageRead{page(3, 1, 2), failed(Unusable)}, Unusable, "it failed", []int{1}},
@@ -41,7 +43,7 @@ func TestVerdict(t *testing.T) {
 		{"grown by a page", 5, []pageRead{page(5, 1, 2), page(5, 3, 4)}, Inconsistent, "page 2 was not read", []int{2}},
 		{"short", 3, []pageRead{page(3, 1), page(3, 3)}, Inconsistent, "page 0 has 1 rows, total_count 3 calls for 2", []int{0}},
 		{"long", 3, []pageRead{page(3, 1, 2), page(3, 3, 4)}, Inconsistent, "page 1 has 2 rows", []int{1}},
-		{"wrong pos", 3, []pageRead{page(3, 1, 2), bad(page(3, 3), func(s *said) { s.pos = false })}, Inconsistent, "page 1: the answer was for another page", []int{1}},
+		{"wrong pos", 3, []pageRead{page(3, 1, 2), bad(page(3, 3), func(s *pageContent) { s.pos = false })}, Inconsistent, "page 1: the answer was for another page", []int{1}},
 		{"an agent twice", 5, []pageRead{page(5, 1, 2), page(5, 3, 4), page(5, 2)}, Inconsistent, "4 agents, 1 of them twice", []int{0, 2}},
 		{"an agent twice on a page", 4, []pageRead{page(4, 1, 2), page(4, 3, 3)}, Inconsistent, "twice", []int{1}},
 		{"an agent twice, and a short page", 5, []pageRead{page(5, 1, 2), page(5, 3), page(5, 2)}, Inconsistent, "page 1 has 1 rows", []int{1}},
@@ -62,17 +64,17 @@ func TestVerdict(t *testing.T) {
 			}
 
 			complete := &listing{total: 1, pages: []pageRead{page(1, 1)}}
-			v := verdict([]*listing{complete, l, complete}, size, nil, &idCount{})
+			v := verdict([]*listing{complete, l, complete}, size, nil)
 			if v.Complete != (err == nil) {
 				t.Errorf("complete %v, though %v", v.Complete, err)
 			}
 			cut := &Error{Class: Unreachable, Err: context.Canceled}
-			v = verdict([]*listing{complete, l}, size, cut, &idCount{})
+			v = verdict([]*listing{complete, l}, size, cut)
 			if v.Complete != (err == nil) || !v.Complete && v.Err != error(cut) {
 				t.Errorf("canceled: complete %v, error %v", v.Complete, v.Err)
 			}
 			cut = &Error{Class: Unreachable, Err: context.DeadlineExceeded}
-			v = verdict([]*listing{l}, size, cut, &idCount{})
+			v = verdict([]*listing{l}, size, cut)
 			if want := worse(cut, err); !v.Complete && v.Err != error(want) {
 				t.Errorf("cut short: error %v, want %v", v.Err, want)
 			}
@@ -82,12 +84,12 @@ func TestVerdict(t *testing.T) {
 
 func TestVerdictCounts(t *testing.T) {
 	a := &listing{total: 4, pages: []pageRead{
-		{said: &said{total: 4, pos: true, rows: 2, ids: []int64{1, 2}}},
-		{said: &said{total: 4, pos: true, rows: 2, ids: []int64{3}, rejected: 1, unidentified: 1, dropped: 3}},
-		{said: &said{total: 5, pos: true, rows: 1, ids: []int64{9}, rejected: 7}}, // the listing has shrunk
+		{said: shows(4, 1, 2)},
+		{said: rejecting(shows(4, 3), 1, 1, 3)},
+		{said: rejecting(shows(5, 9), 7, 0, 0)}, // the listing has shrunk
 	}}
-	b := &listing{total: 1, pages: []pageRead{{said: &said{total: 1, pos: true, rows: 1, ids: []int64{3}}}}}
-	got := verdict([]*listing{a, b}, 2, nil, &idCount{})
+	b := &listing{total: 1, pages: []pageRead{{said: shows(1, 3)}}}
+	got := verdict([]*listing{a, b}, 2, nil)
 	if want := (Verdict{Complete: true, Pages: 3, Agents: 3, Rejected: 1, Unidentified: 1, Dropped: 3}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
@@ -101,4 +103,21 @@ func TestErrorText(t *testing.T) {
 	if !strings.HasPrefix((&Error{Err: errors.New("x")}).Error(), "poller: x") {
 		t.Error("no operation, no text")
 	}
+}
+
+// shows is a page of a listing of total agents that shows the given ones.
+func shows(total int, ids ...int64) *pageContent {
+	c := &pageContent{total: total, pos: true, rows: len(ids)}
+	for _, id := range ids {
+		c.Agents = append(c.Agents, (&schemas.Agent{AgentID: id}).Pack())
+	}
+	return c
+}
+
+// rejecting is the page with rejected rows.
+func rejecting(c *pageContent, rejected, unidentified, dropped int) *pageContent {
+	c.rows += rejected
+	c.Rejected = make([]Rejection, rejected)
+	c.unidentified, c.Dropped = unidentified, dropped
+	return c
 }

@@ -32,7 +32,6 @@ func (s *settings) poller(log *slog.Logger) poller.Config {
 		PageSize:       s.PageSize.value,
 		Concurrency:    s.Concurrency.value,
 		RateLimit:      s.RateLimit.value,
-		Quiet:          s.QuietFields.value,
 		Logger:         log,
 		// One reading of the wall clock plus the monotonic clock: times within a process never jump.
 		Now: func() time.Time { return start.Add(time.Since(start)) },

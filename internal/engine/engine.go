@@ -242,14 +242,12 @@ func (l *loop) step(s sweepStep) {
 }
 
 func (l *loop) page(p *poller.Page) {
-	defer p.Release()
 	l.health.answered()
 	if p.Sent.Before(l.tainted) {
 		return // the log may know better; the next sweep compares with what it says
 	}
 	d := diff.Page{
 		Sweep: l.sweep, Sent: p.Sent, Read: p.Read, Agents: p.Agents, Baseline: !l.had,
-		Place: diff.Place{Listing: p.Listing, Number: p.Number}, Content: p.Content, Known: p.Known, Before: p.Before, Decode: p.Decode,
 	}
 	for _, r := range p.Rejected {
 		if r.Known {

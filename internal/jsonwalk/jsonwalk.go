@@ -87,6 +87,9 @@ func (w *Walker) Array(inside func() error) error {
 	return inside()
 }
 
+// Null reports whether a null follows.
+func (w *Walker) Null() bool { return w.d.PeekKind() == jsontext.KindNull }
+
 // More reports whether an element follows, and not the array's end.
 func (w *Walker) More() bool { return w.d.PeekKind() != jsontext.KindEndArray }
 
