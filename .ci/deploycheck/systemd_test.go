@@ -41,7 +41,7 @@ func TestSystemd(t *testing.T) {
 	write(t, filepath.Join(file+".d", "cluster.conf"), dropIn)
 	verify()
 
-	for _, line := range []string{"RestartPreventExitStatus=2", "Restart=on-failure", "TimeoutStopSec=15"} {
+	for _, line := range []string{"RestartPreventExitStatus=2", "Restart=always", "TimeoutStopSec=15"} {
 		if !strings.Contains(unit, "\n"+line+"\n") {
 			t.Errorf("the unit has no line %s", line)
 		}

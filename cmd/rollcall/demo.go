@@ -8,8 +8,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -30,6 +32,7 @@ const (
 
 // runDemo runs the simulated tenant and, unless simOnly, all of rollcall against it, until ctx ends.
 func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, simOnly bool) error {
+	signal.Ignore(syscall.SIGPIPE)
 	tenant := isdpsim.New(isdpsim.Config{Churn: demoChurn, Seed: uint64(time.Now().UnixNano()), NoHistory: true})
 	sim, err := tenant.Listen(simListen)
 	if err != nil {
@@ -46,7 +49,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 	}()
 
 	if simOnly {
-		printTenant(stdout, sim.URL)
+		printTenant(stdout, sim.URL) // whoever has read that may go
 		select {
 		case <-ctx.Done():
 			return nil
@@ -54,6 +57,11 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 			return context.Cause(simulating)
 		}
 	}
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	told := newOutput(stdout, stop) // it is made to be looked at: where nobody does any more, it ends
+	defer told.end(flushTimeout)
 
 	s, warnings, err := demoSettings(sim.URL)
 	if err != nil {
@@ -78,6 +86,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 	if err != nil {
 		return err
 	}
+	o.stderr, _ = stderr.(*output)
 	return o.during(ctx, func(ctx context.Context) error {
 		broker, err := openBroker(ctx, s, o, log)
 		if errors.Is(err, natsd.ErrListen) && !s.NATSListen.isSet() {
@@ -89,15 +98,15 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 		}
 		defer broker.close()
 
-		t := &teller{out: stdout}
+		t := &teller{out: told}
 		if err := t.follow(broker.nc); err != nil {
 			return err
 		}
-		printWelcome(stdout, sim.URL, broker.url, o.url(), s)
+		printWelcome(told, sim.URL, broker.url, o.url(), s)
 		if err := serve(ctx, s, broker.nc, o, log); err != nil {
 			return err
 		}
-		fmt.Fprintln(stdout, "\nStopped. Everything that was seen is published.")
+		fmt.Fprintln(told, "\nStopped. Everything that was seen is published.")
 		return nil
 	})
 }

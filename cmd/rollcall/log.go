@@ -1,12 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"log/slog"
 )
 
 // newLogger logs to w, a line each, as the settings say: text or JSON, from the least level upwards. Secrets are of type
-// [secret] and log as "[redacted]".
+// [secret] and log as "[redacted]". Of lines that an [output] had to drop, the log itself tells.
 func newLogger(w io.Writer, s *settings) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: s.LogLevel.value, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Value.Kind() == slog.KindDuration { // JSON would say nanoseconds
@@ -14,8 +15,18 @@ func newLogger(w io.Writer, s *settings) *slog.Logger {
 		}
 		return a
 	}}
-	if s.LogFormat.value == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
+	to := func(w io.Writer) *slog.Logger {
+		if s.LogFormat.value == "json" {
+			return slog.New(slog.NewJSONHandler(w, opts))
+		}
+		return slog.New(slog.NewTextHandler(w, opts))
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	if o, ok := w.(*output); ok {
+		o.tells(func(lines int) []byte {
+			var b bytes.Buffer
+			to(&b).Warn("log lines are missing here: whoever reads them did not keep up; polling and publishing went on", "lines", lines)
+			return b.Bytes()
+		})
+	}
+	return to(w)
 }

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/rollcall-events/rollcall/internal/setting"
 )
@@ -20,15 +22,45 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal exits at once
-	err := rootCommand().ExecuteContext(ctx)
-	stop()
-	os.Exit(exitCode(err))
+	stderr := newOutput(os.Stderr, nil)
+	root := rootCommand()
+	root.SetErr(stderr)
+	code := exitCode(root.ExecuteContext(untilSignal()), stderr)
+	stderr.end(flushTimeout)
+	os.Exit(code)
 }
 
-// exitCode tells the error on stderr: 2 for what has to be set otherwise, 1 for what a restart may mend.
-func exitCode(err error) int {
+// flushTimeout is how long the end waits for whoever reads what the process has written.
+const flushTimeout = time.Second
+
+// hangupTwice is within which time two hangups are one: a terminal that closes sends one, and so does its shell.
+const hangupTwice = time.Second
+
+// untilSignal returns a context that ends with the first signal that asks the process to stop. A second one ends the process at
+// once.
+func untilSignal() context.Context {
+	ctx, stop := context.WithCancel(context.Background())
+	stopping := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		stopping = append(stopping, syscall.SIGHUP)
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, stopping...)
+	go func() {
+		first := <-signals
+		stop()
+		began := time.Now()
+		for s := range signals {
+			if s != syscall.SIGHUP || first != syscall.SIGHUP || time.Since(began) > hangupTwice {
+				os.Exit(1)
+			}
+		}
+	}()
+	return ctx
+}
+
+// exitCode tells the error: 2 for what has to be set otherwise, 1 for what a restart may mend.
+func exitCode(err error, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
@@ -37,7 +69,7 @@ func exitCode(err error) int {
 		return told.code
 	}
 	for line := range strings.Lines(err.Error() + "\n") { // unusable settings are a line each
-		fmt.Fprint(os.Stderr, "rollcall: ", line)
+		fmt.Fprint(stderr, "rollcall: ", line)
 	}
 	var unusable *setting.Error
 	if errors.As(err, &unusable) || errors.Is(err, errUsage) {

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/rollcall-events/rollcall/internal/board"
 	"github.com/rollcall-events/rollcall/internal/ops"
@@ -29,6 +30,7 @@ type operators struct {
 	probes   net.Listener // nil: none
 	profiles bool
 	log      *slog.Logger
+	stderr   *output // where the log goes; nil: not known. Set it before during
 
 	nc    atomic.Pointer[nats.Conn]    // nil: not connected yet
 	board atomic.Pointer[http.Handler] // nil: nobody knows the tenant yet
@@ -40,6 +42,15 @@ func openOperators(s *settings, log *slog.Logger, spare bool) (*operators, error
 	o := &operators{Process: ops.NewProcess(s.Instance.value, nil), registry: prometheus.NewRegistry(), log: log}
 	version, commit := build()
 	ops.Register(o.registry, version, commit, o.nc.Load)
+	promauto.With(o.registry).NewCounterFunc(prometheus.CounterOpts{
+		Name: "rollcall_dropped_log_lines_total",
+		Help: "Lines of the log that were dropped, since whoever reads them did not keep up or could not be written to.",
+	}, func() float64 {
+		if o.stderr == nil {
+			return 0
+		}
+		return float64(o.stderr.lost())
+	})
 	var err error
 	if addr := s.HTTPListen.value; addr != "" {
 		const variable = "ROLLCALL_HTTP_LISTEN"

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -20,6 +22,7 @@ import (
 
 // runDaemon is the daemon: from the environment to the end of ctx.
 func runDaemon(ctx context.Context, stderr io.Writer) error {
+	signal.Ignore(syscall.SIGPIPE) // that nobody reads the log any more is no reason to end
 	s, warnings, err := loadSettings(withVendor)
 	if err != nil {
 		for _, w := range warnings {
@@ -35,6 +38,7 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	o.stderr, _ = stderr.(*output)
 	return o.during(ctx, func(ctx context.Context) error {
 		broker, err := openBroker(ctx, s, o, log)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -33,11 +34,19 @@ type watched struct {
 // watch starts a replica with pages.
 func watch(t *testing.T, instance string, env ...map[string]string) *watched {
 	t.Helper()
+	return watchAs(t, instance, func(*exec.Cmd) {}, env...)
+}
+
+// watchAs is watch of a replica whose command was changed before it was started.
+func watchAs(t *testing.T, instance string, change func(*exec.Cmd), env ...map[string]string) *watched {
+	t.Helper()
 	w := &watched{t: t, instance: instance, everything: &strings.Builder{}}
 	pages, probes := fmt.Sprintf("127.0.0.1:%d", FreePort(t)), fmt.Sprintf("127.0.0.1:%d", FreePort(t))
 	w.pages, w.ops = "http://"+pages, "http://"+probes
 	own := map[string]string{"ROLLCALL_INSTANCE": instance, "ROLLCALL_HTTP_LISTEN": pages, "ROLLCALL_OPS_LISTEN": probes}
-	w.Process = Rollcall(t, Settings(append(env, own)...))
+	w.Process = newProcess(t, Binary(t), Settings(append(env, own)...))
+	change(w.cmd)
+	w.start()
 	Eventually(t, instance+" to live", func() bool {
 		code, body := w.get(w.ops+"/healthz", "")
 		return code == 200 && body == "ok\n"

@@ -74,6 +74,14 @@ func (o *output) String() string {
 // Start starts a program. Of the test's own environment it gets PATH, HOME and TMPDIR only, and env besides.
 func Start(t testing.TB, path string, env map[string]string, args ...string) *Process {
 	t.Helper()
+	p := newProcess(t, path, env, args...)
+	p.start()
+	return p
+}
+
+// newProcess describes a program that start starts; until then its command may be changed.
+func newProcess(t testing.TB, path string, env map[string]string, args ...string) *Process {
+	t.Helper()
 	p := &Process{t: t, name: filepath.Base(path), cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Env = []string{}
 	for _, name := range []string{"PATH", "HOME", "TMPDIR"} {
@@ -90,6 +98,12 @@ func Start(t testing.TB, path string, env map[string]string, args ...string) *Pr
 	slices.Sort(p.cmd.Env)
 	p.cmd.Dir = t.TempDir()
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	return p
+}
+
+func (p *Process) start() {
+	t := p.t
+	t.Helper()
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", p.name, err)
 	}
@@ -103,10 +117,9 @@ func Start(t testing.TB, path string, env map[string]string, args ...string) *Pr
 			<-p.done
 		}
 		if t.Failed() {
-			t.Logf("%s %s (pid %d) wrote:\n%s", p.name, strings.Join(args, " "), p.cmd.Process.Pid, lastLines(p.Output(), 60))
+			t.Logf("%s %s (pid %d) wrote:\n%s", p.name, strings.Join(p.cmd.Args[1:], " "), p.cmd.Process.Pid, lastLines(p.Output(), 60))
 		}
 	})
-	return p
 }
 
 func lastLines(s string, n int) string {
