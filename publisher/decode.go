@@ -117,6 +117,7 @@ const (
 	fieldPreviousSince
 	fieldAgent
 	fieldChanges
+	fieldChangesTruncated
 )
 
 func (s fieldSet) has(f fieldSet) bool { return s&f != 0 }
@@ -174,6 +175,8 @@ func (r *eventReader) data(name []byte) error {
 		return r.w.Object(r.field)
 	case "changes":
 		return r.changes()
+	case "changesTruncated":
+		return r.bool(fieldChangesTruncated, &d.ChangesTruncated)
 	}
 	return errUnusual
 }

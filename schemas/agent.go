@@ -155,7 +155,8 @@ func Differing(a, b *Agent) iter.Seq[string] { return a.Pack().Differing(b.Pack(
 // Changes lists every field in which to differs from from, in the order of the field names.
 func Changes(from, to *Agent) []Change { return from.Pack().Changes(to.Pack()) }
 
-// Revert returns the agent as it was before the changes that led to a: Revert(b, Changes(a, b)) equals a.
+// Revert returns the agent as it was before the changes that led to a: Revert(b, Changes(a, b)) equals a. Where an event's
+// changes are truncated, what it returns is right in the listed fields only.
 func Revert(a *Agent, changes []Change) (*Agent, error) {
 	r := *a
 	r.Other = slices.Clone(a.Other)

@@ -236,6 +236,9 @@ func goProperties(t testing.TB, typ reflect.Type, path string, into map[string]s
 			goProperties(t, inner, path+name+".", into)
 		case inner.Kind() == reflect.Slice:
 			into[path+name] = "array"
+			if inner.Elem().Kind() == reflect.String {
+				continue
+			}
 			goProperties(t, inner.Elem(), path+name+"[].", into)
 		default:
 			kind := map[reflect.Kind]string{reflect.String: "string", reflect.Bool: "boolean", reflect.Int: "integer",
@@ -527,6 +530,19 @@ func spoil(t testing.TB, schema map[string]any, message any, path string, try fu
 		switch items, _ := field["items"].(map[string]any); {
 		case kind == "object":
 			spoil(t, field, was, path+name+".", try)
+		case items != nil && kindOfSchema(t, items) != "object":
+			list := was.([]any)
+			first := list[0]
+			for other, values := range oneOfEach {
+				if other == kindOfSchema(t, items) {
+					continue
+				}
+				for _, v := range values {
+					list[0] = v
+					try(fmt.Sprintf("%s%s[0] = %#v", path, name, v))
+				}
+			}
+			list[0] = first
 		case items != nil:
 			for i, e := range was.([]any) {
 				spoil(t, items, e, fmt.Sprintf("%s%s[%d].", path, name, i), try)

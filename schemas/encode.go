@@ -43,6 +43,18 @@ func (o *object) str(name, v string) {
 	o.b = appendString(o.b, v)
 }
 
+func (o *object) strs(name string, vs []string) {
+	o.key(name)
+	o.b = append(o.b, '[')
+	for i, v := range vs {
+		if i > 0 {
+			o.b = append(o.b, ',')
+		}
+		o.b = appendString(o.b, v)
+	}
+	o.b = append(o.b, ']')
+}
+
 func (o *object) int(name string, v int64) {
 	o.key(name)
 	o.b = strconv.AppendInt(o.b, v, 10)

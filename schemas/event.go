@@ -3,6 +3,7 @@ package schemas
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -58,6 +59,9 @@ type EventData struct {
 	PreviousSince time.Time // on an event that ends a state, when that state had begun
 	Agent         Agent     // as it now is; of a removed agent, as it was last seen
 	Changes       []Change  // every field that differs from the previous revision's agent, by name
+
+	// ChangesTruncated says that Changes lacks the undocumented fields: with them the event would not have fitted into a message.
+	ChangesTruncated bool
 }
 
 // Change is one field that differs between two revisions. A nil From or To was absent.
@@ -117,7 +121,20 @@ func (d *EventData) appendJSON(b []byte) []byte {
 		o.b = c.appendJSON(o.b)
 	}
 	o.b = append(o.b, ']')
+	if d.ChangesTruncated {
+		o.bool("changesTruncated", true)
+	}
 	return o.end()
+}
+
+// TruncateChanges leaves the undocumented fields out of Changes. It reports false, and does nothing, where there are none.
+func (d *EventData) TruncateChanges() bool {
+	listed := slices.DeleteFunc(slices.Clone(d.Changes), func(c Change) bool { return !Listed(c.Field) })
+	if len(listed) == len(d.Changes) {
+		return false
+	}
+	d.Changes, d.ChangesTruncated = listed, true
+	return true
 }
 
 func (c *Change) appendJSON(b []byte) []byte {

@@ -226,6 +226,15 @@ var goldens = map[string]func() wire{
 			Revision: 2, Reason: Fields, Sweep: 1807, Online: true,
 			NotBefore: asked, Since: before, Agent: to, Changes: Changes(&from, &to)}}
 	},
+	"event-changes-truncated": func() wire {
+		from := with(func(a *Agent) { a.OnlineStatus = 0 })
+		to := with(func(a *Agent) { a.Other = []Field{{"note", json.RawMessage(`"…"`)}} })
+		e := &Event{Type: Online, Time: read, Data: EventData{
+			Revision: 3, Reason: Status, Sweep: 1807, Online: true,
+			NotBefore: asked, Since: read, PreviousSince: before, Agent: to, Changes: Changes(&from, &to)}}
+		e.Data.TruncateChanges()
+		return e
+	},
 	"event-strings": func() wire {
 		a := vendorAgent()
 		a.Type = new("no token")
@@ -252,6 +261,11 @@ var goldens = map[string]func() wire{
 		return watermark(Watermark{
 			TenantID: 886, Sweep: 1807, StartedAt: asked, CompletedAt: read, StaleAfter: clock("2026-11-22T08:05:10.123Z"),
 			Agents: 340, Online: 52, Instance: "host-1", Commit: Commit{ID: "9fK2", Messages: 21}})
+	},
+	"watermark-polled": func() wire {
+		return watermark(Watermark{
+			TenantID: 886, Sweep: 1807, Polled: []string{"0", "10"}, StartedAt: asked, CompletedAt: read,
+			StaleAfter: clock("2026-11-22T08:05:10.123Z"), Agents: 340, Online: 52, Instance: "host-1", Commit: Commit{ID: "9fK4", Messages: 1}})
 	},
 	"watermark-in-progress": func() wire {
 		return watermark(Watermark{

@@ -10,6 +10,7 @@ import (
 type Watermark struct {
 	TenantID    int64       `json:"tenantId"`
 	Sweep       uint64      `json:"sweep"`       // the last complete sweep, 0 before any
+	Polled      []string    `json:"polled"`      // the types that it polled; empty: one listing of all
 	StartedAt   time.Time   `json:"startedAt"`   // the published state may be stale by now minus this
 	CompletedAt time.Time   `json:"completedAt"` //
 	StaleAfter  time.Time   `json:"staleAfter"`  // when the next complete sweep is overdue
@@ -38,6 +39,9 @@ func (w *Watermark) AppendJSON(b []byte) []byte {
 	o := beginObject(b)
 	o.int("tenantId", w.TenantID)
 	o.uint("sweep", w.Sweep)
+	if len(w.Polled) > 0 {
+		o.strs("polled", w.Polled)
+	}
 	o.time("startedAt", w.StartedAt)
 	o.time("completedAt", w.CompletedAt)
 	o.time("staleAfter", w.StaleAfter)

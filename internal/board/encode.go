@@ -91,8 +91,9 @@ type event struct {
 	Since     int64    `json:"since"`
 	Previous  int64    `json:"previousSince"`
 	Revision  uint64   `json:"revision"`
-	Deleted   bool     `json:"deleted"` // the vendor said so, rather than not listing the agent
-	Changes   [][4]any `json:"changes"` // field, from and to as text (null: absent), whether it is quiet
+	Deleted   bool     `json:"deleted"`             // the vendor said so, rather than not listing the agent
+	Changes   [][4]any `json:"changes"`             // field, from and to as text (null: absent), whether it is quiet
+	Truncated bool     `json:"truncated,omitempty"` // undocumented fields changed besides, too many to list
 }
 
 // encodeEvent encodes an event with its changes, or with those only that are not quiet.
@@ -100,7 +101,7 @@ func encodeEvent(e *schemas.Event, quiet []string, loud bool) json.RawMessage {
 	d := &e.Data
 	v := event{ID: e.ID(), Agent: strconv.FormatInt(d.Agent.AgentID, 10), Name: text(d.Agent.AgentName), Type: string(e.Type), Reason: string(d.Reason),
 		Online: d.Online, Time: millis(e.Time), NotBefore: millis(d.NotBefore), Since: millis(d.Since), Previous: millis(d.PreviousSince),
-		Revision: d.Revision, Deleted: !d.Agent.There(), Changes: [][4]any{}}
+		Revision: d.Revision, Deleted: !d.Agent.There(), Changes: [][4]any{}, Truncated: d.ChangesTruncated}
 	for _, c := range d.Changes {
 		hushed := slices.Contains(quiet, c.Field) || !schemas.Listed(c.Field) && slices.Contains(quiet, "*")
 		if hushed && loud {

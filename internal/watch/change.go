@@ -21,13 +21,13 @@ type change struct {
 func describe(before, e *schemas.Event) change {
 	d := &e.Data
 	kind := strings.TrimPrefix(string(e.Type), "agent.")
-	changes, skipped := d.Changes, uint64(0)
+	changes, truncated, skipped := d.Changes, d.ChangesTruncated, uint64(0)
 	if before != nil && d.Revision != before.Data.Revision+1 {
 		kind = "updated"
 		if before.Data.Online != d.Online {
 			kind = stateWord(d.Online)
 		}
-		changes = schemas.Changes(&before.Data.Agent, &d.Agent)
+		changes, truncated = schemas.Changes(&before.Data.Agent, &d.Agent), false
 		if d.Revision > before.Data.Revision {
 			skipped = d.Revision - before.Data.Revision - 1
 		}
@@ -60,6 +60,9 @@ func describe(before, e *schemas.Event) change {
 	}
 	if d.Reason != schemas.Removed {
 		parts = append(parts, fields(changes, kind)...)
+		if truncated {
+			add("and undocumented fields, too many to list")
+		}
 	}
 	switch {
 	case skipped == 1:

@@ -45,6 +45,7 @@ export function line(e, now, open) {
   if (!open) {
     const quiet = e.changes.filter(c => c[3])
     if (quiet.length) what.append(el('details', { className: 'quiet' }, el('summary', {}, t('h.quiet', { n: quiet.length })), ...quiet.map(change)))
+    if (e.truncated) what.append(el('div', { className: 'quiet' }, t('h.truncated')))
     if (e.notBefore) what.append(el('div', { className: 'quiet' }, t('h.between', { from: near(e.notBefore, now), to: near(e.time, now) })))
   }
   return el('li', { className: tone(e) }, time(e.time, near(e.time, now)), el('div', {}, ...who, ' ', what))
