@@ -49,6 +49,8 @@ type Observation struct {
 	NotBefore time.Time      // when the request was sent whose answer last showed the agent without the change; zero: nobody looked
 	Time      time.Time      // when the page had been read; of an agent that is gone, when the sweep ended
 	Baseline  bool           // seen before the tenant's first complete sweep had ended
+
+	refused bool // no message could hold its event
 }
 
 // Fold merges two observations of the same agent, one directly after the other, into their net effect.

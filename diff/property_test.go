@@ -374,8 +374,8 @@ func (m *machine) commit(n int) {
 		id := f.Events[i].Data.Agent.AgentID
 		m.log, m.by[id] = append(m.log, f.Events[i]), append(m.by[id], f.Events[i])
 	}
-	m.roster.Advance(m.pending[:n], f.States)
-	m.twin.Advance(m.also[:n], twin.States)
+	m.roster.Advance(m.pending[:n], f)
+	m.twin.Advance(m.also[:n], twin)
 	m.pending, m.also = m.pending[n:], m.also[n:]
 	for i := range m.ends {
 		m.ends[i].left -= n

@@ -40,6 +40,7 @@ type Roster struct {
 	agents map[int64]*entry
 
 	there, online int // of the published states
+	tooLarge      int // agents of which a refused observation stands
 
 	restart  Sweep // the last complete sweep that the log knew of when the roster was loaded, where it bounds anything
 	complete Sweep // the last complete sweep that shows who was not listed
@@ -51,6 +52,7 @@ type entry struct {
 	published published
 	revision  uint64         // the highest ever published, also where the log has lost it since
 	last      *Observation   // the latest observation that is not yet published; nil: what is published is what was last observed
+	refused   *Observation   // the first observation since the published state whose event no message could hold; nil: none
 	seen      *sighting      // the last page that showed the agent; nil: none since the roster was loaded
 	read      schemas.Packed // the agent as that page showed it, already compared; "": yet to be compared
 	spared    uint64         // the last sweep in which a rejected row was this agent's
@@ -131,6 +133,10 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[
 	}
 	for id := range moved {
 		e := r.agents[id]
+		r.refuse(e, nil)
+		if e.last != nil && e.last.refused {
+			e.last = nil
+		}
 		e.seen, e.read = nil, ""
 		e.spared, e.missing, e.heldSince = 0, 0, 0
 	}
@@ -156,6 +162,24 @@ func (r *Roster) GiveUp(o *Observation) {
 		// It did not show the agent as it is published.
 		e.seen = &sighting{sweep: e.seen.sweep, sent: o.NotBefore, read: e.seen.read}
 	}
+}
+
+// Retry has what was refused observed again: larger events fit than before.
+func (r *Roster) Retry() {
+	if r.tooLarge == 0 {
+		return
+	}
+	for _, e := range r.agents {
+		if e.last != nil && e.last.refused {
+			r.GiveUp(e.last)
+		}
+	}
+}
+
+// Refused reports whether an observation of the agent was refused, and none has been published since.
+func (r *Roster) Refused(id int64) bool {
+	e := r.agents[id]
+	return e != nil && e.refused != nil
 }
 
 // Agents returns how many agents are there in the published state, and how many of them are online.
@@ -186,12 +210,16 @@ func (r *Roster) Observe(p Page) []*Observation {
 		if e.seen != nil && e.seen.covers(&p) {
 			continue
 		}
-		if a != e.read && r.changed(e, a) {
+		switch {
+		case a == e.read:
+		case r.changed(e, a):
 			e.last = &Observation{
 				AgentID: e.id, Agent: a, Sweep: p.Sweep, Baseline: p.Baseline,
 				NotBefore: r.notBefore(e), Time: p.Read,
 			}
 			out = append(out, e.last)
+		case e.last == nil: // as it is published
+			r.refuse(e, nil)
 		}
 		e.seen, e.read = here, a
 		e.missing, e.heldSince = 0, 0
@@ -257,30 +285,44 @@ func (r *Roster) Complete(s Sweep) Absence {
 type Formed struct {
 	Events         []schemas.Event
 	States         []*State       // the one that each event leads to
-	Refused        []*Observation // their events do not fit
+	Refused        []*Observation // no message can hold their events
+	TooLarge       int            // agents of which a refused observation stands once the events are published
 	Agents, Online int            // of the published states once the events are published, removed agents left out
 }
 
-// Form computes the events that the observations, in their order, make of the published states. An event that does not fit is
-// left out, and its agent's state stays. Form changes nothing.
+// Form computes the events that the observations, in their order, make of the published states. An event that does not fit
+// goes without the undocumented part of its changes; one that does not fit even so is left out, and its agent's state stays.
+// Form changes nothing.
 func (r *Roster) Form(obs []*Observation, fits func(*schemas.Event) bool) Formed {
-	f := Formed{Agents: r.there, Online: r.online}
+	f := Formed{TooLarge: r.tooLarge, Agents: r.there, Online: r.online}
 	formed := make(map[int64]*State, len(obs))
+	refused := make(map[int64]*Observation) // of agents seen to here; nil: none stands
 	for _, o := range obs {
-		prev, ok := formed[o.AgentID]
 		known := r.agents[o.AgentID]
+		prev, ok := formed[o.AgentID]
 		if !ok && known != nil {
 			prev = known.published.state()
 		}
-		e, ok := r.rules.Event(prev, o)
-		if !ok {
-			continue
+		first, ok := refused[o.AgentID]
+		if !ok && known != nil {
+			first = known.refused
 		}
-		if known != nil {
+		net := *o
+		if first != nil { // what it saw is a part of this event
+			Fold(first, &net)
+		}
+		e, ok := r.rules.Event(prev, &net)
+		if ok && known != nil {
 			e.Data.Revision = max(e.Data.Revision, known.revision+1)
 		}
-		if !fits(&e) {
+		stands := ok && !fits(&e) && !(e.Data.TruncateChanges() && fits(&e))
+		f.TooLarge += counts(stands) - counts(first != nil)
+		refused[o.AgentID] = nil
+		if stands {
 			f.Refused = append(f.Refused, o)
+			refused[o.AgentID] = cmp.Or(first, o)
+		}
+		if stands || !ok {
 			continue
 		}
 		agent := o.Agent
@@ -297,14 +339,32 @@ func (r *Roster) Form(obs []*Observation, fits func(*schemas.Event) bool) Formed
 	return f
 }
 
-// Advance records that the observations have been published as the events that led to these states.
-func (r *Roster) Advance(obs []*Observation, states []*State) {
-	for _, s := range states {
+// Advance records that the observations have been published as what [Roster.Form] made of them. A refused one still is what
+// was last observed, so that it is not observed again at every sweep.
+func (r *Roster) Advance(obs []*Observation, f Formed) {
+	for _, s := range f.States {
 		r.publish(s.Agent.AgentID(), s)
 	}
+	refused := make(map[*Observation]bool, len(f.Refused))
+	for _, o := range f.Refused {
+		refused[o] = true
+	}
 	for _, o := range obs {
+		e := r.entry(o.AgentID)
+		if refused[o] {
+			o.refused = true
+			r.refuse(e, cmp.Or(e.refused, o))
+			continue
+		}
+		r.refuse(e, nil)
 		r.GiveUp(o)
 	}
+}
+
+// refuse makes o the first observation of the agent that stands refused; nil: none does.
+func (r *Roster) refuse(e *entry, o *Observation) {
+	r.tooLarge += counts(o != nil) - counts(e.refused != nil)
+	e.refused = o
 }
 
 func (r *Roster) entry(id int64) *entry {

@@ -149,7 +149,7 @@ func (p *play) complete() {
 
 func (p *play) commit() {
 	f := p.roster.Form(p.pending, func(*schemas.Event) bool { return true })
-	p.roster.Advance(p.pending, f.States)
+	p.roster.Advance(p.pending, f)
 	p.pending = nil
 	for i := range f.Events {
 		p.note(&f.Events[i])
@@ -487,7 +487,7 @@ func TestForm(t *testing.T) {
 			t.Errorf("%d, %d, %v", there, online, r.State(1))
 		}
 		part := r.Form(obs[:1], all)
-		r.Advance(obs[:1], part.States)
+		r.Advance(obs[:1], part)
 		rest := r.Form(obs[1:], all)
 		if d := cmp.Diff(f.Events, slices.Concat(part.Events, rest.Events)); d != "" {
 			t.Errorf("in two commits:\n%s", d)
@@ -512,7 +512,7 @@ func TestForm(t *testing.T) {
 			obs := observe(r, n, step.rows...)
 			obs = append(obs, r.Complete(Sweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)}).Removed...)
 			f := r.Form(obs, all)
-			r.Advance(obs, f.States)
+			r.Advance(obs, f)
 			if there, online := r.Agents(); f.Agents != step.there || f.Online != step.online || there != f.Agents || online != f.Online {
 				t.Errorf("sweep %v: %d, %d, then %d, %d, want %d, %d", n, f.Agents, f.Online, there, online, step.there, step.online)
 			}
@@ -521,14 +521,18 @@ func TestForm(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1, MaxMissing: 1})
 		obs := observe(r, 1, agent(1), agent(2))
-		r.Advance(obs, r.Form(obs, all).States)
-		for n := 2.; n < 4; n++ { // every time it is seen
+		r.Advance(obs, r.Form(obs, all))
+		for n := 2.; n < 4; n++ { // once, though it is seen at every sweep
 			obs = observe(r, n, agent(1, on, long), agent(2, on))
 			f := r.Form(obs, small)
-			if len(f.Refused) != 1 || f.Refused[0] != obs[0] || len(f.Events) != int(4-n)-1 || f.Agents != 2 || f.Online != 1 {
-				t.Fatalf("%+v", f)
+			first := counts(n == 2)
+			if len(f.Refused) != first || len(f.Events) != first || f.TooLarge != 1 || f.Agents != 2 || f.Online != 1 {
+				t.Fatalf("sweep %v: %+v", n, f)
 			}
-			r.Advance(obs, f.States)
+			r.Advance(obs, f)
+			if !r.Refused(1) || r.Refused(2) || r.Refused(3) {
+				t.Errorf("sweep %v: refused are %t, %t, %t", n, r.Refused(1), r.Refused(2), r.Refused(3))
+			}
 			if s := r.State(1); s.Revision != 1 || s.Online {
 				t.Fatalf("%+v", s)
 			}
@@ -539,10 +543,12 @@ func TestForm(t *testing.T) {
 		// What it was is not known to have ended when it was refused first.
 		obs = observe(r, 4, agent(1, on, name("b")))
 		f := r.Form(obs, small)
-		if len(f.Events) != 1 || f.Events[0].Data.Revision != 2 || !f.Events[0].Data.NotBefore.Equal(at(100)) {
+		if len(f.Events) != 1 || f.Events[0].Data.Revision != 2 || !f.Events[0].Data.NotBefore.Equal(at(100)) || f.TooLarge != 0 {
 			t.Fatalf("%+v", f)
 		}
-		r.Advance(obs, f.States)
+		if r.Advance(obs, f); r.Refused(1) {
+			t.Error("still refused")
+		}
 		obs = observe(r, 5, agent(1))
 		if f = r.Form(obs, small); len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(at(400)) {
 			t.Fatalf("%+v", f)
@@ -552,11 +558,86 @@ func TestForm(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1})
 		obs := slices.Concat(observe(r, 1, agent(1)), observe(r, 2, agent(1, long)), observe(r, 3, agent(1, on)))
 		f := r.Form(obs, small)
-		if len(f.Events) != 2 || len(f.Refused) != 1 || f.Refused[0] != obs[1] || f.Events[1].Data.Revision != 2 {
+		if len(f.Events) != 2 || len(f.Refused) != 1 || f.Refused[0] != obs[1] || f.Events[1].Data.Revision != 2 || f.TooLarge != 0 {
 			t.Fatalf("%+v", f)
+		}
+		if got := f.Events[1].Data.NotBefore; !got.Equal(at(100)) {
+			t.Errorf("the event tells of what the refused one saw too, and begins at %v", got)
 		}
 		if d := cmp.Diff([]schemas.Change{change("onlineStatus", "0", "1")}, f.Events[1].Data.Changes); d != "" {
 			t.Error(d)
+		}
+	})
+	t.Run("refused, and back", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1})
+		for n, rows := range [][]schemas.Agent{{agent(1)}, {agent(1, long)}, {agent(1)}} {
+			obs := observe(r, float64(n+1), rows...)
+			f := r.Form(obs, small)
+			r.Advance(obs, f)
+			if want := counts(n == 1); f.TooLarge != want || len(f.Events) != counts(n == 0) || r.Refused(1) != (n == 1) {
+				t.Errorf("step %d: %+v", n, f)
+			}
+		}
+	})
+	t.Run("refused, and tried again", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1})
+		obs := observe(r, 1, agent(1))
+		r.Advance(obs, r.Form(obs, all))
+		obs = observe(r, 2, agent(1, on, long))
+		r.Advance(obs, r.Form(obs, small))
+		if obs = observe(r, 3, agent(1, on, long)); len(obs) != 0 {
+			t.Fatalf("observed again: %+v", obs)
+		}
+		r.Retry()
+		obs = observe(r, 4, agent(1, on, long))
+		f := r.Form(obs, all)
+		if len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(at(100)) || f.TooLarge != 0 {
+			t.Fatalf("%+v", f)
+		}
+	})
+	t.Run("refused, and the stream read anew", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1})
+		obs := observe(r, 1, agent(1, long), agent(2))
+		r.Advance(obs, r.Form(obs, small))
+		theirs := agent(1)
+		r.Load(map[int64]*State{1: {Revision: 4, Time: at(120), Since: at(120), Agent: theirs.Pack()}, 2: r.State(2)}, nil)
+		obs = observe(r, 2, agent(1, on), agent(2))
+		f := r.Form(obs, small)
+		if len(f.Events) != 1 || f.Events[0].Data.Revision != 5 || !f.Events[0].Data.NotBefore.Equal(at(120)) || f.TooLarge != 0 {
+			t.Fatalf("%+v", f)
+		}
+	})
+	t.Run("truncated", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1})
+		few := func(e *schemas.Event) bool { return len(e.Data.Changes) < 3 }
+		odd := func(names ...string) func(*schemas.Agent) {
+			return func(a *schemas.Agent) {
+				for _, n := range names {
+					a.Other = append(a.Other, schemas.Field{Name: n, Value: []byte("1")})
+				}
+			}
+		}
+		for n, rows := range []schemas.Agent{agent(1), agent(1, on, odd("x", "y")), agent(1, odd("x")), agent(1, odd("x", "y"))} {
+			obs := observe(r, float64(n+1), rows)
+			f := r.Form(obs, few)
+			r.Advance(obs, f)
+			if len(f.Events) != counts(n < 3) || len(f.Refused) != 0 {
+				t.Fatalf("step %d: %+v", n, f)
+			}
+			if n == 3 {
+				continue
+			}
+			d := f.Events[0].Data
+			var want []schemas.Change
+			switch n {
+			case 1:
+				want = []schemas.Change{change("onlineStatus", "0", "1")}
+			case 2:
+				want = []schemas.Change{change("onlineStatus", "1", "0"), change("y", "1", "")}
+			}
+			if diff := cmp.Diff(want, d.Changes); diff != "" || d.ChangesTruncated != (n == 1) {
+				t.Errorf("step %d, truncated %t:\n%s", n, d.ChangesTruncated, diff)
+			}
 		}
 	})
 	t.Run("given up", func(t *testing.T) {
@@ -578,7 +659,7 @@ func TestForm(t *testing.T) {
 	t.Run("a removal given up is counted for anew", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 2, MaxMissing: 1})
 		obs := observe(r, 1, agent(1))
-		r.Advance(obs, r.Form(obs, all).States)
+		r.Advance(obs, r.Form(obs, all))
 		for n, want := range []int{0, 1, 0, 1} {
 			at := at(float64(200 + 100*n))
 			v := r.Complete(Sweep{Number: uint64(2 + n), StartedAt: at, EndedAt: at})

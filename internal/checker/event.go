@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -21,6 +22,7 @@ type event struct {
 	previousSince time.Time // zero: none
 	agent         *row
 	changes       []change
+	truncated     bool // changes lack the undocumented fields
 }
 
 // gone reports whether the agent is no longer there after the event.
@@ -49,7 +51,8 @@ func (r rules) event(m *Message) (*event, error) {
 	if o.err != nil {
 		return nil, o.err
 	}
-	d := strictly("data", o.fields["data"], "revision reason sweep online since agent changes", "notBefore previousSince")
+	d := strictly("data", o.fields["data"], "revision reason sweep online since agent changes", "notBefore previousSince changesTruncated")
+	e.truncated = d.has("changesTruncated") && d.bool("changesTruncated")
 	e.rev, e.sweep, e.reason, e.online = d.uint("revision"), d.uint("sweep"), d.text("reason"), d.bool("online")
 	e.notBefore, e.since, e.previousSince = d.time("notBefore"), d.time("since"), d.time("previousSince")
 	if d.err != nil {
@@ -118,6 +121,7 @@ type watermark struct {
 	msg                             *Message
 	sweep                           uint64
 	startedAt, completedAt, staleAt time.Time // zero before any complete sweep
+	polled                          []string
 	agents, online                  int64
 	missing, rejected               int64
 	instance, commit                string
@@ -131,18 +135,28 @@ func (w *watermark) latest() uint64 { return max(w.sweep, w.inProgress) }
 
 // repeats reports whether the watermark states the same complete sweep.
 func (w *watermark) repeats(o *watermark) bool {
-	return w.sweep == o.sweep && w.startedAt.Equal(o.startedAt) && w.completedAt.Equal(o.completedAt) &&
+	return w.sweep == o.sweep && w.startedAt.Equal(o.startedAt) && w.completedAt.Equal(o.completedAt) && slices.Equal(w.polled, o.polled) &&
 		w.staleAt.Equal(o.staleAt) && w.missing == o.missing && w.rejected == o.rejected
 }
 
 func (r rules) watermark(m *Message) (*watermark, error) {
 	o := strictly("watermark", m.Body, "tenantId sweep agents online missing rejected instance commit",
-		"startedAt completedAt staleAfter inProgress")
+		"polled startedAt completedAt staleAfter inProgress")
 	w := &watermark{msg: m, sweep: o.uint("sweep"), startedAt: o.time("startedAt"), completedAt: o.time("completedAt"),
 		staleAt: o.time("staleAfter"), agents: int64(o.uint("agents")), online: int64(o.uint("online")),
 		missing: int64(o.uint("missing")), rejected: int64(o.uint("rejected")), instance: o.text("instance")}
 	if o.err != nil {
 		return nil, o.err
+	}
+	if o.has("polled") {
+		list, err := elements(o.fields["polled"])
+		o.take(err)
+		for _, raw := range list {
+			w.polled = append(w.polled, documentedText(o, raw))
+		}
+		if err == nil && len(list) == 0 {
+			o.fail("polled is empty")
+		}
 	}
 	commit := strictly("commit", o.fields["commit"], "id messages", "")
 	w.commit, w.messages = commit.text("id"), commit.uint("messages")
@@ -200,4 +214,12 @@ func (r rules) health(m *Message) (*health, error) {
 		o.fail("state %q with reason %q", h.state, h.reason)
 	}
 	return h, o.err
+}
+
+// documentedText is an element of a list of strings.
+func documentedText(o *object, raw json.RawMessage) (s string) {
+	if raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
+		o.fail("%s is no string", raw)
+	}
+	return s
 }

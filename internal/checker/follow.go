@@ -119,6 +119,13 @@ func (c *check) link(prev, e *event) (faults []fault) {
 	if prev != nil && !e.absent() {
 		want = changesOf(prev.agent, e.agent)
 	}
+	if e.truncated {
+		whole := len(e.msg.Body) + lengthOf(want) - lengthOf(e.changes)
+		want = slices.DeleteFunc(want, func(c change) bool { return listed[c.field] == 0 })
+		if whole < c.opt.MaxPayload/10*9 {
+			fail(RuleChanges, "changes are truncated, and with all of them the event has some %d bytes", whole)
+		}
+	}
 	if !slices.Equal(e.changes, want) {
 		fail(RuleChanges, "changes are %v, want %v", e.changes, want)
 	}
@@ -167,4 +174,18 @@ func (c *check) linkSince(prev, e *event, fail func(Rule, string, ...any)) {
 	if e.since.Before(first) || e.since.After(last) {
 		fail(RuleSince, "since is %s, want %s", clock(e.since), clock(first))
 	}
+}
+
+// lengthOf is about how many bytes some changes take in an event.
+func lengthOf(changes []change) (n int) {
+	for _, c := range changes {
+		n += len(`{"field":"","from":,"to":},`) + len(c.field) + len(c.from) + len(c.to)
+	}
+	return n
+}
+
+// unfit reports whether the event that leads from one row to another may be too large for a message, whatever is left out.
+func (c *check) unfit(from, to *row) bool {
+	changed := slices.DeleteFunc(changesOf(from, to), func(c change) bool { return listed[c.field] == 0 })
+	return len(to.full)+lengthOf(changed) > c.opt.MaxPayload/10*9
 }

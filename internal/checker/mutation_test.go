@@ -83,6 +83,9 @@ var mutations = []struct {
 			e.Data.Changes[0].From = nil // or none where there was one
 		})
 	}},
+	{"changes truncated without need", RuleChanges, func(s *specimen) {
+		s.edit(s.find("updated", "fields", 2, 0), func(e *schemas.Event) { e.Data.ChangesTruncated = true })
+	}},
 	{"previousSince missing", RuleSince, func(s *specimen) {
 		s.edit(s.find("offline", "status", 3, 0), func(e *schemas.Event) { e.Data.PreviousSince = time.Time{} })
 	}},

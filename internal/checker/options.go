@@ -53,6 +53,7 @@ type Options struct {
 	Quiet       []string // fields whose change alone makes no event; nil: the contract's list
 	RemoveAfter int      // complete sweeps that must miss an agent; 0: 2
 	Types       []int    // business types polled; empty: all in one listing
+	MaxPayload  int      // the largest message that the server takes; 0: 1 MiB
 	MaxRowBytes int      // rows at least nine tenths as long may have been rejected; 0: 256 KiB
 
 	// Bound is how long a state must last, outages not counted, to be certain to be in the log with a time within it: a few
@@ -116,6 +117,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RemoveAfter == 0 {
 		o.RemoveAfter = 2
+	}
+	if o.MaxPayload == 0 {
+		o.MaxPayload = 1 << 20
 	}
 	if o.MaxRowBytes == 0 {
 		o.MaxRowBytes = 256 << 10

@@ -122,7 +122,7 @@ func (c *check) fresh(w *watermark, roster map[int64]*event, told map[*event]boo
 			if win.mustMiss(id) {
 				sure++
 			}
-		case !win.refused(id) && !told[e]:
+		case !win.refused(id) && !told[e] && !win.saw(id, func(r *row) bool { return c.unfit(e.agent, r) }):
 			told[e] = true
 			c.report(RuleFresh, id, w.msg.Seq, "sweep %d, from %s to %s, saw another state than the one published, #%d", w.sweep, clock(w.startedAt), clock(w.completedAt), e.msg.Seq)
 		}

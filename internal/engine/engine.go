@@ -118,6 +118,7 @@ type loop struct {
 	health  *health
 	figures schemas.Watermark // of the last complete sweep that is in the log
 	most    int               // changes a commit
+	limit   int               // how large an event may be, as last asked
 
 	sweep    uint64 // the last one begun
 	told     uint64 // the last one that the log knows of: no watermark goes back behind it
@@ -324,27 +325,28 @@ func (l *loop) verdict(v *poller.Verdict) {
 
 // commit starts the next commit, where there is anything to say and none is under way.
 func (l *loop) commit() {
+	limit := l.maxBody()
+	if limit > l.limit {
+		l.roster.Retry()
+	}
+	l.limit = limit
 	for !l.busy {
 		news := l.health.news()
 		if l.queue.empty() && news == nil {
 			return
 		}
 		b := l.queue.peek(l.most, commitBytes)
-		limit := l.maxBody()
 		f := l.roster.Form(b.obs, func(e *schemas.Event) bool { return fits(e, limit) })
-		for _, o := range f.Refused {
-			l.logger.Error("an agent's change is too large to publish, and its state stays as it was", "agent", o.AgentID, "limit", limit)
-		}
 		if len(f.Events) == 0 && b.end == nil && news == nil { // flips that cancel out
-			l.roster.Advance(b.obs, nil)
 			l.queue.done(b, true)
-			l.metrics.dropped.Add(float64(len(f.Refused)))
+			l.advanced(b, f)
 			continue
 		}
 		w := l.figures
 		switch {
 		case b.end != nil:
 			w = *b.end
+			w.Rejected += f.TooLarge
 		case b.rest && len(b.obs) > 0:
 			w.InProgress = inProgress(max(b.obs[len(b.obs)-1].Sweep, l.told), w.Sweep)
 		default:
@@ -390,7 +392,6 @@ func (l *loop) committed(b batch, f diff.Formed, news *schemas.Health, w schemas
 	switch {
 	case err == nil || errors.Is(err, publisher.ErrTampered):
 		l.queue.done(b, true)
-		l.metrics.dropped.Add(float64(len(f.Refused)))
 		l.advanced(b, f)
 		l.told = w.LastSweep()
 		w.InProgress = nil

@@ -70,7 +70,7 @@ func TestQueue(t *testing.T) {
 				b := *flying
 				flying = nil
 				q.done(b, true)
-				roster.Advance(b.obs, formed.States)
+				roster.Advance(b.obs, formed)
 				for _, e := range formed.Events {
 					id := e.Data.Agent.AgentID
 					if e.Data.Revision != published[id]+1 {
@@ -109,7 +109,7 @@ func TestQueue(t *testing.T) {
 		for !q.empty() {
 			b := q.peek(3, commitBytes)
 			f := roster.Form(b.obs, func(*schemas.Event) bool { return true })
-			roster.Advance(b.obs, f.States)
+			roster.Advance(b.obs, f)
 			q.done(b, true)
 		}
 		for id, is := range seen {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/rollcall-events/rollcall/diff"
@@ -78,8 +79,28 @@ func (l *loop) advanced(b batch, f diff.Formed) {
 		}
 		l.metrics.published(&f.Events[i], now)
 	}
-	l.roster.Advance(b.obs, f.States)
+	l.refused(f.Refused)
+	l.roster.Advance(b.obs, f)
 	for id := range before {
 		l.metrics.moved(nil, l.roster.State(id))
+	}
+}
+
+// toldAtOnce is how many agents one line of log output names.
+const toldAtOnce = 10
+
+// refused tells of changes that no message can hold: once for each agent, until a change of its is published.
+func (l *loop) refused(obs []*diff.Observation) {
+	l.metrics.dropped.Add(float64(len(obs)))
+	var agents []int64
+	for _, o := range obs {
+		if !l.roster.Refused(o.AgentID) && !slices.Contains(agents, o.AgentID) {
+			agents = append(agents, o.AgentID)
+		}
+	}
+	if n := len(agents); n > 0 {
+		l.logger.Error("changes are too large to publish: their agents stay published as they were and count as rejected; "+
+			"raise max_payload of the NATS server, or have the vendor send less of these agents",
+			"count", n, "agents", agents[:min(n, toldAtOnce)], "limit", l.limit)
 	}
 }

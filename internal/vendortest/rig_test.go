@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/rollcall-events/rollcall/internal/checker"
@@ -49,6 +50,8 @@ type setup struct {
 	maxMissing     float64       // 0.5
 	missingHold    time.Duration // an hour
 	types          []int
+	maxPayload     int // of the server, in bytes; its default
+	maxRow         int // maxRowBytes
 }
 
 // pageSize and the limits are the same for all rigs.
@@ -89,6 +92,7 @@ func newRig(t *testing.T, s setup) *rig {
 	t.Helper()
 	s.agents = cmp.Or(s.agents, 33)
 	s.churn = cmp.Or(s.churn, 20)
+	s.maxRow = cmp.Or(s.maxRow, maxRowBytes)
 	s.interval = cmp.Or(s.interval, 150*time.Millisecond)
 	s.requestTimeout = cmp.Or(s.requestTimeout, 5*time.Second)
 	s.maxMissing = cmp.Or(s.maxMissing, 0.5)
@@ -115,7 +119,7 @@ func newRig(t *testing.T, s setup) *rig {
 		srv.Close()
 	})
 
-	url, _ := natstest.Start(t, "")
+	url, _ := natstest.StartOptions(t, &server.Options{MaxPayload: int32(s.maxPayload)}) // 0: its default
 	r.nc = natstest.Connect(t, url)
 	watching := natstest.Connect(t, url)
 	var err error
@@ -141,7 +145,7 @@ func (r *rig) start() {
 		BaseURL: r.url, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
 		Username: isdpsim.DemoUsername, Password: isdpsim.DemoPassword, Types: r.setup.types,
 		RequestTimeout: r.setup.requestTimeout, PageSize: pageSize, Concurrency: concurrency, RateLimit: rateLimit,
-		MaxRowBytes: maxRowBytes, Logger: log, Now: r.now,
+		MaxRowBytes: r.setup.maxRow, Logger: log, Now: r.now,
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -373,7 +377,7 @@ func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 	log := checker.Log{Stored: stored, Live: r.live.Messages()}
 	truth := checker.TruthOf(r.sim)
 
-	opt.Tenant, opt.Types, opt.MaxRowBytes, opt.Quiescent = tenant, r.setup.types, maxRowBytes, true
+	opt.Tenant, opt.Types, opt.MaxPayload, opt.MaxRowBytes, opt.Quiescent = tenant, r.setup.types, r.setup.maxPayload, r.setup.maxRow, true
 	opt.Bound, opt.RemovalBound = 3*time.Second, cmp.Or(opt.RemovalBound, 4*time.Second)
 	opt.Outages = append(opt.Outages, r.gaps()...)
 	report := r.check(log, truth, opt)
