@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -566,6 +569,39 @@ func TestTooLargeToPublish(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:2/1(baseline) ok [1 1/1]")
+	})
+}
+
+// What was too large to publish counts as rejected in every complete sweep, is told once, and is published when it fits.
+func TestTooLargeUntilItFits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, limit := config(), 4000
+		var logged bytes.Buffer
+		cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+		cfg.MaxBody = func() int { return limit }
+		big := on(1)
+		big.Other = []schemas.Field{{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
+		raise := func(s *sweep) error { limit = 20_000; return listing(big, on(2))(s) }
+		m := &memory{}
+		v := &vendor{scripts: []func(*sweep) error{listing(off(1), on(2)), listing(big, on(2)), listing(big, on(2)), raise, listing(big, on(2))}}
+		if err := play(t, cfg, v, m, 21*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		rejected := map[uint64]int{}
+		for _, b := range m.commits {
+			if w := b.Watermark; w.InProgress == nil {
+				rejected[w.Sweep] = w.Rejected
+			}
+		}
+		if want := map[uint64]int{1: 0, 2: 1, 3: 1, 4: 1, 5: 0}; !maps.Equal(rejected, want) {
+			t.Errorf("rejected by sweep: %v, want %v", rejected, want)
+		}
+		if e := m.last(1); e.Data.Revision != 2 || e.Data.Sweep != 5 || !e.Data.NotBefore.Equal(schemas.FloorTime(v.begun[0])) {
+			t.Errorf("published at last: revision %d of sweep %d, not before %v", e.Data.Revision, e.Data.Sweep, e.Data.NotBefore)
+		}
+		if n := strings.Count(logged.String(), "too large to publish"); n != 1 {
+			t.Errorf("told %d times:\n%s", n, &logged)
+		}
 	})
 }
 
