@@ -131,6 +131,11 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (r re
 	defer resp.Body.Close()
 	r.throttled = c.limits.heard(resp, start)
 	r.status, r.header = resp.StatusCode, resp.Header
+	if r.status == http.StatusSwitchingProtocols {
+		// What follows is the connection itself, which no timeout ends.
+		r.read = c.now()
+		return r, nil
+	}
 	if r.status/100 != 2 {
 		// What matters is the status; the body may say more, and may as well be missing.
 		r.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxFailBody))
@@ -212,6 +217,8 @@ func failed(status int) *Error {
 	switch {
 	case status/100 == 2:
 		return nil
+	case status == http.StatusSwitchingProtocols:
+		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d, a switch of protocols that nobody asked for: does a gateway or proxy of yours answer in the vendor's place? is ROLLCALL_ISDP_URL right?", status)}
 	case status/100 == 3:
 		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d, a redirect: never followed, since it would resend the credentials; is ROLLCALL_ISDP_URL right?", status)}
 	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status >= 500:

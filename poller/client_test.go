@@ -180,6 +180,69 @@ func TestRequestTimeout(t *testing.T) {
 	})
 }
 
+// However an answer fails to end, and whatever its status, the request ends in its time, and with the caller's.
+func TestAnswersWithoutEnd(t *testing.T) {
+	const head = "Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{"
+	drip := func(line string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			for err == nil {
+				_, err = io.WriteString(conn, line)
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}
+	answers := map[string]http.Handler{
+		"a flood of 100":     drip("HTTP/1.1 100 Continue\r\n\r\n"),
+		"a flood of 103":     drip("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
+		"a header in drips":  drip("X"),
+		"a body in drips":    drip("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"),
+		"a trailer in drips": drip("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"),
+	}
+	for _, protocol := range []string{"websocket", "h2c", "TLS/1.2, HTTP/1.1", ""} {
+		sim := isdpsim.New(isdpsim.Config{})
+		sim.SetFault(func(isdpsim.Request) isdpsim.Fault { return isdpsim.Switch(protocol) })
+		answers["101 "+protocol] = sim
+	}
+	for _, status := range []string{"100 Continue", "101 Switching Protocols", "200 OK", "204 No Content", "206 Partial Content",
+		"302 Found", "304 Not Modified", "401 Unauthorized", "407 Proxy Authentication Required", "429 Too Many", "500 No", "599 No"} {
+		sim := isdpsim.New(isdpsim.Config{})
+		sim.SetFault(func(isdpsim.Request) isdpsim.Fault { return isdpsim.Raw("HTTP/1.1 " + status + "\r\n" + head) })
+		answers[status] = sim
+	}
+	for name, vendor := range answers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := served(t, vendor, func(c *Config) { c.RateLimit, c.RequestTimeout = 1000, 200*time.Millisecond })
+			wantEnd := func(ctx context.Context) {
+				ended := make(chan *Error, 1)
+				go func() {
+					_, _, err := p.tokens.once(ctx)
+					ended <- err
+				}()
+				select {
+				case err := <-ended:
+					if err == nil {
+						t.Error("it counts as a token")
+					}
+				case <-time.After(20 * time.Second):
+					t.Fatal("the request goes on")
+				}
+			}
+			wantEnd(t.Context())
+			p.client.timeout = time.Hour // now it is the caller who ends it, once it is under way or before
+			stopping, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer stop()
+			wantEnd(stopping)
+		})
+	}
+}
+
 func TestRetryAfterHeader(t *testing.T) {
 	now := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
 	at := func(d time.Duration) string { return now.Add(d).Format(http.TimeFormat) }

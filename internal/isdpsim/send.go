@@ -3,9 +3,12 @@ package isdpsim
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -84,6 +87,43 @@ func Hang(n int) Fault {
 		<-d.Context.Done()
 		panic(http.ErrAbortHandler) // returning would be an answer
 	})
+}
+
+// Raw sends bytes as they are in the place of an answer, and keeps the connection open until the client closes it.
+func Raw(text string) Fault {
+	return sending(func(d *Delivery) { d.raw([]byte(text), d.Last) })
+}
+
+// Behind sends the whole answer and, behind it, bytes that belong to none. The connection stays open.
+func Behind(text string) Fault {
+	return func(p *Plan) {
+		p.Send = func(d *Delivery) {
+			head := fmt.Sprintf("HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
+				d.Status, http.StatusText(d.Status), d.W.Header().Get("Content-Type"), len(d.Body))
+			d.raw(slices.Concat([]byte(head), d.Body, []byte(text)), d.Last)
+		}
+	}
+}
+
+// raw takes the connection over, writes to it and waits until the client has closed it.
+func (d *Delivery) raw(text []byte, last func()) {
+	conn, _, err := http.NewResponseController(d.W).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler) // not a connection of its own: as near as one can come
+	}
+	defer conn.Close()
+	last()
+	_, _ = conn.Write(text) // a client that has gone is what it waits for
+	_, _ = io.Copy(io.Discard, conn)
+}
+
+// Switch answers 101, as to a request for another protocol that nobody made, and keeps the connection open. Without a
+// protocol it does not even name one.
+func Switch(protocol string) Fault {
+	if protocol == "" {
+		return Raw("HTTP/1.1 101 Switching Protocols\r\n\r\n")
+	}
+	return Raw("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + protocol + "\r\n\r\n")
 }
 
 // Huge sends a body of n bytes without announcing its length. It is the right answer, valid JSON, with spaces before its

@@ -402,3 +402,29 @@ func TestSecretsSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestSwitchedProtocols runs the binary while a gateway answers every request with 101 and keeps the connection: it goes on
+// asking, ends when told to, and the check ends by itself.
+func TestSwitchedProtocols(t *testing.T) {
+	t.Parallel()
+	for name, endpoint := range map[string]func(isdpsim.Fault) isdpsim.Hook{"tokens": isdpsim.OnToken, "pages": isdpsim.OnAgents} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := e2e.NewVendor(t, isdpsim.Config{Agents: 12})
+			v.SetFault(endpoint(isdpsim.Switch("websocket")))
+			env, _ := e2e.Embedded(t)
+			p := e2e.Rollcall(t, e2e.Settings(v.Env(), env, map[string]string{"ROLLCALL_TENANT_ID": "886"}))
+			e2e.Eventually(t, "some requests more", func() bool { return v.Stats().Requests >= 12 })
+			if code, _ := p.Terminate(); code != 0 {
+				t.Errorf("exit %d", code)
+			}
+			check := e2e.Rollcall(t, e2e.Settings(v.Env(), env), "check")
+			if code := check.Wait(); code != 1 {
+				t.Errorf("the check ended with %d, want 1", code)
+			}
+			if !strings.Contains(check.Output(), "HTTP 101") {
+				t.Errorf("the check does not say why: %s", check.Output())
+			}
+		})
+	}
+}
