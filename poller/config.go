@@ -50,8 +50,9 @@ type Config struct {
 	// Metrics gets the poller's collectors, without labels to tell pollers apart: one poller a registerer. Nil: nobody does.
 	Metrics prometheus.Registerer
 
-	// Now stamps pages and verdicts; it must be safe for concurrent use. Timeouts, rates and token lives always go by the
-	// monotonic clock. Nil: one wall-clock reading plus the monotonic clock, so that times never jump.
+	// Now stamps pages and verdicts; it must be safe for concurrent use, and not jump during a sweep: pages are compared by it.
+	// Timeouts, rates and token lives always go by the monotonic clock. Nil: one reading of the machine's clock plus the
+	// monotonic clock.
 	Now func() time.Time
 }
 

@@ -19,7 +19,7 @@ type Page struct {
 	Number  int // pageStart
 
 	// Sent is when the request was about to be sent, Read when the body had been read completely:
-	// exact, with the monotonic reading of Config.Now.
+	// exact, as Config.Now had it.
 	Sent, Read time.Time
 
 	pageContent

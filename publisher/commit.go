@@ -308,7 +308,9 @@ func (p *Publisher) resolve(ctx context.Context, msgs []*nats.Msg, id string, ca
 // check looks at the log where it may have changed behind our back: after a reconnect, and after a pause.
 func (p *Publisher) check(ctx context.Context) error {
 	now, reconnects := time.Now(), p.nc.Stats().Reconnects
-	if reconnects == p.reconnects && now.Sub(p.checked) < p.cfg.LeaseTTL {
+	// A machine that sleeps stops the monotonic clock, and a clock that is set moves the other one.
+	pause := max(now.Sub(p.checked), now.Round(0).Sub(p.checkedAt))
+	if reconnects == p.reconnects && pause < p.cfg.LeaseTTL {
 		return nil
 	}
 	at, _, err := p.watermark(ctx)
@@ -321,12 +323,13 @@ func (p *Publisher) check(ctx context.Context) error {
 	if at != p.last {
 		return backoff.Permanent(fmt.Errorf("%w: since we last looked, the watermark went from sequence %d to %d", ErrSuperseded, p.last.seq, at.seq))
 	}
-	p.checked, p.reconnects = now, reconnects
+	p.checked, p.checkedAt, p.reconnects = now, now.Round(0), reconnects
 	return nil
 }
 
 func (p *Publisher) advance(at position) {
-	p.last, p.checked = at, time.Now()
+	now := time.Now()
+	p.last, p.checked, p.checkedAt = at, now, now.Round(0)
 }
 
 // stored is a message as the stream's leader gives it.

@@ -66,7 +66,8 @@ type Publisher struct {
 
 	// What was true when the log was last known to stand at last: when one of them has moved, it is looked at before the next
 	// commit, since a broker that has lost data may hold somebody else's watermark at the very sequence that we expect.
-	checked    time.Time
+	checked    time.Time // on the monotonic clock
+	checkedAt  time.Time // by the machine's clock, which goes on while the machine sleeps
 	reconnects uint64
 }
 

@@ -188,6 +188,25 @@ func TestFence(t *testing.T) {
 	commit(t, second, 2, event(1, 2))
 }
 
+// Before the first commit after a sleep the log is looked at: the monotonic clock stood still, and the lease may have run out.
+func TestLooksAfterSleep(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	first, r, _ := recovered(t, natstest.Connect(t, url))
+	if err := first.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, first, 1, event(1, 1))
+	second, r, _ := recovered(t, natstest.Connect(t, url))
+	if err := second.TakeOver(t.Context(), r, complete(1)); err != nil {
+		t.Fatal(err)
+	}
+	first.checkedAt = first.checkedAt.Add(-time.Hour) // it slept since
+	err := first.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 2)}})
+	if !errors.Is(err, ErrSuperseded) || !strings.Contains(err.Error(), "since we last looked") {
+		t.Errorf("after an hour's sleep: %v", err)
+	}
+}
+
 // A commit whose acknowledgement is lost is found in the log, and not written twice; one that never arrived is sent again.
 func TestLostAcknowledgement(t *testing.T) {
 	for _, n := range []int{0, 1, 3} {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -17,7 +16,6 @@ import (
 // The settings, as each package wants them.
 
 func (s *settings) poller(log *slog.Logger) poller.Config {
-	start := time.Now()
 	return poller.Config{
 		BaseURL:        s.ISDPURL.value,
 		ClientID:       s.ISDPClientID.value.reveal(),
@@ -33,8 +31,6 @@ func (s *settings) poller(log *slog.Logger) poller.Config {
 		Concurrency:    s.Concurrency.value,
 		RateLimit:      s.RateLimit.value,
 		Logger:         log,
-		// One reading of the wall clock plus the monotonic clock: times within a process never jump.
-		Now: func() time.Time { return start.Add(time.Since(start)) },
 	}
 }
 

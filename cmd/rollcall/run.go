@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/clock"
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/poller"
@@ -51,7 +52,8 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 
 // serve polls one tenant and publishes to nc until ctx ends.
 func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *slog.Logger) error {
-	pollerConfig := s.poller(log)
+	pollerConfig, now := s.poller(log), clock.New(nil)
+	pollerConfig.Now = now.Now
 	pollerConfig.MaxRowBytes, pollerConfig.Metrics = publisher.MaxAgentBytes(nc), o.registry
 	source, err := poller.New(pollerConfig)
 	if err != nil {
@@ -75,7 +77,7 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	}
 	publisherConfig, cfg := s.publisher(tenant, log), s.engine(tenant, log)
 	publisherConfig.Metrics, cfg.Metrics = o.ofTenant(tenant), o.ofTenant(tenant)
-	cfg.Now, cfg.MaxBody = pollerConfig.Now, func() int { return publisher.MaxBody(nc) }
+	cfg.Now, cfg.Follow, cfg.MaxBody = now.Now, now.Follow, func() int { return publisher.MaxBody(nc) }
 	if err := errors.Join(s.inVariables("publisher", publisherConfig.Validate()), s.inVariables("engine", cfg.Validate())); err != nil {
 		return err
 	}

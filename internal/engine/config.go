@@ -15,16 +15,20 @@ import (
 // Config is what an Engine needs to know.
 type Config struct {
 	Tenant       int64
-	Interval     time.Duration // from the start of one sweep to the start of the next
-	RemoveAfter  int           // complete sweeps in a row that must miss an agent before it counts as removed
-	MaxMissing   float64       // the share of known agents that may be missing together before removal is held back; 1: no guard
-	MissingHold  time.Duration // how long they must then stay missing
-	Quiet        []string      // fields whose change alone makes no event; nil: [diff.DefaultQuiet]
-	Types        []string      // the business types that are polled; empty: all
-	BufferEvents int           // observations held while NATS is away; one an agent is always held
-	Grace        time.Duration // how long to go on publishing once Run's context has ended; 0: 7s, so that a stop takes less than 10s in all
-	Logger       *slog.Logger  // nil: discard
-	Now          func() time.Time
+	Interval     time.Duration    // from the start of one sweep to the start of the next
+	RemoveAfter  int              // complete sweeps in a row that must miss an agent before it counts as removed
+	MaxMissing   float64          // the share of known agents that may be missing together before removal is held back; 1: no guard
+	MissingHold  time.Duration    // how long they must then stay missing
+	Quiet        []string         // fields whose change alone makes no event; nil: [diff.DefaultQuiet]
+	Types        []string         // the business types that are polled; empty: all
+	BufferEvents int              // observations held while NATS is away; one an agent is always held
+	Grace        time.Duration    // how long to go on publishing once Run's context has ended; 0: 7s, so that a stop takes less than 10s in all
+	Logger       *slog.Logger     // nil: discard
+	Now          func() time.Time // the clock of the source's pages; nil: time.Now
+
+	// Follow is called before each sweep. It has Now follow the machine's clock, and returns by how much that has moved against
+	// the time that has passed; Nil: Now needs none.
+	Follow func() time.Duration
 
 	// MaxBody is how large an event may be now, in bytes. It is asked when a commit is formed, since a new connection may have
 	// another limit. It may be called from any goroutine. Nil: there is no limit.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"golang.org/x/time/rate"
 
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/poller"
@@ -45,13 +46,15 @@ type Engine struct {
 	logger *slog.Logger
 	now    func() time.Time
 
-	metrics *metrics
-	board   noticeboard
+	metrics  *metrics
+	board    noticeboard
+	stepTold rate.Sometimes // of a clock that jumps all the time
 }
 
 // New returns an engine that reads from source and writes to log.
 func New(cfg Config, source Source, log Log) *Engine {
-	e := &Engine{cfg: cfg, source: source, log: log, logger: cfg.Logger, now: cfg.Now, metrics: newMetrics(cfg.Metrics)}
+	e := &Engine{cfg: cfg, source: source, log: log, logger: cfg.Logger, now: cfg.Now, metrics: newMetrics(cfg.Metrics),
+		stepTold: rate.Sometimes{First: 3, Interval: time.Minute}}
 	if e.logger == nil {
 		e.logger = slog.New(slog.DiscardHandler)
 	}
@@ -79,6 +82,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 
+	e.follow() // it has not looked since this replica led last, if it ever did
 	first, err := e.takeOver(ctx, 0)
 	if err != nil {
 		if ctx.Err() != nil && !lost(ctx) {
@@ -214,6 +218,7 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 
 // begin starts the next sweep.
 func (l *loop) begin(ctx context.Context) {
+	l.stepped(l.follow())
 	l.sweep++
 	l.sweeping, l.tainted, l.begun = true, time.Time{}, l.now()
 	go func() {

@@ -30,36 +30,42 @@ func config() Config {
 type vendor struct {
 	scripts []func(s *sweep) error
 	begun   []time.Time
+	now     func() time.Time // nil: time.Now
 }
 
 type sweep struct {
 	ctx  context.Context
+	now  func() time.Time
 	emit func(*poller.Page)
 	ids  map[int64]bool
 }
 
 func (v *vendor) Sweep(ctx context.Context, emit func(*poller.Page)) poller.Verdict {
-	started := time.Now()
+	now := v.now
+	if now == nil {
+		now = time.Now
+	}
+	started := now()
 	v.begun = append(v.begun, started)
 	script := v.scripts[min(len(v.begun), len(v.scripts))-1]
-	s := &sweep{ctx: ctx, emit: emit, ids: make(map[int64]bool)}
+	s := &sweep{ctx: ctx, now: now, emit: emit, ids: make(map[int64]bool)}
 	err := script(s)
 	if ctx.Err() != nil {
 		err = &poller.Error{Class: poller.Unreachable, Err: ctx.Err()}
 	}
-	return poller.Verdict{Complete: err == nil, Err: err, StartedAt: started, EndedAt: time.Now(), Agents: len(s.ids)}
+	return poller.Verdict{Complete: err == nil, Err: err, StartedAt: started, EndedAt: now(), Agents: len(s.ids)}
 }
 
 // page reads a page, which takes a tenth of a second.
 func (s *sweep) page(agents ...schemas.Agent) {
-	sent := time.Now()
+	sent := s.now()
 	s.wait(100 * time.Millisecond)
 	page := &poller.Page{Sent: sent}
 	for _, a := range agents {
 		s.ids[a.AgentID] = true
 		page.Agents = append(page.Agents, a.Pack())
 	}
-	page.Read = time.Now()
+	page.Read = s.now()
 	s.emit(page)
 }
 

@@ -47,6 +47,14 @@ func (h *health) load(last *schemas.Health, w schemas.Watermark) {
 	}
 }
 
+// stepped says that the clock has moved by d against the time that has passed: patience counts the latter.
+func (h *health) stepped(d time.Duration) {
+	h.begun = h.begun.Add(d)
+	if !h.staleAfter.IsZero() {
+		h.staleAfter = h.staleAfter.Add(d)
+	}
+}
+
 // deadline is when overdue has to be called.
 func (h *health) deadline() time.Time {
 	if h.staleAfter.IsZero() || h.now.State == schemas.HealthFailing {
