@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -225,28 +224,6 @@ func failed(status int) *Error {
 		return &Error{Class: Unreachable, Err: fmt.Errorf("HTTP %d", status)}
 	default:
 		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d", status)}
-	}
-}
-
-// refusesToken reports whether an answer says that the token is not valid (any more): a 401, or on whatever status the
-// vendor's InvalidTokenException in XML.
-func (r *reply) refusesToken() bool {
-	if r.status == http.StatusUnauthorized {
-		return true
-	}
-	if !bytes.HasPrefix(bytes.TrimSpace(r.body), []byte("<")) {
-		return false
-	}
-	d := xml.NewDecoder(bytes.NewReader(r.body))
-	d.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil } // names are ASCII in all of them
-	for {
-		tok, err := d.Token()
-		if err != nil {
-			return false
-		}
-		if root, ok := tok.(xml.StartElement); ok {
-			return root.Name.Local == "InvalidTokenException"
-		}
 	}
 }
 

@@ -61,19 +61,29 @@ func refusedCall(e *Error, status int) *Error {
 	return e
 }
 
-// refusedToken makes of the status of a token call what it means. code is the answer's OAuth error, where it has one.
+// refusedToken makes of the status of a token call what it means: any 4xx refuses it, but for those that failed says are no
+// answer. code is the answer's OAuth error, where it has one.
 func refusedToken(e *Error, r *reply, code string) *Error {
-	switch {
-	case r.status/100 != 4 || e.Class == Unreachable:
-		return e
-	case code == "" && (r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed || r.status == http.StatusGone):
-		e.Err = fmt.Errorf("%w: there is no ISDP+ OpenAPI at this address; is ROLLCALL_ISDP_URL right?", e.Err)
-		return e
-	case code == "" && r.status == http.StatusBadRequest && strings.Contains(string(r.body), "HTTP request") && strings.Contains(string(r.body), "HTTPS"):
-		e.Err = fmt.Errorf("%w: that port wants https; make ROLLCALL_ISDP_URL begin with https://", e.Err)
+	if r.status/100 != 4 || e.Class == Unreachable {
 		return e
 	}
-	e.Class = Credentials
+	gone := r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed || r.status == http.StatusGone
+	wrong := ""
+	switch {
+	case code != "":
+	case gone:
+		wrong = "there is no ISDP+ OpenAPI at this address; is ROLLCALL_ISDP_URL right?"
+	case r.status == http.StatusBadRequest && strings.Contains(string(r.body), "HTTP request") && strings.Contains(string(r.body), "HTTPS"):
+		wrong = "that port wants https; make ROLLCALL_ISDP_URL begin with https://"
+	}
+	if wrong != "" {
+		return &Error{Class: Credentials, Err: fmt.Errorf("%w: %s", e.Err, wrong)}
+	}
+	return refusedCredentials(e.Err, code)
+}
+
+// refusedCredentials is the error of a token call that was refused, with what to look at by its OAuth error.
+func refusedCredentials(err error, code string) *Error {
 	which := "ROLLCALL_ISDP_CLIENT_ID, ROLLCALL_ISDP_CLIENT_SECRET, ROLLCALL_ISDP_USERNAME and ROLLCALL_ISDP_PASSWORD"
 	switch code {
 	case "invalid_client", "unauthorized_client":
@@ -81,6 +91,5 @@ func refusedToken(e *Error, r *reply, code string) *Error {
 	case "invalid_grant":
 		which = "ROLLCALL_ISDP_USERNAME (the application's id) and ROLLCALL_ISDP_PASSWORD (its token)"
 	}
-	e.Err = fmt.Errorf("refused: %w: %s must be right, not expired and not swapped", e.Err, which)
-	return e
+	return &Error{Class: Credentials, Err: fmt.Errorf("refused: %w: %s must be right, not expired and not swapped", err, which)}
 }

@@ -76,10 +76,10 @@ func TestMetrics(t *testing.T) {
 				`rollcall_requests_total{call="page",result="ok"}`: 11, "rollcall_pages_total": 11, // page 0 does not fit, and is read in each of five rounds
 				`rollcall_rejected_records_total{reason="syntax"}`: 5,
 			}},
-		{name: "an expired token", sweeps: 1, fault: isdpsim.Times(1, isdpsim.OnPage(3, isdpsim.InvalidToken(200))),
+		{name: "an expired token", sweeps: 1, fault: isdpsim.Times(tokenRefusals, isdpsim.OnPage(0, isdpsim.InvalidToken(200))),
 			want: metrictest.Series{
 				`rollcall_requests_total{call="token",result="ok"}`: 2, `rollcall_token_refreshes_total{result="ok"}`: 2,
-				`rollcall_requests_total{call="page",result="ok"}`: 7, `rollcall_requests_total{call="page",result="expired"}`: 1,
+				`rollcall_requests_total{call="page",result="ok"}`: 7, `rollcall_requests_total{call="page",result="expired"}`: tokenRefusals,
 				"rollcall_pages_total": 7,
 			}},
 		{name: "throttled", sweeps: 1, fault: isdpsim.Times(2, isdpsim.OnPage(3, isdpsim.RetryAfter(503, time.Second))),

@@ -331,9 +331,10 @@ func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 	return nil
 }
 
-// ask sends one agents request; where its token is refused, once more with a new one.
+// ask sends one agents request; where its token is refused, a few times more, with that or another token.
 func (p *Poller) ask(ctx context.Context, body []byte, r *result) (reply, string, *Error) {
-	for range 2 {
+	pause := newBackOff()
+	for n := 1; ; n++ {
 		token, err := p.tokens.get(ctx)
 		if err != nil {
 			return reply{}, "", err
@@ -350,7 +351,14 @@ func (p *Poller) ask(ctx context.Context, body []byte, r *result) (reply, string
 			return answer, token, nil
 		}
 		p.client.metrics.answered(callPage, &answer, requestExpired)
-		p.tokens.refused(token)
+		moot := p.tokens.refused(token)
+		switch {
+		case n == pageRefusals && moot:
+			return reply{}, "", &Error{Class: Unreachable, Err: errors.New("a token that works is refused by turns: if this lasts, do all servers behind this address know it? Ask the vendor")}
+		case n == pageRefusals:
+			return reply{}, "", &Error{Class: Credentials, Err: errors.New("tokens are issued and then refused: may this account use the agents call?")}
+		case sleep(ctx, pause.NextBackOff()) != nil:
+			return reply{}, "", ended(ctx)
+		}
 	}
-	return reply{}, "", &Error{Class: Credentials, Err: errors.New("the token was refused, and so was the one that replaced it")}
 }

@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,14 @@ const (
 	minLife     = time.Second     // however little it says
 	revokedGap  = 3 * time.Second // between two tokens asked for because one was refused
 	freshTries  = 3               // fresh tokens that may be refused in a row before it counts as refused credentials
+	justWorked  = time.Minute     // so long after a token was accepted no refusal of one says anything about the credentials
+)
+
+// Of several nodes that answer at one address, some may not know a token (yet) that the others take. So a token that is refused
+// is tried again, before another is asked for and, on the same page, until that counts as a failure.
+const (
+	tokenRefusals = 3 // of a token, by whichever pages, with no acceptance in between
+	pageRefusals  = 6 // of a try of a page, by whichever tokens
 )
 
 // How long the token endpoint is left alone after n failures in a row: refused credentials, and everything else. The last
@@ -37,6 +46,7 @@ type token struct {
 	renew    time.Time // from when on the next one is asked for
 	expire   time.Time
 	accepted bool // an agents call has succeeded with it
+	refusals int  // so often it was refused since
 }
 
 // tokens keeps one valid token. Whoever finds that a new one is due asks for it, everybody else waits for that answer.
@@ -55,6 +65,8 @@ type tokens struct {
 	heldErr  *Error        // what to say meanwhile; nil: just wait
 	failures int           // failed calls in a row
 	unproven int           // fresh tokens refused in a row
+	told     bool          // that fresh tokens are refused
+	worked   time.Time     // when an agents call last succeeded with a token; zero: never
 	replaced time.Time     // when a refused token was, or will be, replaced
 }
 
@@ -150,7 +162,7 @@ func (t *tokens) replace(ctx context.Context) {
 		if err.Class == Credentials {
 			gaps = refusedGaps
 			if t.failures == 1 || t.heldErr == nil || t.heldErr.Class != Credentials {
-				t.log.Error("credentials refused; trying again rarely", "error", err)
+				t.log.Error("the token call is refused; trying again rarely", "error", err)
 			}
 		}
 		t.held, t.heldErr = now.Add(gap(gaps, t.failures)), err
@@ -173,14 +185,19 @@ func (t *tokens) check(tenant int64) *Error {
 	return nil
 }
 
-// refused is told that an agents call refused a token.
-func (t *tokens) refused(value string) {
+// refused is told that an agents call refused a token. It reports whether that says nothing about the credentials: a moment
+// ago a token was accepted.
+func (t *tokens) refused(value string) (moot bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.current.value != value {
-		return // replaced already
-	}
 	now := time.Now()
+	moot = !t.worked.IsZero() && now.Sub(t.worked) < justWorked
+	if t.current.value != value {
+		return moot // replaced already
+	}
+	if t.current.refusals++; t.current.refusals < tokenRefusals {
+		return moot
+	}
 	proven := t.current.accepted
 	t.current = token{}
 	until := t.replaced.Add(revokedGap)
@@ -191,16 +208,18 @@ func (t *tokens) refused(value string) {
 	if until.After(t.held) {
 		t.held, t.heldErr = until, nil
 	}
-	if t.unproven >= freshTries {
+	if t.unproven >= freshTries && !moot {
 		t.heldErr = t.freshRefused()
-		if t.unproven == freshTries {
+		if !t.told {
 			t.log.Error("tokens are refused as soon as they are issued; trying again rarely", "error", t.heldErr)
 		}
+		t.told = true
 	}
 	t.replaced = now
 	if t.held.After(now) {
 		t.replaced = t.held
 	}
+	return moot
 }
 
 func (t *tokens) freshRefused() *Error {
@@ -212,8 +231,9 @@ func (t *tokens) freshRefused() *Error {
 func (t *tokens) accepted(value string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.worked, t.unproven, t.told = time.Now(), 0, false
 	if t.current.value == value {
-		t.current.accepted, t.unproven = true, 0
+		t.current.accepted, t.current.refusals = true, 0
 	}
 }
 
@@ -245,17 +265,21 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 		RefreshToken json.RawMessage `json:"refresh_token"`
 		ExpiresIn    json.RawMessage `json:"expires_in"`
 		PlatUser     json.RawMessage `json:"plat_user"`
-		Error        json.RawMessage `json:"error"`
 	}
-	bad := json.Unmarshal(r.body, &answer)
-	code, said := "", ""
-	if isCode(answer.Error) { // any other text may repeat the request, which is all secrets
-		_ = json.Unmarshal(answer.Error, &code) // it is a string
-		said = " " + t.client.excerpt(answer.Error)
+	bad := json.Unmarshal(bytes.TrimPrefix(r.body, []byte("\ufeff")), &answer)
+	refusal := oauthError(r.body)
+	said := ""
+	if isCode(refusal.code) { // any other text may repeat the request, which is all secrets
+		said = " " + strconv.Quote(t.client.scrub(refusal.code))
+	} else {
+		refusal.code = ""
 	}
 	if e := failed(r.status); e != nil {
 		e.Err = fmt.Errorf("%w%s", e.Err, said)
-		return token{}, 0, refusedToken(e, &r, code)
+		return token{}, 0, refusedToken(e, &r, refusal.code)
+	}
+	if answer.AccessToken == "" && refusal.said {
+		return token{}, 0, refusedCredentials(fmt.Errorf("HTTP %d, and an error in the place of a token%s", r.status, said), refusal.code)
 	}
 	unusable := func(why string) (token, int64, *Error) {
 		return token{}, 0, &Error{Class: Unusable, Err: errors.New(why)}
@@ -264,7 +288,7 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 	case bad != nil:
 		return unusable("the answer is " + notJSON(r.body))
 	case answer.AccessToken == "":
-		return unusable("the answer has no access_token" + said)
+		return unusable("the answer has no access_token")
 	case !printable(answer.AccessToken):
 		return unusable("the access_token has characters that no token can have")
 	}
@@ -286,10 +310,9 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 	}, max(tenant, 0), nil
 }
 
-// isCode reports whether raw is an error code as OAuth has them, "invalid_grant" for one (RFC 6749, section 5.2).
-func isCode(raw json.RawMessage) bool {
-	var s string
-	return json.Unmarshal(raw, &s) == nil && s != "" && len(s) <= 40 &&
+// isCode reports whether s is an error code as OAuth has them, "invalid_grant" for one (RFC 6749, section 5.2).
+func isCode(s string) bool {
+	return s != "" && len(s) <= 40 &&
 		!strings.ContainsFunc(s, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') })
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -249,6 +250,183 @@ func TestCredentialsRefused(t *testing.T) {
 	}
 }
 
+// Whatever refuses a token call is asked rarely, whatever its form.
+func TestTokenCallRefused(t *testing.T) {
+	const spring = `<InvalidGrantException><error>invalid_grant</error><error_description>x</error_description></InvalidGrantException>`
+	for _, tc := range []struct {
+		name, words string
+		fault       isdpsim.Fault
+	}{
+		{"200 and an error", "invalid_grant", isdpsim.Answer(200, "application/json", `{"error":"invalid_grant"}`)},
+		{"200 and another error", "invalid_client", isdpsim.Answer(200, "application/json", "\ufeff{\" error\":\"invalid_client \",\"access_token\":null}")},
+		{"200 and an error of the vendor's own", "refused", isdpsim.Answer(200, "application/json", `{"error":"app disabled"}`)},
+		{"200 and an error that is no text", "refused", isdpsim.Answer(200, "application/json", `{"error":{"code":17}}`)},
+		{"200 and an error in XML", "invalid_grant", isdpsim.Answer(200, "application/xml", spring)},
+		{"200 and an exception", "refused", isdpsim.Answer(200, "application/xml", `<UnauthorizedException/>`)},
+		{"400 in XML", "invalid_grant", isdpsim.Answer(400, "application/xml", spring)},
+		{"403 in HTML", "HTTP 403", isdpsim.Answer(403, "text/html", `<html>no</html>`)},
+		{"404", "ROLLCALL_ISDP_URL", isdpsim.Status(404)},
+		{"405", "ROLLCALL_ISDP_URL", isdpsim.Status(405)},
+		{"422", "HTTP 422", isdpsim.Status(422)},
+		{"451", "HTTP 451", isdpsim.Status(451)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim.SetFault(isdpsim.OnToken(tc.fault))
+				p := direct(t, sim, logTo(&log))
+				for start := time.Now(); time.Since(start) < 2*time.Minute; time.Sleep(time.Second) {
+					v, _ := sweepOnce(t, p)
+					wantClass(t, v.Err, Credentials, tc.words)
+				}
+				if n := sim.Stats().TokenRequests; n != 6 {
+					t.Errorf("%d token requests in two minutes, want 6: after 2, 5, 15, 30 and 60 s", n)
+				}
+				if n := strings.Count(log.String(), "level=ERROR"); n != 1 {
+					t.Errorf("told %d times: %s", n, &log)
+				}
+				noSecrets(t, log.String())
+			})
+		})
+	}
+}
+
+// Several nodes answer at one address, and not all of them know a token that the others take. Sweeps are slower then, but they
+// are complete, tokens are asked for rarely, and nobody doubts the credentials.
+func TestTokenRefusedByTurns(t *testing.T) {
+	const xmlBody = "<InvalidTokenException><error>invalid_token</error></InvalidTokenException>"
+	const agentsPath = "/openapi/v1/openTask/findOnlineAgent"
+	refuse := func(w http.ResponseWriter, n int) {
+		switch n % 4 {
+		case 0:
+			io.WriteString(w, xmlBody)
+		case 1:
+			w.WriteHeader(http.StatusUnauthorized)
+		case 2:
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, `{"error": "invalid_token"}`)
+		case 3:
+			io.WriteString(w, `{"error": "invalid_token"}`)
+		}
+	}
+	type request struct {
+		n, page int // of the requests for pages
+		token   string
+	}
+	for _, tc := range []struct {
+		name    string
+		reuse   bool // the endpoint hands the same token out again as long as it lives
+		refuses func() func(request) bool
+	}{
+		{"every second request", false, func() func(request) bool { return func(r request) bool { return r.n%2 == 1 } }},
+		{"every second request, one token", true, func() func(request) bool { return func(r request) bool { return r.n%2 == 1 } }},
+		{"two of three requests", false, func() func(request) bool { return func(r request) bool { return r.n%3 != 0 } }},
+		{"two of three requests, one token", true, func() func(request) bool { return func(r request) bool { return r.n%3 != 2 } }},
+		{"the first of every page", false, func() func(request) bool {
+			var last [100]int
+			return func(r request) bool { last[r.page]++; return last[r.page]%2 == 1 }
+		}},
+		{"a second node that takes no token which the first has seen", false, func() func(request) bool {
+			first := map[string]bool{}
+			return func(r request) bool {
+				if r.page%2 == 1 {
+					return first[r.token]
+				}
+				first[r.token] = true
+				return false
+			}
+		}},
+		{"a second node that knows a token half a minute late", false, func() func(request) bool {
+			since := map[string]time.Time{}
+			return func(r request) bool {
+				if since[r.token].IsZero() {
+					since[r.token] = time.Now()
+				}
+				return r.n%2 == 1 && time.Since(since[r.token]) < 30*time.Second
+			}
+		}},
+	} {
+		for _, limit := range []float64{1, 10} {
+			t.Run(fmt.Sprintf("%s, %v a second", tc.name, limit), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var log bytes.Buffer
+					sim := isdpsim.New(isdpsim.Config{Agents: smallTenant, ReuseTokens: tc.reuse, TokenTTL: 5 * time.Minute})
+					refuses := tc.refuses()
+					var mu sync.Mutex
+					n := -1
+					vendor := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if r.URL.Path != agentsPath {
+							sim.ServeHTTP(w, r)
+							return
+						}
+						body, _ := io.ReadAll(r.Body)
+						r.Body = io.NopCloser(bytes.NewReader(body))
+						var q struct{ PageStart int }
+						_ = json.Unmarshal(body, &q)
+						mu.Lock()
+						defer mu.Unlock()
+						n++
+						if refuses(request{n, q.PageStart, r.Header.Get("Authorization")}) {
+							refuse(w, n)
+							return
+						}
+						sim.ServeHTTP(w, r)
+					})
+					p := direct(t, vendor, func(c *Config) { c.RateLimit = limit; logTo(&log)(c) })
+					start := time.Now()
+					for range 30 {
+						v, pages := sweepOnce(t, p)
+						wantAll(t, sim, v, pages)
+						time.Sleep(5 * time.Second)
+					}
+					took := time.Since(start)
+					if n, most := sim.Stats().TokenRequests, 2+int(took/revokedGap); n > most {
+						t.Errorf("%d token requests in %v, want one in %v", n, took, revokedGap)
+					}
+					t.Logf("30 sweeps in %v, %d requests, %d of them for tokens", took, sim.Stats().Requests, sim.Stats().TokenRequests)
+					if log.Len() > 0 {
+						t.Errorf("told: %s", &log)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A token that worked is revoked for good in mid-sweep, and so is every one after it.
+func TestRevokedForGood(t *testing.T) {
+	for _, reuse := range []bool{false, true} {
+		t.Run(fmt.Sprint(reuse), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant, ReuseTokens: reuse})
+				p := direct(t, sim, logTo(&log))
+				v, pages := sweepOnce(t, p)
+				wantAll(t, sim, v, pages)
+				sim.SetFault(isdpsim.After(3, isdpsim.OnAgents(isdpsim.Answer(403, "application/json", `{"error":"invalid_token"}`))))
+				start := time.Now()
+				for ; time.Since(start) < 10*time.Minute; time.Sleep(5 * time.Second) {
+					if v, _ = sweepOnce(t, p); v.Complete {
+						t.Fatal("a complete sweep")
+					}
+				}
+				wantClass(t, v.Err, Credentials)
+				if n := sim.Stats().TokenRequests; n > 20 {
+					t.Errorf("%d token requests in ten minutes", n)
+				}
+				if n := strings.Count(log.String(), "level=ERROR"); n != 1 {
+					t.Errorf("told %d times: %s", n, &log)
+				}
+				sim.SetFault(nil)
+				time.Sleep(time.Minute)
+				v, pages = sweepOnce(t, p)
+				wantAll(t, sim, v, pages)
+			})
+		})
+	}
+}
+
 func TestTokenEndpointInTrouble(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -261,7 +439,7 @@ func TestTokenEndpointInTrouble(t *testing.T) {
 		{"silent", isdpsim.Delay(time.Hour), Unreachable, "within 10s"},
 		{"HTML", isdpsim.HTML(), Unusable, "HTML or XML"},
 		{"empty", isdpsim.Empty(), Unusable, "empty"},
-		{"no token", isdpsim.Answer(200, "application/json", `{"error": "invalid_client"}`), Unusable, "invalid_client"},
+		{"no token", isdpsim.Answer(200, "application/json", `{"token_type": "bearer", "error": null}`), Unusable, "no access_token"},
 		{"no object", isdpsim.Answer(200, "application/json", `[]`), Unusable, "another kind"},
 		{"odd token", isdpsim.Answer(200, "application/json", `{"access_token": "a\r\nX-Evil: b", "plat_user": {"tenantId": 1}}`), Unusable, "access_token"},
 		{"redirect", isdpsim.All(isdpsim.Status(302), isdpsim.Header("Location", "http://localhost/elsewhere")), Unusable, "redirect"},

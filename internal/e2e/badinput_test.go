@@ -267,7 +267,7 @@ func TestWrongCredentials(t *testing.T) {
 			if c.env != nil {
 				healthOf(t, url, "failing", "credentials")
 			}
-			if told := p.Logged("credentials refused"); len(told) != 1 || told[0].Level() != "ERROR" {
+			if told := p.Logged("the token call is refused"); len(told) != 1 || told[0].Level() != "ERROR" {
 				t.Errorf("told %d times: %v", len(told), told)
 			}
 			if s := v.Stats(); s.PageRequests > 0 || !p.Running() {

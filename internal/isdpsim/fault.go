@@ -196,6 +196,25 @@ func InvalidToken(status int) Fault {
 	return Answer(status, "application/xml;charset=UTF-8", invalidToken)
 }
 
+// InvalidTokenJSON is InvalidToken as the same server puts it in JSON.
+func InvalidTokenJSON(status int) Fault {
+	return func(p *Plan) {
+		reply := oauthError(status, "invalid_token", "check_token error")
+		p.Reply, p.Broken = &reply, true
+	}
+}
+
+// EverySecond lets every second of a hook's faults through, beginning with the second.
+func EverySecond(h Hook) Hook {
+	var seen atomic.Int64
+	return func(r Request) Fault {
+		if f := h(r); f != nil && seen.Add(1)%2 == 0 {
+			return f
+		}
+		return nil
+	}
+}
+
 // CredentialsRefused answers a token request as if the password were wrong.
 func CredentialsRefused() Fault {
 	return func(p *Plan) {

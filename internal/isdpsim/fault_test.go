@@ -32,6 +32,7 @@ func TestReplies(t *testing.T) {
 		{"retry at", RetryAt(503, time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)), 503, "text/plain", "", "Sun, 22 Nov 2026 08:00:00 GMT"},
 		{"html", HTML(), 200, "text/html", "<html>", ""},
 		{"xml", InvalidToken(403), 403, "application/xml", invalidToken, ""},
+		{"token refused in JSON", InvalidTokenJSON(400), 400, "application/json", `"error":"invalid_token"`, ""},
 		{"state code", StateCode("500", `no "luck"`), 200, "application/json", `{"stateCode":"500","errorMessage":"no \"luck\"","result":null}`, ""},
 		{"refused", CredentialsRefused(), 400, "application/json", "invalid_grant", ""},
 		{"empty", Empty(), 200, "application/json", "", ""},

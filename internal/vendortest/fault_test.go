@@ -159,6 +159,12 @@ func faults() []fault {
 		{name: "token endpoint down between two tokens", hook: token(Status(503)), goes: true, during: noFault},
 		{name: "credentials refused", begin: (*rig).revoke, hook: token(CredentialsRefused()), health: credentials, during: fewTokens},
 		{name: "credentials refused, 403", variant: true, begin: (*rig).revoke, hook: token(All(CredentialsRefused(), WithStatus(403))), health: credentials, during: fewTokens},
+		{name: "credentials refused, 200", begin: (*rig).revoke, hook: token(All(CredentialsRefused(), WithStatus(200))), health: credentials, during: fewTokens},
+		{name: "the token call is nowhere", begin: (*rig).revoke, hook: token(Status(404)), health: credentials, during: fewTokens},
+		{name: "every second request refuses the token", hook: func(*rig) Hook { return EverySecond(OnAgents(InvalidToken(401))) }, goes: true, during: noAlarm},
+		{name: "every second request refuses the token, in JSON", variant: true, hook: func(*rig) Hook { return EverySecond(OnAgents(InvalidTokenJSON(200))) },
+			goes: true, during: noAlarm},
+		{name: "a token revoked, in JSON", hook: func(*rig) Hook { return Times(3, OnAgents(InvalidTokenJSON(403))) }, goes: true, during: fewTokens},
 		{name: "tokens revoked early", begin: (*rig).revoke, goes: true},
 		{name: "tokens revoked in mid-sweep", hook: func(*rig) Hook { return Times(2, OnPage(3, RevokeTokens())) }, goes: true, during: fewTokens},
 		{name: "short-lived tokens", setup: setup{tokenTTL: time.Second}, goes: true, during: func(r *rig, on time.Time) {
@@ -260,6 +266,14 @@ func noFault(r *rig, on time.Time) {
 func fewTokens(r *rig, on time.Time) {
 	if n := r.asked(TokenEndpoint, on); n > 3 {
 		r.t.Errorf("%d tokens asked for", n)
+	}
+}
+
+// noAlarm checks that nobody doubts the credentials.
+func noAlarm(r *rig, on time.Time) {
+	fewTokens(r, on)
+	if strings.Contains(r.logged.String(), "level=ERROR") {
+		r.t.Error("an error was told")
 	}
 }
 

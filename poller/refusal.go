@@ -1,0 +1,87 @@
+package poller
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// refusesToken reports whether an answer says that the token is not valid (any more): any 401 does, and on whatever status the
+// vendor's InvalidTokenException in XML, or the OAuth error invalid_token in JSON.
+func (r *reply) refusesToken() bool {
+	switch {
+	case r.status == http.StatusUnauthorized:
+		return true
+	case !bytes.Contains(r.body, []byte(xmlRefusal)) && !bytes.Contains(r.body, []byte(jsonRefusal)):
+		return false // as any page, without a closer look
+	}
+	e := oauthError(r.body)
+	return e.root == xmlRefusal || e.root == "" && e.code == jsonRefusal
+}
+
+// How the vendor's server calls a token that is not valid.
+const (
+	xmlRefusal  = "InvalidTokenException"
+	jsonRefusal = "invalid_token"
+)
+
+// An oauthRefusal is an OAuth error in either of the forms that the vendor's server gives it.
+type oauthRefusal struct {
+	root string // the root element of XML; empty: it is JSON, or neither
+	code string // "invalid_token"; empty: there is none, or it is no text
+	said bool   // there is an error, a code or something else
+}
+
+// oauthError reads {"error": "invalid_token", …} and <InvalidTokenException><error>invalid_token</error>…, with blanks around
+// names and values, and behind a byte order mark.
+func oauthError(body []byte) (e oauthRefusal) {
+	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\ufeff")))
+	switch {
+	case len(body) == 0:
+	case body[0] == '<':
+		e.readXML(body)
+	case body[0] == '{':
+		var fields map[string]json.RawMessage
+		if json.Unmarshal(body, &fields) != nil {
+			return e
+		}
+		for name, raw := range fields {
+			if !strings.EqualFold(strings.TrimSpace(name), "error") || isNull(raw) {
+				continue
+			}
+			isText := json.Unmarshal(raw, &e.code) == nil
+			e.code = strings.TrimSpace(e.code)
+			e.said = !isText || e.code != ""
+		}
+	}
+	return e
+}
+
+func (e *oauthRefusal) readXML(body []byte) {
+	d := xml.NewDecoder(bytes.NewReader(body))
+	d.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil } // names are ASCII in all of them
+	for depth := 0; ; {
+		tok, err := d.Token()
+		if err != nil {
+			return
+		}
+		switch tok := tok.(type) {
+		case xml.StartElement:
+			if depth++; depth == 1 {
+				e.root = tok.Name.Local
+				e.said = strings.HasSuffix(e.root, "Exception")
+			}
+			if depth == 2 && tok.Name.Local == "error" {
+				_ = d.DecodeElement(&e.code, &tok) // where it ends before its time, that is all there is
+				e.code = strings.TrimSpace(e.code)
+				e.said = true
+				return
+			}
+		case xml.EndElement:
+			depth--
+		}
+	}
+}
