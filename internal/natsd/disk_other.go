@@ -2,5 +2,5 @@
 
 package natsd
 
-// diskFree can't tell on this system.
-func diskFree(string) (int64, bool) { return 0, false }
+// disk can't tell on this system.
+func disk(string) (free, size int64, ok bool) { return 0, 0, false }

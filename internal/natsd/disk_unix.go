@@ -4,11 +4,11 @@ package natsd
 
 import "syscall"
 
-// diskFree is how many bytes may still be written below dir.
-func diskFree(dir string) (int64, bool) {
+// disk is how many bytes may still be written below dir, and how many the file system holds in all.
+func disk(dir string) (free, size int64, ok bool) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, false
+		return 0, 0, false
 	}
-	return int64(st.Bavail) * int64(st.Bsize), true
+	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize), true
 }

@@ -48,7 +48,7 @@ func Look(cfg Config) (Found, error) {
 	if err := writable(dir); err != nil {
 		return unusable(fmt.Errorf("%s: %w", dir, err))
 	}
-	if free, ok := diskFree(dir); ok {
+	if free, _, ok := disk(dir); ok {
 		found.Room = free
 		if !found.Missing {
 			found.Room += used(dir)

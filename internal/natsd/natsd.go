@@ -6,6 +6,9 @@
 //
 // The store is synced to disk before anything is acknowledged. Only the client port is opened: no monitoring, no
 // cluster, no leaf nodes.
+//
+// A server whose store can't be written any more, most often since its disk was full, is started anew within the process as
+// soon as there is room; heal.go says why. To its clients, rollcall's own connections included, that is a restart.
 package natsd
 
 import (
@@ -37,6 +40,8 @@ var (
 	ErrListen = errors.New("can't listen")
 	// ErrDirInUse says that another rollcall has the data directory.
 	ErrDirInUse = errors.New("data directory in use by another rollcall")
+	// ErrNoRoom says that the disk is full. Waiting helps, where somebody makes room.
+	ErrNoRoom = errors.New("the disk is full")
 )
 
 const (
@@ -55,6 +60,10 @@ const (
 	maxConns = 1024
 
 	readyTimeout = 30 * time.Second
+
+	// endTimeout is how long a server may take to end. What was acknowledged is on disk by then; what remains is an index,
+	// without which the next start takes longer.
+	endTimeout = 2 * time.Second
 )
 
 // Config says where a server listens and keeps its store.
@@ -107,11 +116,21 @@ func (c Config) hostPort() (host string, port int, err error) {
 
 // A Server is a running NATS server. Its methods may be called from any goroutine.
 type Server struct {
-	ns     *server.Server
+	cfg    Config // with the port that the first start has found
+	log    *slog.Logger
 	lock   *flock.Flock
 	secret string     // what a connection has to show to be rollcall's own; never leaves the process
 	gate   *nats.Conn // answers the readers' requests that have to be looked into
+	failed chan error // see Failed
 	stop   sync.Once
+
+	ill    func(*server.Server) error // [ill]; tests let it say otherwise
+	end    func(*server.Server)       // [end], likewise
+	cancel context.CancelFunc         // ends heal
+	healed chan struct{}              // closed when heal has ended
+
+	mu sync.Mutex
+	ns *server.Server // the one that runs; nil: none does; guarded by mu
 }
 
 // Start starts a server on cfg's directory and returns when clients can connect and the streams have been recovered.
@@ -126,27 +145,61 @@ func Start(cfg Config) (*Server, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 
+	cfg.Listen = net.JoinHostPort(host, strconv.Itoa(port))
 	lock, err := lockDir(cfg.DataDir)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{lock: lock, secret: rand.Text()}
-	if err := s.start(cfg, host, port, log); err != nil {
+	s := &Server{
+		cfg: cfg, log: log, lock: lock, secret: rand.Text(), failed: make(chan error, 1), ill: ill, end: end,
+		cancel: func() {}, healed: make(chan struct{}),
+	}
+	if err := s.open(); err != nil {
+		close(s.healed)
 		s.Shutdown()
 		return nil, err
 	}
+	var ctx context.Context
+	ctx, s.cancel = context.WithCancel(context.Background())
+	go s.heal(ctx)
 	return s, nil
 }
 
-func (s *Server) start(cfg Config, host string, port int, log *slog.Logger) error {
-	if free, ok := diskFree(cfg.DataDir); ok && cfg.MaxBytes > 0 {
-		if room := free + used(cfg.DataDir); room < cfg.MaxBytes {
-			log.LogAttrs(context.Background(), slog.LevelWarn,
-				"the disk has less room than the log may take: a full disk can tear a commit; lower ROLLCALL_NATS_MAX_BYTES for a new log, or make room",
-				slog.String("dir", cfg.DataDir), slog.Int64("room", room), slog.Int64("maxBytes", cfg.MaxBytes))
+// open starts the first server, and the gate.
+func (s *Server) open() error {
+	if free, _, ok := disk(s.cfg.DataDir); ok && s.cfg.MaxBytes > 0 {
+		if room := free + used(s.cfg.DataDir); room < s.cfg.MaxBytes {
+			s.log.LogAttrs(context.Background(), slog.LevelWarn,
+				"the disk has less room than the stream may take: a full disk can tear a commit; "+
+					"lower ROLLCALL_NATS_MAX_BYTES for a new stream, or make room",
+				slog.String("dir", s.cfg.DataDir), slog.Int64("room", room), slog.Int64("maxBytes", s.cfg.MaxBytes))
 		}
 	}
+	if err := s.start(); err != nil {
+		return err
+	}
+	if addr, ok := s.current().Addr().(*net.TCPAddr); ok {
+		host, _, _ := net.SplitHostPort(s.cfg.Listen)
+		s.cfg.Listen = net.JoinHostPort(host, strconv.Itoa(addr.Port)) // where clients look for it after a restart
+	}
+	var err error
+	if s.gate, err = s.Connect(nats.Name("readers' gate"), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})); err != nil {
+		return err
+	}
+	return openGate(s.gate)
+}
 
+// start starts a server on the directory, which has to be locked. It fails with ErrNoRoom where the disk is full: what a
+// server does on such a disk is not known (it has panicked).
+func (s *Server) start() error {
+	if err := roomFor(s.cfg.DataDir); err != nil {
+		return err
+	}
+	host, port, err := s.cfg.hostPort()
+	if err != nil {
+		return err
+	}
 	access := &access{secret: s.secret}
 	opts := &server.Options{}
 	// The one thing that can be said in the configuration's language only.
@@ -160,7 +213,7 @@ func (s *Server) start(cfg Config, host string, port int, log *slog.Logger) erro
 	opts.NoLog = true
 	opts.DisableJetStreamBanner = true
 	opts.JetStream = true
-	opts.StoreDir = cfg.DataDir
+	opts.StoreDir = s.cfg.DataDir
 	opts.SyncAlways = true
 	opts.JetStreamMaxStore = maxStore
 	opts.JetStreamMaxMemory = maxMemory
@@ -174,8 +227,10 @@ func (s *Server) start(cfg Config, host string, port int, log *slog.Logger) erro
 	if err != nil {
 		return fmt.Errorf("set up the embedded NATS server: %w", err)
 	}
+	s.mu.Lock()
 	s.ns = ns
-	sl := newServerLog(log)
+	s.mu.Unlock()
+	sl := newServerLog(s.log)
 	ns.SetLogger(sl, false, false)
 	if err := access.setup(ns); err != nil {
 		return fmt.Errorf("set up the embedded NATS server's accounts: %w", err)
@@ -183,18 +238,22 @@ func (s *Server) start(cfg Config, host string, port int, log *slog.Logger) erro
 
 	ns.Start()
 	if err := sl.fatal(); err != nil {
-		return startError(cfg, err)
+		return startError(s.cfg, err)
 	}
 	if !ns.ReadyForConnections(readyTimeout) {
 		if err := sl.fatal(); err != nil {
-			return startError(cfg, err)
+			return startError(s.cfg, err)
 		}
 		return fmt.Errorf("start the embedded NATS server: not ready after %v", readyTimeout)
 	}
-	if s.gate, err = s.Connect(nats.Name("readers' gate")); err != nil {
-		return err
-	}
-	return openGate(s.gate)
+	return nil
+}
+
+// current is the server that runs, nil where none does.
+func (s *Server) current() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ns
 }
 
 // startError says what to do about what the server gave up on.
@@ -254,9 +313,10 @@ func used(dir string) int64 {
 }
 
 // Connect opens an in-process connection with full rights in the log's account. The caller closes it, before Shutdown.
-// Options that say where to connect, or as whom, have no effect.
+// Options that say where to connect, or as whom, have no effect. With [nats.MaxReconnects] below zero it outlives the servers
+// that are started anew.
 func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
-	all := append(opts[:len(opts):len(opts)], nats.InProcessServer(s.ns), nats.UserInfo(ownUser, s.secret))
+	all := append(opts[:len(opts):len(opts)], nats.InProcessServer(s), nats.UserInfo(ownUser, s.secret))
 	nc, err := nats.Connect("", all...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded NATS server: %w", err)
@@ -264,30 +324,71 @@ func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 	return nc, nil
 }
 
+// InProcessConn implements [nats.InProcessConnProvider]: it connects to the server that runs now.
+func (s *Server) InProcessConn() (net.Conn, error) {
+	ns := s.current()
+	if ns == nil {
+		return nil, errors.New("the embedded NATS server is being started anew")
+	}
+	return ns.InProcessConn()
+}
+
+// Failed gets the error that ends the server's life where only a new process helps. Nothing is committed any more then; what
+// is left to do is to end the process, with an exit code that has it started again.
+func (s *Server) Failed() <-chan error { return s.failed }
+
 // ClientURL is where clients on this machine find the server, with the port it really has.
 func (s *Server) ClientURL() string {
-	addr, ok := s.ns.Addr().(*net.TCPAddr)
-	if !ok { // shut down
-		return s.ns.ClientURL()
+	host, port, _ := net.SplitHostPort(s.cfg.Listen)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
 	}
-	host := addr.IP
-	if host.IsUnspecified() {
-		host = net.IPv4(127, 0, 0, 1)
-	}
-	return "nats://" + net.JoinHostPort(host.String(), strconv.Itoa(addr.Port))
+	return "nats://" + net.JoinHostPort(host, port)
 }
 
 // Shutdown closes every connection, writes out the store, waits for all that, and gives up the directory. What was
-// acknowledged is on disk already. Later calls wait for the first and do nothing.
+// acknowledged is on disk already, so a server that does not end within 2 seconds is left behind, and keeps the directory
+// until the process ends. Later calls wait for the first and do nothing.
 func (s *Server) Shutdown() {
 	s.stop.Do(func() {
+		s.cancel()
+		<-s.healed
 		if s.gate != nil {
 			s.gate.Close()
 		}
-		if s.ns != nil {
-			s.ns.Shutdown()
-			s.ns.WaitForShutdown()
+		if !s.endCurrent(endTimeout) {
+			s.log.Warn("the embedded NATS server does not end, and is left behind; everything that it has acknowledged is on disk",
+				"waited", endTimeout)
+			return
 		}
 		_ = s.lock.Unlock() // closes the file, and with it the lock, whatever it returns
 	})
+}
+
+// endCurrent ends the server that runs, and reports whether it has ended within the time.
+func (s *Server) endCurrent(within time.Duration) bool {
+	s.mu.Lock()
+	ns := s.ns
+	s.ns = nil
+	s.mu.Unlock()
+	if ns == nil {
+		return true
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.end(ns)
+	}()
+	select {
+	case <-ended:
+		return true
+	case <-time.After(within):
+		return false
+	}
+}
+
+// end ends a server and waits for it.
+func end(ns *server.Server) {
+	ns.Shutdown()
+	ns.WaitForShutdown()
 }

@@ -675,10 +675,10 @@ func TestNoQueueGroups(t *testing.T) {
 func TestAccountsAreUsedAgain(t *testing.T) {
 	s := start(t, Config{})
 	_, js := own(t, s)
-	accounts := func() int { return int(s.ns.NumLoadedAccounts()) }
+	accounts := func() int { return int(s.current().NumLoadedAccounts()) }
 	connected := func() (n int) { // readers
 		for i := range accounts() {
-			if acc, err := s.ns.LookupAccount(fmt.Sprintf("READER-%d", i+1)); err == nil {
+			if acc, err := s.current().LookupAccount(fmt.Sprintf("READER-%d", i+1)); err == nil {
 				n += acc.NumLocalConnections()
 			}
 		}
@@ -932,10 +932,10 @@ func TestClientURL(t *testing.T) {
 // TestNothingElseListens compares the server's one listener with what it was told.
 func TestNothingElseListens(t *testing.T) {
 	s := start(t, Config{})
-	if a, ok := s.ns.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
-		t.Errorf("listens on %v", s.ns.Addr())
+	if a, ok := s.current().Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
+		t.Errorf("listens on %v", s.current().Addr())
 	}
-	if s.ns.MonitorAddr() != nil || s.ns.ClusterAddr() != nil || s.ns.ProfilerAddr() != nil {
+	if s.current().MonitorAddr() != nil || s.current().ClusterAddr() != nil || s.current().ProfilerAddr() != nil {
 		t.Error("something else listens")
 	}
 }
@@ -963,7 +963,7 @@ func TestServerLog(t *testing.T) {
 }
 
 func TestDiskWarning(t *testing.T) {
-	if _, ok := diskFree(t.TempDir()); !ok {
+	if _, _, ok := disk(t.TempDir()); !ok {
 		t.Log("this system does not say how much room a disk has: nothing to warn of")
 		return
 	}

@@ -1,0 +1,163 @@
+package natsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// How the server gets over a store that can't be written
+//
+// A stream of a nats-server that could not write a message, most often since the disk was full, never writes again: it keeps
+// the error, and answers nothing to whoever publishes, for as long as the server runs (seen with 2.15.2; so does an external
+// one). Some of them deadlock on top of that, and never end. What helps is a new server on the same directory. It is started
+// in this process, so that polling goes on and what has been seen meanwhile is kept; to the connections it is a restart.
+// Where the old one does not end it may still write to the directory, so no second one may be opened on it in this process:
+// then the process has to end, which Failed says.
+
+const (
+	lookEvery  = time.Second     // how often the server is asked how it is
+	lookWait   = 5 * time.Second // for its answer; a server that deadlocks gives none
+	illEnough  = 3               // bad answers in a row: a stream that is being created or deleted looks ill for an instant
+	tellEvery  = time.Minute     // how often it is told that there still is no room
+	healWait   = 5 * time.Second // how long an ill server may take to end
+	restartGap = 10 * time.Second
+	restartMax = 5 * time.Minute // between restarts that did not help
+)
+
+var errHangs = errors.New("it does not answer")
+
+// ill says why a server can't go on; nil: it can.
+func ill(ns *server.Server) error {
+	for _, e := range ns.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		if e.Type == server.HealthzErrorStream || e.Type == server.HealthzErrorJetStream {
+			return errors.New(e.Error)
+		}
+	}
+	return nil
+}
+
+// heal starts the server anew where it can't go on, until ctx ends or that is of no use.
+func (s *Server) heal(ctx context.Context) {
+	defer close(s.healed)
+	var last time.Time // of the last restart
+	gap := restartGap
+	for {
+		err := s.awaitIll(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Error("the embedded NATS server can't write its store any more, so nothing is committed; "+
+			"what is seen meanwhile is kept; it is started anew as soon as the disk has room", "dir", s.cfg.DataDir, "err", err)
+		if time.Since(last) > 2*restartMax {
+			gap = restartGap
+		} else if !sleep(ctx, gap-time.Since(last)) {
+			return
+		} else {
+			gap = min(2*gap, restartMax)
+		}
+		if !s.awaitRoom(ctx) {
+			return
+		}
+		if !s.endCurrent(healWait) {
+			s.failed <- fmt.Errorf("the embedded NATS server on %s can't write its store any more (%w) and does not end, "+
+				"so that it can't be started anew in this process: start rollcall again; "+
+				"what is not committed is read again from the vendor", s.cfg.DataDir, err)
+			return
+		}
+		for err := s.start(); err != nil; err = s.start() {
+			s.endCurrent(healWait)
+			if !errors.Is(err, ErrNoRoom) {
+				s.failed <- fmt.Errorf("start the embedded NATS server anew: %w", err)
+				return
+			}
+			if !sleep(ctx, lookEvery) {
+				return
+			}
+		}
+		last = time.Now()
+		s.log.Info("the embedded NATS server has been started anew", "dir", s.cfg.DataDir, "url", s.ClientURL())
+	}
+}
+
+// awaitIll returns what is wrong with the server as soon as that is certain, or when ctx ends.
+func (s *Server) awaitIll(ctx context.Context) (err error) {
+	for bad := 0; bad < illEnough; {
+		if !sleep(ctx, lookEvery) {
+			return nil
+		}
+		if err = s.look(ctx); err == nil {
+			bad = 0
+		} else {
+			bad++
+		}
+	}
+	return err
+}
+
+// look asks the server how it is, and waits so long for the answer.
+func (s *Server) look(ctx context.Context) error {
+	answer := make(chan error, 1)
+	go func() { answer <- s.ill(s.current()) }()
+	timeout := time.NewTimer(lookWait)
+	defer timeout.Stop()
+	select {
+	case err := <-answer:
+		return err
+	case <-timeout.C:
+		return errHangs
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// awaitRoom waits until the disk has room, and reports whether it has: not so where ctx ends.
+func (s *Server) awaitRoom(ctx context.Context) bool {
+	var told time.Time
+	for {
+		err := roomFor(s.cfg.DataDir)
+		if err == nil {
+			return true
+		}
+		if time.Since(told) >= tellEvery {
+			told = time.Now()
+			s.log.LogAttrs(ctx, slog.LevelWarn, "the embedded NATS server waits for room on the disk; until then nothing is committed, "+
+				"and what is seen is kept in memory", slog.String("dir", s.cfg.DataDir), slog.Any("err", err))
+		}
+		if !sleep(ctx, lookEvery) {
+			return false
+		}
+	}
+}
+
+// sleep waits, and reports whether ctx lasted.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// leastRoom is how much of a disk has to be free for a server to be started on it: a twentieth, and 16 MiB of a large one.
+func leastRoom(size int64) int64 { return min(size/20, 16<<20) }
+
+// roomFor fails with ErrNoRoom where the disk below dir is full.
+func roomFor(dir string) error {
+	free, size, ok := disk(dir)
+	if least := leastRoom(size); ok && free < least {
+		return fmt.Errorf("%w: %d KiB are free below %s (ROLLCALL_DATA_DIR), and the embedded NATS server needs %d KiB to start: make room",
+			ErrNoRoom, free>>10, dir, least>>10)
+	}
+	return nil
+}
