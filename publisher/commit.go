@@ -175,20 +175,23 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 	notify := func(err error, next time.Duration) {
 		failures++
 		p.metrics.retries.Inc()
+		p.fails(began, err)
 		patience = min(2*patience, longest)
 		level := p.log.Debug
 		if failures == 3 || failures%20 == 0 { // not at every hiccup, and not for ever silently
 			level = p.log.Warn
 		}
-		level("the commit is not in the log yet, trying again", "messages", len(msgs), "tries", failures, "in", next, "err", err)
+		level("the commit is not in the stream yet, trying again", "messages", len(msgs), "tries", failures, "in", next, "err", p.advise(err))
 	}
 	err := backoff.RetryNotify(try, backoff.WithContext(wait, ctx), notify)
 	p.metrics.commit(len(msgs), began, err)
 	if err != nil {
+		p.fails(began, err)
 		return fmt.Errorf("publisher: commit %d messages: %w", len(msgs), err)
 	}
+	p.succeeds()
 	if failures >= 3 {
-		p.log.Info("the commit is in the log after all", "messages", len(msgs), "tries", failures+1)
+		p.log.Info("the commit is in the stream after all", "messages", len(msgs), "tries", failures+1)
 	}
 	return nil
 }

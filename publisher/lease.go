@@ -67,6 +67,7 @@ func (p *Publisher) Lead(ctx context.Context, lead func(context.Context) error) 
 	p.leads(true)
 	err = lead(leading)
 	p.leads(false)
+	p.succeeds() // its trouble is another's now
 	stop()
 	kept.Wait()
 	l.release(context.WithoutCancel(ctx))

@@ -21,6 +21,7 @@ type metrics struct {
 	leader   prometheus.Gauge
 	commits  *prometheus.CounterVec // by result
 	retries  prometheus.Counter
+	failing  prometheus.Gauge
 	took     prometheus.Histogram
 	messages prometheus.Histogram
 }
@@ -40,6 +41,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		retries: auto.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_commit_retries_total",
 			Help: "Times that a commit which was not in the log yet was tried again.",
+		}),
+		failing: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "rollcall_commit_failing_since_timestamp_seconds",
+			Help: "Since when nothing could be committed, in seconds since 1970; 0 while commits succeed, and while this replica does not lead.",
 		}),
 		took: auto.NewHistogram(prometheus.HistogramOpts{
 			Name:    "rollcall_commit_duration_seconds",

@@ -60,6 +60,7 @@ type Publisher struct {
 
 	metrics *metrics
 	leading atomic.Bool
+	trouble trouble
 
 	last position // the last commit that we know of: what the next one expects
 	gaps []gap    // between our commits, where it is not yet known that only other tenants have written

@@ -38,8 +38,10 @@ type Recovered struct {
 // the state of every agent, which it may keep; where it is called twice for an agent, the later call is right. What was read may have moved
 // on by the end: then the next commit is refused, and the caller begins again.
 func (p *Publisher) Recover(ctx context.Context, state func(*schemas.State)) (*Recovered, error) {
+	began := time.Now()
 	r, err := p.recover(ctx, state)
 	if err != nil {
+		p.fails(began, err)
 		return nil, fmt.Errorf("publisher: read tenant %d from the log: %w", p.cfg.Tenant, err)
 	}
 	return r, nil

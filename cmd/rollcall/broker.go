@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
 
 	"github.com/rollcall-events/rollcall/internal/natsd"
@@ -14,14 +16,34 @@ import (
 
 // A broker is the NATS server that holds the log: an embedded one, or the one that the settings name.
 type broker struct {
-	nc    *nats.Conn
-	url   string // where clients on this machine find it, without user info
-	close func()
+	nc     *nats.Conn
+	url    string       // where clients on this machine find it, without user info
+	failed <-chan error // gets what only a new process mends
+	close  func()
+}
+
+// during runs do. Where the broker fails for good meanwhile, it ends do's context, and returns why besides do's own error.
+func (b *broker) during(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	why := make(chan error, 1)
+	go func() {
+		defer close(why)
+		select {
+		case err := <-b.failed:
+			why <- err
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := do(ctx)
+	cancel()
+	return errors.Join(<-why, err)
 }
 
 // openBroker starts the embedded server or connects to the one that the settings name, and tells operators of the connection.
 func openBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
-	open := func() (*broker, error) { return embeddedBroker(s, log) }
+	open := func() (*broker, error) { return embeddedBroker(ctx, s, o, log) }
 	if !s.embedded() {
 		open = func() (*broker, error) { return remoteBroker(ctx, s, o, log) }
 	}
@@ -32,18 +54,32 @@ func openBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger
 	return b, err
 }
 
-func embeddedBroker(s *settings, log *slog.Logger) (*broker, error) {
-	srv, err := natsd.Start(s.natsd(log))
-	if err != nil {
-		return nil, s.inVariables("natsd", err)
+// embeddedBroker starts the embedded server. Where its disk is full, it waits for room until ctx ends.
+func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
+	var srv *natsd.Server
+	try := func() (err error) {
+		srv, err = natsd.Start(s.natsd(log))
+		if err != nil && !errors.Is(err, natsd.ErrNoRoom) {
+			return backoff.Permanent(s.inVariables("natsd", err))
+		}
+		return err
 	}
-	nc, err := srv.Connect(connectOptions(s, log)...)
+	tell := func(err error) {
+		o.Waiting("room on the disk of ROLLCALL_DATA_DIR", err)
+		log.Warn("the embedded NATS server can't be started yet, so nothing is polled or published; trying again", "err", err)
+	}
+	if err := retry(ctx, try, tell); err != nil {
+		return nil, err
+	}
+	nc, err := srv.Connect(append(connectOptions(s, log), nats.ReconnectHandler(func(*nats.Conn) {
+		log.Info("reconnected to the embedded NATS server", "url", srv.ClientURL()) // which the client itself does not know
+	}))...)
 	if err != nil {
 		srv.Shutdown()
 		return nil, err
 	}
 	log.Info("the embedded NATS server is ready", "url", srv.ClientURL(), "dir", s.DataDir.value)
-	return &broker{nc: nc, url: srv.ClientURL(), close: func() {
+	return &broker{nc: nc, url: srv.ClientURL(), failed: srv.Failed(), close: func() {
 		nc.Close()
 		srv.Shutdown()
 	}}, nil
@@ -55,7 +91,18 @@ func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
+	failed := make(chan error, 1)
 	opts = append(connectOptions(s, log), opts...)
+	opts = append(opts, nats.ClosedHandler(func(nc *nats.Conn) {
+		// The client has given the connection up for good, after an error that it knows no way to deal with. (When the end closes
+		// it, nobody asks any more.)
+		why := fmt.Errorf("the connection to NATS was closed for good (%w): start rollcall again, "+
+			"which connects anew; what is not published is read again from the vendor", cmp.Or(nc.LastError(), nats.ErrConnectionClosed))
+		select {
+		case failed <- why:
+		default: // it has been told
+		}
+	}))
 	var nc *nats.Conn
 	try := func() (err error) {
 		nc, err = nats.Connect(s.NATSURL.value.reveal(), opts...)
@@ -71,7 +118,7 @@ func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logg
 	}
 	url := connectedURL(nc)
 	log.Info("connected to NATS", "url", url, "version", nc.ConnectedServerVersion())
-	return &broker{nc: nc, url: url, close: nc.Close}, nil
+	return &broker{nc: nc, url: url, failed: failed, close: nc.Close}, nil
 }
 
 func connectOptions(s *settings, log *slog.Logger) []nats.Option {

@@ -103,7 +103,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 			return err
 		}
 		printWelcome(told, sim.URL, broker.url, o.url(), s)
-		if err := serve(ctx, s, broker.nc, o, log); err != nil {
+		if err := broker.during(ctx, func(ctx context.Context) error { return serve(ctx, s, broker.nc, o, log) }); err != nil {
 			return err
 		}
 		fmt.Fprintln(told, "\nStopped. Everything that was seen is published.")

@@ -46,7 +46,7 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 			return ended(ctx, err)
 		}
 		defer broker.close()
-		return serve(ctx, s, broker.nc, o, log)
+		return broker.during(ctx, func(ctx context.Context) error { return serve(ctx, s, broker.nc, o, log) })
 	})
 }
 

@@ -101,8 +101,8 @@ func (s *Server) awaitIll(ctx context.Context) (err error) {
 
 // look asks the server how it is, and waits so long for the answer.
 func (s *Server) look(ctx context.Context) error {
-	answer := make(chan error, 1)
-	go func() { answer <- s.ill(s.current()) }()
+	ns, answer := s.current(), make(chan error, 1)
+	go func() { answer <- s.cfg.ill(ns) }()
 	timeout := time.NewTimer(lookWait)
 	defer timeout.Stop()
 	select {
@@ -119,7 +119,7 @@ func (s *Server) look(ctx context.Context) error {
 func (s *Server) awaitRoom(ctx context.Context) bool {
 	var told time.Time
 	for {
-		err := roomFor(s.cfg.DataDir)
+		err := s.cfg.roomFor(s.cfg.DataDir)
 		if err == nil {
 			return true
 		}

@@ -77,6 +77,11 @@ type Config struct {
 	MaxBytes int64
 	// Logger gets the server's own messages; nil discards them.
 	Logger *slog.Logger
+
+	// Tests stage faults with these; nil: the functions of the same names.
+	roomFor func(dir string) error
+	ill     func(*server.Server) error
+	end     func(*server.Server)
 }
 
 // Validate reports every unusable field at once, each as a [*setting.Error].
@@ -124,10 +129,8 @@ type Server struct {
 	failed chan error // see Failed
 	stop   sync.Once
 
-	ill    func(*server.Server) error // [ill]; tests let it say otherwise
-	end    func(*server.Server)       // [end], likewise
-	cancel context.CancelFunc         // ends heal
-	healed chan struct{}              // closed when heal has ended
+	cancel context.CancelFunc // ends heal
+	healed chan struct{}      // closed when heal has ended
 
 	mu sync.Mutex
 	ns *server.Server // the one that runs; nil: none does; guarded by mu
@@ -146,14 +149,21 @@ func Start(cfg Config) (*Server, error) {
 	}
 
 	cfg.Listen = net.JoinHostPort(host, strconv.Itoa(port))
+	if cfg.roomFor == nil {
+		cfg.roomFor = roomFor
+	}
+	if cfg.ill == nil {
+		cfg.ill = ill
+	}
+	if cfg.end == nil {
+		cfg.end = end
+	}
 	lock, err := lockDir(cfg.DataDir)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{
-		cfg: cfg, log: log, lock: lock, secret: rand.Text(), failed: make(chan error, 1), ill: ill, end: end,
-		cancel: func() {}, healed: make(chan struct{}),
-	}
+	s := &Server{cfg: cfg, log: log, lock: lock, secret: rand.Text(), failed: make(chan error, 1),
+		cancel: func() {}, healed: make(chan struct{})}
 	if err := s.open(); err != nil {
 		close(s.healed)
 		s.Shutdown()
@@ -193,7 +203,7 @@ func (s *Server) open() error {
 // start starts a server on the directory, which has to be locked. It fails with ErrNoRoom where the disk is full: what a
 // server does on such a disk is not known (it has panicked).
 func (s *Server) start() error {
-	if err := roomFor(s.cfg.DataDir); err != nil {
+	if err := s.cfg.roomFor(s.cfg.DataDir); err != nil {
 		return err
 	}
 	host, port, err := s.cfg.hostPort()
@@ -377,7 +387,7 @@ func (s *Server) endCurrent(within time.Duration) bool {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.end(ns)
+		s.cfg.end(ns)
 	}()
 	select {
 	case <-ended:

@@ -43,9 +43,12 @@ type tenant struct {
 	log     publisher.Status
 	loop    engine.Status
 	looks   atomic.Int32
+	since   time.Time // commits fail
+	why     error
 }
 
-func (t *tenant) Leading() bool { return t.leading }
+func (t *tenant) Leading() bool               { return t.leading }
+func (t *tenant) Failing() (time.Time, error) { return t.since, t.why }
 func (t *tenant) Status(context.Context) publisher.Status {
 	t.looks.Add(1)
 	return t.log
@@ -88,16 +91,32 @@ func TestReadiness(t *testing.T) {
 				Watermark: watermark(42, 2500*time.Millisecond), State: schemas.HealthHolding, Reason: schemas.MissingMany, LastSweep: "complete"}}
 			p.Connected(&broker{}, x.Status)
 			p.Running(886, x, loop{x})
-		}, Readiness{Ready: true, Role: RoleLeader, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1", LastSweep: "complete",
+		}, Readiness{Ready: true, Role: RoleLeader, Commits: &yes, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1", LastSweep: "complete",
 			Watermark: &Watermark{Sweep: 42, StartedAt: now.Add(-2500 * time.Millisecond), AgeSeconds: 2.5, StaleAfter: now.Add(12500 * time.Millisecond)},
 			Health:    &Health{"holding", "missing"}}},
 		{"leading, and the vendor fails", func(p *Process) {
 			x := &tenant{leading: true, loop: engine.Status{Watermark: w, State: schemas.HealthFailing, Reason: schemas.Credentials, LastSweep: "credentials"}}
 			p.Connected(&broker{}, x.Status)
 			p.Running(886, x, loop{x})
-		}, Readiness{Ready: true, Role: RoleLeader, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1", LastSweep: "credentials",
+		}, Readiness{Ready: true, Role: RoleLeader, Commits: &yes, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1", LastSweep: "credentials",
 			Watermark: &Watermark{Sweep: 41, StartedAt: w.StartedAt, AgeSeconds: 20, StaleAfter: w.StaleAfter, Stale: true},
 			Health:    &Health{"failing", "credentials"}}},
+		{"leading, and a commit had to be tried again", func(p *Process) {
+			x := &tenant{leading: true, since: time.Now().Add(-5 * time.Second), why: errors.New("no answer")}
+			p.Connected(&broker{}, x.Status)
+			p.Running(886, x, loop{x})
+		}, Readiness{Ready: true, Role: RoleLeader, Commits: &yes, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1"}},
+		{"leading, and nothing can be committed", func(p *Process) {
+			x := &tenant{leading: true, since: time.Now().Add(-95*time.Minute - 100*time.Millisecond), why: errors.New("the stream is full")}
+			p.Connected(&broker{}, x.Status)
+			p.Running(886, x, loop{x})
+		}, Readiness{Role: RoleLeader, Commits: &Check{Problem: "nothing could be committed for 1h35m0s, so readers see what was true then; " +
+			"what is seen meanwhile is kept: the stream is full"}, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1"}},
+		{"standing by, and had trouble when it led", func(p *Process) {
+			x := &tenant{since: time.Now().Add(-time.Hour), why: errors.New("no answer")}
+			p.Connected(&broker{}, x.Status)
+			p.Running(886, x, loop{x})
+		}, Readiness{Ready: true, Role: RoleStandby, Tenant: 886, NATS: yes, Stream: yes, Lease: yes}},
 		{"standing by", func(p *Process) {
 			x := &tenant{log: publisher.Status{Leader: "r-0", Watermark: &w, Health: &schemas.Health{State: schemas.HealthOK}}}
 			p.Connected(&broker{}, x.Status)
@@ -109,7 +128,7 @@ func TestReadiness(t *testing.T) {
 			x := &tenant{leading: true, loop: engine.Status{Watermark: w, State: schemas.HealthOK, LastSweep: "complete"}}
 			p.Connected(&broker{away: true, err: nats.ErrStaleConnection}, x.Status)
 			p.Running(886, x, loop{x})
-		}, Readiness{Role: RoleLeader, Tenant: 886, Leader: "r-1", LastSweep: "complete",
+		}, Readiness{Role: RoleLeader, Commits: &yes, Tenant: 886, Leader: "r-1", LastSweep: "complete",
 			NATS:   wrong("not connected, trying again; what is seen meanwhile is kept: nats: stale connection"),
 			Stream: wrong("not known without NATS"), Lease: wrong("not known without NATS"),
 			Watermark: &Watermark{Sweep: 41, StartedAt: w.StartedAt, AgeSeconds: 20, StaleAfter: w.StaleAfter, Stale: true}, Health: &Health{State: "ok"}}},
@@ -123,7 +142,7 @@ func TestReadiness(t *testing.T) {
 			p.Connected(&broker{}, x.Status)
 			p.Running(886, x, loop{x})
 			p.Stopping()
-		}, Readiness{Role: RoleStopping, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1"}},
+		}, Readiness{Role: RoleStopping, Commits: &yes, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1"}},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
@@ -158,6 +177,8 @@ func TestSummary(t *testing.T) {
 			Role: RoleStandby, Leader: "r-0", NATS: yes, Stream: wrong("max age is 1h"), Lease: wrong("no bucket")},
 		"ready, leader; health failing: credentials; the watermark is 20s old and stale": {
 			Ready: true, Role: RoleLeader, Leader: "r-1", NATS: yes, Stream: yes, Lease: yes, Watermark: w, Health: &Health{"failing", "credentials"}},
+		"not ready, leader; commits: the stream is full": {
+			Role: RoleLeader, NATS: yes, Stream: yes, Lease: yes, Commits: &Check{Problem: "the stream is full"}},
 		"ready, standby; health ok": {Ready: true, Role: RoleStandby, NATS: yes, Stream: yes, Lease: yes, Health: &Health{State: "ok"}},
 	} {
 		if got := r.Summary(); got != want {

@@ -16,6 +16,9 @@ const (
 	lookTimeout = 800 * time.Millisecond
 	// lookKept is how long what was seen is told again, so that asking often costs the broker nothing.
 	lookKept = time.Second
+	// commitPatience is how long a leader may try to commit in vain and still be ready: longer than a cluster takes to elect a
+	// leader. Readers stop trusting the stream at about the same time.
+	commitPatience = 15 * time.Second
 )
 
 // Broker is the connection to NATS; *nats.Conn is one. Its methods may be called at any time, from any goroutine.
@@ -27,6 +30,7 @@ type Broker interface {
 // Log is the tenant's log; see [publisher.Publisher].
 type Log interface {
 	Leading() bool
+	Failing() (since time.Time, err error)
 	Status(context.Context) publisher.Status
 }
 
@@ -103,8 +107,8 @@ const (
 	RoleStopping = "stopping"
 )
 
-// Readiness is the body of /readyz. Ready follows from NATS, Stream, Lease and whether the process stops; the rest is for
-// people, and never makes it false.
+// Readiness is the body of /readyz. Ready follows from NATS, Stream, Lease, Commits and whether the process stops; the rest is
+// for people, and never makes it false.
 type Readiness struct {
 	Ready      bool   `json:"ready"`
 	Instance   string `json:"instance"`
@@ -116,6 +120,10 @@ type Readiness struct {
 	Stream Check `json:"stream"` // there and as rollcall needs it, or to be created
 	Lease  Check `json:"lease"`  // this replica leads, or could
 
+	// Commits is whether what this replica sees gets into the stream; left out while it does not lead. It is not OK where that
+	// has failed for 15 seconds.
+	Commits *Check `json:"commits,omitempty"`
+
 	Leader    string     `json:"leader,omitempty"`    // the instance that polls; none or not known
 	Watermark *Watermark `json:"watermark"`           // null: none, or not known
 	Health    *Health    `json:"health"`              // null: not known yet
@@ -125,10 +133,14 @@ type Readiness struct {
 // Summary is all of it that matters most, in a line.
 func (r Readiness) Summary() string {
 	var parts []string
+	commits := Check{OK: true}
+	if r.Commits != nil {
+		commits = *r.Commits
+	}
 	for _, c := range []struct {
 		what  string
 		check Check
-	}{{"NATS", r.NATS}, {"the stream", r.Stream}, {"the lease", r.Lease}} {
+	}{{"NATS", r.NATS}, {"the stream", r.Stream}, {"the lease", r.Lease}, {"commits", commits}} {
 		if !c.check.OK {
 			parts = append(parts, c.what+": "+c.check.Problem)
 		}
@@ -209,19 +221,20 @@ func (p *Process) Readiness(ctx context.Context) Readiness {
 		unknown := wrong("not known without NATS")
 		r.Stream, r.Lease = unknown, unknown
 	}
-	r.Ready = r.NATS.OK && r.Stream.OK && r.Lease.OK && !stopping
-
 	var own engine.Status
 	switch {
 	case log == nil:
 	case log.Leading():
 		own, r.Role, seen.Leader = loop.Status(), RoleLeader, p.instance
+		c := commits(log.Failing())
+		r.Commits = &c
 	default:
 		r.Role = RoleStandby
 	}
 	if stopping {
 		r.Role = RoleStopping
 	}
+	r.Ready = r.NATS.OK && r.Stream.OK && r.Lease.OK && (r.Commits == nil || r.Commits.OK) && !stopping
 	p.describe(&r, seen, own)
 	return r
 }
@@ -269,4 +282,13 @@ func check(err error) Check {
 		return wrong(err.Error())
 	}
 	return Check{OK: true}
+}
+
+// commits says whether commits fail for too long.
+func commits(since time.Time, err error) Check {
+	if since.IsZero() || time.Since(since) < commitPatience {
+		return Check{OK: true}
+	}
+	return wrong(fmt.Sprintf("nothing could be committed for %v, so readers see what was true then; what is seen meanwhile is kept: %v",
+		time.Since(since).Round(time.Second), err))
 }

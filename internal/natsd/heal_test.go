@@ -1,0 +1,208 @@
+package natsd
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// patience bounds every wait for something that must happen.
+const patience = 60 * time.Second
+
+// lines is what was logged. Safe for concurrent use.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// A server that can't write its store is replaced as soon as there is room, and not before: clients see a restart on the same
+// address, what was acknowledged is there, and readers' requests are answered as before.
+func TestHeals(t *testing.T) {
+	t.Parallel()
+	var sick *server.Server // the first one
+	asked, room := make(chan struct{}), make(chan struct{})
+	looks := 0
+	out := &lines{}
+	s := start(t, Config{
+		Logger: slog.New(slog.NewTextHandler(out, nil)),
+		ill: func(ns *server.Server) error {
+			if sick == nil {
+				sick = ns
+			}
+			if ns == sick {
+				return errors.New("no space left on device")
+			}
+			return ill(ns)
+		},
+		roomFor: func(dir string) error {
+			switch looks++; looks {
+			case 1: // the start
+				return nil
+			case 3: // it goes on asking
+				close(asked)
+			}
+			select {
+			case <-room:
+				return nil
+			default:
+				return ErrNoRoom
+			}
+		},
+	})
+	nc, err := s.Connect(nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), logConfig(1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	_, rjs := reader(t, s, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	first := publish(t, js, "online.886.10.1", "before")
+	url := s.ClientURL()
+
+	wait(t, asked)
+	second := publish(t, js, "online.886.10.2", "while there is no room")
+	if second != first+1 || nc.Stats().Reconnects > 0 {
+		t.Fatal("the server was replaced before there was room")
+	}
+	close(room)
+	eventually(t, func() bool { return nc.Stats().Reconnects > 0 && nc.IsConnected() })
+	if third := publish(t, js, "online.886.10.3", "after"); third != first+2 {
+		t.Errorf("the messages have sequences %d, %d, %d", first, second, third)
+	}
+	if got := s.ClientURL(); got != url {
+		t.Errorf("it is at %s now, and was at %s", got, url)
+	}
+	eventually(t, func() bool {
+		stream, err := rjs.Stream(t.Context(), logConfig(0).Name)
+		if err != nil {
+			return false
+		}
+		_, err = stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{}) // which the gate lets through
+		return err == nil && stream.CachedInfo().State.Msgs == 3
+	})
+	for _, want := range []string{"can't write its store any more", "waits for room", "has been started anew"} {
+		if strings.Count(out.String(), want) != 1 {
+			t.Errorf("not once %q:\n%s", want, out)
+		}
+	}
+}
+
+// A server that neither works nor ends is nobody's any more: it is told that only a new process helps, Shutdown does not wait
+// for it for ever, and its directory stays locked.
+func TestHangs(t *testing.T) {
+	t.Parallel()
+	hang := make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	dir := t.TempDir()
+	s := start(t, Config{
+		DataDir: dir,
+		ill:     func(*server.Server) error { <-hang; return nil }, // it answers nothing
+		end:     func(ns *server.Server) { <-hang; end(ns) },
+	})
+	select {
+	case err := <-s.Failed():
+		t.Log(err)
+		for _, want := range []string{dir, errHangs.Error(), "start rollcall again"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%q does not say %q", err, want)
+			}
+		}
+	case <-time.After(patience):
+		t.Fatal("nobody is told")
+	}
+}
+
+// A start on a full disk says so, and leaves nothing behind.
+func TestStartWithoutRoom(t *testing.T) {
+	cfg := Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", roomFor: func(string) error { return ErrNoRoom }}
+	if _, err := Start(cfg); !errors.Is(err, ErrNoRoom) {
+		t.Fatalf("it says %v", err)
+	}
+	cfg.roomFor = nil
+	start(t, cfg)
+}
+
+// A restart that fails for another reason than a full disk ends it.
+func TestRestartFails(t *testing.T) {
+	t.Parallel()
+	var taken net.Listener
+	t.Cleanup(func() {
+		if taken != nil {
+			taken.Close()
+		}
+	})
+	s := start(t, Config{
+		ill: func(*server.Server) error { return errors.New("ill") },
+		end: func(ns *server.Server) {
+			addr := ns.Addr()
+			end(ns)
+			if taken == nil {
+				taken, _ = net.Listen("tcp", addr.String())
+			}
+		},
+	})
+	select {
+	case err := <-s.Failed():
+		if !errors.Is(err, ErrListen) {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("nobody is told")
+	}
+}
+
+func TestLeastRoom(t *testing.T) {
+	for size, want := range map[int64]int64{0: 0, 64 << 20: 64 << 20 / 20, 1 << 40: 16 << 20} {
+		if got := leastRoom(size); got != want {
+			t.Errorf("of %d bytes %d have to be free, want %d", size, got, want)
+		}
+	}
+	if err := roomFor(t.TempDir()); err != nil {
+		t.Error(err)
+	}
+}
+
+func wait(t *testing.T, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(patience):
+		t.Fatal("it does not happen")
+	}
+}
+
+func eventually(t *testing.T, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not happen")
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// trouble is since when nothing could be committed, and why.
+type trouble struct {
+	mu    sync.Mutex
+	since time.Time // zero: commits succeed, as far as any was tried; guarded by mu
+	err   error     // of the last try; guarded by mu
+}
+
+// Failing says since when this replica, while it leads, has tried in vain to commit or to read what it must know for that, and
+// what came of the last try, with what to do about it; a zero time: the last commit is in the stream. Commits that were refused
+// one after another, each for good, count as one trouble. It may be called at any time, from any goroutine.
+func (p *Publisher) Failing() (since time.Time, err error) {
+	p.trouble.mu.Lock()
+	since, err = p.trouble.since, p.trouble.err
+	p.trouble.mu.Unlock()
+	if err != nil {
+		err = p.advise(err)
+	}
+	return since, err
+}
+
+// fails records that a commit, or what goes before it, has failed. began is when it was first tried.
+func (p *Publisher) fails(began time.Time, err error) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, ErrTooLarge) {
+		return // nobody waits for it any more; smaller ones follow
+	}
+	p.trouble.mu.Lock()
+	defer p.trouble.mu.Unlock()
+	p.trouble.err = err
+	if p.trouble.since.IsZero() {
+		p.trouble.since = began
+		p.metrics.failing.Set(float64(began.UnixMilli()) / 1000)
+	}
+}
+
+// succeeds records that a commit is in the stream, or that this replica leads no longer.
+func (p *Publisher) succeeds() {
+	p.trouble.mu.Lock()
+	defer p.trouble.mu.Unlock()
+	if !p.trouble.since.IsZero() {
+		p.trouble.since, p.trouble.err = time.Time{}, nil
+		p.metrics.failing.Set(0)
+	}
+}
+
+// Error codes of the server for what is full (nats-server, jetstream_errors_generated.go).
+const (
+	codeAccountFull     jetstream.ErrorCode = 10002
+	codeInsufficient    jetstream.ErrorCode = 10023
+	codeMemoryFull      jetstream.ErrorCode = 10028
+	codeStorageFull     jetstream.ErrorCode = 10047
+	codeStoreFailed     jetstream.ErrorCode = 10077
+	codeUnavailable     jetstream.ErrorCode = 10008
+	codeBatchIncomplete jetstream.ErrorCode = 10176
+)
+
+// advise says what to do about a commit that fails again and again while there is a connection.
+func (p *Publisher) advise(err error) error {
+	if !p.nc.IsConnected() || errors.Is(err, ErrSuperseded) {
+		return err
+	}
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		switch api.ErrorCode {
+		case codeStoreFailed:
+			return fmt.Errorf("%w: the stream is full, or its store is: raise its limit (nats stream edit --max-bytes), or make room", err)
+		case codeAccountFull, codeInsufficient, codeMemoryFull, codeStorageFull:
+			return fmt.Errorf("%w: raise the limit of the account or of the server, or make room", err)
+		case codeUnavailable, codeBatchIncomplete:
+		default:
+			return err
+		}
+	} else if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, nats.ErrNoResponders) &&
+		!errors.Is(err, jetstream.ErrNoStreamResponse) {
+		return err
+	}
+	// This is all that a store which can't be written shows (seen with nats-server 2.15.2).
+	if p.cfg.Exclusive {
+		return fmt.Errorf("%w: see whether the disk of ROLLCALL_DATA_DIR is full; the embedded server starts anew by itself once it has room", err)
+	}
+	return fmt.Errorf("%w: see the NATS server's log and disk; a nats-server whose disk was full writes again only after a restart", err)
+}
