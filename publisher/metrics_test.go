@@ -58,6 +58,7 @@ func wantCommits(t *testing.T, reg *prometheus.Registry, committed, sent float64
 	}
 	delete(got, "rollcall_commit_duration_seconds_sum")
 	delete(got, "rollcall_commit_retries_total")
+	delete(got, "rollcall_commit_failing_since_timestamp_seconds")
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("-want, +got:\n%s", d)
 	}

@@ -70,6 +70,8 @@ type Config struct {
 	ProxyErr error
 
 	Secrets []string // kept out of what others have written
+
+	Now func() time.Time // what the stream's times are compared with; nil: time.Now
 }
 
 // A probe tries one thing.
@@ -126,7 +128,16 @@ type state struct {
 	account *jetstream.AccountInfo // nil: not known
 	denied  []publisher.Need
 	lead    leadership
-	running bool // a rollcall has the embedded server's directory
+	// committed is when the last commit was, where that is longer ago than it should be.
+	committed time.Time
+	running   bool // a rollcall has the embedded server's directory
+}
+
+func (s *state) now() time.Time {
+	if s.Now != nil {
+		return s.Now()
+	}
+	return time.Now()
 }
 
 // Run tries everything and tells each result as it is known, in order, on the calling goroutine.

@@ -316,6 +316,28 @@ func TestLog(t *testing.T) {
 	put(t, nc, "$KV.rollcall.lease.886", map[string]any{"instance": "host-1", "id": "x", "since": now.Add(-3 * time.Hour)})
 	say("ok lease: host-1 polls tenant 886, since", "(3h)", "warning watermark: stale since", "> see the log of host-1, and the health below")
 
+	// Who polls commits, or says why it can't read the listing: one that has done neither for a while can't commit.
+	sayNo := func(want string) {
+		t.Helper()
+		out, r := lines(t, cfg)
+		wantLines(t, out, want)
+		if r.Exit != 1 {
+			t.Errorf("exit %d:\n%s", r.Exit, strings.Join(out, "\n"))
+		}
+	}
+	cfg.Now = func() time.Time { return time.Now().Add(16 * time.Second) }
+	say("warning health: failing (credentials)") // it says why
+	put(t, nc, health, schemas.Health{TenantID: 886, State: schemas.HealthOK, Since: now})
+	put(t, nc, watermark, w)
+	sayNo("failure health: host-1 polls tenant 886, and nothing has been committed since")
+	cfg.Now = nil
+	say("ok health: ok since") // it may be about to commit
+	cfg.Now = func() time.Time { return time.Now().Add(16 * time.Second) }
+	w.StaleAfter = now.Add(time.Hour)
+	put(t, nc, watermark, w)
+	say("ok health: ok since") // its sweeps are long
+	cfg.Now = nil
+
 	put(t, nc, watermark, "forged")
 	say("warning watermark: what stands in its place is none > somebody else writes to the log")
 
@@ -505,6 +527,29 @@ func TestLittleRoom(t *testing.T) {
 	cfg.Embedded = natsd.Config{Listen: fmt.Sprintf("127.0.0.1:%d", e2e.FreePort(t)), DataDir: t.TempDir(), MaxBytes: 1 << 60}
 	out, _ := lines(t, cfg)
 	wantLines(t, out, "and the log may take 1048576 TiB > a full disk can tear a commit")
+}
+
+// A rollcall on this machine that says that it can't commit fails the check.
+func TestRunningCantCommit(t *testing.T) {
+	t.Parallel()
+	commits := `{"ok":false,"problem":"nothing could be committed for 1m: the stream is full"}`
+	s := site(t, false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ready := strings.Contains(commits, `"ok":true`)
+		w.WriteHeader(map[bool]int{true: 200, false: 503}[ready])
+		fmt.Fprintf(w, `{"ready":%t,"role":"leader","nats":{"ok":true},"stream":{"ok":true},"lease":{"ok":true},"commits":%s}`, ready, commits)
+	}))
+	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
+	cfg := config(v, broker(t, &server.Options{}))
+	cfg.Listens = []check.Listen{{Setting: "ROLLCALL_HTTP_LISTEN", Addr: s.Listener.Addr().String()}}
+	out, r := lines(t, cfg)
+	wantLines(t, out, "is served by a running rollcall (ROLLCALL_HTTP_LISTEN), which can't commit > nothing could be committed for 1m: the stream is full")
+	if r.Exit != 1 {
+		t.Errorf("exit %d", r.Exit)
+	}
+	commits = `{"ok":true}`
+	if out, r = lines(t, cfg); r.Exit != 0 {
+		t.Errorf("exit %d:\n%s", r.Exit, strings.Join(out, "\n"))
+	}
 }
 
 // proxy passes CONNECT requests on to where the test wants them, for whoever shows the password.

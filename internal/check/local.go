@@ -28,6 +28,9 @@ func (s *state) data(context.Context) {
 		return
 	}
 	dir, most := s.Embedded.DataDir, s.Embedded.MaxBytes
+	if found.Full != nil {
+		s.fail(found.Full.Error(), "rollcall goes on by itself when there is room")
+	}
 	if found.InUse {
 		s.ok(dir + " is in use by a running rollcall")
 		s.running = true
@@ -86,13 +89,18 @@ func (s *state) listen(ctx context.Context) {
 	}
 	for _, l := range s.Listens {
 		err := free(ctx, l.Addr)
-		switch {
-		case err == nil:
+		if err == nil {
 			s.ok(l.Addr + " is free (" + l.Setting + ")")
-		case errors.Is(err, syscall.EADDRINUSE) && alive(ctx, l.Addr):
-			s.ok(l.Addr + " is served by a running rollcall (" + l.Setting + ")")
-		default:
+			continue
+		}
+		r, dead := readiness(ctx, l.Addr)
+		switch text := l.Addr + " is served by a running rollcall (" + l.Setting + ")"; {
+		case dead != nil || !errors.Is(err, syscall.EADDRINUSE):
 			s.taken(l.Addr, l.Setting, err)
+		case r.Commits != nil && !r.Commits.OK:
+			s.fail(text+", which can't commit", r.Commits.Problem)
+		default:
+			s.ok(text)
 		}
 	}
 }
@@ -138,10 +146,9 @@ func reach(listen string) string {
 // BaseURL is where the pages of a daemon on this machine are that listens on the address.
 func BaseURL(listen string) string { return "http://" + reach(listen) }
 
-// alive reports whether a rollcall answers there.
-func alive(ctx context.Context, addr string) bool {
+// readiness asks the rollcall that listens there; the error says that none does.
+func readiness(ctx context.Context, addr string) (ops.Readiness, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	_, err := ops.Ready(ctx, BaseURL(addr))
-	return err == nil
+	return ops.Ready(ctx, BaseURL(addr))
 }

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +20,12 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-const nearlyFull = 0.8 // of the log's size limit
+const (
+	nearlyFull = 0.8 // of the log's size limit
+
+	// commitPatience is how long after the watermark is stale, and after the last commit, a leader may still be about to commit.
+	commitPatience = 15 * time.Second
+)
 
 // dialer ends with its context, which nats.Connect does not know.
 type dialer struct{ ctx context.Context }
@@ -355,53 +361,57 @@ func (s *state) bucket(ctx context.Context) {
 // errNothing says that the subject has no message.
 var errNothing = errors.New("no message")
 
+// A message is one that a stream holds.
+type message struct {
+	Data []byte    `json:"data"`
+	Time time.Time `json:"time"` // when it was stored, by the server's clock
+}
+
 // last asks a stream's leader for the last message of a subject, as rollcall does.
-func (s *state) last(ctx context.Context, stream, subject string) ([]byte, error) {
+func (s *state) last(ctx context.Context, stream, subject string) (m message, err error) {
 	body, err := json.Marshal(map[string]string{"last_by_subj": subject})
 	if err != nil {
-		return nil, err
+		return m, err
 	}
-	m, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
+	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	var answer struct {
 		Error *struct {
 			ErrCode     jetstream.ErrorCode `json:"err_code"`
 			Description string              `json:"description"`
 		} `json:"error"`
-		Message struct {
-			Data []byte `json:"data"`
-		} `json:"message"`
+		Message message `json:"message"`
 	}
-	if err := json.Unmarshal(m.Data, &answer); err != nil {
-		return nil, err
+	if err := json.Unmarshal(reply.Data, &answer); err != nil {
+		return m, err
 	}
 	switch {
 	case answer.Error == nil:
-		return answer.Message.Data, nil
+		return answer.Message, nil
 	case answer.Error.ErrCode == jetstream.JSErrCodeMessageNotFound:
-		return nil, errNothing
+		return m, errNothing
 	default:
-		return nil, errors.New(answer.Error.Description)
+		return m, errors.New(answer.Error.Description)
 	}
 }
 
-// read is last, and says why there is nothing to go on with.
-func (s *state) read(ctx context.Context, stream, subject string) ([]byte, bool) {
+// read is last, and says why there is nothing to go on with. A message without data is none.
+func (s *state) read(ctx context.Context, stream, subject string) (m message, ok bool) {
 	if s.tenant == 0 {
 		s.skip("needs the tenant: from the token, or from ROLLCALL_TENANT_ID")
-		return nil, false
+		return m, false
 	}
 	if !s.mayAsk("$JS.API.STREAM.MSG.GET." + stream) {
-		return nil, false
+		return m, false
 	}
-	data, err := s.last(ctx, stream, subject)
+	m, err := s.last(ctx, stream, subject)
 	if err != nil && !errors.Is(err, errNothing) {
 		s.fail("it can't be read: "+reason(err).Error(), "the stream may have no leader: see the servers' logs")
-		return nil, false
+		return m, false
 	}
-	return data, true
+	return m, true
 }
 
 // leadership is what is known of who leads.
@@ -413,11 +423,11 @@ type leadership struct {
 // lease says who polls the tenant.
 func (s *state) lease(ctx context.Context) {
 	key := schemas.LeaseKey(max(s.tenant, 0))
-	data, ok := s.read(ctx, publisher.BucketStream, "$KV."+schemas.Bucket+"."+key)
+	m, ok := s.read(ctx, publisher.BucketStream, "$KV."+schemas.Bucket+"."+key)
 	if !ok {
 		return
 	}
-	h, held := publisher.ParseLease(data)
+	h, held := publisher.ParseLease(m.Data)
 	s.lead = leadership{true, h.Instance}
 	if !held {
 		s.ok(fmt.Sprintf("nobody polls tenant %d now", s.tenant))
@@ -428,20 +438,20 @@ func (s *state) lease(ctx context.Context) {
 
 // watermark says how fresh the log is.
 func (s *state) watermark(ctx context.Context) {
-	data, ok := s.read(ctx, schemas.Stream, schemas.WatermarkSubject(s.tenant))
+	m, ok := s.read(ctx, schemas.Stream, schemas.WatermarkSubject(s.tenant))
 	if !ok {
 		return
 	}
-	if data == nil {
+	if m.Data == nil {
 		s.ok(fmt.Sprintf("none: nothing has been published for tenant %d", s.tenant))
 		return
 	}
 	var w schemas.Watermark
-	if err := json.Unmarshal(data, &w); err != nil || w.TenantID != s.tenant {
+	if err := json.Unmarshal(m.Data, &w); err != nil || w.TenantID != s.tenant {
 		s.warn("what stands in its place is none", "somebody else writes to the log; rollcall mends it at its next start")
 		return
 	}
-	now := time.Now()
+	now := s.now()
 	who := "see the log of " + w.Instance + ", and the health below"
 	if s.lead.known && s.lead.by == "" {
 		who = "nobody polls: start rollcall, or see why it ended"
@@ -451,6 +461,9 @@ func (s *state) watermark(ctx context.Context) {
 		s.warn("no sweep has been complete yet", who)
 	case now.After(w.StaleAfter):
 		s.warn(fmt.Sprintf("stale since %s (%s): it shows the listing of %s", at(w.StaleAfter), dur(now.Sub(w.StaleAfter)), at(w.StartedAt)), who)
+		if now.Sub(w.StaleAfter) > commitPatience && now.Sub(m.Time) > commitPatience {
+			s.committed = m.Time
+		}
 	default:
 		s.ok(fmt.Sprintf("%s old: sweep %d, %s, %d online, by %s", dur(now.Sub(w.StartedAt)), w.Sweep, count(w.Agents, "agent"), w.Online, w.Instance))
 	}
@@ -461,15 +474,15 @@ func (s *state) watermark(ctx context.Context) {
 
 // health tells what the last health message says.
 func (s *state) health(ctx context.Context) {
-	data, ok := s.read(ctx, schemas.Stream, schemas.HealthSubject(s.tenant))
+	m, ok := s.read(ctx, schemas.Stream, schemas.HealthSubject(s.tenant))
 	if !ok {
 		return
 	}
 	var h schemas.Health
 	switch {
-	case data == nil:
+	case m.Data == nil:
 		s.ok("none yet")
-	case json.Unmarshal(data, &h) != nil || h.TenantID != s.tenant:
+	case json.Unmarshal(m.Data, &h) != nil || h.TenantID != s.tenant:
 		s.warn("what stands in its place is none", "somebody else writes to the log; rollcall mends it at its next start")
 	case h.State == schemas.HealthOK:
 		s.ok("ok since " + at(h.Since))
@@ -479,6 +492,13 @@ func (s *state) health(ctx context.Context) {
 			text += ": " + h.Detail
 		}
 		s.warn(text, healthHint(h.Reason))
+	}
+	// A leader says in the stream that it can't read the listing, or commits a watermark: one that does neither can't commit.
+	if !s.committed.IsZero() && h.State != schemas.HealthFailing && (s.lead.by != "" || s.running) {
+		who := cmp.Or(s.lead.by, "the rollcall that runs here")
+		s.fail(fmt.Sprintf("%s polls tenant %d, and nothing has been committed since %s (%s)", who, s.tenant, at(s.committed), dur(s.now().Sub(s.committed))),
+			"its log and its /readyz name the error; see that the stream, its account and the servers' disks have room; "+
+				"a nats-server whose disk was full writes again only after a restart")
 	}
 }
 

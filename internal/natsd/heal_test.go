@@ -145,6 +145,9 @@ func TestStartWithoutRoom(t *testing.T) {
 	if _, err := Start(cfg); !errors.Is(err, ErrNoRoom) {
 		t.Fatalf("it says %v", err)
 	}
+	if found, err := Look(cfg); err != nil || !errors.Is(found.Full, ErrNoRoom) {
+		t.Errorf("a look shows %+v, %v", found, err)
+	}
 	cfg.roomFor = nil
 	start(t, cfg)
 }

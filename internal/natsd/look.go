@@ -19,7 +19,8 @@ const ServerName = "rollcall"
 type Found struct {
 	Missing bool  // the directory is not there yet, and can be created
 	InUse   bool  // by another rollcall
-	Room    int64 // bytes that the log may take: what is free, and what the store has already; below zero: not known
+	Room    int64 // bytes that the stream may take: what is free, and what the store has already; below zero: not known
+	Full    error // [ErrNoRoom], with figures and what to do: the server does not start on that disk; nil: it does
 }
 
 // Look looks at the data directory and writes nothing. The error is a [*setting.Error] where Start could not use it. To see
@@ -48,6 +49,10 @@ func Look(cfg Config) (Found, error) {
 	if err := writable(dir); err != nil {
 		return unusable(fmt.Errorf("%s: %w", dir, err))
 	}
+	if cfg.roomFor == nil {
+		cfg.roomFor = roomFor
+	}
+	found.Full = cfg.roomFor(dir)
 	if free, _, ok := disk(dir); ok {
 		found.Room = free
 		if !found.Missing {
