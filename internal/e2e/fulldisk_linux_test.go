@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/ops"
+)
+
+// smallDisk has a process see a file system of its own at dir, of 48 MB, which first is full where that is wanted.
+func smallDisk(dir string, full bool) func(*exec.Cmd) {
+	script := `mount -t tmpfs -o size=48m none "$0" && `
+	if full {
+		script += `{ cat /dev/zero >"$0/fill" 2>&-; : ; } && `
+	}
+	return func(cmd *exec.Cmd) {
+		cmd.Args = append([]string{"sh", "-c", script + `exec "$@"`, dir, cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = "/bin/sh"
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		}
+	}
+}
+
+// A disk that is full for a while: the leader says that it can't commit, and when there is room it goes on, or ends so that it
+// is started again. Nothing hangs.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	try := exec.CommandContext(t.Context(), "/bin/true")
+	if smallDisk(dir, false)(try); try.Run() != nil {
+		t.Skip("this system lets its users mount no file system of their own; what the embedded server does on a full disk is tested in natsd")
+	}
+	v := NewVendor(t, isdpsim.Config{Agents: 60})
+	env, url := Embedded(t)
+	env["ROLLCALL_DATA_DIR"], env["ROLLCALL_NATS_MAX_BYTES"] = filepath.Join(dir, "data"), "16MiB"
+
+	w := watchAs(t, "full", smallDisk(dir, false), v.Env(), env)
+	w.until("healthy", is("ok", ""))
+	fill := filepath.Join("/proc", fmt.Sprint(w.cmd.Process.Pid), "root", dir, "fill")
+	f, err := os.Create(fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for block := make([]byte, 4<<10); err == nil; {
+		_, err = f.Write(block)
+	}
+	f.Close()
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	flipped := v.IDs()[0]
+	v.Atomically(func() { v.SetOnline(flipped, !online(v, flipped)) })
+	r := w.until("unready, since it can't commit", func(r ops.Readiness) bool { return !r.Ready && r.Commits != nil && !r.Commits.OK })
+	t.Log(r.Summary())
+	if code := Rollcall(t, map[string]string{"ROLLCALL_OPS_LISTEN": strings.TrimPrefix(w.ops, "http://")}, "check", "--ready").Wait(); code != 1 {
+		t.Errorf("check --ready: exit %d", code)
+	}
+	w.WaitFor("can't write its store any more")
+	if !w.Running() {
+		t.Fatalf("it has ended: exit %d", w.Wait())
+	}
+
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, "a commit, or the end", func() bool {
+		return !w.Running() || len(w.Logged("has been started anew")) > 0
+	})
+	if w.Running() {
+		w.until("ready again", func(r ops.Readiness) bool { return r.Ready && !r.Watermark.Stale })
+		js, err := jetstream.New(Connect(t, url))
+		if err != nil {
+			t.Fatal(err)
+		}
+		Eventually(t, "the change that was seen while the disk was full", func() bool {
+			s, err := js.Stream(t.Context(), Stream)
+			if err != nil {
+				return false
+			}
+			m, err := s.GetLastMsgForSubject(t.Context(), fmt.Sprintf("agent.state.886.%d", flipped))
+			return err == nil && strings.Contains(string(m.Data), fmt.Sprintf(`"online":%t`, online(v, flipped)))
+		})
+		if code, took := w.Terminate(); code != 0 || took > 10*time.Second {
+			t.Errorf("exit %d after %v", code, took)
+		}
+	} else if code := w.Wait(); code != 1 || !strings.Contains(w.Stderr(), "start rollcall again") {
+		t.Errorf("exit %d", code)
+	}
+}
+
+// A start on a full disk waits for room, and says so.
+func TestStartOnFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	try := exec.CommandContext(t.Context(), "/bin/true")
+	if smallDisk(dir, true)(try); try.Run() != nil {
+		t.Skip("this system lets its users mount no file system of their own; the same with a staged fault is tested in natsd")
+	}
+	v := NewVendor(t, isdpsim.Config{Agents: 60})
+	env, _ := Embedded(t)
+	env["ROLLCALL_DATA_DIR"], env["ROLLCALL_NATS_MAX_BYTES"] = filepath.Join(dir, "data"), "16MiB"
+	w := watchAs(t, "full", smallDisk(dir, true), v.Env(), env)
+	w.until("waiting for room", func(r ops.Readiness) bool {
+		return !r.Ready && strings.Contains(r.WaitingFor, "room on the disk") && strings.Contains(r.WaitingFor, dir)
+	})
+	if err := os.Remove(filepath.Join("/proc", fmt.Sprint(w.cmd.Process.Pid), "root", dir, "fill")); err != nil {
+		t.Fatal(err)
+	}
+	w.until("healthy", is("ok", ""))
+}
