@@ -143,6 +143,12 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 	}
 	var lost error // why it is not known what became of the last try
 	try := func() error {
+		if err := p.checkServer(); err != nil {
+			if errors.As(err, new(*SetupError)) {
+				err = backoff.Permanent(err)
+			}
+			return err
+		}
 		if lost != nil { // it may be in the log by now, in whole or in part
 			if there, err := p.resolve(ctx, msgs, id, lost); there || err != nil {
 				return err

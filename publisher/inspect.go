@@ -3,9 +3,11 @@ package publisher
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/mod/semver"
 
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -15,8 +17,16 @@ import (
 // BucketStream is the stream behind the bucket with the leases.
 const BucketStream = kvStream
 
-// CheckVersion says whether a nats-server of that version ("2.12.1") has what the log needs; its error is a *[SetupError].
-func CheckVersion(version string) error { return checkVersion(version) }
+// CheckVersion says whether a nats-server of that version ("2.15.2") is [MinVersion] or later, as semantic versions go: a
+// pre-release comes before its release, so that 2.12.8-RC.1 is too old and 2.13.0-RC.1 is not. What is no version is too old.
+// Its error is a *[SetupError].
+func CheckVersion(version string) error {
+	if semver.Compare("v"+strings.TrimPrefix(version, "v"), "v"+MinVersion) >= 0 {
+		return nil
+	}
+	return &SetupError{fmt.Errorf("the NATS server is version %s, and rollcall needs %s or later: upgrade it, and all servers of its cluster; "+
+		"earlier ones refuse every commit but the first", version, MinVersion)}
+}
 
 // Misfits names everything that keeps rollcall from using a stream of this configuration as the log; empty: it fits.
 func Misfits(c jetstream.StreamConfig) []string { return misfits(c) }

@@ -487,8 +487,13 @@ func TestManageFalse(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	for v, ok := range map[string]bool{"2.11.9": false, "2.12.0": true, "2.12.0-RC.1": true, "2.15.2": true, "3.0.0": true, "1.4.1": false, "": false, "x.y": false} {
-		if err := checkVersion(v); (err == nil) != ok {
+	for v, ok := range map[string]bool{
+		"2.12.8": true, "2.12.15": true, "2.14.10": true, "2.15.2": true, "2.100.0": true, "3.0.0": true, "v2.12.9": true,
+		"2.12.8+build.7": true, "2.13.0-beta": true, "2.12.9-RC.1": true, // later than 2.12.8, as semantic versions go
+		"2.12.7": false, "2.12.0": false, "2.12.8-RC.1": false, "2.12.8-dev": false, "v2.12.7": false, "2.11.9": false, "2.2.100": false,
+		"1.4.1": false, "2.12": false, "2": false, "": false, "x.y": false, "2.12.x": false,
+	} {
+		if err := CheckVersion(v); (err == nil) != ok {
 			t.Errorf("version %q: %v", v, err)
 		}
 	}

@@ -55,11 +55,7 @@ func (p *Publisher) Status(ctx context.Context) Status {
 }
 
 func (p *Publisher) lookAtStream(ctx context.Context, missing *bool) error {
-	version := p.nc.ConnectedServerVersion()
-	if version == "" {
-		return nats.ErrDisconnected
-	}
-	if err := checkVersion(version); err != nil {
+	if err := p.checkServer(); err != nil {
 		return err
 	}
 	s, err := p.js.Stream(ctx, schemas.Stream)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,8 +14,10 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// The oldest nats-server that has everything the log needs; 2.12 brought atomic batch publishing (NATS ADR-50).
-const minMajor, minMinor = 2, 12
+// MinVersion is the oldest nats-server that the stream works on. 2.12 brought atomic batch publishing (NATS ADR-50), and up to
+// 2.12.7 it compares the fence with the subject before the transform, or refuses the rollup: every commit but the first is
+// refused (seen with 2.12.0 to 2.12.7).
+const MinVersion = "2.12.8"
 
 // A leaseMarkerTTL is how long the bucket remembers that a lease has ended, so that every watcher sees it.
 const leaseMarkerTTL = time.Minute
@@ -80,11 +81,7 @@ func misfits(c jetstream.StreamConfig) []string {
 
 // prepare creates the stream and the bucket where they are missing, or checks them. It never alters what is there.
 func (p *Publisher) prepare(ctx context.Context) error {
-	version := p.nc.ConnectedServerVersion()
-	if version == "" { // that it can't be told is no reason to give up
-		return nats.ErrDisconnected
-	}
-	if err := checkVersion(version); err != nil {
+	if err := p.checkServer(); err != nil {
 		return err
 	}
 	if err := p.prepareStream(ctx); err != nil {
@@ -142,17 +139,17 @@ func (p *Publisher) prepareBucket(ctx context.Context) (jetstream.KeyValue, erro
 	return kv, fitBucket(ctx, kv)
 }
 
-func checkVersion(version string) error {
-	parts := strings.SplitN(version, ".", 3)
-	if len(parts) >= 2 {
-		major, err1 := strconv.Atoi(parts[0])
-		minor, err2 := strconv.Atoi(parts[1])
-		if err1 == nil && err2 == nil && (major > minMajor || major == minMajor && minor >= minMinor) {
-			return nil
-		}
+// checkServer says whether the server that this connection is with now can hold the stream: another one, or an older one on its
+// place, may have come with a reconnect. A *[SetupError] is final.
+func (p *Publisher) checkServer() error {
+	version := p.nc.ConnectedServerVersion()
+	if version == "" { // that it can't be told is no reason to give up
+		return nats.ErrDisconnected
 	}
-	return &SetupError{fmt.Errorf("the NATS server is version %s, and rollcall needs %d.%d or later (atomic batch publishing): upgrade the server",
-		version, minMajor, minMinor)}
+	if err := CheckVersion(version); err != nil {
+		return &SetupError{fmt.Errorf("%s: %w", p.nc.ConnectedAddr(), err)}
+	}
+	return nil
 }
 
 // errSubjectsOverlap is the server's code for a subject that another stream has (JSStreamSubjectOverlapErr).

@@ -158,7 +158,7 @@ func (s *settings) groups() []group {
 		}},
 		{"NATS and the log", []row{
 			bindSecret(&s.NATSURL, &s.NATSURLFile, natsURLs, row{name: "ROLLCALL_NATS_URL", stdText: "an embedded server",
-				about: "The NATS servers, 2.12 or later with JetStream. For `watch` and `check`, none means the embedded server at `ROLLCALL_NATS_LISTEN`. With `_FILE`, the path of a file that holds them."}),
+				about: "The NATS servers, all of version 2.12.8 or later, with JetStream. For `watch` and `check`, none means the embedded server at `ROLLCALL_NATS_LISTEN`. With `_FILE`, the path of a file that holds them."}),
 			bind(&s.NATSListen, listenAddr, row{name: "ROLLCALL_NATS_LISTEN", std: "127.0.0.1:4222", fields: []string{"natsd.Listen"},
 				about: "Where the embedded server listens. Whoever reaches it may read every agent's name and account, and nothing else: no client of the network can write."}),
 			bind(&s.DataDir, anyPath, row{name: "ROLLCALL_DATA_DIR", std: "./data", fields: []string{"natsd.DataDir"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -118,7 +119,8 @@ type proxy struct {
 	open  bool       // new connections are taken
 	links map[*link]bool
 	rules []*rule
-	gate  chan struct{} // what the client sends waits until it is closed; nil: nothing waits
+	gate  chan struct{}       // what the client sends waits until it is closed; nil: nothing waits
+	info  func([]byte) []byte // changes what servers say of themselves; nil: nothing does
 
 	done sync.WaitGroup
 }
@@ -171,6 +173,26 @@ func (p *proxy) accept() {
 			l.close()
 		}
 		p.mu.Unlock()
+	}
+}
+
+// says makes the servers of connections that are made from now on say something else of themselves than they do; nil: no more.
+func (p *proxy) says(info func([]byte) []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.info = info
+}
+
+func (p *proxy) changeInfo() func([]byte) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.info
+}
+
+// version is a server's INFO with another version.
+func version(v string) func([]byte) []byte {
+	return func(info []byte) []byte {
+		return regexp.MustCompile(`"version":"[^"]*"`).ReplaceAll(info, []byte(`"version":"`+v+`"`))
 	}
 }
 
@@ -405,6 +427,9 @@ func (l *link) toClient() {
 		}
 		if !l.pass(f) {
 			continue
+		}
+		if change := l.p.changeInfo(); f.op == "INFO" && change != nil {
+			f.raw = change(f.raw)
 		}
 		if rule := l.p.judge(f); rule != nil { // of what comes from the server only deliveries are chosen, and cut
 			if rule.act == cutAfter {

@@ -60,7 +60,7 @@ func (s *state) embedded(ctx context.Context) {
 	err := s.open(ctx, "nats://"+reach(listen))
 	switch {
 	case err == nil && s.running && s.nc.ConnectedServerName() == natsd.ServerName:
-		s.server(start)
+		s.server(ctx, start)
 		return
 	case err == nil:
 		s.stop()

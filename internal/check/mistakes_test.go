@@ -5,6 +5,7 @@ package check_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"encoding/pem"
 	"flag"
 	"fmt"
@@ -121,10 +122,18 @@ func plainBroker(t *testing.T) string {
 	return s.ClientURL()
 }
 
-// oldBroker says that it is a nats-server of a version, and no more than a client needs to believe it.
-func oldBroker(t *testing.T, version string) string {
+// oldBroker says that it is a nats-server of a version, and no more than a client needs to believe it. members are others of its
+// cluster.
+func oldBroker(t *testing.T, version string, members ...string) string {
 	t.Helper()
 	ln := listen(t)
+	for i, m := range members {
+		members[i] = strings.TrimPrefix(m, "nats://")
+	}
+	more, err := json.Marshal(members)
+	if err != nil {
+		t.Fatal(err)
+	}
 	go func() {
 		for {
 			conn, err := ln.Accept()
@@ -133,7 +142,7 @@ func oldBroker(t *testing.T, version string) string {
 			}
 			go func() {
 				defer conn.Close()
-				fmt.Fprintf(conn, `INFO {"server_id":"OLD","version":%q,"proto":1,"headers":true,"jetstream":true,"max_payload":1048576}`+"\r\n", version)
+				fmt.Fprintf(conn, `INFO {"server_id":"OLD","version":%q,"proto":1,"headers":true,"jetstream":true,"max_payload":1048576,"connect_urls":%s}`+"\r\n", version, more)
 				for lines := bufio.NewScanner(conn); lines.Scan(); {
 					if lines.Text() == "PING" {
 						io.WriteString(conn, "PONG\r\n")
@@ -283,9 +292,14 @@ func TestMistakes(t *testing.T) {
 			goesOn, []string{"the log can't be opened yet", "enable JetStream on the server and for this account"}},
 
 		{"NATS too old", func(t *testing.T, _ *e2e.Vendor) env {
-			return env{"ROLLCALL_NATS_URL": oldBroker(t, "2.11.9")}
-		}, 1, []string{"nats-server 2.11.9: too old, 2.12 or later is needed (atomic batch publishing) > upgrade the NATS servers, all of the cluster"},
-			1, []string{"the NATS server is version 2.11.9, and rollcall needs 2.12 or later"}},
+			return env{"ROLLCALL_NATS_URL": oldBroker(t, "2.12.7")}
+		}, 1, []string{"nats-server 2.12.7: too old, 2.12.8 or later is needed (atomic batch publishing) > upgrade the NATS servers, all of the cluster"},
+			1, []string{"the NATS server is version 2.12.7, and rollcall needs 2.12.8 or later"}},
+
+		{"NATS too old, another of the cluster", func(t *testing.T, _ *e2e.Vendor) env {
+			return env{"ROLLCALL_NATS_URL": oldBroker(t, "2.15.2", oldBroker(t, "2.12.8"), oldBroker(t, "2.12.8-RC.3"))}
+		}, 1, []string{"nats-server 2.15.2", "others of its cluster are too old: nats://127.0.0.1:", "(nats-server 2.12.8-RC.3); 2.12.8 or later is needed > upgrade the NATS servers, all of the cluster"},
+			goesOn, []string{"the log can't be opened yet"}},
 
 		{"wrong password of NATS", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_NATS_URL": withUser(broker(t, limited()), "somebody")}

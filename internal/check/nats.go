@@ -49,6 +49,34 @@ func (s *state) open(ctx context.Context, url string) error {
 	return err
 }
 
+const (
+	mostMembers   = 10 // of a cluster are asked how old they are
+	membersWithin = 2 * time.Second
+)
+
+// oldMembers names the other servers of the cluster that are too old: rollcall may be connected to any of them next. Those that
+// can't be reached from here are left out; whether they are there is another probe's matter.
+func (s *state) oldMembers(ctx context.Context) (old []string) {
+	ctx, cancel := context.WithTimeout(ctx, membersWithin)
+	defer cancel()
+	for i, url := range s.nc.DiscoveredServers() {
+		if i == mostMembers {
+			break
+		}
+		opts := []nats.Option{nats.Name("rollcall check"), nats.NoReconnect(), nats.Timeout(time.Second), nats.SetCustomDialer(dialer{ctx}),
+			nats.IgnoreDiscoveredServers()}
+		nc, err := nats.Connect(url, append(opts, s.Options...)...)
+		if err != nil {
+			continue
+		}
+		if version := nc.ConnectedServerVersion(); publisher.CheckVersion(version) != nil {
+			old = append(old, plainURL(nc.ConnectedUrl())+" (nats-server "+version+")")
+		}
+		nc.Close()
+	}
+	return old
+}
+
 // connect connects to the NATS servers that the settings name.
 func (s *state) connect(ctx context.Context) {
 	start := time.Now()
@@ -75,7 +103,7 @@ func (s *state) connect(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	s.server(start)
+	s.server(ctx, start)
 }
 
 // plainURL is a server's URL without user info, which may be a token as a whole.
@@ -87,8 +115,8 @@ func plainURL(raw string) string {
 	return u.Scheme + "://" + u.Host
 }
 
-// server tells which server it is, and whether it is new enough.
-func (s *state) server(start time.Time) {
+// server tells which server it is, and whether it and the others of its cluster are new enough.
+func (s *state) server(ctx context.Context, start time.Time) {
 	nc := s.nc
 	version := nc.ConnectedServerVersion()
 	text := fmt.Sprintf("%s, nats-server %s", plainURL(nc.ConnectedUrl()), version)
@@ -96,7 +124,12 @@ func (s *state) server(start time.Time) {
 		text += fmt.Sprintf(", cluster %s of %d", c, len(nc.Servers()))
 	}
 	if err := publisher.CheckVersion(version); err != nil {
-		s.fail(text+": too old, 2.12 or later is needed (atomic batch publishing)", "upgrade the NATS servers, all of the cluster")
+		s.fail(text+": too old, "+publisher.MinVersion+" or later is needed (atomic batch publishing)", "upgrade the NATS servers, all of the cluster")
+		return
+	}
+	if old := s.oldMembers(ctx); len(old) > 0 {
+		s.fail(text+"; others of its cluster are too old: "+list(old, 5)+"; "+publisher.MinVersion+" or later is needed",
+			"upgrade the NATS servers, all of the cluster")
 		return
 	}
 	text += " (" + dur(time.Since(start)) + ")"

@@ -1,0 +1,55 @@
+package brokertest
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rollcall-events/rollcall/publisher"
+)
+
+// A server that is too old is refused by name, also where it comes with a reconnect: in a cluster of several versions, or
+// after a downgrade. What is in the stream stays exact, and the next start on a newer server goes on.
+func TestOldServer(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		old string
+		set func(r *rig, p *process) // what goes on when the older server comes
+	}{
+		{"2.12.7", func(r *rig, p *process) {}},
+		{"2.12.8-RC.1", func(r *rig, p *process) { r.flip(r.agents[:flippers]...) }},
+		{"2.12.0", func(r *rig, p *process) { // a commit is under way
+			swallowed := p.proxy.on(&rule{match: commitMessage, act: swallow})
+			r.flip(r.agents[:flippers]...)
+			<-swallowed.fired
+		}},
+	} {
+		t.Run(c.old, func(t *testing.T) {
+			r := newRig(t, nil, 30, 886)
+			p := r.start()
+			r.settle(p)
+			c.set(r, p)
+			p.proxy.says(version(c.old))
+			p.proxy.drop()
+			select {
+			case <-p.ended:
+			case <-time.After(patience):
+				t.Fatal("it goes on with the older server")
+			}
+			if err := p.err; !errors.As(err, new(*publisher.SetupError)) || !strings.Contains(err.Error(), "version "+c.old) ||
+				!strings.Contains(err.Error(), publisher.MinVersion+" or later") {
+				t.Errorf("it ended with %v", err)
+			}
+
+			refused := r.newProcess()
+			refused.proxy.says(version(c.old))
+			refused.start()
+			<-refused.ended
+			if !errors.As(refused.err, new(*publisher.SetupError)) {
+				t.Errorf("a start ended with %v", refused.err)
+			}
+			r.finish(r.start())
+		})
+	}
+}
