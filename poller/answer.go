@@ -153,9 +153,13 @@ func (e *envelope) answer(
 	return a, nil
 }
 
-// refusedBy is the error of an answer that says no.
+// A refusal is the error of an answer that says no.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
 func refusedBy(state, said string) error {
-	return fmt.Errorf("the vendor says %s; %s", strings.TrimSpace(state+" "+said), notSubscribed)
+	return refusal(fmt.Sprintf("the vendor says %s; %s", strings.TrimSpace(state+" "+said), notSubscribed))
 }
 
 // expected returns how many rows belong on a page of a listing of total agents.

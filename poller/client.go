@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,17 +19,13 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode"
-
-	"golang.org/x/time/rate"
 )
 
 const (
-	maxBody     = 8 << 20         // bytes of an answer, decompressed; a page has some 50 KB
-	maxFailBody = 64 << 10        // of an answer whose status says that it holds no data
-	maxExcerpt  = 200             // runes of foreign text in an error
-	maxPause    = 5 * time.Minute // however long Retry-After says
-	plainPause  = time.Second     // after a 429 without Retry-After
-	keptTokens  = 32              // how many of the last tokens are kept out of errors
+	maxBody     = 8 << 20  // bytes of an answer, decompressed; a page has some 50 KB
+	maxFailBody = 64 << 10 // of an answer whose status says that it holds no data
+	maxExcerpt  = 200      // runes of foreign text in an error
+	keptTokens  = 32       // how many of the last tokens are kept out of errors
 )
 
 // client sends requests, within the limits.
@@ -56,6 +51,7 @@ type reply struct {
 	header     http.Header
 	body       []byte
 	sent, read time.Time
+	began      time.Time     // as sent, on the clock that timeouts go by
 	took       time.Duration // until it had been read, or was given up
 	throttled  bool          // the vendor wants fewer requests
 }
@@ -120,15 +116,14 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (r re
 	}
 	req.Header = c.header(token)
 	c.sent.Add(1)
-	start := time.Now()
-	r.sent = c.now()
-	defer func() { r.took = time.Since(start) }()
+	r.began, r.sent = time.Now(), c.now()
+	defer func() { r.took = time.Since(r.began) }()
 	resp, err := c.http.RoundTrip(req)
 	if err != nil {
 		return r, c.lost(ctx, err)
 	}
 	defer resp.Body.Close()
-	r.throttled = c.limits.heard(resp, start)
+	r.throttled = c.limits.heard(resp, r.began)
 	r.status, r.header = resp.StatusCode, resp.Header
 	if r.status == http.StatusSwitchingProtocols {
 		// What follows is the connection itself, which no timeout ends.
@@ -293,133 +288,4 @@ func (c *client) excerpt(raw json.RawMessage) string {
 		return ""
 	}
 	return strconv.Quote(c.scrub(s))
-}
-
-// limits says when a request may be sent.
-type limits struct {
-	slots   chan struct{} // one element for each request in flight or waiting for its turn
-	limiter *rate.Limiter // burst 1: requests are spread evenly
-	full    rate.Limit    // the configured rate, never exceeded
-	log     *slog.Logger
-
-	mu     sync.Mutex
-	paused time.Time // nobody sends before
-	slowed time.Time // when the rate was last halved: answers to earlier requests do not halve it again
-}
-
-func newLimits(c Config) *limits {
-	full := rate.Limit(c.RateLimit)
-	return &limits{
-		slots:   make(chan struct{}, c.Concurrency),
-		limiter: rate.NewLimiter(full, 1),
-		full:    full,
-		log:     c.Logger,
-	}
-}
-
-// enter waits for a request's turn; leave must follow where it returns nil. Where the turn can't come in ctx's time it does
-// not wait.
-func (l *limits) enter(ctx context.Context) *Error {
-	select {
-	case l.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ended(ctx)
-	}
-	err := l.turn(ctx)
-	if err != nil {
-		l.leave()
-	}
-	return err
-}
-
-func (l *limits) leave() { <-l.slots }
-
-func (l *limits) turn(ctx context.Context) *Error {
-	for {
-		if l.limiter.Wait(ctx) != nil {
-			if ctx.Err() != nil {
-				return ended(ctx)
-			}
-			return late("the rate allows no further request in the time left")
-		}
-		l.mu.Lock()
-		paused := l.paused
-		l.mu.Unlock()
-		wait := time.Until(paused)
-		if wait <= 0 {
-			return nil
-		}
-		if deadline, ok := ctx.Deadline(); ok && paused.After(deadline) {
-			return late(fmt.Sprintf("the vendor wants no request for another %v", wait.Round(time.Second)))
-		}
-		if sleep(ctx, wait) != nil {
-			return ended(ctx)
-		}
-	}
-}
-
-// late is the error of what can't be done before ctx's deadline.
-func late(why string) *Error {
-	return &Error{Class: Unreachable, Err: &foreign{why, context.DeadlineExceeded}, fatal: true}
-}
-
-// heard learns from an answer, to a request that was sent at the given time, how many requests the vendor wants, and reports
-// whether it wants fewer.
-func (l *limits) heard(resp *http.Response, sent time.Time) bool {
-	now := time.Now()
-	pause, said := retryAfter(resp.Header, now)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch s := resp.StatusCode; {
-	case s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable && said:
-		if !said {
-			pause = plainPause
-		}
-		if until := now.Add(pause); until.After(l.paused) {
-			l.paused = until
-		}
-		if sent.Before(l.slowed) {
-			return true
-		}
-		if l.limiter.Limit() == l.full {
-			l.log.Warn("the vendor wants fewer requests: slowing down until it does not", "status", s, "pause", pause)
-		}
-		l.slowed = now
-		l.limiter.SetLimit(max(l.limiter.Limit()/2, l.full/32))
-		return true
-	case s < 400 && l.limiter.Limit() < l.full:
-		l.limiter.SetLimit(min(l.limiter.Limit()+l.full/50, l.full))
-	}
-	return false
-}
-
-// retryAfter reads the header in either form, a date against the answer's own Date.
-func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
-	v := h.Get("Retry-After")
-	if v == "" {
-		return 0, false
-	}
-	if n, err := strconv.ParseUint(v, 10, 64); err == nil {
-		return time.Duration(min(n, uint64(maxPause/time.Second))) * time.Second, true
-	}
-	t, err := http.ParseTime(v)
-	if err != nil {
-		return 0, false
-	}
-	if date, err := http.ParseTime(h.Get("Date")); err == nil {
-		now = date
-	}
-	return min(max(t.Sub(now), 0), maxPause), true
-}
-
-// sleep waits, or returns ctx's error.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

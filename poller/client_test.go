@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -295,7 +296,7 @@ func TestSlowDown(t *testing.T) {
 				if g := gap(len(requests) - 2); g > 101*time.Millisecond {
 					t.Errorf("it ends with a request in %v, want the full rate", g)
 				}
-				if n := strings.Count(log.String(), "\n"); n != 1 {
+				if n := strings.Count(log.String(), "level=WARN"); n != 1 {
 					t.Errorf("told %d times: %s", n, &log)
 				}
 			})
@@ -338,6 +339,157 @@ func TestSlowDown(t *testing.T) {
 			}
 		})
 	})
+}
+
+// A throttle that answers with refusals alone, by one of the ways in which it can: 60 calls a minute.
+func TestThrottleWithoutSayingSo(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		agents int
+		limit  float64
+		fault  isdpsim.Fault
+		words  string
+		most   int // refused calls; without slowing down 4,600, of a single page 2,300, at twice the speed 950
+	}{
+		{"403", 500, 10, isdpsim.Status(403), "HTTP 403", 1000},
+		{"403 in JSON", 500, 10, isdpsim.Answer(403, "application/json", `{"error":"access_denied"}`), "HTTP 403", 1000},
+		{"418", 500, 10, isdpsim.Status(418), "HTTP 418", 1000},
+		{"stateCode", 500, 10, isdpsim.StateCode("1010", "too many"), "stateCode 1010", 1000},
+		{"a single page", 3, 10, isdpsim.StateCode("1010", "too many"), "stateCode 1010", 1000},
+		{"twice as fast", 60, 2, isdpsim.Status(403), "HTTP 403", 300},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const window, allowed = time.Minute, 60
+				var log bytes.Buffer
+				sim := isdpsim.New(isdpsim.Config{Agents: tc.agents, TokenTTL: time.Hour})
+				refused, asked := 0, 0
+				var mu sync.Mutex
+				var in []time.Time
+				counting := func() (over bool) {
+					mu.Lock()
+					defer mu.Unlock()
+					asked++
+					for len(in) > 0 && time.Since(in[0]) >= window {
+						in = in[1:]
+					}
+					if len(in) >= allowed {
+						refused++
+						return true
+					}
+					in = append(in, time.Now())
+					return false
+				}
+				sim.SetFault(func(r isdpsim.Request) isdpsim.Fault {
+					if r.Endpoint == isdpsim.AgentsEndpoint && counting() {
+						return tc.fault
+					}
+					return nil
+				})
+				p := direct(t, sim, func(c *Config) { c.RateLimit = tc.limit; logTo(&log)(c) })
+				for start := time.Now(); time.Since(start) < 20*time.Minute; time.Sleep(100 * time.Millisecond) {
+					if v, _ := sweepOnce(t, p); !v.Complete {
+						if c := v.Err.(*Error).Class; c != Unusable && c != Unreachable {
+							t.Errorf("class %s: %v", c, v.Err)
+						}
+					}
+				}
+				if !strings.Contains(log.String(), tc.words) {
+					t.Errorf("told: %s", &log)
+				}
+				t.Logf("%d of %d requests refused in 20 minutes; told %d times", refused, asked, strings.Count(log.String(), "level=WARN"))
+				if refused > tc.most {
+					t.Errorf("%d of %d requests were refused: it did not slow down", refused, asked)
+				}
+				if n := strings.Count(log.String(), "level=WARN"); n > 2 {
+					t.Errorf("told %d times", n)
+				}
+				sim.SetFault(nil)
+				for start := time.Now(); p.client.limits.now() < tc.limit; time.Sleep(time.Second) {
+					if time.Since(start) > 20*time.Minute {
+						t.Fatalf("the rate stays at %v", p.client.limits.now())
+					}
+					sweepOnce(t, p)
+				}
+			})
+		})
+	}
+}
+
+// What is refused for good after good answers is asked for rarely, and is the same trouble as before.
+func TestRefusedForGood(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fault   isdpsim.Hook
+		class   Class
+		slowest float64 // of the full rate
+	}{
+		"pages, 403":       {isdpsim.OnAgents(isdpsim.Status(403)), Unusable, 1. / 32},
+		"pages, stateCode": {isdpsim.OnAgents(isdpsim.StateCode("7", "no")), Unusable, 1. / 32},
+		"tokens, 403":      {isdpsim.OnToken(isdpsim.Status(403)), Credentials, 1. / 2},
+	} {
+		for _, timeout := range []time.Duration{0, time.Minute} {
+			t.Run(fmt.Sprintf("%s, %v", name, timeout), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var log bytes.Buffer
+					sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+					p := direct(t, sim, func(c *Config) { c.RateLimit, c.SweepTimeout = 1, timeout; logTo(&log)(c) })
+					for range 2 {
+						v, pages := sweepOnce(t, p)
+						wantAll(t, sim, v, pages)
+					}
+					sim.RevokeTokens()
+					sim.SetFault(tc.fault)
+					for start := time.Now(); time.Since(start) < 30*time.Minute; time.Sleep(5 * time.Second) {
+						v, _ := sweepOnce(t, p)
+						wantClass(t, v.Err, tc.class)
+					}
+					if got := p.client.limits.now(); got != tc.slowest {
+						t.Errorf("a rate of %v, want %v", got, tc.slowest)
+					}
+					if n := strings.Count(log.String(), "slowing down"); n != 1 {
+						t.Errorf("told %d times: %s", n, &log)
+					}
+					sim.SetFault(nil)
+					start := time.Now()
+					for complete := false; !complete; time.Sleep(5 * time.Second) {
+						v, _ := sweepOnce(t, p)
+						complete = v.Complete
+						if time.Since(start) > 10*time.Minute {
+							t.Fatalf("not complete again after %v", time.Since(start))
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// One page that is refused over and over, or refusals before any good answer, say nothing about how often one may ask.
+func TestRefusedButNotThrottled(t *testing.T) {
+	for name, tc := range map[string]struct {
+		agents int
+		fault  isdpsim.Hook
+	}{
+		"one page":        {smallTenant, isdpsim.OnPage(3, isdpsim.Status(403))},
+		"one page of two": {2 * smallPage, isdpsim.OnPage(1, isdpsim.StateCode("1", "no"))},
+		"from the start":  {smallTenant, isdpsim.OnAgents(isdpsim.Status(403))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := isdpsim.New(isdpsim.Config{Agents: tc.agents})
+				sim.SetFault(tc.fault)
+				p := direct(t, sim, nil)
+				for range 50 {
+					v, _ := sweepOnce(t, p)
+					wantClass(t, v.Err, Unusable)
+					if got := p.client.limits.now(); got != 10 {
+						t.Fatalf("a rate of %v", got)
+					}
+					time.Sleep(5 * time.Second)
+				}
+			})
+		})
+	}
 }
 
 func TestRefusesToken(t *testing.T) {

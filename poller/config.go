@@ -34,11 +34,11 @@ type Config struct {
 	Types          []int          // business types to read, one listing each; empty: one listing of all
 	RootCAs        *x509.CertPool // nil: the system's
 	TenantID       int64          // whose agents these are; 0: as the token says
-	SweepTimeout   time.Duration  // for a whole sweep; 0: the larger of 60s and three times pages ÷ RateLimit
+	SweepTimeout   time.Duration  // for a whole sweep; 0: the larger of 60s and three times pages ÷ rate
 	RequestTimeout time.Duration  // for one request and its answer, waiting for its turn left out; default 10s
 	PageSize       int            // agents a page, 1 to 50; default 50
 	Concurrency    int            // requests in flight; default 4
-	RateLimit      float64        // the most requests a second, token calls included; default 10
+	RateLimit      float64        // the most requests a second, token calls included; default 1
 
 	// MaxRowBytes is the longest encoding (schemas.Agent.AppendJSON) of an agent that is accepted; default 256 KiB.
 	MaxRowBytes int
@@ -88,7 +88,7 @@ func (c Config) withDefaults() Config {
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 10*time.Second)
 	c.PageSize = cmp.Or(c.PageSize, MaxPageSize)
 	c.Concurrency = cmp.Or(c.Concurrency, 4)
-	c.RateLimit = cmp.Or(c.RateLimit, 10)
+	c.RateLimit = cmp.Or(c.RateLimit, 1)
 	c.MaxRowBytes = cmp.Or(c.MaxRowBytes, 256<<10)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -48,7 +48,7 @@ func hinted(text, hint string) string {
 }
 
 // notSubscribed is what a call that the vendor refuses, though it takes the token, most likely means.
-const notSubscribed = "if this lasts: has the application subscribed to the API findOnlineAgent?"
+const notSubscribed = "if this lasts: has the application subscribed to the API findOnlineAgent, and may it be used from this machine's address?"
 
 // refusedCall explains the status of an agents call that the vendor refused.
 func refusedCall(e *Error, status int) *Error {
@@ -79,7 +79,11 @@ func refusedToken(e *Error, r *reply, code string) *Error {
 	if wrong != "" {
 		return &Error{Class: Credentials, Err: fmt.Errorf("%w: %s", e.Err, wrong)}
 	}
-	return refusedCredentials(e.Err, code)
+	refused := refusedCredentials(e.Err, code)
+	if r.status == http.StatusForbidden && code == "" {
+		refused.Err = fmt.Errorf("%w, and the account may be bound to other addresses than this machine's", refused.Err)
+	}
+	return refused
 }
 
 // refusedCredentials is the error of a token call that was refused, with what to look at by its OAuth error.

@@ -66,7 +66,7 @@ func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
 	auto.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "rollcall_request_rate_limit",
 		Help: "The most requests a second that rollcall allows itself at present.",
-	}, func() float64 { return float64(l.limiter.Limit()) })
+	}, l.now)
 
 	for call, results := range map[string][]string{
 		callToken: {requestOK, requestThrottled, string(Unreachable), string(Credentials), string(Unusable)},

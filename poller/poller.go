@@ -17,7 +17,8 @@
 //
 // Every error is an [*Error] of one of four classes. Requests that failed for whatever reason but refused credentials are
 // tried again with growing gaps, a page four times in a sweep. When the vendor asks for fewer requests (429, Retry-After)
-// nobody asks before it said so, and the rate halves and recovers with success. Refused credentials are logged once and then
+// nobody asks before it said so, and the rate halves and recovers with success; it does so too when the vendor begins to refuse
+// what it answered before. Refused credentials are logged once and then
 // tried again rarely, in the end once a minute; sweeps in between end at once, without a request. No error and no log entry
 // shows a secret, a token, or more of an answer than a short excerpt of the vendor's own error message.
 package poller

@@ -30,6 +30,7 @@ func config(url string) Config {
 		ClientSecret: isdpsim.DemoClientSecret,
 		Username:     isdpsim.DemoUsername,
 		Password:     isdpsim.DemoPassword,
+		RateLimit:    10,
 	}
 }
 

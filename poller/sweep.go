@@ -130,7 +130,7 @@ func (s *sweep) jobs() []job {
 	return jobs
 }
 
-// timeout is how long the sweep may take, by what is known of the listings.
+// timeout is how long the sweep may take, by what is known of the listings and by the present rate.
 func (s *sweep) timeout() time.Duration {
 	c := &s.p.cfg
 	if c.SweepTimeout > 0 {
@@ -140,7 +140,7 @@ func (s *sweep) timeout() time.Duration {
 	for _, l := range s.listings {
 		pages += pageCount(l.total, c.PageSize)
 	}
-	seconds := min(3*float64(pages)/c.RateLimit, math.MaxInt64/float64(2*time.Second))
+	seconds := min(3*float64(pages)/s.p.client.limits.now(), math.MaxInt64/float64(2*time.Second))
 	return max(minSweepTimeout, time.Duration(seconds*float64(time.Second)))
 }
 
@@ -301,6 +301,10 @@ func (p *Poller) read(ctx context.Context, j job) result {
 			r.err = nil
 			return nil
 		}
+		if r.err != nil && err.fatal && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			// There is no time for another try: what the one before was answered says more.
+			err = &Error{Class: r.err.Class, Op: r.err.Op, Err: r.err.Err, fatal: true}
+		}
 		r.err = err.doing(p.reading(j.listing, j.number))
 		if err.fatal {
 			return backoff.Permanent(err)
@@ -311,6 +315,13 @@ func (p *Poller) read(ctx context.Context, j job) result {
 	return r
 }
 
+// refused tells the limits that a page was refused, once for all tries.
+func (p *Poller) refused(body []byte, a *reply, r *result, why error) {
+	if r.failures == 0 {
+		p.client.limits.refused(string(body), a.began, why)
+	}
+}
+
 // try asks for a page once and decodes the answer into r.
 func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 	reply, token, err := p.ask(ctx, body, r)
@@ -319,12 +330,20 @@ func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 		return err
 	}
 	if err := failed(reply.status); err != nil {
-		return refusedCall(err, reply.status)
+		err = refusedCall(err, reply.status)
+		if reply.status/100 == 4 && err.Class == Unusable {
+			p.refused(body, &reply, r, err)
+		}
+		return err
 	}
 	page, bad := p.pageReader(p.tokens.tenantID()).read(reply.body, r.number, r.last)
 	if bad != nil {
+		if _, no := errors.AsType[refusal](bad); no {
+			p.refused(body, &reply, r, bad)
+		}
 		return &Error{Class: Unusable, Err: bad}
 	}
+	p.client.limits.answered(string(body))
 	bodies.give(reply.body)
 	p.tokens.accepted(token)
 	r.page, r.sent, r.read = page, reply.sent, reply.read

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -276,7 +277,11 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 	}
 	if e := failed(r.status); e != nil {
 		e.Err = fmt.Errorf("%w%s", e.Err, said)
-		return token{}, 0, refusedToken(e, &r, refusal.code)
+		e = refusedToken(e, &r, refusal.code)
+		if r.status == http.StatusForbidden && t.askedOften() {
+			t.client.limits.refused(callToken, r.began, e)
+		}
+		return token{}, 0, e
 	}
 	if answer.AccessToken == "" && refusal.said {
 		return token{}, 0, refusedCredentials(fmt.Errorf("HTTP %d, and an error in the place of a token%s", r.status, said), refusal.code)
@@ -292,6 +297,7 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 	case !printable(answer.AccessToken):
 		return unusable("the access_token has characters that no token can have")
 	}
+	t.client.limits.forget(callToken)
 	t.client.keepSecret(answer.AccessToken)
 	var refresh string // never used
 	if json.Unmarshal(answer.RefreshToken, &refresh) == nil && refresh != "" {
@@ -308,6 +314,13 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 		renew:  start.Add(life - min(time.Minute, life/5)),
 		expire: start.Add(life),
 	}, max(tenant, 0), nil
+}
+
+// askedOften reports whether the endpoint is not left alone for long yet because it refused the credentials.
+func (t *tokens) askedOften() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.failures < 2
 }
 
 // isCode reports whether s is an error code as OAuth has them, "invalid_grant" for one (RFC 6749, section 5.2).

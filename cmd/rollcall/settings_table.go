@@ -141,8 +141,8 @@ func (s *settings) groups() []group {
 				about: "Agents a page. 50 is the vendor's most; fewer mean more requests for the same listing."}),
 			bind(&s.Concurrency, number(1, 0), row{name: "ROLLCALL_CONCURRENCY", std: "4", fields: []string{"poller.Concurrency"},
 				about: "Pages in flight at a time. More shortens a sweep only as far as `ROLLCALL_RATE_LIMIT` lets it, and each may hold a page in memory."}),
-			bind(&s.RateLimit, aSecond, row{name: "ROLLCALL_RATE_LIMIT", std: "10", fields: []string{"poller.RateLimit"},
-				about: "The most requests a second, all calls together, fractions allowed. A sweep takes at least pages ÷ rate: 100,000 agents at 10 a second are 200 s. Slows down by itself when the vendor says so (429, `Retry-After`)."}),
+			bind(&s.RateLimit, aSecond, row{name: "ROLLCALL_RATE_LIMIT", std: "1", fields: []string{"poller.RateLimit"},
+				about: "The most requests a second, all calls together, fractions allowed. The vendor publishes no limit for this call and documents 60 calls a minute for a sibling service: ask before you set more. A sweep takes at least pages ÷ rate: 10,000 agents at 1 a second are 200 s. Slows down by itself when the vendor says so (429, `Retry-After`, or refusals that begin after good answers)."}),
 		}},
 		{"What counts as a change", []row{
 			bind(&s.RemoveAfter, number(1, 0), row{name: "ROLLCALL_REMOVE_AFTER", std: "2", fields: []string{"engine.RemoveAfter"},

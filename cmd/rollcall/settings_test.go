@@ -131,7 +131,7 @@ func TestDefaults(t *testing.T) {
 		{"RequestTimeout", s.RequestTimeout.value, 10 * time.Second},
 		{"PageSize", s.PageSize.value, 50},
 		{"Concurrency", s.Concurrency.value, 4},
-		{"RateLimit", s.RateLimit.value, 10.0},
+		{"RateLimit", s.RateLimit.value, 1.0},
 		{"RemoveAfter", s.RemoveAfter.value, 2},
 		{"MaxMissing", s.MaxMissing.value, 0.5},
 		{"MissingHold", s.MissingHold.value, 15 * time.Minute},

@@ -247,6 +247,10 @@ func TestRate(t *testing.T) {
 		{"slower than the interval", func(*check.Config) {},
 			"warning rate: a sweep of 2000 pages takes about 3m20s at 10 requests a second, 4 at a time, and ROLLCALL_POLL_INTERVAL is 5s > the next sweep waits for the last to end, so changes show after about 3m20s; raise ROLLCALL_RATE_LIMIT", 0},
 		{"fits", func(c *check.Config) { c.Interval = 10 * time.Minute }, "ok rate: a sweep of 2000 pages takes about 3m20s", 0},
+		{"as the vendor is known to allow", func(c *check.Config) { c.Poller.RateLimit, c.Interval = 1, time.Hour },
+			"ok rate: a sweep of 2000 pages takes about 33m19s at 1 request a second, 4 at a time; every 1h", 0},
+		{"calls a minute", func(c *check.Config) { c.Poller.RateLimit = 2.5 }, "ok rate: at most 150 calls a minute; the vendor publishes no limit for this call, " +
+			"and documents 60 a minute for a sibling service > for more, ask the vendor what this account may do, then raise ROLLCALL_RATE_LIMIT", 0},
 		{"never complete", func(c *check.Config) { c.Poller.SweepTimeout = 2 * time.Minute },
 			"and ROLLCALL_POLL_TIMEOUT ends it after 2m > raise ROLLCALL_RATE_LIMIT as far as the vendor lets you, or raise ROLLCALL_POLL_TIMEOUT: like this no sweep is ever complete", 1},
 		{"hardly", func(c *check.Config) { c.Interval, c.Poller.SweepTimeout = 10*time.Minute, 5*time.Minute }, "warning rate: a sweep of 2000 pages takes about 3m20s at 10 requests a second, 4 at a time, and ROLLCALL_POLL_TIMEOUT is 5m", 0},

@@ -491,7 +491,13 @@ func (s *state) rate(context.Context) {
 		timeout = max(time.Minute, time.Duration(min(3*float64(pages)/limit*float64(time.Second), math.MaxInt64/2)))
 		derived = " (derived)"
 	}
-	text := fmt.Sprintf("a sweep of %s takes about %s at %g requests a second, %d at a time", count(pages, "page"), dur(sweep), limit, parallel)
+	aSecond := fmt.Sprintf("%g requests a second", limit)
+	if limit == 1 {
+		aSecond = "1 request a second"
+	}
+	s.say(OK, fmt.Sprintf("at most %.3g calls a minute; the vendor publishes no limit for this call, and documents 60 a minute for a sibling service", 60*limit),
+		"for more, ask the vendor what this account may do, then raise ROLLCALL_RATE_LIMIT; where it refuses, rollcall slows down by itself")
+	text := fmt.Sprintf("a sweep of %s takes about %s at %s, %d at a time", count(pages, "page"), dur(sweep), aSecond, parallel)
 	faster := "raise ROLLCALL_RATE_LIMIT as far as the vendor lets you"
 	if byRequests > byRate+request {
 		faster = "raise ROLLCALL_CONCURRENCY"

@@ -1,0 +1,209 @@
+package poller
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	maxPause   = 5 * time.Minute // however long Retry-After says
+	plainPause = time.Second     // after a 429 without Retry-After
+	tellAgain  = 10 * time.Minute
+
+	// When refusals say that the vendor wants fewer requests.
+	fewGood      = 5    // good answers before which they say nothing of the kind
+	manyRefusals = 2    // refused calls
+	forgiven     = 0.25 // of a refused call, by each good answer
+)
+
+// limits says when a request may be sent.
+type limits struct {
+	slots   chan struct{} // one element for each request in flight or waiting for its turn
+	limiter *rate.Limiter // burst 1: requests are spread evenly
+	full    rate.Limit    // the configured rate, never exceeded
+	log     *slog.Logger
+
+	mu     sync.Mutex
+	paused time.Time // nobody sends before
+	slowed time.Time // when the rate was last halved: answers to earlier requests do not halve it again
+
+	told    time.Time // when it was last told that the rate is halved; zero: never
+	telling bool      // … and not yet that it is the full one again
+
+	good       int            // good answers so far
+	refusals   float64        // refused calls, less those that good answers have made up for
+	unanswered map[string]int // calls that were refused and have not been answered since: what good was then
+}
+
+func newLimits(c Config) *limits {
+	full := rate.Limit(c.RateLimit)
+	return &limits{
+		slots:   make(chan struct{}, c.Concurrency),
+		limiter: rate.NewLimiter(full, 1),
+		full:    full,
+		log:     c.Logger,
+
+		unanswered: make(map[string]int),
+	}
+}
+
+// enter waits for a request's turn; leave must follow where it returns nil. Where the turn can't come in ctx's time it does
+// not wait.
+func (l *limits) enter(ctx context.Context) *Error {
+	select {
+	case l.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ended(ctx)
+	}
+	err := l.turn(ctx)
+	if err != nil {
+		l.leave()
+	}
+	return err
+}
+
+func (l *limits) leave() { <-l.slots }
+
+func (l *limits) turn(ctx context.Context) *Error {
+	for {
+		if l.limiter.Wait(ctx) != nil {
+			if ctx.Err() != nil {
+				return ended(ctx)
+			}
+			return late("the rate allows no further request in the time left")
+		}
+		l.mu.Lock()
+		paused := l.paused
+		l.mu.Unlock()
+		wait := time.Until(paused)
+		if wait <= 0 {
+			return nil
+		}
+		if deadline, ok := ctx.Deadline(); ok && paused.After(deadline) {
+			return late(fmt.Sprintf("the vendor wants no request for another %v", wait.Round(time.Second)))
+		}
+		if sleep(ctx, wait) != nil {
+			return ended(ctx)
+		}
+	}
+}
+
+// late is the error of what can't be done before ctx's deadline.
+func late(why string) *Error {
+	return &Error{Class: Unreachable, Err: &foreign{why, context.DeadlineExceeded}, fatal: true}
+}
+
+// heard learns from an answer, to a request that was sent at the given time, how many requests the vendor wants, and reports
+// whether it wants fewer.
+func (l *limits) heard(resp *http.Response, sent time.Time) bool {
+	now := time.Now()
+	pause, said := retryAfter(resp.Header, now)
+	if s := resp.StatusCode; s != http.StatusTooManyRequests && (s != http.StatusServiceUnavailable || !said) {
+		return false
+	}
+	if !said {
+		pause = plainPause
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if until := now.Add(pause); until.After(l.paused) {
+		l.paused = until
+	}
+	l.slowDown(now, sent, "the vendor wants fewer requests: slowing down until it does not", "status", resp.StatusCode, "pause", pause)
+	return true
+}
+
+// refused is told that the vendor refused a call, by its request or name, that was sent at the given time; once for all tries
+// of a sweep. There are throttles that say no more than that. So where it answered before and refuses several calls now, it
+// wants fewer of them, as after a 429; but one that it refuses over and over, while it answers others, is another matter.
+func (l *limits) refused(call string, sent time.Time, why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	then, again := l.unanswered[call]
+	l.unanswered[call] = l.good
+	if l.good < fewGood || again && l.good > then {
+		return
+	}
+	if l.refusals++; l.refusals < manyRefusals {
+		return
+	}
+	l.refusals = manyRefusals - 1 // the next one is one too many as well
+	l.slowDown(time.Now(), sent, "the vendor refuses what it answered before: slowing down until it answers again", "error", why)
+}
+
+// slowDown halves the rate, unless it was after the request had been sent that it was last halved. mu is held.
+func (l *limits) slowDown(now, sent time.Time, msg string, attrs ...any) {
+	if sent.Before(l.slowed) {
+		return
+	}
+	if l.limiter.Limit() == l.full && (l.told.IsZero() || now.Sub(l.told) >= tellAgain) {
+		l.log.Warn(msg, attrs...)
+		l.told, l.telling = now, true
+	}
+	l.slowed = now
+	l.limiter.SetLimit(max(l.limiter.Limit()/2, l.full/32))
+}
+
+// forget is told that a call is not refused any more.
+func (l *limits) forget(call string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.unanswered, call)
+}
+
+// answered is told that a page arrived: a little faster from now on, up to the full rate.
+func (l *limits) answered(call string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.good++
+	l.refusals = max(0, l.refusals-forgiven)
+	delete(l.unanswered, call)
+	if l.limiter.Limit() < l.full {
+		l.limiter.SetLimit(min(l.limiter.Limit()+l.full/50, l.full))
+		if l.limiter.Limit() == l.full && l.telling {
+			l.telling = false
+			l.log.Info("the vendor answers: asking as often as ROLLCALL_RATE_LIMIT allows again")
+		}
+	}
+}
+
+// now is the rate at present, in requests a second.
+func (l *limits) now() float64 { return float64(l.limiter.Limit()) }
+
+// retryAfter reads the header in either form, a date against the answer's own Date.
+func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
+	v := h.Get("Retry-After")
+	if v == "" {
+		return 0, false
+	}
+	if n, err := strconv.ParseUint(v, 10, 64); err == nil {
+		return time.Duration(min(n, uint64(maxPause/time.Second))) * time.Second, true
+	}
+	t, err := http.ParseTime(v)
+	if err != nil {
+		return 0, false
+	}
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
+	}
+	return min(max(t.Sub(now), 0), maxPause), true
+}
+
+// sleep waits, or returns ctx's error.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
