@@ -48,7 +48,7 @@ func hinted(text, hint string) string {
 }
 
 // notSubscribed is what a call that the vendor refuses, though it takes the token, most likely means.
-const notSubscribed = "if this lasts: has the application subscribed to the API findOnlineAgent, and may it be used from this machine's address?"
+const notSubscribed = "if this lasts: has the application subscribed to the API findOnlineAgent? Or is the account bound to other addresses than this machine's?"
 
 // refusedCall explains the status of an agents call that the vendor refused.
 func refusedCall(e *Error, status int) *Error {
