@@ -116,7 +116,9 @@ func (l *limits) heard(resp *http.Response, sent time.Time) bool {
 	if until := now.Add(pause); until.After(l.paused) {
 		l.paused = until
 	}
-	l.slowDown(now, sent, "the vendor wants fewer requests: slowing down until it does not", "status", resp.StatusCode, "pause", pause)
+	if l.slowDown(now, sent) {
+		l.log.Warn("the vendor wants fewer requests: slowing down until it does not", "status", resp.StatusCode, "pause", pause)
+	}
 	return true
 }
 
@@ -135,20 +137,24 @@ func (l *limits) refused(call string, sent time.Time, why error) {
 		return
 	}
 	l.refusals = manyRefusals - 1 // the next one is one too many as well
-	l.slowDown(time.Now(), sent, "the vendor refuses what it answered before: slowing down until it answers again", "error", why)
+	if l.slowDown(time.Now(), sent) {
+		l.log.Warn("the vendor refuses what it answered before: slowing down until it answers again", "error", why)
+	}
 }
 
-// slowDown halves the rate, unless it was after the request had been sent that it was last halved. mu is held.
-func (l *limits) slowDown(now, sent time.Time, msg string, attrs ...any) {
+// slowDown halves the rate, unless it was after the request had been sent that it was last halved. It reports whether that is to
+// be told. mu is held.
+func (l *limits) slowDown(now, sent time.Time) (tell bool) {
 	if sent.Before(l.slowed) {
-		return
+		return false
 	}
 	if l.limiter.Limit() == l.full && (l.told.IsZero() || now.Sub(l.told) >= tellAgain) {
-		l.log.Warn(msg, attrs...)
 		l.told, l.telling = now, true
+		tell = true
 	}
 	l.slowed = now
 	l.limiter.SetLimit(max(l.limiter.Limit()/2, l.full/32))
+	return tell
 }
 
 // forget is told that a call is not refused any more.
