@@ -49,6 +49,7 @@ type Observation struct {
 	NotBefore time.Time      // when the request was sent whose answer last showed the agent without the change; zero: nobody looked
 	Time      time.Time      // when the page had been read; of an agent that is gone, when the sweep ended
 	Baseline  bool           // seen before the tenant's first complete sweep had ended
+	Unseen    bool           // no page had shown the agent since the stream was read: NotBefore goes by what that says
 
 	refused bool // no message could hold its event
 }
@@ -57,6 +58,7 @@ type Observation struct {
 func Fold(older, newer *Observation) {
 	newer.NotBefore = older.NotBefore
 	newer.Baseline = older.Baseline
+	newer.Unseen = older.Unseen
 }
 
 // Event computes the event that an observation makes, given what was last published of the agent (nil: nothing). It reports
@@ -104,6 +106,9 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 		d.Reason = schemas.Status
 	case r.loud(prev.Agent, o.Agent):
 		d.Reason = schemas.Fields
+		if o.Unseen { // the last sweep before may have shown other quiet fields than the stream does
+			d.NotBefore = prev.Time
+		}
 	default:
 		return schemas.Event{}, false
 	}

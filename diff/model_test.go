@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rollcall-events/rollcall/schemas"
@@ -103,6 +104,7 @@ type modelObservation struct {
 	sweep           uint64
 	notBefore, time time.Time
 	baseline        bool
+	unseen          bool // by this process
 }
 
 type modelSight struct {
@@ -121,11 +123,12 @@ type modelAgent struct {
 }
 
 type model struct {
-	rules     Rules
-	agents    map[int64]*modelAgent
-	complete  []Sweep // since the start
-	trusted   *Sweep  // the last one that shows who was not listed
-	watermark schemas.Watermark
+	rules        Rules
+	agents       map[int64]*modelAgent
+	complete     []Sweep  // since the start
+	trusted      *Sweep   // the last one that shows who was not listed …
+	trustedTypes []string // … among those of these types; none: all
+	watermark    schemas.Watermark
 }
 
 func newModel(rules Rules) *model { return &model{rules: rules, agents: make(map[int64]*modelAgent)} }
@@ -150,15 +153,20 @@ func (a *modelAgent) view() object {
 	return nil
 }
 
-// lookedAt is when somebody last looked and found the agent as view says.
-func (m *model) lookedAt(a *modelAgent) time.Time {
+// typeOf is an agent's type as JSON has it; "": none.
+func (o object) typeOf() string { return strings.Trim(string(o["type"]), `"`) }
+
+func among(types []string, t string) bool { return len(types) == 0 || slices.Contains(types, t) }
+
+// lookedAt is when somebody last looked and found the agent as view says; row is what it is now, nil: gone.
+func (m *model) lookedAt(a *modelAgent, row object) time.Time {
 	var last *modelSight
 	if n := len(a.sights); n > 0 {
 		last = &a.sights[n-1]
 	}
 	if c := m.trusted; c != nil && !a.view().there() && (last == nil || last.sweep < c.Number) {
 		since := func(n uint64) bool { return n >= c.Number }
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(a.rejected)), since) { // a row that can't be used could say anything
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(a.rejected)), since) && among(m.trustedTypes, row.typeOf()) { // a row that can't be used could say anything
 			return c.StartedAt
 		}
 	}
@@ -167,7 +175,8 @@ func (m *model) lookedAt(a *modelAgent) time.Time {
 		return last.sent
 	case len(a.log) == 0:
 		return time.Time{}
-	case m.watermark.Sweep > 0 && m.watermark.Missing == 0 && m.watermark.Rejected == 0:
+	case m.watermark.Sweep > 0 && m.watermark.Missing == 0 && m.watermark.Rejected == 0 &&
+		among(m.watermark.Polled, a.log[len(a.log)-1].Data.Agent.typeOf()):
 		return m.watermark.StartedAt
 	default:
 		return parse(a.log[len(a.log)-1].Time)
@@ -198,7 +207,7 @@ func (m *model) page(p Page) (out []modelObservation) {
 			continue
 		}
 		if a.view().loud() != row.loud() {
-			o := modelObservation{a.id, row, p.Sweep, m.lookedAt(a), p.Read, p.Baseline}
+			o := modelObservation{a.id, row, p.Sweep, m.lookedAt(a, row), p.Read, p.Baseline, len(a.sights) == 0 && len(a.log) > 0}
 			a.pending = append(a.pending, o)
 			out = append(out, o)
 		}
@@ -231,7 +240,7 @@ func (m *model) end(s Sweep) (gone []modelObservation, missing, held int) {
 				a.held = s.EndedAt
 			}
 			continue
-		case float64(len(absent)) > m.rules.MaxMissing*float64(known) && a.held.IsZero():
+		case float64(len(absent)) > m.rules.MaxMissing*float64(known) && (len(absent) > 3 || len(absent) == known) && a.held.IsZero():
 			a.held = s.EndedAt
 		}
 		switch {
@@ -241,13 +250,13 @@ func (m *model) end(s Sweep) (gone []modelObservation, missing, held int) {
 		case m.missed(a) < m.rules.RemoveAfter:
 			missing++
 		default:
-			o := modelObservation{a.id, nil, s.Number, m.lookedAt(a), s.EndedAt, false}
+			o := modelObservation{a.id, nil, s.Number, m.lookedAt(a, nil), s.EndedAt, false, false}
 			a.pending, a.held = append(a.pending, o), time.Time{}
 			gone = append(gone, o)
 		}
 	}
 	if s.Unidentified == 0 {
-		m.trusted = &s
+		m.trusted, m.trustedTypes = &s, m.rules.Types
 	}
 	return gone, missing, held
 }
@@ -269,7 +278,7 @@ func (m *model) missed(a *modelAgent) (n int) {
 
 func (m *model) fold(id int64) {
 	a := m.agents[id]
-	a.pending[1].notBefore, a.pending[1].baseline = a.pending[0].notBefore, a.pending[0].baseline
+	a.pending[1].notBefore, a.pending[1].baseline, a.pending[1].unseen = a.pending[0].notBefore, a.pending[0].baseline, a.pending[0].unseen
 	a.pending = a.pending[1:]
 }
 
@@ -322,6 +331,9 @@ func (m *model) publish(id int64) (w wireEvent, ok bool) {
 		d.Reason = "status"
 	default:
 		d.Reason = "fields"
+		if o.unseen {
+			o.notBefore = parse(a.log[len(a.log)-1].Time)
+		}
 	}
 	switch {
 	case d.Online && !wasOnline:
@@ -350,8 +362,9 @@ func (m *model) read(w schemas.Watermark, start bool) {
 	}
 	m.watermark = w
 	if w.Sweep > 0 && (m.trusted == nil || w.Sweep > m.trusted.Number) {
-		m.trusted = nil
+		m.trusted, m.trustedTypes = nil, nil
 		if w.Rejected == 0 {
+			m.trustedTypes = w.Polled
 			m.trusted = &Sweep{Number: w.Sweep, StartedAt: w.StartedAt}
 		}
 	}

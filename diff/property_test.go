@@ -331,7 +331,8 @@ func (m *machine) end(s Sweep) (missing int) {
 	}
 	m.had = true
 	m.ends = append(m.ends, sweepEnd{len(m.pending), schemas.Watermark{
-		Sweep: s.Number, StartedAt: schemas.FloorTime(s.StartedAt), CompletedAt: schemas.CeilTime(s.EndedAt), Missing: missing, Rejected: s.Rejected}})
+		Sweep: s.Number, StartedAt: schemas.FloorTime(s.StartedAt), CompletedAt: schemas.CeilTime(s.EndedAt), Missing: missing, Rejected: s.Rejected,
+		Polled: m.rules.Types}})
 	return missing
 }
 

@@ -2,6 +2,7 @@ package diff
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 // Page is one page of the listing, as the rules see it.
 type Page struct {
 	Sweep      uint64
+	Listing    int              // which of Rules.Types it is a page of; 0 where there are none
 	Sent, Read time.Time        // when the request was sent, when its answer had been read
 	Agents     []schemas.Packed // the usable rows
 	Rejected   []int64          // whose the rejected rows are, where that is known: they are not missing
@@ -23,10 +25,18 @@ type Sweep struct {
 	StartedAt, EndedAt time.Time
 	Rejected           int // rows that could not be used
 	Unidentified       int // those of them that nobody can tell whose they are
+
+	polled types // of a sweep that the stream tells of
 }
+
+// types are the business types that a sweep polled, one listing each; empty: one listing of all.
+type types []string
+
+func (t types) has(name string) bool { return len(t) == 0 || slices.Contains(t, name) }
 
 // Absence is what a complete sweep says about the agents that it did not show.
 type Absence struct {
+	Shown     []*Observation // what only a listing says of an agent that is not the one to go by, sorted by agent
 	Removed   []*Observation // those that now count as removed, sorted by agent
 	Missing   int            // those that are missing but not yet removed
 	Held      int            // those of them that the guard holds back
@@ -36,12 +46,20 @@ type Absence struct {
 // Roster holds, for every agent, what was published, what was last observed, and since when it has been missing.
 type Roster struct {
 	rules  Rules
-	types  map[string]bool // nil: all
 	agents map[int64]*entry
+
+	// Where several types are polled: rows of another listing than the one to go by. They count
+	// where that one turns out not to show their agents.
+	aside map[int64]shown
+	twice []int64 // agents found in two listings in different states, that Twice has not yet told of
+
+	strangers int    // agents of which nothing was ever published
+	forgot    uint64 // the last sweep in which some of them were forgotten before it was complete
 
 	there, online int // of the published states
 	tooLarge      int // agents of which a refused observation stands
 
+	untyped  bool  // an agent without a usable type belongs to a listing that is read, though it has not been seen yet
 	restart  Sweep // the last complete sweep that the log knew of when the roster was loaded, where it bounds anything
 	complete Sweep // the last complete sweep that shows who was not listed
 }
@@ -58,6 +76,9 @@ type entry struct {
 	spared    uint64         // the last sweep in which a rejected row was this agent's
 	heldSince int64          // since when the guard holds it back, in nanoseconds since 1970; 0: it does not
 	missing   int32          // complete sweeps in a row that missed it
+	rank      int16          // of the listing and the row that seen is of
+	twice     bool           // another listing shows it too, in another state
+	told      bool           // … and Twice has told so
 }
 
 // published is a State; the zero one is that of an agent of which nothing has been published.
@@ -95,14 +116,7 @@ type sighting struct {
 
 // NewRoster returns an empty roster.
 func NewRoster(rules Rules) *Roster {
-	r := &Roster{rules: rules, agents: make(map[int64]*entry)}
-	if len(rules.Types) > 0 {
-		r.types = make(map[string]bool, len(rules.Types))
-		for _, t := range rules.Types {
-			r.types[t] = true
-		}
-	}
-	return r
+	return &Roster{rules: rules, agents: make(map[int64]*entry), aside: make(map[int64]shown)}
 }
 
 // Load takes over what the log says: every agent's state, and the figures of the last watermark. It returns the agents whose
@@ -140,13 +154,17 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[
 		e.seen, e.read = nil, ""
 		e.spared, e.missing, e.heldSince = 0, 0, 0
 	}
-	r.restart = Sweep{}
+	r.restart, r.untyped = Sweep{}, false
 	if w != nil && w.Sweep > 0 && w.Missing == 0 && w.Rejected == 0 {
-		r.restart = Sweep{Number: w.Sweep, StartedAt: w.StartedAt}
+		r.restart = Sweep{Number: w.Sweep, StartedAt: w.StartedAt, polled: w.Polled}
+	}
+	if w != nil && len(w.Polled) > 0 {
+		// Who is listed without a type is so in one of these listings. Where not all of them are read any more, it may go on there.
+		r.untyped = !slices.ContainsFunc(w.Polled, func(t string) bool { return !types(r.rules.Types).has(t) })
 	}
 	if w != nil && w.Sweep > r.complete.Number {
-		// The log does not say whose the rejected rows were.
-		r.complete = Sweep{Number: w.Sweep, StartedAt: w.StartedAt, EndedAt: w.CompletedAt, Rejected: w.Rejected, Unidentified: w.Rejected}
+		// The stream does not say whose the rejected rows were.
+		r.complete = Sweep{Number: w.Sweep, StartedAt: w.StartedAt, EndedAt: w.CompletedAt, Rejected: w.Rejected, Unidentified: w.Rejected, polled: w.Polled}
 	}
 	return moved, lost
 }
@@ -196,57 +214,202 @@ func (r *Roster) State(id int64) *State {
 	return nil
 }
 
-// Observe compares a page with what was last observed, and returns what changed, sorted by agent. A row whose request was sent
-// before the answer that last showed its agent had been read says nothing new, and is ignored.
+// Observe compares a page with what was last observed, and returns what changed, sorted by agent.
+//
+// A row whose request was sent before the answer that last showed its agent had been read says
+// nothing new, and is ignored. Of two polled listings that show the same agent one is gone by,
+// whichever is read first: that whose type the row names, else the first. A row of the other one
+// counts where the sweep turns out to be complete and that one not to have shown the agent. An
+// agent that comes into another listing, whose type its row names, has moved there as far as
+// anybody knows: that counts at once, unless both have been seen to show it.
 func (r *Roster) Observe(p Page) []*Observation {
+	r.crowded(p.Sweep)
 	for _, id := range p.Rejected {
-		e := r.entry(id)
-		e.spared, e.missing, e.heldSince = p.Sweep, 0, 0
+		r.alive(r.entry(id), p.Sweep)
 	}
 	var out []*Observation
 	here := &sighting{sweep: p.Sweep, sent: p.Sent, read: p.Read}
 	for _, a := range p.Agents {
-		e := r.entry(a.AgentID())
-		if e.seen != nil && e.seen.covers(&p) {
+		e, row := r.entry(a.AgentID()), shown{a, r.rank(p.Listing, a), here, p.Baseline}
+		if !r.decides(e, row) {
 			continue
 		}
-		switch {
-		case a == e.read:
-		case r.changed(e, a):
-			e.last = &Observation{
-				AgentID: e.id, Agent: a, Sweep: p.Sweep, Baseline: p.Baseline,
-				NotBefore: r.notBefore(e), Time: p.Read,
-			}
-			out = append(out, e.last)
-		case e.last == nil: // as it is published
-			r.refuse(e, nil)
+		if o := r.show(e, row); o != nil {
+			out = append(out, o)
 		}
-		e.seen, e.read = here, a
-		e.missing, e.heldSince = 0, 0
 	}
 	sortObservations(out)
 	return out
 }
 
-// covers reports whether the sighting is of the same sweep and the page is not known to be newer.
-func (s *sighting) covers(p *Page) bool { return s.sweep == p.Sweep && !p.Sent.After(s.read) }
+// decides reports whether a row counts now. One that may yet do so is laid aside.
+func (r *Roster) decides(e *entry, row shown) bool {
+	now := e.seen != nil && e.seen.sweep == row.by.sweep // what is gone by has been read
+	switch home := r.home(e); {
+	case len(r.rules.Types) < 2, e.seen != nil && r.listing(row.rank) == r.listing(home):
+		return !now || row.by.sent.After(e.seen.read)
+	case row.rank < home, row.rank == home:
+		r.compare(e, row.agent, now)
+		return true
+	case now:
+		r.compare(e, row.agent, true)
+	case e.seen != nil && row.rank < len(r.rules.Types) && !e.twice:
+		return true // it has moved
+	default:
+		r.lay(row)
+	}
+	return false
+}
+
+// A shown is a row of a page.
+type shown struct {
+	agent    schemas.Packed
+	rank     int
+	by       *sighting
+	baseline bool
+}
+
+// show takes a row in that counts, and returns what changed.
+func (r *Roster) show(e *entry, row shown) (o *Observation) {
+	switch a := row.agent; {
+	case a == e.read:
+	case r.changed(e, a):
+		o = &Observation{
+			AgentID: e.id, Agent: a, Sweep: row.by.sweep, Baseline: row.baseline,
+			NotBefore: r.notBefore(e, a, r.listing(row.rank)), Time: row.by.read, Unseen: e.seen == nil && e.published.revision > 0,
+		}
+		e.last = o
+	case e.last == nil: // as it is published
+		r.refuse(e, nil)
+	}
+	e.seen, e.read, e.rank = row.by, row.agent, int16(row.rank)
+	e.missing, e.heldSince = 0, 0
+	return o
+}
+
+// Alive says that a page showed its agents, and nothing else of it: they are not missing from its
+// sweep.
+func (r *Roster) Alive(p Page) {
+	r.crowded(p.Sweep)
+	for _, id := range p.Rejected {
+		r.alive(r.entry(id), p.Sweep)
+	}
+	for _, a := range p.Agents {
+		r.alive(r.entry(a.AgentID()), p.Sweep)
+	}
+}
+
+func (r *Roster) alive(e *entry, sweep uint64) { e.spared, e.missing, e.heldSince = sweep, 0, 0 }
+
+// lay lays a row aside. Of several the better one stays, then the newer one.
+func (r *Roster) lay(row shown) {
+	id := row.agent.AgentID()
+	if was, ok := r.aside[id]; ok && was.by.sweep == row.by.sweep &&
+		(was.rank < row.rank || was.rank == row.rank && !row.by.sent.After(was.by.read)) {
+		return
+	}
+	r.aside[id] = row
+}
+
+// takeAside takes in what was laid aside in a complete sweep, of agents that it did not show otherwise.
+func (r *Roster) takeAside(sweep uint64) (out []*Observation) {
+	for id, x := range r.aside {
+		e := r.entry(id)
+		switch {
+		case x.by.sweep != sweep:
+			continue
+		case e.seen != nil && e.seen.sweep == sweep:
+			r.compare(e, x.agent, true)
+			continue
+		}
+		e.twice = false
+		if o := r.show(e, x); o != nil {
+			out = append(out, o)
+		}
+	}
+	clear(r.aside)
+	sortObservations(out)
+	return out
+}
+
+// rank orders what the listings show of an agent: the least is gone by.
+func (r *Roster) rank(listing int, a schemas.Packed) int {
+	n := len(r.rules.Types)
+	if n == 0 {
+		return 0
+	}
+	if t, ok := a.Type(); ok && r.rules.Types[listing] == t {
+		return listing
+	}
+	return n + listing
+}
+
+// listing is the one that a rank is of.
+func (r *Roster) listing(rank int) int { return rank % max(1, len(r.rules.Types)) }
+
+// home is the rank that is gone by so far: that of the row that counted last. Of an agent that has
+// not been seen since the stream was read it is what its state names.
+func (r *Roster) home(e *entry) int {
+	switch {
+	case e.seen != nil:
+		return int(e.rank)
+	case e.published.revision == 0:
+		return math.MaxInt
+	}
+	t, _ := e.published.agent.Type()
+	if i := slices.Index(r.rules.Types, t); i >= 0 {
+		return i
+	}
+	return len(r.rules.Types)
+}
+
+// tallied is the listing that the agent is counted in; ok is false where it is not known.
+func (r *Roster) tallied(e *entry) (listing int, ok bool) {
+	home := r.home(e)
+	return r.listing(home), e.seen != nil && len(r.rules.Types) > 0 || home < len(r.rules.Types)
+}
+
+// compare notes that two listings show the agent, in different states, where they do in one sweep.
+func (r *Roster) compare(e *entry, a schemas.Packed, both bool) {
+	if !both || !r.changed(e, a) {
+		return
+	}
+	if e.twice = true; !e.told {
+		e.told = true
+		r.twice = append(r.twice, e.id)
+	}
+}
+
+// Twice returns the agents that two polled listings show in different states, each once.
+func (r *Roster) Twice() []int64 {
+	ids := r.twice
+	r.twice = nil
+	slices.Sort(ids)
+	return ids
+}
 
 // Complete judges absence at the end of a complete sweep whose pages have all been observed.
 func (r *Roster) Complete(s Sweep) Absence {
-	known := 0 // agents that could be missing
+	v := Absence{Shown: r.takeAside(s.Number), Suspended: s.Unidentified > 0}
+	whole, each := tally{}, make([]tally, len(r.rules.Types))
 	var missing []*entry
 	for _, e := range r.agents {
 		if !e.there() || !r.polled(e) {
 			continue
 		}
-		known++
-		if e.spared != s.Number && (e.seen == nil || e.seen.sweep != s.Number) {
+		absent := e.spared != s.Number && (e.seen == nil || e.seen.sweep != s.Number)
+		whole.add(absent)
+		if of, ok := r.tallied(e); ok {
+			each[of].add(absent)
+		}
+		if absent {
 			missing = append(missing, e)
 		}
 	}
-	v := Absence{Suspended: s.Unidentified > 0}
-	// A quotient is exact where a product is not: 29 of 100 are 0.29, but 0.29*100 is less than 29.
-	guard := len(missing) > 0 && float64(len(missing))/float64(known) > r.rules.MaxMissing
+	guards := func(e *entry) bool {
+		of, ok := r.tallied(e)
+		return whole.tooMany(r.rules.MaxMissing) || ok && each[of].tooMany(r.rules.MaxMissing)
+	}
 	ended := s.EndedAt.UnixNano()
 	for _, e := range missing {
 		if v.Suspended {
@@ -258,7 +421,7 @@ func (r *Roster) Complete(s Sweep) Absence {
 			continue
 		}
 		e.missing++
-		if guard && e.heldSince == 0 {
+		if e.heldSince == 0 && guards(e) {
 			e.heldSince = ended
 		}
 		held := e.heldSince != 0 && time.Duration(ended-e.heldSince) < r.rules.MissingHold
@@ -269,7 +432,7 @@ func (r *Roster) Complete(s Sweep) Absence {
 		case int(e.missing) < r.rules.RemoveAfter:
 			v.Missing++
 		default:
-			e.last = &Observation{AgentID: e.id, Sweep: s.Number, NotBefore: r.notBefore(e), Time: s.EndedAt}
+			e.last = &Observation{AgentID: e.id, Sweep: s.Number, NotBefore: r.notBefore(e, "", 0), Time: s.EndedAt}
 			e.read, e.missing, e.heldSince = "", 0, 0
 			v.Removed = append(v.Removed, e.last)
 		}
@@ -277,8 +440,28 @@ func (r *Roster) Complete(s Sweep) Absence {
 	sortObservations(v.Removed)
 	if s.Unidentified == 0 {
 		r.complete = s
+		if r.strangers > 0 {
+			r.forget(s.Number)
+		}
 	}
 	return v
+}
+
+// A tally counts the agents of a listing that could be missing, and those of them that are.
+type tally struct{ known, missing int }
+
+func (t *tally) add(missing bool) {
+	t.known++
+	t.missing += counts(missing)
+}
+
+// few is how many agents may always go missing from a listing, as long as others stay.
+const few = 3
+
+// tooMany reports whether a larger share of the listing is missing than the guard lets go.
+func (t tally) tooMany(share float64) bool {
+	// A quotient is exact where a product is not: 29 of 100 are 0.29, but 0.29*100 is less than 29.
+	return t.missing > 0 && float64(t.missing)/float64(t.known) > share && (t.missing > few || t.missing == t.known)
 }
 
 // Formed is what observations make of the published states.
@@ -372,6 +555,7 @@ func (r *Roster) entry(id int64) *entry {
 	if e == nil {
 		e = &entry{id: id}
 		r.agents[id] = e
+		r.strangers++
 	}
 	return e
 }
@@ -383,7 +567,33 @@ func (r *Roster) publish(id int64, s *State) {
 	r.online += counts(is.isOnline()) - counts(was.isOnline())
 	e.published = is
 	if s != nil {
+		r.strangers -= counts(e.revision == 0)
 		e.revision = max(e.revision, s.Revision)
+	}
+}
+
+// forget forgets the agents that nothing was published of and that no sweep since the given one has
+// shown, not even by a row that could not be used.
+func (r *Roster) forget(since uint64) {
+	for id, e := range r.agents {
+		if e.revision == 0 && e.last == nil && e.spared < since && (e.seen == nil || e.seen.sweep < since) {
+			delete(r.agents, id)
+			r.strangers--
+		}
+	}
+}
+
+// mostStrangers is how many agents that nothing was published of are remembered from one sweep to
+// another while none is complete, besides as many as there are published ones.
+const mostStrangers = 1000
+
+// crowded forgets such agents where there are too many: rejected rows may have ever new ids. The
+// next one to appear may be one of those, so nobody can say when it was last not there.
+func (r *Roster) crowded(sweep uint64) {
+	if r.strangers > len(r.agents)-r.strangers+mostStrangers && r.forgot < sweep {
+		r.forgot = sweep
+		r.forget(sweep)
+		r.complete = Sweep{Number: r.complete.Number, Unidentified: 1}
 	}
 }
 
@@ -419,12 +629,13 @@ func (r *Roster) changed(e *entry, a schemas.Packed) bool {
 	return prev != a && (prev.Online() != a.Online() || r.rules.loud(prev, a))
 }
 
-// notBefore says when the request was sent whose answer last showed the agent as it was last observed.
-func (r *Roster) notBefore(e *entry) time.Time {
+// notBefore says when the request was sent whose answer last showed the agent as it was last
+// observed. a is what a row of a listing shows now; "": the agent is gone.
+func (r *Roster) notBefore(e *entry, a schemas.Packed, listing int) time.Time {
 	if !e.there() {
 		// The last listing without it shows that as well as a row does, unless a row that could not be used was this agent's.
 		c := r.complete
-		if c.Number > 0 && c.Unidentified == 0 && e.spared < c.Number && (e.seen == nil || e.seen.sweep < c.Number) {
+		if c.Number > 0 && c.Unidentified == 0 && e.spared < c.Number && (e.seen == nil || e.seen.sweep < c.Number) && c.polled.has(r.typeOf(a, listing)) {
 			return c.StartedAt
 		}
 	}
@@ -433,20 +644,30 @@ func (r *Roster) notBefore(e *entry) time.Time {
 		return e.seen.sent
 	case e.published.revision == 0:
 		return time.Time{}
-	case r.restart.Number > 0:
+	case r.restart.Number > 0 && r.restart.polled.has(r.typeOf(e.published.agent, -1)):
 		return r.restart.StartedAt
 	default:
 		return milli(e.published.time)
 	}
 }
 
-// polled reports whether the agent belongs to a listing that is read: otherwise its absence means nothing.
+// typeOf is the type of the listing that shows the agent, where it is known which does, else the agent's own; "" where it has none.
+func (r *Roster) typeOf(a schemas.Packed, listing int) string {
+	if listing >= 0 && listing < len(r.rules.Types) {
+		return r.rules.Types[listing]
+	}
+	t, _ := a.Type()
+	return t
+}
+
+// polled reports whether the agent belongs to a listing that is read: otherwise its absence means
+// nothing.
 func (r *Roster) polled(e *entry) bool {
-	if r.types == nil || e.seen != nil {
+	if len(r.rules.Types) == 0 || e.seen != nil {
 		return true
 	}
-	t, ok := e.observed().Type()
-	return ok && r.types[t]
+	t := e.observed().TypeToken()
+	return slices.Contains(r.rules.Types, t) || t == schemas.NoType && r.untyped
 }
 
 func sortObservations(obs []*Observation) {

@@ -138,7 +138,7 @@ func (p *play) complete() {
 	s := Sweep{Number: p.sweep, StartedAt: p.seconds(0), EndedAt: p.seconds(90), Rejected: p.rej, Unidentified: p.un}
 	v := p.roster.Complete(s)
 	p.pending = append(p.pending, v.Removed...)
-	p.mark = &schemas.Watermark{Sweep: s.Number, StartedAt: s.StartedAt, CompletedAt: s.EndedAt, Missing: v.Missing, Rejected: s.Rejected}
+	p.mark = &schemas.Watermark{Sweep: s.Number, StartedAt: s.StartedAt, CompletedAt: s.EndedAt, Missing: v.Missing, Rejected: s.Rejected, Polled: p.rules.Types}
 	switch {
 	case v.Suspended:
 		p.notes = append(p.notes, "suspended")
@@ -289,11 +289,16 @@ func TestRoster(t *testing.T) {
 
 		// The guard.
 		{"guard: half is not too much", guarded, "( 1-,2- ) ( 1- )", []string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "2 r2 updated removed 110..290"}},
-		{"guard: more than half, until the hold is over", guarded, "( 1-,2-,3- ) ( 1- ) ( 1- ) ( 1- ) ( 1- )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "missing 2 held 2", "missing 2 held 2", "missing 2 held 2",
-				"2 r2 updated removed 110..590", "3 r2 updated removed 110..590"}},
-		{"guard: held agents stay held when the others come back", guarded, "( 1-,2-,3- ) ( 1- ) ( 1-,2- ) ( 1-,2- ) ( 1-,2- )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "missing 2 held 2", "missing 1 held 1", "missing 1 held 1",
+		{"guard: more than half, until the hold is over", guarded, "( 1-,2-,3-,4-,5- ) ( 1- ) ( 1- ) ( 1- ) ( 1- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "4 r1 updated baseline ..115", "5 r1 updated baseline ..115", "missing 4 held 4", "missing 4 held 4", "missing 4 held 4",
+				"2 r2 updated removed 110..590", "3 r2 updated removed 110..590", "4 r2 updated removed 110..590", "5 r2 updated removed 110..590"}},
+		{"guard: three may always go, as long as another stays", guarded, "( 1-,2-,3-,4- ) ( 4- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "4 r1 updated baseline ..115",
+				"1 r2 updated removed 110..290", "2 r2 updated removed 110..290", "3 r2 updated removed 110..290"}},
+		{"guard: but not all", guarded, "( 1-,2-,3- ) ( ) ( 1-,2- ) ( 1-,2- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "missing 3 held 3", "missing 1 held 1", "missing 1 held 1"}},
+		{"guard: held agents stay held when the others come back", guarded, "( 1-,2-,3-,4-,5- ) ( 1- ) ( 1-,2-,4-,5- ) ( 1-,2-,4-,5- ) ( 1-,2-,4-,5- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "4 r1 updated baseline ..115", "5 r1 updated baseline ..115", "missing 4 held 4", "missing 1 held 1", "missing 1 held 1",
 				"3 r2 updated removed 110..590"}},
 		{"guard: seen again, the hold begins anew", guarded, "( 1-,2- ) ( ) ( 1-,2- ] ( ) ( ) ( )",
 			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "missing 2 held 2", "missing 2 held 2", "missing 2 held 2", "missing 2 held 2"}},
@@ -335,7 +340,7 @@ func TestRoster(t *testing.T) {
 
 // The share that may be missing is compared exactly.
 func TestGuardShare(t *testing.T) {
-	for _, known := range []int{2, 3, 10, 100} {
+	for _, known := range []int{1, 2, 3, 4, 5, 10, 100} {
 		for missing := 1; missing <= known; missing++ {
 			for _, over := range []bool{false, true} {
 				share, err := strconv.ParseFloat(strconv.FormatFloat(float64(missing)/float64(known), 'g', -1, 64), 64)
@@ -354,7 +359,7 @@ func TestGuardShare(t *testing.T) {
 				p = Page{Sweep: 2, Sent: at(3), Read: at(4), Agents: p.Agents[missing:]}
 				r.Observe(p)
 				v := r.Complete(Sweep{Number: 2, StartedAt: at(3), EndedAt: at(5)})
-				if got := v.Held > 0; got != over || v.Held+len(v.Removed) != missing || v.Missing != v.Held {
+				if got := v.Held > 0; got != (over && (missing > 3 || missing == known)) || v.Held+len(v.Removed) != missing || v.Missing != v.Held {
 					t.Fatalf("%d of %d missing, %v may be: %d held, %d missing, %d removed", missing, known, share, v.Held, v.Missing, len(v.Removed))
 				}
 			}

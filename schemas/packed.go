@@ -115,6 +115,14 @@ func (p Packed) Type() (t string, ok bool) {
 	return t, ok
 }
 
+// TypeToken is [Agent.TypeToken].
+func (p Packed) TypeToken() string {
+	if t, ok := p.Type(); ok && isTypeToken(t) {
+		return t
+	}
+	return NoType
+}
+
 // There is [Agent.There].
 func (p Packed) There() bool {
 	v, ok := p.field(deleteFlagAt)
