@@ -112,6 +112,7 @@ type Poller struct {
 	// Sweep's own.
 	rejected map[rejection]bool // what the last sweep rejected
 	contents [][]*pageContent   // by listing and page, as last read
+	totals   []int              // total_count of each listing in the last complete sweep
 }
 
 // New returns a Poller, without asking the vendor anything. Its error is that of [Config.Validate].

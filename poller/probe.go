@@ -97,8 +97,13 @@ func (p *Poller) request(listing, page int) []byte {
 
 // reading is what asking for a page is called in errors.
 func (p *Poller) reading(listing, page int) string {
-	if len(p.cfg.Types) > 0 {
-		return fmt.Sprintf("read page %d of type %d from %s", page, p.cfg.Types[listing], p.agentsURL)
+	return fmt.Sprintf("read page %d%s from %s", page, p.of(listing), p.agentsURL)
+}
+
+// of tells a listing from the others; "" where it is the only one.
+func (p *Poller) of(listing int) string {
+	if len(p.cfg.Types) == 0 {
+		return ""
 	}
-	return fmt.Sprintf("read page %d from %s", page, p.agentsURL)
+	return fmt.Sprintf(" of type %d", p.cfg.Types[listing])
 }

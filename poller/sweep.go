@@ -17,7 +17,7 @@ import (
 
 const (
 	maxTries       = 4  // failed tries of one page in a sweep, or of one token
-	rounds         = 5  // page 0 of each listing, the others, and three more of what does not fit
+	rounds         = 5  // page 0 of each listing, the others, and three more of what does not fit, or is behind the last
 	maxFailedInRow = 25 // pages, not one of them reachable, after which a sweep is given up
 	loggedRejects  = 10 // rejected records that are logged one by one in a sweep, where the last sweep had not rejected them
 
@@ -82,11 +82,20 @@ type rejection struct {
 func (p *Poller) Sweep(ctx context.Context, emit func(*Page)) Verdict {
 	s := &sweep{p: p, emit: emit, began: time.Now(), started: p.cfg.Now(), listings: make([]*listing, max(1, len(p.cfg.Types)))}
 	for i := range s.listings {
-		s.listings[i] = &listing{}
+		s.listings[i] = &listing{of: p.of(i)}
+		if i < len(p.totals) {
+			s.listings[i].before = p.totals[i]
+		}
 	}
 	s.rejected = make(map[rejection]bool)
 	v := s.run(ctx)
 	p.rejected = s.rejected
+	if v.Complete {
+		p.totals = p.totals[:0]
+		for _, l := range s.listings {
+			p.totals = append(p.totals, l.total)
+		}
+	}
 	return v
 }
 
@@ -122,7 +131,11 @@ func (s *sweep) jobs() []job {
 	for i, l := range s.listings {
 		again, _ := l.judge(s.p.cfg.PageSize)
 		for _, n := range again {
-			if left := maxTries - l.page(n).failures; left > 0 {
+			left := maxTries - l.page(n).failures
+			if n >= pageCount(l.total, s.p.cfg.PageSize) {
+				left = min(left, 1) // a refusal says that there is nothing
+			}
+			if left > 0 {
 				jobs = append(jobs, job{i, n, left, s.p.last(i, n)})
 			}
 		}
@@ -172,7 +185,7 @@ func (s *sweep) round(ctx context.Context, jobs []job) {
 		if ctx.Err() != nil {
 			s.cut = worse(s.cut, ended(ctx))
 		}
-		for len(jobs) > 0 && (s.over() || jobs[0].number > s.last(jobs[0].listing, ends)) {
+		for len(jobs) > 0 && (s.over() || jobs[0].number > s.last(jobs[0].listing, ends) && !s.behind(jobs[0])) {
 			jobs = jobs[1:]
 		}
 		var next chan job // nil, never ready, where nobody is free or there is nothing to do
@@ -199,6 +212,12 @@ func (s *sweep) round(ctx context.Context, jobs []job) {
 // last returns the last page that is worth asking for, by the newest total_count and the ends seen so far.
 func (s *sweep) last(listing int, ends []int) int {
 	return min(pageCount(s.listings[listing].total, s.p.cfg.PageSize)-1, ends[listing])
+}
+
+// behind reports whether a job is for the page behind the listing's last one, which has to be empty.
+func (s *sweep) behind(j job) bool {
+	l := s.listings[j.listing]
+	return l.total < l.before && j.number == pageCount(l.total, s.p.cfg.PageSize)
 }
 
 // take keeps what came of a page and hands it over. It reports whether the page shows that the listing ends before it,

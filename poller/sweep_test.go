@@ -221,3 +221,81 @@ func TestMixedFaults(t *testing.T) {
 		})
 	}
 }
+
+// Where total_count has fallen, the page behind the last one is asked for: a listing that is cut off
+// is not complete, one that has shrunk is, however the vendor answers for a page that is not there.
+func TestPageBehindTheLast(t *testing.T) {
+	behind := func(page int, f isdpsim.Fault) isdpsim.Hook { // total_count is 20, of 5 a page
+		return isdpsim.OnPage(page, f)
+	}
+	gone := isdpsim.Rows(func([]isdpsim.Row) []isdpsim.Row { return nil })
+	cut := isdpsim.OnAgents(isdpsim.TotalCount(20))
+	for name, tc := range map[string]struct {
+		hook     isdpsim.Hook
+		class    Class // empty: complete
+		requests int   // 0: any
+	}{
+		"cut off":              {cut, Inconsistent, 0},
+		"shrunk":               {isdpsim.Hooks(cut, behind(4, gone)), "", 5},
+		"refused":              {isdpsim.Hooks(cut, behind(4, isdpsim.StateCode("500", "no such page"))), "", 5},
+		"refused with 404":     {isdpsim.Hooks(cut, behind(4, isdpsim.Status(404))), "", 5},
+		"the first page again": {isdpsim.Hooks(cut, behind(4, isdpsim.SamePage(0))), "", 5},
+		"the last page again":  {isdpsim.Hooks(cut, behind(4, isdpsim.All(isdpsim.SamePage(3), isdpsim.Pos(3)))), "", 5},
+		"cannot be read":       {isdpsim.Hooks(cut, behind(4, isdpsim.Status(502))), Unreachable, 0},
+		"read late":            {isdpsim.Hooks(cut, isdpsim.Times(1, behind(4, isdpsim.Status(502))), behind(4, gone)), "", 0},
+		"cut off by one": {isdpsim.OnAgents(isdpsim.All(isdpsim.TotalCount(30), func(p *isdpsim.Plan) {
+			if p.Request.Page == 6 { // the row that is left
+				p.Rows = append(p.Rows, func(rows []isdpsim.Row) []isdpsim.Row { return rows[:1] })
+			}
+		})), Inconsistent, 0},
+	} {
+		for _, typed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, typed %t", name, typed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+					for _, id := range sim.IDs() {
+						sim.Edit(id, isdpsim.Fields{"type": `"10"`})
+					}
+					p := direct(t, sim, func(c *Config) {
+						if typed {
+							c.Types = []int{10}
+						}
+					})
+					if v, _ := sweepOnce(t, p); !v.Complete {
+						t.Fatal(v.Err)
+					}
+					before := sim.Stats().PageRequests
+					if before != 7 {
+						t.Errorf("%d requests in the first sweep, want 7", before)
+					}
+					sim.SetFault(tc.hook)
+					v, pages := sweepOnce(t, p)
+					if v.Complete != (tc.class == "") {
+						t.Fatalf("complete %t: %v", v.Complete, v.Err)
+					}
+					if n := sim.Stats().PageRequests - before; tc.requests != 0 && n != tc.requests {
+						t.Errorf("%d requests, want %d", n, tc.requests)
+					}
+					if tc.class == Inconsistent {
+						wantClass(t, v.Err, tc.class, "behind the last one, still has")
+						if strings.Contains(v.Err.Error(), "of type 10") != typed {
+							t.Errorf("the error does not name its listing as it should: %v", v.Err)
+						}
+						if n := len(pages); pages[n-1].Agents == nil {
+							t.Error("what is behind the last page was not handed over")
+						}
+						return
+					}
+					if tc.class != "" {
+						wantClass(t, v.Err, tc.class)
+						return
+					}
+					before = sim.Stats().PageRequests
+					if v, _ := sweepOnce(t, p); !v.Complete || sim.Stats().PageRequests-before != 4 {
+						t.Errorf("the next sweep: %d requests, %v", sim.Stats().PageRequests-before, v.Err)
+					}
+				})
+			})
+		}
+	}
+}

@@ -12,9 +12,11 @@ import (
 
 // listing is what is known of one listing in the course of a sweep.
 type listing struct {
-	total int        // by the newest answer
-	read  time.Time  // when that had been read
-	pages []pageRead // by number, as far as any was tried
+	of     string     // how it is told from the others: " of type 10"; "" where it is the only one
+	before int        // total_count in the last sweep that was complete; 0: there was none
+	total  int        // by the newest answer
+	read   time.Time  // when that had been read
+	pages  []pageRead // by number, as far as any was tried
 }
 
 // pageRead is what is known of one page in the course of a sweep.
@@ -27,15 +29,15 @@ type pageRead struct {
 // pageCount returns how many pages a listing of total agents has: the first is always there.
 func pageCount(total, size int) int { return max(1, (total+size-1)/size) }
 
-// torn says in what an answer does not fit its place in a listing of total agents; nil: it fits.
-func (c *pageContent) torn(page, total, size int) error {
-	switch want := expected(total, page, size); {
+// torn says in what an answer does not fit its place in the listing; nil: it fits.
+func (l *listing) torn(page int, c *pageContent, size int) error {
+	switch want := expected(l.total, page, size); {
 	case !c.pos:
-		return fmt.Errorf("page %d: the answer was for another page", page)
-	case c.total != total:
-		return fmt.Errorf("page %d says total_count %d, a later answer says %d", page, c.total, total)
+		return fmt.Errorf("page %d%s: the answer was for another page", page, l.of)
+	case c.total != l.total:
+		return fmt.Errorf("page %d%s says total_count %d, a later answer says %d", page, l.of, c.total, l.total)
 	case c.rows != want:
-		return fmt.Errorf("page %d has %d rows, total_count %d calls for %d", page, c.rows, total, want)
+		return fmt.Errorf("page %d%s has %d rows, total_count %d calls for %d", page, l.of, c.rows, l.total, want)
 	}
 	return nil
 }
@@ -50,7 +52,7 @@ func (l *listing) judge(size int) (again []int, err *Error) {
 		if p.said != nil {
 			seen += len(p.said.Agents)
 			rejected += len(p.said.Rejected)
-			why := p.said.torn(i, l.total, size)
+			why := l.torn(i, p.said, size)
 			if why == nil {
 				continue
 			}
@@ -60,7 +62,7 @@ func (l *listing) judge(size int) (again []int, err *Error) {
 		case p.err != nil:
 			err = worse(err, p.err)
 		case p.said == nil && err == nil: // one is enough: a total_count that lies makes many
-			err = &Error{Class: Inconsistent, Err: fmt.Errorf("page %d was not read", i)}
+			err = &Error{Class: Inconsistent, Err: fmt.Errorf("page %d%s was not read", i, l.of)}
 		}
 		again = append(again, i)
 	}
@@ -70,10 +72,60 @@ func (l *listing) judge(size int) (again []int, err *Error) {
 	distinct, again := l.distinct(size)
 	if distinct+rejected != l.total {
 		return again, &Error{Class: Inconsistent, Err: fmt.Errorf(
-			"total_count is %d, but the pages show %d agents, %d of them twice, and %d rejected rows: the listing changed while it was read",
-			l.total, distinct, seen-distinct, rejected)}
+			"total_count%s is %d, but the pages show %d agents, %d of them twice, and %d rejected rows: the listing changed while it was read",
+			l.of, l.total, distinct, seen-distinct, rejected)}
 	}
-	return nil, nil
+	return l.behind(size)
+}
+
+// behind judges what is behind the listing's end, where total_count has fallen since the last
+// complete sweep: it may have been cut off, with the rows behind it still there.
+func (l *listing) behind(size int) (again []int, err *Error) {
+	n := pageCount(l.total, size)
+	switch p := l.page(n); {
+	case l.total >= l.before:
+		return nil, nil
+	case p.said != nil && p.said.total == l.total && !l.showsMore(p.said, n):
+		return nil, nil
+	case p.said != nil && p.said.total == l.total:
+		err = &Error{Class: Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, but page %d, behind the last one, still has %d rows: "+
+			"the listing is cut off, and nobody is removed for that", l.of, l.before, l.total, n, p.said.rows)}
+	case p.err != nil && p.err.Class == Unusable: // the vendor says in this way that there is none
+		return nil, nil
+	case p.err != nil:
+		err = p.err
+	default:
+		err = &Error{Class: Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, and page %d, behind the last one, was not read",
+			l.of, l.before, l.total, n)}
+	}
+	return []int{n}, err
+}
+
+// showsMore reports whether a page shows anybody who is not on the first n pages. A vendor may
+// answer with one of those again where there is no such page.
+func (l *listing) showsMore(c *pageContent, n int) bool {
+	listed := make(map[int64]bool, l.total)
+	for i := range n {
+		for _, a := range l.agents(i) {
+			listed[a.AgentID()] = true
+		}
+		if s := l.page(i).said; s != nil {
+			for _, r := range s.Rejected {
+				listed[r.AgentID] = true
+			}
+		}
+	}
+	for _, a := range c.Agents {
+		if !listed[a.AgentID()] {
+			return true
+		}
+	}
+	for _, r := range c.Rejected {
+		if r.Known && !listed[r.AgentID] {
+			return true
+		}
+	}
+	return len(c.Agents) == 0 && c.unidentified > 0
 }
 
 // page returns what is known of a page, also where that is nothing.
