@@ -99,7 +99,11 @@ type Verdict struct {
 	Agents       int // distinct agents, over all listings
 	Rejected     int // rejected rows
 	Unidentified int // rejected rows that can't be told whose they are
-	Dropped      int // fields left out, as Page.Dropped
+
+	// Rejections counts the rejected rows by their reasons; nil: there are none.
+	Rejections map[string]int
+
+	Dropped int // fields left out, as Page.Dropped
 }
 
 // Poller reads one tenant. Its methods are safe for concurrent use, but for Sweep: one at a time.

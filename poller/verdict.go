@@ -189,6 +189,12 @@ func verdict(listings []*listing, size int, cut *Error) Verdict {
 			v.Pages++
 			v.Rejected += len(s.Rejected)
 			v.Unidentified += s.unidentified
+			for _, r := range s.Rejected {
+				if v.Rejections == nil {
+					v.Rejections = make(map[string]int)
+				}
+				v.Rejections[r.Reason]++
+			}
 			v.Dropped += s.Dropped
 			for _, a := range s.Agents {
 				agents[a.AgentID()] = true

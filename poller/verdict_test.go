@@ -3,6 +3,7 @@ package poller
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -90,7 +91,7 @@ func TestVerdictCounts(t *testing.T) {
 	}}
 	b := &listing{total: 1, pages: []pageRead{{said: shows(1, 3)}}}
 	got := verdict([]*listing{a, b}, 2, nil)
-	if want := (Verdict{Complete: true, Pages: 3, Agents: 3, Rejected: 1, Unidentified: 1, Dropped: 3}); got != want {
+	if want := (Verdict{Complete: true, Pages: 3, Agents: 3, Rejected: 1, Unidentified: 1, Dropped: 3, Rejections: got.Rejections}); !reflect.DeepEqual(got, want) || len(got.Rejections) != 1 {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }

@@ -249,16 +249,18 @@ func (l *loop) step(s sweepStep) {
 
 func (l *loop) page(p *poller.Page) {
 	l.health.answered()
-	if p.Sent.Before(l.tainted) {
-		return // the log may know better; the next sweep compares with what it says
-	}
 	d := diff.Page{
-		Sweep: l.sweep, Sent: p.Sent, Read: p.Read, Agents: p.Agents, Baseline: !l.had,
+		Sweep: l.sweep, Listing: p.Listing, Sent: p.Sent, Read: p.Read, Agents: p.Agents, Baseline: !l.had,
 	}
 	for _, r := range p.Rejected {
 		if r.Known {
 			d.Rejected = append(d.Rejected, r.AgentID)
 		}
+	}
+	if p.Sent.Before(l.tainted) {
+		// The stream may know better; the next sweep compares with what it says.
+		l.roster.Alive(d)
+		return
 	}
 	l.push(l.roster.Observe(d))
 }
@@ -276,6 +278,11 @@ func (l *loop) push(obs []*diff.Observation) {
 // verdict ends a sweep: a complete one lets absence be judged and the watermark move.
 func (l *loop) verdict(v *poller.Verdict) {
 	l.sweeping = false
+	if ids := l.roster.Twice(); len(ids) > 0 {
+		l.logger.Warn("agents are listed under two of the polled types, in different states: the listing of the type that the row itself names counts, "+
+			"else the one that is polled first; ask the vendor why, or poll only one of the types",
+			"count", len(ids), "agents", ids[:min(len(ids), toldAtOnce)])
+	}
 	l.next.Reset(l.begun.Add(l.cfg.Interval).Sub(l.now()))
 	log := l.logger.With("sweep", l.sweep, "agents", v.Agents, "pages", v.Pages, "rejected", v.Rejected, "dropped", v.Dropped, "took", v.EndedAt.Sub(v.StartedAt).Round(time.Millisecond))
 	if v.Dropped > 0 && l.dropped == 0 {
@@ -295,10 +302,11 @@ func (l *loop) verdict(v *poller.Verdict) {
 			Number: l.sweep, StartedAt: started, EndedAt: ended, Rejected: v.Rejected, Unidentified: v.Unidentified,
 		})
 		l.metrics.missing.Set(float64(absence.Missing))
+		l.push(absence.Shown)
 		l.push(absence.Removed)
 		w := schemas.Watermark{
 			Sweep: l.sweep, StartedAt: started, CompletedAt: ended, StaleAfter: ended.Add(3 * max(l.cfg.Interval, ended.Sub(started))),
-			Missing: absence.Missing, Rejected: v.Rejected,
+			Missing: absence.Missing, Rejected: v.Rejected, Polled: l.cfg.Types,
 		}
 		l.queue.pushEnd(w)
 		if !l.had {
@@ -306,7 +314,7 @@ func (l *loop) verdict(v *poller.Verdict) {
 			log.Info("first complete sweep")
 		}
 		was := l.health.failures
-		l.health.complete(absence, w.StaleAfter, ended)
+		l.health.complete(absence, v, w.StaleAfter, ended)
 		if was > 0 {
 			log.Info("sweeps are complete again", "incomplete", was)
 		}
@@ -481,6 +489,9 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 				}
 			}
 		}
+		if w.Sweep == 0 {
+			w.Polled = e.cfg.Types
+		}
 		w.InProgress = inProgress(max(t.recovered.LastSweep+1, sweep), w.Sweep)
 		t.told = w.LastSweep()
 		return final(e.log.TakeOver(ctx, t.recovered, w))
@@ -534,6 +545,9 @@ func (l *loop) load(t *taken) {
 		l.figures = *w
 		l.figures.InProgress = nil
 		l.had = l.had || w.Sweep > 0
+	}
+	if l.figures.Sweep == 0 {
+		l.figures.Polled = l.cfg.Types
 	}
 	l.sweep, l.told = max(l.sweep, t.recovered.LastSweep), t.told
 	l.health.load(t.recovered.Health, l.figures)

@@ -38,6 +38,9 @@ type sweep struct {
 	now  func() time.Time
 	emit func(*poller.Page)
 	ids  map[int64]bool
+
+	listing  int            // of the pages that it reads
+	rejected map[string]int // rows of the pages, by reason
 }
 
 func (v *vendor) Sweep(ctx context.Context, emit func(*poller.Page)) poller.Verdict {
@@ -53,14 +56,19 @@ func (v *vendor) Sweep(ctx context.Context, emit func(*poller.Page)) poller.Verd
 	if ctx.Err() != nil {
 		err = &poller.Error{Class: poller.Unreachable, Err: ctx.Err()}
 	}
-	return poller.Verdict{Complete: err == nil, Err: err, StartedAt: started, EndedAt: now(), Agents: len(s.ids)}
+	rejected := 0
+	for _, n := range s.rejected {
+		rejected += n
+	}
+	return poller.Verdict{Complete: err == nil, Err: err, StartedAt: started, EndedAt: now(), Agents: len(s.ids),
+		Rejected: rejected, Rejections: s.rejected}
 }
 
 // page reads a page, which takes a tenth of a second.
 func (s *sweep) page(agents ...schemas.Agent) {
 	sent := s.now()
 	s.wait(100 * time.Millisecond)
-	page := &poller.Page{Sent: sent}
+	page := &poller.Page{Listing: s.listing, Sent: sent}
 	for _, a := range agents {
 		s.ids[a.AgentID] = true
 		page.Agents = append(page.Agents, a.Pack())
@@ -381,7 +389,7 @@ func TestSuperseded(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	bad, good := failing(poller.Unusable), listing(on(1), on(2), on(3))
+	bad, good := failing(poller.Unusable), listing(on(1), on(2), on(3), on(4), on(5))
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
 		v := &vendor{scripts: []func(*sweep) error{
@@ -389,20 +397,20 @@ func TestHealth(t *testing.T) {
 			bad, bad, bad, // three are
 			failing(poller.Credentials),
 			good,
-			listing(on(1)), listing(on(1)), listing(on(1)), // two of three go missing together
+			listing(on(1)), listing(on(1)), listing(on(1)), // four of five go missing together
 			good,
 		}}
 		if err := play(t, config(), v, m, 59*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]",
-			"online:1/1(baseline) online:2/1(baseline) online:3/1(baseline) ok [1 3/3]",
-			"[3 3/3]",
-			"failing:unusable [3 3/3 +6]",
-			"failing:credentials [3 3/3 +7]",
-			"ok [8 3/3]",
-			"holding:missing [9 3/3 -2]", "[10 3/3 -2]", "[11 3/3 -2]",
-			"ok [12 3/3]",
+			"online:1/1(baseline) online:2/1(baseline) online:3/1(baseline) online:4/1(baseline) online:5/1(baseline) ok [1 5/5]",
+			"[3 5/5]",
+			"failing:unusable [3 5/5 +6]",
+			"failing:credentials [3 5/5 +7]",
+			"ok [8 5/5]",
+			"holding:missing [9 5/5 -4]", "[10 5/5 -4]", "[11 5/5 -4]",
+			"ok [12 5/5]",
 		)
 	})
 	// A start at which the vendor never answers is told after three intervals.
@@ -427,6 +435,183 @@ func TestHealth(t *testing.T) {
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) [0 1/1 +1]", "ok [1 1/1]")
 	})
+}
+
+// healths tells the health messages of the log, with their details.
+func (m *memory) healths() (out []string) {
+	for _, b := range m.commits {
+		if h := b.Health; h != nil {
+			out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s", h.State, h.Reason, h.Detail)))
+		}
+	}
+	return out
+}
+
+// A complete sweep that rejects more than a tenth of its rows is a failure of the vendor's answers,
+// which it takes three incomplete sweeps to outweigh.
+func TestHealthOfRejectedRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var nine []schemas.Agent
+		for id := range int64(9) {
+			nine = append(nine, on(id+1))
+		}
+		reject := func(reasons map[string]int) func(*sweep) error {
+			return func(s *sweep) error { s.rejected = reasons; s.page(nine...); return nil }
+		}
+		good, bad := listing(nine...), failing(poller.Unreachable)
+		m := &memory{}
+		v := &vendor{scripts: []func(*sweep) error{
+			good, reject(map[string]int{"syntax": 1}), // a tenth
+			reject(map[string]int{"syntax": 1, "onlineStatus": 2}), reject(map[string]int{"onlineStatus": 3}), bad, bad, // goes on
+			bad,
+			reject(map[string]int{"onlineStatus": 2}),
+			good,
+		}}
+		if err := play(t, config(), v, m, 44*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		const cant, stay = "failing unusable %d of the %d rows of the listing can't be used (%s), so the agents they belong to stay as they were", "onlineStatus 2"
+		want := []string{"ok", fmt.Sprintf(cant, 3, 12, "onlineStatus 2, syntax 1"), "failing unreachable poller: no luck", fmt.Sprintf(cant, 2, 11, stay), "ok"}
+		if got := m.healths(); !slices.Equal(got, want) {
+			t.Errorf("health was\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	})
+}
+
+// The detail follows the cause, but for numbers, and not at every sweep where causes take turns.
+func TestHealthDetailFollows(t *testing.T) {
+	because := func(text string) func(*sweep) error {
+		return func(*sweep) error { return &poller.Error{Class: poller.Unreachable, Err: errors.New(text)} }
+	}
+	details := func(t *testing.T, d time.Duration, scripts ...func(*sweep) error) (m *memory) {
+		m = &memory{}
+		if err := play(t, config(), &vendor{scripts: append([]func(*sweep) error{listing(on(1))}, scripts...)}, m, d); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var scripts []func(*sweep) error
+		for n := range 8 {
+			scripts = append(scripts, because(fmt.Sprintf("port %d refuses", n)))
+		}
+		m := details(t, 5*time.Minute, append(scripts, because("no such host"))...)
+		want := []string{"ok", "failing unreachable poller: port 2 refuses", "failing unreachable poller: no such host"}
+		if got := m.healths(); !slices.Equal(got, want) {
+			t.Errorf("health was\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		first, second := *m.commits[len(m.commits)-2].Health, *m.commits[len(m.commits)-1].Health
+		if !first.Since.Equal(second.Since) {
+			t.Errorf("failing since %v, and then since %v", first.Since, second.Since)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		var scripts []func(*sweep) error
+		for range 60 {
+			scripts = append(scripts, because("refused"), because("silent"))
+		}
+		if n := len(details(t, 10*time.Minute, scripts...).healths()); n < 4 || n > 45 {
+			t.Errorf("%d messages in ten minutes of two causes by turns", n)
+		}
+	})
+}
+
+// What a page showed that came while the stream was read anew keeps its agents from being missing.
+func TestDroppedPageIsASignOfLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{slow: 500 * time.Millisecond}
+		all := []schemas.Agent{on(1), on(2), on(3), on(4)}
+		v := &vendor{scripts: []func(*sweep) error{
+			listing(all...),
+			listing(all[1:]...), // misses 1
+			func(s *sweep) error { // another one has written; the page that shows 1 was asked for before that was noticed
+				m.foreign = []schemas.Event{}
+				page := &poller.Page{Sent: time.Now()}
+				s.page(off(2), on(3), on(4))
+				s.wait(2 * time.Second)
+				page.Agents, page.Read = []schemas.Packed{new(off(1)).Pack()}, time.Now()
+				s.emit(page)
+				return nil
+			},
+			listing(all[1:]...),
+		}}
+		if err := play(t, config(), v, m, 18*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range m.commits {
+			for _, e := range b.Events {
+				if e.Data.Agent.AgentID == 1 && e.Data.Revision > 1 {
+					t.Errorf("agent 1: %s in sweep %d", e.Data.Reason, e.Data.Sweep)
+				}
+			}
+		}
+		if w := m.commits[len(m.commits)-1].Watermark; w.Missing != 1 {
+			t.Errorf("the last watermark says %d missing, want 1:\n%s", w.Missing, m.story())
+		}
+	})
+}
+
+// Watermarks say which types were polled; those that repeat an earlier sweep, which it polled. And what
+// two listings show of the same agent is told once.
+func TestPolledTypes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		run := func(types []string, scripts ...func(*sweep) error) string {
+			cfg := config()
+			cfg.Types = types
+			var logged bytes.Buffer
+			cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+			if err := play(t, cfg, &vendor{scripts: scripts}, m, 12*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			return logged.String()
+		}
+		both := func(s *sweep) error {
+			s.page(typed(on(1), "0"))
+			s.listing = 1
+			s.page(typed(off(1), "10"), typed(on(2), "10"))
+			return nil
+		}
+		logged := run([]string{"0", "10"}, both)
+		if n := strings.Count(logged, "listed under two of the polled types"); n != 1 {
+			t.Errorf("told %d times:\n%s", n, logged)
+		}
+		run([]string{"10"}, failing(poller.Unreachable), listing(typed(off(2), "10")))
+		run(nil, listing(typed(on(2), "10"), typed(on(1), "0")))
+		var got []string
+		for _, b := range m.commits {
+			w := b.Watermark
+			got = append(got, fmt.Sprintf("%d:%s", w.Sweep, strings.Join(w.Polled, ",")))
+		}
+		want := "0:0,10 1:0,10 2:0,10 3:0,10 5:10 6:10 7: 8: 9:"
+		if got := strings.Join(slices.Compact(got), " "); got != want {
+			t.Errorf("watermarks are of %s, want %s", got, want)
+		}
+		if e := m.last(1); e.Data.Revision != 1 || !e.Data.Online {
+			t.Errorf("agent 1 is at revision %d, online %t", e.Data.Revision, e.Data.Online)
+		}
+	})
+}
+
+// Many removals at once leave a line.
+func TestManyRemovalsAreTold(t *testing.T) {
+	for removed, want := range map[int]int{3: 0, 4: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			var logged bytes.Buffer
+			cfg, m := config(), &memory{}
+			cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+			var all []schemas.Agent
+			for id := range int64(10) {
+				all = append(all, on(id+1))
+			}
+			if err := play(t, cfg, &vendor{scripts: []func(*sweep) error{listing(all...), listing(all[removed:]...)}}, m, 14*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(logged.String(), "level=INFO msg=\"many agents are removed"); n != want {
+				t.Errorf("%d removed, told %d times:\n%s", removed, n, &logged)
+			}
+		})
+	}
 }
 
 func TestRestart(t *testing.T) {

@@ -1,11 +1,16 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/rollcall-events/rollcall/diff"
+	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -18,8 +23,12 @@ type health struct {
 	last   schemas.Health // what is in the log; no state: nothing
 	now    schemas.Health // what should be
 	notice string         // what has to be told once, whatever the state; empty: nothing
+	told   string         // now.Detail, as the last message had it
+	sent   schemas.Health // now, as news gave it last
+	moved  time.Time      // when now.Detail last changed
 
 	failures   int                  // incomplete sweeps in a row
+	rejecting  bool                 // failing because the last complete sweep rejected too many rows
 	reason     schemas.HealthReason // why the last of them was
 	detail     string
 	staleAfter time.Time     // when to lose patience; zero: not by the clock
@@ -41,6 +50,7 @@ func (h *health) load(last *schemas.Health, w schemas.Watermark) {
 	if h.now.State == "" {
 		h.now = h.last
 	}
+	h.told = h.now.Detail
 	if w.Sweep > 0 && !h.settled {
 		h.staleAfter = h.begun.Add(max(h.patience, w.StaleAfter.Sub(w.CompletedAt)))
 		h.settled = true
@@ -57,7 +67,7 @@ func (h *health) stepped(d time.Duration) {
 
 // deadline is when overdue has to be called.
 func (h *health) deadline() time.Time {
-	if h.staleAfter.IsZero() || h.now.State == schemas.HealthFailing {
+	if h.staleAfter.IsZero() || h.failed() {
 		return h.begun.AddDate(100, 0, 0)
 	}
 	return h.staleAfter
@@ -70,10 +80,16 @@ func (h *health) answered() {
 	}
 }
 
+// failed reports whether health says that sweeps are not complete.
+func (h *health) failed() bool { return h.now.State == schemas.HealthFailing && !h.rejecting }
+
 // complete says that a sweep was complete.
-func (h *health) complete(a diff.Absence, staleAfter, at time.Time) {
+func (h *health) complete(a diff.Absence, v *poller.Verdict, staleAfter, at time.Time) {
 	h.failures, h.reason, h.detail, h.staleAfter, h.settled = 0, "", "", staleAfter, true
+	h.rejecting = 10*v.Rejected > v.Agents+v.Rejected
 	switch {
+	case h.rejecting:
+		h.set(schemas.HealthFailing, schemas.Unusable, at, tellRejected(v))
 	case a.Held > 0:
 		h.set(schemas.HealthHolding, schemas.MissingMany, at,
 			fmt.Sprintf("%d agents went missing from the listing together, and are kept as they were", a.Held))
@@ -85,12 +101,25 @@ func (h *health) complete(a diff.Absence, staleAfter, at time.Time) {
 	}
 }
 
+// tellRejected says what was wrong with so many rows, the most frequent reason first.
+func tellRejected(v *poller.Verdict) string {
+	reasons := slices.SortedFunc(maps.Keys(v.Rejections), func(a, b string) int {
+		return cmp.Or(cmp.Compare(v.Rejections[b], v.Rejections[a]), cmp.Compare(a, b))
+	})
+	for i, r := range reasons {
+		reasons[i] = fmt.Sprintf("%s %d", r, v.Rejections[r])
+	}
+	return fmt.Sprintf("%d of the %d rows of the listing can't be used (%s), so the agents they belong to stay as they were",
+		v.Rejected, v.Agents+v.Rejected, strings.Join(reasons, ", "))
+}
+
 // incomplete says that a sweep was not, and reports whether that is worth a warning: the first, and when the reason changes.
 func (h *health) incomplete(reason schemas.HealthReason, err error, at time.Time) bool {
 	news := h.failures == 0 || reason != h.reason
 	h.failures++
 	h.reason, h.detail = reason, err.Error()
-	if h.failures >= failAfter || h.now.State == schemas.HealthFailing {
+	if h.failures >= failAfter || h.failed() {
+		h.rejecting = false
 		h.set(schemas.HealthFailing, h.reason, at, h.detail)
 	}
 	return news
@@ -105,21 +134,34 @@ func (h *health) overdue(at time.Time) {
 	if reason == "" {
 		reason, detail = schemas.Unreachable, "no complete sweep within the time that one should take"
 	}
+	h.rejecting = false
 	h.set(schemas.HealthFailing, reason, at, detail)
 }
 
-// set changes the message; the same state for the same reason goes on as it was.
+// set changes the message. The same state for the same reason goes on as it was, and its detail
+// follows the cause: not where only numbers differ, and not more often than a few sweeps, since
+// causes can take turns.
 func (h *health) set(state schemas.HealthState, reason schemas.HealthReason, at time.Time, detail string) {
-	if h.now.State != state || h.now.Reason != reason {
+	switch {
+	case h.now.State != state || h.now.Reason != reason:
 		h.now = schemas.Health{TenantID: h.tenant, State: state, Reason: reason, Since: at, Detail: detail}
+		h.moved = at
+	case numberless(h.now.Detail) != numberless(detail) && at.Sub(h.moved) >= h.patience:
+		h.now.Detail, h.moved = detail, at
 	}
 }
 
+// numberless is a text with all numbers the same.
+func numberless(s string) string { return numbers.ReplaceAllString(s, "0") }
+
+var numbers = regexp.MustCompile(`[0-9]+`)
+
 // news is the message that the log lacks; nil: none.
 func (h *health) news() *schemas.Health {
-	if h.now.State == "" || h.now.State == h.last.State && h.now.Reason == h.last.Reason && h.notice == "" {
+	if h.now.State == "" || h.now.State == h.last.State && h.now.Reason == h.last.Reason && h.now.Detail == h.told && h.notice == "" {
 		return nil
 	}
+	h.sent = h.now
 	n := h.now
 	if h.notice != "" {
 		n.Detail = strings.TrimSuffix(h.notice+"; "+n.Detail, "; ")
@@ -128,7 +170,7 @@ func (h *health) news() *schemas.Health {
 }
 
 // said records that the message is in the log.
-func (h *health) said(n *schemas.Health) { h.last, h.notice = *n, "" }
+func (h *health) said(n *schemas.Health) { h.last, h.told, h.notice = *n, h.sent.Detail, "" }
 
 // note has a message sent with something to tell besides the state.
 func (h *health) note(detail string, at time.Time) {

@@ -69,7 +69,7 @@ func (l *loop) marked() {
 
 // advanced records what a commit brought.
 func (l *loop) advanced(b batch, f diff.Formed) {
-	now := l.now()
+	now, removed, deleted := l.now(), 0, 0
 	before := make(map[int64]bool, len(f.Events))
 	for i := range f.Events {
 		id := f.Events[i].Data.Agent.AgentID
@@ -78,6 +78,14 @@ func (l *loop) advanced(b batch, f diff.Formed) {
 			l.metrics.moved(l.roster.State(id), nil)
 		}
 		l.metrics.published(&f.Events[i], now)
+		if d := &f.Events[i].Data; d.Reason == schemas.Removed {
+			removed++
+			deleted += counts(!d.Agent.There())
+		}
+	}
+	if removed > few {
+		l.logger.Info("many agents are removed at once: the listing does not show them any more, or shows them as deleted",
+			"removed", removed, "deleted", deleted, "sweep", f.Events[len(f.Events)-1].Data.Sweep)
 	}
 	l.refused(f.Refused)
 	l.roster.Advance(b.obs, f)
@@ -85,6 +93,9 @@ func (l *loop) advanced(b batch, f diff.Formed) {
 		l.metrics.moved(nil, l.roster.State(id))
 	}
 }
+
+// few is how many removals a commit may bring without a line of log output.
+const few = 3
 
 // toldAtOnce is how many agents one line of log output names.
 const toldAtOnce = 10
@@ -103,4 +114,11 @@ func (l *loop) refused(obs []*diff.Observation) {
 			"raise max_payload of the NATS server, or have the vendor send less of these agents",
 			"count", n, "agents", agents[:min(n, toldAtOnce)], "limit", l.limit)
 	}
+}
+
+func counts(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
 }
