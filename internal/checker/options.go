@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
@@ -53,6 +54,7 @@ type Options struct {
 	Quiet       []string // fields whose change alone makes no event; nil: the contract's list
 	RemoveAfter int      // complete sweeps that must miss an agent; 0: 2
 	Types       []int    // business types polled; empty: all in one listing
+	OtherTypes  bool     // other types than Types were polled at times
 	MaxPayload  int      // the largest message that the server takes; 0: 1 MiB
 	MaxRowBytes int      // rows at least nine tenths as long may have been rejected; 0: 256 KiB
 
@@ -131,4 +133,12 @@ func (o Options) withDefaults() Options {
 		o.MaxViolations = 50
 	}
 	return o
+}
+
+// types are the types polled, as watermarks write them.
+func (o *Options) types() (out []string) {
+	for _, t := range o.Types {
+		out = append(out, strconv.Itoa(t))
+	}
+	return out
 }

@@ -3,7 +3,7 @@ package checker
 import (
 	"maps"
 	"slices"
-	"strconv"
+	"strings"
 )
 
 // replay goes through the log from its beginning and checks every watermark at its place.
@@ -43,6 +43,7 @@ func (c *check) replay() {
 		if w.isInProgress && c.live { // otherwise its first watermark may be one of those that are not known
 			c.report(RuleWatermark, 0, m.Seq, "it is the first to state sweep %d, and already brings changes of sweep %d", w.sweep, w.inProgress)
 		}
+		c.polledTypes(w)
 		complete = w
 		c.complete = append(c.complete, w)
 		c.out.Stats.CompleteSweeps++
@@ -107,7 +108,10 @@ func (c *check) fresh(w *watermark, roster map[int64]*event, told map[*event]boo
 	var sure, possible int64
 	for _, id := range slices.Sorted(maps.Keys(roster)) {
 		e := roster[id]
-		if e.gone() || !c.polled(e.agent) {
+		if e.gone() || !polledAmong(w.polled, e.agent) {
+			if !e.gone() && e.agent.typeToken() == "_" { // some listing may have shown it
+				possible++
+			}
 			continue
 		}
 		if win.saw(id, func(r *row) bool { return c.rules.alike(r, e.agent) }) {
@@ -128,7 +132,7 @@ func (c *check) fresh(w *watermark, roster map[int64]*event, told map[*event]boo
 		}
 	}
 	win.mustSee(func(id int64, rows []*row) bool {
-		there := !slices.ContainsFunc(rows, func(r *row) bool { return !r.there || !c.polled(r) })
+		there := !slices.ContainsFunc(rows, func(r *row) bool { return !r.there || !polledAmong(w.polled, r) })
 		if e := roster[id]; there && e.gone() && !(e != nil && told[e]) {
 			if e != nil {
 				told[e] = true
@@ -143,11 +147,17 @@ func (c *check) fresh(w *watermark, roster map[int64]*event, told map[*event]boo
 }
 
 // polled reports whether an agent's type is one of those polled.
-func (c *check) polled(r *row) bool {
-	if len(c.opt.Types) == 0 {
-		return true
+func (c *check) polled(r *row) bool { return polledAmong(c.opt.types(), r) }
+
+// polledAmong reports whether an agent is in one of the listings of these types, by its own type;
+// none: in the one of all.
+func polledAmong(types []string, r *row) bool {
+	return len(types) == 0 || slices.Contains(types, strings.TrimPrefix(r.fields["type"], "s"))
+}
+
+// polledTypes checks that a complete sweep's watermark says what was polled.
+func (c *check) polledTypes(w *watermark) {
+	if want := c.opt.types(); !c.opt.OtherTypes && !slices.Equal(w.polled, want) {
+		c.report(RuleWatermark, 0, w.msg.Seq, "it says that the types %q were polled, and these were: %q", w.polled, want)
 	}
-	return slices.ContainsFunc(c.opt.Types, func(t int) bool {
-		return r.fields["type"] == "s"+strconv.Itoa(t)
-	})
 }

@@ -143,10 +143,11 @@ func faults() []fault {
 
 		// Listings that lack agents.
 		{name: "an empty listing", setup: still, hook: agents(EmptyListing()), goes: true, health: missing, lies: true, during: keeps},
-		{name: "half the listing", setup: still, hook: agents(TotalCount(10)), goes: true, health: missing, lies: true, during: keeps},
-		{name: "half the listing, for longer than the guard holds", setup: setup{churn: -1, missingHold: time.Second}, hook: agents(TotalCount(10)),
+		{name: "total_count falls, and the rows behind it are still there", setup: still, hook: agents(TotalCount(10)), health: inconsistent, during: nobodyRemoved},
+		{name: "half the listing", setup: still, hook: endsAt(10), goes: true, health: missing, lies: true, during: keeps},
+		{name: "half the listing, for longer than the guard holds", setup: setup{churn: -1, missingHold: time.Second}, hook: endsAt(10),
 			goes: true, health: missing, lies: true, slanders: true, during: (*rig).letsGo},
-		{name: "some agents, in every other sweep", setup: still, hook: everyOther(agents(TotalCount(20))), goes: true, lies: true, during: keeps},
+		{name: "some agents, in every other sweep", setup: still, hook: everyOther(endsAt(20)), goes: true, lies: true, during: keeps},
 
 		// Tokens.
 		{name: "token endpoint down", begin: (*rig).revoke, hook: token(Status(503)), health: unreachable},
@@ -179,6 +180,18 @@ func faults() []fault {
 		out = append(out, fault{name: fmt.Sprintf("redirects of pages, %d", status), variant: status == 302, hook: redirect(status, AgentsEndpoint), health: unusable})
 	}
 	out = append(out, fault{name: "redirects of tokens, 307", begin: (*rig).revoke, hook: redirect(307, TokenEndpoint), health: unusable})
+
+	// A field that is of another kind now, in all rows.
+	out = append(out, fault{name: "onlineStatus a boolean", setup: still, goes: true, health: unusable, lies: true, during: nobodyRemoved,
+		hook: agents(Rows(func(rows []Row) []Row {
+			for i := range rows {
+				var err error
+				if rows[i].JSON, err = Patch(rows[i].JSON, Fields{"onlineStatus": "true"}); err != nil {
+					panic(err)
+				}
+			}
+			return rows
+		}))})
 
 	// Bad records. Those that can be told whose they are spoil nothing.
 	for name, fields := range map[string]Fields{
@@ -238,9 +251,27 @@ func noDeeper(r *rig, on time.Time) {
 	}
 }
 
+// endsAt lets the listing end after n agents, the last pages empty.
+func endsAt(n int) func(*rig) Hook {
+	return func(*rig) Hook {
+		return func(q Request) Fault {
+			f := TotalCount(n)
+			if q.Page*q.PageSize >= n {
+				f = All(f, Rows(func([]Row) []Row { return nil }))
+			}
+			return when(q.Endpoint == AgentsEndpoint, f)
+		}
+	}
+}
+
 // keeps checks that nobody is removed while listings lack agents that never leave.
-func keeps(r *rig, _ time.Time) {
+func keeps(r *rig, on time.Time) {
 	r.sweeps(6)
+	nobodyRemoved(r, on)
+}
+
+// nobodyRemoved checks that nobody has been removed so far.
+func nobodyRemoved(r *rig, _ time.Time) {
 	for _, m := range r.live.Messages() {
 		var e schemas.Event
 		if e.UnmarshalJSON(m.Body) == nil && e.Data.Reason == schemas.Removed {
