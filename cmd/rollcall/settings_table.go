@@ -148,7 +148,7 @@ func (s *settings) groups() []group {
 			bind(&s.RemoveAfter, number(1, 0), row{name: "ROLLCALL_REMOVE_AFTER", std: "2", fields: []string{"engine.RemoveAfter"},
 				about: "Complete sweeps in a row that must miss an agent before it counts as removed. A listing that changes while it is read can skip an agent with every count still right: 1 takes such a skip for a removal."}),
 			bind(&s.MaxMissing, share, row{name: "ROLLCALL_MAX_MISSING", std: "0.5", fields: []string{"engine.MaxMissing"},
-				about: "The share of the known agents that may be missing together before removal is held back, against a vendor that answers with half a listing. 1 turns the guard off."}),
+				about: "The share of a listing's known agents (of the whole, and of each polled type) that may be missing together before removal is held back, where they are more than three or all of it; against a vendor that answers with half a listing. 1 turns the guard off."}),
 			bind(&s.MissingHold, anyDuration, row{name: "ROLLCALL_MISSING_HOLD", std: "15m", fields: []string{"engine.MissingHold"},
 				about: "How long so many agents must then stay missing before they are removed after all. Starts anew after a restart."}),
 			bind(&s.QuietFields, fieldNames, row{name: "ROLLCALL_QUIET_FIELDS", std: strings.Join(diff.DefaultQuiet, ","), fields: []string{"engine.Quiet", "poller.Quiet"},

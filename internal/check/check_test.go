@@ -192,6 +192,16 @@ func TestOddListing(t *testing.T) {
 		{"dropped", fields("capacity", `{"a": 1}`), "warning listing: fields whose value is of a kind that it should not be: capacity (1) > they are left out", 0},
 		{"status", fields("onlineStatus", "2"), "warning listing: onlineStatus other than 0 and 1: 2 (1) > it counts as not online", 0},
 		{"rejected", isdpsim.All(fields("agentId", `"?"`), isdpsim.ChangeRow(2, isdpsim.Fields{"tenantId": "9"})), "warning listing: rows that can't be used, by reason: agentId (1), tenant (1)", 0},
+		{"most rejected", isdpsim.Rows(func(rows []isdpsim.Row) []isdpsim.Row {
+			for i := range rows[:6] {
+				row, err := isdpsim.Patch(rows[i].JSON, isdpsim.Fields{"onlineStatus": "true"})
+				if err != nil {
+					panic(err)
+				}
+				rows[i].JSON = row
+			}
+			return rows
+		}), "failure listing: 6 of 50 rows that can't be used, by reason: onlineStatus (6) > their agents stay published as they were", 1},
 		{"twice", isdpsim.All(isdpsim.DropRows(3), isdpsim.DuplicateRow(1, nil)), "warning listing: agents listed more than once: 17814", 0},
 		{"page size", isdpsim.DropRows(nums(20, 50)...), "failure listing: asked for 50 agents a page, got 20 of 60: pageSize is not honoured, so no sweep would be complete > set ROLLCALL_PAGE_SIZE=20", 1},
 		{"too many rows", isdpsim.TotalCount(4), "failure listing: the page has 50 rows, and total_count 4 calls for 4", 1},

@@ -346,6 +346,7 @@ func (s *state) listing(ctx context.Context) {
 
 // oddities are what is odd about the rows of the first pages.
 type oddities struct {
+	rows                            int // of the pages
 	undocumented, dropped, rejected map[string]int
 	status                          map[string]int
 	ids                             map[int64]int
@@ -356,6 +357,7 @@ func (o *oddities) look(p *poller.PageSeen) {
 		o.undocumented, o.dropped, o.rejected, o.status, o.ids =
 			map[string]int{}, map[string]int{}, map[string]int{}, map[string]int{}, map[int64]int{}
 	}
+	o.rows += len(p.Rows)
 	refused := make(map[int]bool)
 	for _, r := range p.Rejected {
 		o.rejected[r.Reason]++
@@ -427,8 +429,16 @@ func (s *state) odd(o *oddities) {
 	if slices.Sort(twice); len(twice) > 0 {
 		s.warn("agents listed more than once: "+list(twice, 5), "a sweep that shows an agent twice is not complete; if this lasts, ask the vendor")
 	}
-	if len(o.rejected) > 0 {
-		s.warn("rows that can't be used, by reason: "+list(sorted(o.rejected), 8), "they are counted and never published; ask the vendor")
+	bad := 0
+	for _, n := range o.rejected {
+		bad += n
+	}
+	switch text := "rows that can't be used, by reason: " + list(sorted(o.rejected), 8); {
+	case 10*bad > o.rows:
+		s.fail(fmt.Sprintf("%d of %d %s", bad, o.rows, text), "their agents stay published as they were, and health is failing (unusable): "+
+			"ask the vendor what has changed in these fields")
+	case bad > 0:
+		s.warn(text, "they are counted and never published; ask the vendor")
 	}
 	if len(o.status) > 0 {
 		s.warn("onlineStatus other than 0 and 1: "+list(sorted(o.status), 5), "it counts as not online")
