@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/rollcall-events/rollcall/internal/natsd"
+	"github.com/rollcall-events/rollcall/internal/natsdial"
 )
 
 // A broker is the NATS server that holds the log: an embedded one, or the one that the settings name.
@@ -43,22 +44,26 @@ func (b *broker) during(ctx context.Context, do func(context.Context) error) err
 
 // openBroker starts the embedded server or connects to the one that the settings name, and tells operators of the connection.
 func openBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
-	open := func() (*broker, error) { return embeddedBroker(ctx, s, o, log) }
+	open := embeddedBroker
 	if !s.embedded() {
-		open = func() (*broker, error) { return remoteBroker(ctx, s, o, log) }
+		open = remoteBroker
 	}
-	b, err := open()
+	b, err := open(ctx, s, o, log)
 	if err == nil {
 		o.connected(b.nc, s)
 	}
 	return b, err
 }
 
-// embeddedBroker starts the embedded server. Where its disk is full, it waits for room until ctx ends.
+// embeddedBroker starts the embedded server. Where its disk is full, it waits for room until ctx ends. The recovery of a large store
+// can't be cut short: when ctx ends, it is left behind, and ends with the process. Nothing is lost by that, as nothing is by any
+// other end.
 func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
 	var srv *natsd.Server
 	try := func() (err error) {
-		srv, err = natsd.Start(s.natsd(log))
+		o.Waiting("the embedded NATS server, which is recovering the store in "+s.DataDir.value, nil)
+		log.Info("starting the embedded NATS server: recovering the store", "dir", s.DataDir.value)
+		srv, err = abandonable(ctx, func() (*natsd.Server, error) { return natsd.Start(s.natsd(log)) }, (*natsd.Server).Shutdown)
 		if err != nil && !errors.Is(err, natsd.ErrNoRoom) {
 			return backoff.Permanent(s.inVariables("natsd", err))
 		}
@@ -80,19 +85,41 @@ func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Lo
 	}
 	log.Info("the embedded NATS server is ready", "url", srv.ClientURL(), "dir", s.DataDir.value)
 	return &broker{nc: nc, url: srv.ClientURL(), failed: srv.Failed(), close: func() {
+		o.Ending("closing the embedded NATS server")
 		nc.Close()
 		srv.Shutdown()
 	}}, nil
 }
 
+// abandonable returns what do does or, where ctx ends before, ctx's error; what do then makes after all is given to undo.
+func abandonable[T any](ctx context.Context, do func() (T, error), undo func(T)) (T, error) {
+	type result struct {
+		made T
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		made, err := do()
+		done <- result{made, err}
+	}()
+	select {
+	case r := <-done:
+		return r.made, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.err == nil {
+				undo(r.made)
+			}
+		}()
+		var none T
+		return none, ctx.Err()
+	}
+}
+
 // remoteBroker connects, and goes on trying until ctx ends: a broker that is away comes back.
 func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
-	opts, err := s.natsOptions()
-	if err != nil {
-		return nil, err
-	}
+	servers, opts := s.natsServers(log), connectOptions(s, log)
 	failed := make(chan error, 1)
-	opts = append(connectOptions(s, log), opts...)
 	opts = append(opts, nats.ClosedHandler(func(nc *nats.Conn) {
 		// The client has given the connection up for good, after an error that it knows no way to deal with. (When the end closes
 		// it, nobody asks any more.)
@@ -105,23 +132,30 @@ func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logg
 	}))
 	var nc *nats.Conn
 	try := func() (err error) {
-		nc, err = nats.Connect(s.NATSURL.value.reveal(), opts...)
+		nc, err = servers.Connect(ctx, opts...)
 		return err
 	}
+	var told repeated
 	tell := func(err error) {
 		err = connectHint(err)
 		o.Waiting("the connection to NATS", err)
-		log.Warn("can't connect to NATS yet, trying again", "err", err)
+		if n, ok := told.worth(err); ok {
+			log.Warn("can't connect to NATS yet, trying again", "err", err, "untold", n)
+		}
 	}
 	if err := retry(ctx, try, tell); err != nil {
 		return nil, fmt.Errorf("connect to NATS (ROLLCALL_NATS_URL): %w", err)
 	}
 	url := connectedURL(nc)
 	log.Info("connected to NATS", "url", url, "version", nc.ConnectedServerVersion())
-	return &broker{nc: nc, url: url, failed: failed, close: nc.Close}, nil
+	return &broker{nc: nc, url: url, failed: failed, close: func() {
+		o.Ending("closing the connection to NATS")
+		nc.Close()
+	}}, nil
 }
 
 func connectOptions(s *settings, log *slog.Logger) []nats.Option {
+	var away, others repeated
 	return []nats.Option{
 		nats.Name("rollcall " + s.Instance.value),
 		nats.MaxReconnects(-1),    // the default gives up after 60 tries
@@ -131,6 +165,9 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 		nats.PingInterval(10 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(5 * time.Second),
+		// The client holds its lock while it writes: to a server that reads nothing, for a minute unless told otherwise.
+		nats.FlusherTimeout(5 * time.Second),
+		nats.ReconnectOnFlusherError(),
 		nats.IgnoreAuthErrorAbort(), // permissions may come back as well
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
 			if !nc.IsClosed() {
@@ -138,12 +175,23 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("reconnected to NATS", "url", connectedURL(nc)) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			if errors.Is(err, natsdial.ErrPending) {
+				return // it is given more time, and told where that was of no use
+			}
+			err = connectHint(err)
+			if n, ok := away.worth(err); ok {
+				log.Warn("can't reconnect to NATS yet, trying again; what is seen meanwhile is kept", "err", err, "untold", n)
+			}
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			if sub != nil {
-				log.Warn("NATS reports an error", "subject", sub.Subject, "err", err)
-				return
+				err = fmt.Errorf("subscription to %s: %w", sub.Subject, err)
 			}
-			log.Warn("NATS reports an error", "err", err)
+			err = connectHint(err)
+			if n, ok := others.worth(err); ok {
+				log.Warn("NATS reports an error", "err", err, "untold", n)
+			}
 		}),
 	}
 }

@@ -125,12 +125,11 @@ func (s *settings) check() check.Config {
 		Poller:    s.poller(discard),
 		Publisher: s.publisher(s.TenantID.value, discard),
 		Interval:  s.PollInterval.value,
-		NATS:      s.NATSURL.value.reveal(),
 		Embedded:  s.natsd(discard),
 		Secrets:   s.secrets(),
 	}
-	if c.NATS != "" {
-		c.Options, c.OptionsErr = s.natsOptions()
+	if !s.embedded() {
+		c.NATS = s.natsServers(discard)
 	}
 	for _, l := range []check.Listen{{Setting: "ROLLCALL_HTTP_LISTEN", Addr: s.HTTPListen.value}, {Setting: "ROLLCALL_OPS_LISTEN", Addr: s.OpsListen.value}} {
 		if l.Addr != "" {

@@ -6,10 +6,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -111,7 +113,39 @@ func (o *operators) during(ctx context.Context, do func(context.Context) error) 
 	defer servers.Wait()
 	defer stop()
 	defer context.AfterFunc(ctx, o.Stopping)()
-	return do(ctx)
+	defer o.watchEnd(ctx)()
+	err := do(ctx)
+	o.Ending("answering the last requests for pages")
+	return err
+}
+
+const (
+	// endWithin is how long an end may take, but for the last lines of the log …
+	endWithin = 9300 * time.Millisecond
+	// … which then get less time than usual: ten seconds are what was promised in all.
+	lateFlush = 400 * time.Millisecond
+)
+
+// watchEnd ends the process where its end takes too long: nothing should be able to hold it up, and this is for what can. The
+// returned function ends the watch.
+func (o *operators) watchEnd(ctx context.Context) (stop func() bool) {
+	ended := make(chan struct{})
+	unwatch := context.AfterFunc(ctx, func() {
+		late := time.NewTimer(endWithin)
+		defer late.Stop()
+		select {
+		case <-ended:
+			return
+		case <-late.C:
+		}
+		what, unpublished := o.Unfinished()
+		o.log.Error("the end takes too long: ending without it; the next start publishes every difference that still stands", "waitingFor", what, "unpublished", unpublished)
+		if o.stderr != nil {
+			o.stderr.end(lateFlush)
+		}
+		os.Exit(1)
+	})
+	return func() bool { close(ended); return unwatch() }
 }
 
 // ServeHTTP serves the board.

@@ -1,14 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/natsd"
+	"github.com/rollcall-events/rollcall/internal/natsdial"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 )
@@ -70,24 +70,27 @@ func (s *settings) natsd(log *slog.Logger) natsd.Config {
 	return natsd.Config{Listen: s.NATSListen.value, DataDir: s.DataDir.value, MaxBytes: s.NATSMaxBytes.value, Logger: log}
 }
 
-// natsOptions are how to authenticate to a NATS server that is not our own.
-func (s *settings) natsOptions() ([]nats.Option, error) {
-	var opts []nats.Option
-	if f := s.NATSCredsFile.value; f != "" {
-		opts = append(opts, nats.UserCredentials(f))
+// natsServers are the NATS servers that are not our own.
+func (s *settings) natsServers(log *slog.Logger) *natsdial.Servers {
+	return &natsdial.Servers{
+		URLs: s.natsURLs, CredsFile: s.NATSCredsFile.value, NKeyFile: s.NATSNKeyFile.value, CAFile: s.NATSCAFile.value,
+		CertFile: s.NATSCertFile.value, KeyFile: s.NATSKeyFile.value, Logger: log,
 	}
-	if f := s.NATSNKeyFile.value; f != "" {
-		opt, err := nats.NkeyOptionFromSeed(f)
-		if err != nil {
-			return nil, fmt.Errorf("read ROLLCALL_NATS_NKEY_FILE: %w", err)
-		}
-		opts = append(opts, opt)
+}
+
+// natsURLs is ROLLCALL_NATS_URL, read again where it stands in a file.
+func (s *settings) natsURLs() (string, error) {
+	path := s.NATSURLFile.value
+	if path == "" {
+		return s.NATSURL.value.reveal(), nil
 	}
-	if f := s.NATSCAFile.value; f != "" {
-		opts = append(opts, nats.RootCAs(f))
+	text, err := readText(path)
+	if err != nil {
+		return "", fmt.Errorf("read ROLLCALL_NATS_URL_FILE: %w", err)
 	}
-	if f := s.NATSCertFile.value; f != "" {
-		opts = append(opts, nats.ClientCert(f, s.NATSKeyFile.value))
+	urls, err := natsURLs.parse(text)
+	if err != nil { // what it holds may be a password
+		return "", errors.New("read ROLLCALL_NATS_URL_FILE: it does not hold URLs of NATS servers")
 	}
-	return opts, nil
+	return urls.reveal(), nil
 }

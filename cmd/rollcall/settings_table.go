@@ -78,11 +78,10 @@ func bindSecret(v *variable[secret], file *variable[string], k kind[secret], r r
 		unusable := func(want string) []*setting.Error {
 			return []*setting.Error{{Field: r.file, Value: shortened(shownPath(path)), Want: want}}
 		}
-		content, err := readFile(path)
+		text, err := readText(path)
 		if err != nil {
 			return unusable("the path of a readable file (" + err.Error() + ")")
 		}
-		text := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
 		if strings.TrimSpace(text) == "" {
 			return unusable("the path of a file that holds something; it is empty")
 		}
@@ -93,6 +92,12 @@ func bindSecret(v *variable[secret], file *variable[string], k kind[secret], r r
 		return nil
 	}
 	return r
+}
+
+// readText reads a small file without the end of its last line. Its error does not repeat the path.
+func readText(path string) (string, error) {
+	content, err := readFile(path)
+	return strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r"), err
 }
 
 func because(want string, err error) string {

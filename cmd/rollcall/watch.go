@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/rollcall-events/rollcall/internal/natsdial"
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/internal/watch"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -127,16 +129,12 @@ func runWatch(ctx context.Context, f watchFlags, stdout, stderr io.Writer) error
 	if err := errors.Join(wrong, err); err != nil {
 		return err
 	}
-	urls, where, err := s.watched()
-	if err != nil {
-		return err
-	}
-	opts, err := s.natsOptions()
+	servers, where, err := s.watched()
 	if err != nil {
 		return err
 	}
 	signal.Ignore(syscall.SIGPIPE) // a write to a pipe that nobody reads is an error, and a good end
-	nc, err := connectWatch(ctx, urls, opts)
+	nc, err := connectWatch(ctx, servers)
 	if err != nil {
 		return ended(ctx, s.unconnected(where, err))
 	}
@@ -156,23 +154,22 @@ func runWatch(ctx context.Context, f watchFlags, stdout, stderr io.Writer) error
 	return err
 }
 
-// watched is where the log to watch is: URLs for the client, which may hold a password, and a name for people.
-func (s *settings) watched() (urls, where string, err error) {
+// watched is where the log to watch is: for the client, and a name for people.
+func (s *settings) watched() (servers *natsdial.Servers, where string, err error) {
 	if s.embedded() {
 		host, port, err := net.SplitHostPort(s.NATSListen.value)
 		if err != nil || anyPort(s.NATSListen.value) {
-			return "", "", &setting.Error{Field: "ROLLCALL_NATS_LISTEN", Value: s.NATSListen.value,
+			return nil, "", &setting.Error{Field: "ROLLCALL_NATS_LISTEN", Value: s.NATSListen.value,
 				Want: "the port that the embedded server listens on, or ROLLCALL_NATS_URL: any port will not do to find it"}
 		}
 		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 			host = "127.0.0.1"
 		}
 		where = "nats://" + net.JoinHostPort(host, port)
-		return where, where, nil
+		return natsdial.At(where), where, nil
 	}
-	urls = s.NATSURL.value.reveal()
 	var names []string
-	for server := range strings.SplitSeq(urls, ",") {
+	for server := range strings.SplitSeq(s.NATSURL.value.reveal(), ",") {
 		server = strings.TrimSpace(server)
 		if !strings.Contains(server, "://") {
 			server = "nats://" + server
@@ -181,38 +178,22 @@ func (s *settings) watched() (urls, where string, err error) {
 			names = append(names, u.Scheme+"://"+u.Host)
 		}
 	}
-	return urls, strings.Join(names, ","), nil
+	return s.natsServers(slog.New(slog.DiscardHandler)), strings.Join(names, ","), nil
 }
 
 // connectWatch connects once: who watches wants to know at once that there is nothing to see. Later it reconnects for ever.
-func connectWatch(ctx context.Context, urls string, opts []nats.Option) (*nats.Conn, error) {
-	opts = append([]nats.Option{
+func connectWatch(ctx context.Context, servers *natsdial.Servers) (*nats.Conn, error) {
+	return servers.Connect(ctx,
 		nats.Name("rollcall watch"),
 		nats.MaxReconnects(-1),
 		nats.ReconnectBufSize(-1),
-		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectWait(250*time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, 500*time.Millisecond),
-		nats.PingInterval(5 * time.Second),
+		nats.PingInterval(5*time.Second),
 		nats.MaxPingsOutstanding(2),
-		nats.Timeout(5 * time.Second),
+		nats.Timeout(5*time.Second),
 		nats.IgnoreAuthErrorAbort(),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // what matters shows in the reading
-	}, opts...)
-	type result struct {
-		nc  *nats.Conn
-		err error
-	}
-	connected := make(chan result, 1)
-	go func() {
-		nc, err := nats.Connect(urls, opts...)
-		connected <- result{nc, err}
-	}()
-	select {
-	case r := <-connected:
-		return r.nc, r.err
-	case <-ctx.Done(): // the process ends; so does what is under way
-		return nil, ctx.Err()
-	}
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // what matters shows in the reading
 }
 
 // unconnected says why there is no connection, and what to do.

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/internal/natsd"
+	"github.com/rollcall-events/rollcall/internal/natsdial"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 )
@@ -56,12 +57,8 @@ type Config struct {
 	Publisher publisher.Config // the log; Tenant 0: the token's
 	Interval  time.Duration    // from sweep to sweep
 
-	// NATS is where the NATS servers are, with Options to sign in, which OptionsErr keeps from being used; empty: the embedded
-	// server, which may be running or not.
-	NATS       string
-	Options    []nats.Option
-	OptionsErr error
-	Embedded   natsd.Config
+	NATS     *natsdial.Servers // nil: the embedded server, which may be running or not
+	Embedded natsd.Config
 
 	Listens []Listen // of the daemon's pages
 
@@ -153,7 +150,7 @@ func Run(ctx context.Context, c Config, tell func(Result)) {
 		}
 	}()
 	log := natsProbes
-	if c.NATS == "" {
+	if c.NATS == nil {
 		log = embeddedProbes
 	}
 	for _, p := range slices.Concat(vendorProbes, log, []probe{{"listen", "", 3 * time.Second, (*state).listen}}) {

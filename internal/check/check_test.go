@@ -27,6 +27,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/e2e"
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/natsd"
+	"github.com/rollcall-events/rollcall/internal/natsdial"
 	"github.com/rollcall-events/rollcall/internal/natstest"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
@@ -39,6 +40,10 @@ const calm = "1m"
 // config is a good setting.
 func config(v *e2e.Vendor, natsURL string) check.Config {
 	e := v.Env()
+	var servers *natsdial.Servers
+	if natsURL != "" {
+		servers = natsdial.At(natsURL)
+	}
 	return check.Config{
 		Poller: poller.Config{
 			BaseURL: v.URL, ClientID: e["ROLLCALL_ISDP_CLIENT_ID"], ClientSecret: e["ROLLCALL_ISDP_CLIENT_SECRET"],
@@ -47,7 +52,7 @@ func config(v *e2e.Vendor, natsURL string) check.Config {
 		},
 		Publisher: publisher.Config{Instance: "check", Replicas: 1, Manage: true, EventsMaxAge: time.Hour, MaxBytes: 1 << 26, LeaseTTL: 10 * time.Second},
 		Interval:  5 * time.Second,
-		NATS:      natsURL,
+		NATS:      servers,
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/natsd"
+	"github.com/rollcall-events/rollcall/internal/natsdial"
 	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
@@ -57,7 +58,7 @@ func (s *state) embedded(ctx context.Context) {
 		listen = natsd.DefaultListen
 	}
 	start := time.Now()
-	err := s.open(ctx, "nats://"+reach(listen))
+	err := s.open(ctx, natsdial.At("nats://"+reach(listen)))
 	switch {
 	case err == nil && s.running && s.nc.ConnectedServerName() == natsd.ServerName:
 		s.server(ctx, start)

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/internal/natsd"
+	"github.com/rollcall-events/rollcall/internal/natsdial"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -27,20 +28,10 @@ const (
 	commitPatience = 15 * time.Second
 )
 
-// dialer ends with its context, which nats.Connect does not know.
-type dialer struct{ ctx context.Context }
-
-func (d dialer) Dial(network, address string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: 3 * time.Second}).DialContext(d.ctx, network, address)
-}
-
 // open connects to the servers, once.
-func (s *state) open(ctx context.Context, url string) error {
-	opts := []nats.Option{
-		nats.Name("rollcall check"), nats.NoReconnect(), nats.Timeout(2 * time.Second), nats.SetCustomDialer(dialer{ctx}),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // what is denied is asked for
-	}
-	nc, err := nats.Connect(url, append(opts, s.Options...)...)
+func (s *state) open(ctx context.Context, servers *natsdial.Servers) error {
+	nc, err := servers.Connect(ctx, nats.Name("rollcall check"), nats.NoReconnect(), nats.Timeout(2*time.Second),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // what is denied is asked for
 	if err != nil {
 		return err
 	}
@@ -63,9 +54,8 @@ func (s *state) oldMembers(ctx context.Context) (old []string) {
 		if i == mostMembers {
 			break
 		}
-		opts := []nats.Option{nats.Name("rollcall check"), nats.NoReconnect(), nats.Timeout(time.Second), nats.SetCustomDialer(dialer{ctx}),
-			nats.IgnoreDiscoveredServers()}
-		nc, err := nats.Connect(url, append(opts, s.Options...)...)
+		nc, err := s.NATS.ConnectTo(ctx, url, nats.Name("rollcall check"), nats.NoReconnect(), nats.Timeout(time.Second),
+			nats.IgnoreDiscoveredServers())
 		if err != nil {
 			continue
 		}
@@ -80,10 +70,6 @@ func (s *state) oldMembers(ctx context.Context) (old []string) {
 // connect connects to the NATS servers that the settings name.
 func (s *state) connect(ctx context.Context) {
 	start := time.Now()
-	if s.OptionsErr != nil {
-		s.fail(s.OptionsErr.Error(), "")
-		return
-	}
 	err := s.open(ctx, s.NATS)
 	switch {
 	case err == nil:
@@ -270,7 +256,7 @@ func (s *state) stream(ctx context.Context) {
 	} else {
 		s.ok(text)
 	}
-	if s.NATS == "" {
+	if s.NATS == nil {
 		return // the embedded server: one replica, everything synced, no limit that matters
 	}
 	if most := s.storeLimit(); most > 0 && c.MaxBytes*int64(max(1, c.Replicas)) > most {

@@ -22,7 +22,7 @@ type Config struct {
 	Quiet        []string         // fields whose change alone makes no event; nil: [diff.DefaultQuiet]
 	Types        []string         // the business types that are polled; empty: all
 	BufferEvents int              // observations held while NATS is away; one an agent is always held
-	Grace        time.Duration    // how long to go on publishing once Run's context has ended; 0: 7s, so that a stop takes less than 10s in all
+	Grace        time.Duration    // how long to go on publishing once Run's context has ended; 0: 6s, so that a stop takes less than 10s in all
 	Logger       *slog.Logger     // nil: discard
 	Now          func() time.Time // the clock of the source's pages; nil: time.Now
 

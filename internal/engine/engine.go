@@ -62,7 +62,7 @@ func New(cfg Config, source Source, log Log) *Engine {
 		e.now = time.Now
 	}
 	if e.cfg.Grace == 0 {
-		e.cfg.Grace = 7 * time.Second
+		e.cfg.Grace = 6 * time.Second
 	}
 	return e
 }
@@ -106,6 +106,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	err = l.run(ctx, abandon)
 	if errors.Is(err, publisher.ErrLeaseLost) {
 		e.logger.Warn("another replica leads: standing back", "tenant", e.cfg.Tenant, "dropped", l.queue.live, "err", err)
+		if ctx.Err() != nil && !lost(ctx) { // it was to end anyway, and did not get to publish all
+			err = nil
+			if l.queue.live > 0 {
+				err = &UnpublishedError{l.queue.live}
+			}
+		}
 	}
 	return err
 }

@@ -210,6 +210,33 @@ func wantStory(t *testing.T, m *memory, want ...string) {
 	}
 }
 
+// Whoever loses the lease while it ends says how much it did not get to publish.
+func TestLeaseLostInGracePeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, begun := &memory{}, time.Now()
+		ctx, stop := context.WithCancel(t.Context())
+		m.gate = func(work context.Context) error {
+			if time.Since(begun) < 5*time.Second { // before the second sweep
+				return nil
+			}
+			stop()
+			select {
+			case <-work.Done():
+				return work.Err()
+			case <-time.After(2 * time.Second):
+				m.lost = true
+				return publisher.ErrSuperseded
+			}
+		}
+		v := &vendor{scripts: []func(*sweep) error{listing(off(1), off(2)), listing(on(1), on(2))}}
+		err := New(config(), v, m).Run(ctx)
+		var unpublished *UnpublishedError
+		if !errors.As(err, &unpublished) || unpublished.Changes != 2 {
+			t.Errorf("it ends with %v, and the log says\n%s", err, m.story())
+		}
+	})
+}
+
 func TestWatermarks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}

@@ -13,6 +13,7 @@ type Status struct {
 	Watermark schemas.Watermark    // the figures of the last complete sweep that is in the log; sweep 0: none is
 	State     schemas.HealthState  // what health is, also where the log does not say so yet; empty: not known yet
 	Reason    schemas.HealthReason // why it is
+	Pending   int                  // changes that were seen and are not known to be published
 	LastSweep string               // what became of the last sweep: "complete", or the [poller.Class] of its error; empty: none has ended
 }
 
@@ -38,6 +39,7 @@ func (e *Engine) Status() Status {
 // measure brings the gauges and the status up to what the loop knows. It runs at every turn of the loop.
 func (l *loop) measure() {
 	l.metrics.pending.Set(float64(l.queue.live))
+	l.board.change(func(s *Status) { s.Pending = l.queue.live })
 	if f := l.queue.folded; f > l.counted {
 		l.metrics.folded.Add(float64(f - l.counted))
 		l.counted = f

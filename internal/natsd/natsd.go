@@ -356,7 +356,7 @@ func (s *Server) ClientURL() string {
 	return "nats://" + net.JoinHostPort(host, port)
 }
 
-// Shutdown closes every connection, writes out the store, waits for all that, and gives up the directory. What was
+// Shutdown hands out what is on its way to clients, closes every connection, writes out the store, waits for all that, and gives up the directory. What was
 // acknowledged is on disk already, so a server that does not end within 2 seconds is left behind, and keeps the directory
 // until the process ends. Later calls wait for the first and do nothing.
 func (s *Server) Shutdown() {

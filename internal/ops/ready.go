@@ -14,6 +14,8 @@ import (
 const (
 	// lookTimeout bounds a look at the broker: below the second that probes usually wait.
 	lookTimeout = 800 * time.Millisecond
+	// lookSlack is by how much an answer about what did not answer comes earlier.
+	lookSlack = 100 * time.Millisecond
 	// lookKept is how long what was seen is told again, so that asking often costs the broker nothing.
 	lookKept = time.Second
 	// commitPatience is how long a leader may try to commit in vain and still be ready: longer than a cluster takes to elect a
@@ -54,10 +56,19 @@ type Process struct {
 	loop     Loop
 	tenant   int64
 	stopping bool
+	ending   string // what the end is at
 
-	looking sync.Mutex // held during a look; guards what follows
-	seen    publisher.Status
-	seenAt  time.Time // zero: nothing has been seen
+	seen *sight // the last look at the broker, which may be under way; nil: none
+}
+
+// A sight is what one look at the broker shows.
+type sight struct {
+	of        Broker
+	begun     time.Time
+	done      chan struct{} // closed when what follows is set
+	connected bool
+	problem   error
+	status    publisher.Status
 }
 
 // NewProcess returns a Process that has only just begun. now tells the time; nil: time.Now.
@@ -85,11 +96,9 @@ func (p *Process) Waiting(what string, why error) {
 // Running says that the start is over, and whose agents are polled.
 func (p *Process) Running(tenant int64, log Log, loop Loop) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.tenant, p.log, p.look, p.loop, p.waiting, p.cause = tenant, log, log.Status, loop, "", nil
-	p.mu.Unlock()
-	p.looking.Lock()
-	defer p.looking.Unlock()
-	p.seenAt = time.Time{} // that was another's look
+	p.seen = nil // that was another's look
 }
 
 // Stopping says that the end has begun.
@@ -97,6 +106,27 @@ func (p *Process) Stopping() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stopping = true
+}
+
+// Ending says what the end is at, for [Process.Unfinished].
+func (p *Process) Ending(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ending = what
+}
+
+// Unfinished says what the end waits for, and how many changes are not known to be published.
+func (p *Process) Unfinished() (what string, unpublished int) {
+	p.mu.Lock()
+	what, loop := p.ending, p.loop
+	if what == "" {
+		what = p.waiting
+	}
+	p.mu.Unlock()
+	if loop != nil {
+		unpublished = loop.Status().Pending
+	}
+	return what, unpublished
 }
 
 // The roles of a replica.
@@ -197,24 +227,26 @@ type Health struct {
 func (p *Process) Readiness(ctx context.Context) Readiness {
 	p.mu.Lock()
 	r := Readiness{Instance: p.instance, Tenant: p.tenant, Role: RoleStarting, WaitingFor: p.waiting}
-	cause, broker, look, log, loop, stopping := p.cause, p.broker, p.look, p.log, p.loop, p.stopping
+	cause, broker, log, loop, stopping := p.cause, p.broker, p.log, p.loop, p.stopping
 	p.mu.Unlock()
 	if cause != nil {
 		r.WaitingFor = fmt.Sprintf("%s: %v", r.WaitingFor, cause)
 	}
 
 	var seen publisher.Status
-	switch {
-	case broker == nil:
+	if broker == nil {
 		r.NATS = wrong("not connected yet")
-	case !broker.IsConnected():
+	} else if s, ok := p.lookAt(ctx); !ok {
+		r.NATS = wrong(fmt.Sprintf("the connection to NATS has not answered for %v: it is reconnecting, or the server hangs; what is seen meanwhile is kept",
+			time.Since(s.begun).Round(100*time.Millisecond)))
+	} else if !s.connected {
 		r.NATS = wrong("not connected, trying again; what is seen meanwhile is kept")
-		if err := broker.LastError(); err != nil {
-			r.NATS.Problem += ": " + err.Error()
+		if s.problem != nil {
+			r.NATS.Problem += ": " + s.problem.Error()
 		}
-	default:
+	} else {
 		r.NATS = Check{OK: true}
-		seen = p.lookAt(ctx, look)
+		seen = s.status
 		r.Stream, r.Lease = check(seen.Stream), check(seen.Lease)
 	}
 	if !r.NATS.OK {
@@ -262,17 +294,46 @@ func (p *Process) describe(r *Readiness, seen publisher.Status, own engine.Statu
 	}
 }
 
-// lookAt asks the broker, or repeats what it said just now.
-func (p *Process) lookAt(ctx context.Context, look func(context.Context) publisher.Status) publisher.Status {
-	p.looking.Lock()
-	defer p.looking.Unlock()
-	if now := time.Now(); p.seenAt.IsZero() || now.Sub(p.seenAt) >= lookKept {
-		// The answer is everybody's: that one asker has gone is no reason to know less.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
-		defer cancel()
-		p.seen, p.seenAt = look(ctx), now
+// lookAt looks at the broker, or repeats what was seen just now. It waits for lookTimeout at the most: not even the question
+// whether there is a connection is always answered at once, since the client holds its lock while it connects. ok is false where
+// the look is still under way; there is one at a time.
+func (p *Process) lookAt(ctx context.Context) (s *sight, ok bool) {
+	p.mu.Lock()
+	s = p.seen
+	fresh := s != nil && s.of == p.broker
+	if fresh {
+		select {
+		case <-s.done:
+			fresh = time.Since(s.begun) < lookKept
+		default: // under way
+		}
 	}
-	return p.seen
+	if !fresh {
+		s = &sight{of: p.broker, begun: time.Now(), done: make(chan struct{})}
+		p.seen = s
+		// The answer is everybody's: that one asker has gone is no reason to know less.
+		go s.look(context.WithoutCancel(ctx), p.look)
+	}
+	p.mu.Unlock()
+	wait := time.NewTimer(lookTimeout)
+	defer wait.Stop()
+	select {
+	case <-s.done:
+		return s, true
+	case <-wait.C:
+		return s, false
+	}
+}
+
+func (s *sight) look(ctx context.Context, look func(context.Context) publisher.Status) {
+	defer close(s.done)
+	if s.connected = s.of.IsConnected(); !s.connected {
+		s.problem = s.of.LastError()
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout-lookSlack)
+	defer cancel()
+	s.status = look(ctx)
 }
 
 func wrong(problem string) Check { return Check{Problem: problem} }

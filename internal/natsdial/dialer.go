@@ -1,0 +1,219 @@
+package natsdial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// tryFor is how long a server may take to be found, to take the connection and to greet.
+	tryFor = 5 * time.Second
+	// keptFor is how long a connection waits for the client to come back for it. A server closes one that does not sign in within
+	// 2 s of its greeting.
+	keptFor = time.Second
+	// patience is how long the client waits for one server before it goes on to the next. It holds its lock meanwhile: nothing can
+	// be asked of it, nor can it be closed.
+	patience = 300 * time.Millisecond
+)
+
+var (
+	// ErrPending says that a server has not answered yet, and is given more time while others are tried.
+	ErrPending = errors.New("no answer yet")
+
+	errSilent = errors.New("it took the connection and said nothing: it hangs, or is no NATS server")
+	// errHungUp is what a server does that wants TLS first.
+	errHungUp = errors.New("it took the connection and closed it without a word: it is no NATS server, or wants TLS that this side can't give")
+)
+
+// A dialer connects in the background. The client asks for a server's connection, waits for it for a moment, and goes on to the
+// next server; when it comes back, the connection may be there.
+type dialer struct {
+	greets  bool // the server speaks first: no connection is there before it has
+	servers *Servers
+
+	mu     sync.Mutex
+	nc     *nats.Conn      // nil: not connected yet
+	tries  map[string]*try // by address
+	hungUp bool            // a server did, without a word, since the dialer was made
+	closed bool
+}
+
+// A try is one try to reach a server.
+type try struct {
+	done chan struct{} // closed when one of the following is set
+	conn net.Conn
+	err  error
+}
+
+func newDialer(s *Servers, greets bool) *dialer {
+	return &dialer{servers: s, greets: greets, tries: make(map[string]*try)}
+}
+
+// Dial implements nats.CustomDialer. The client calls it with its lock held.
+func (d *dialer) Dial(_, address string) (net.Conn, error) {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil, net.ErrClosed
+	}
+	nc := d.nc
+	t := d.tries[address]
+	if t == nil {
+		t = &try{done: make(chan struct{})}
+		d.tries[address] = t
+		go d.run(t, address)
+	}
+	d.mu.Unlock()
+	if nc != nil {
+		d.servers.renew(nc)
+	}
+
+	wait := time.NewTimer(patience)
+	defer wait.Stop()
+	select {
+	case <-t.done:
+	case <-wait.C:
+		return nil, fmt.Errorf("connect to %s: %w after %v", address, ErrPending, patience)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.tries[address] == t {
+		delete(d.tries, address)
+	}
+	conn := t.conn
+	if conn == nil && t.err == nil {
+		t.err = errors.New("it was not asked for in time")
+	}
+	t.conn = nil // it is the client's now
+	if t.err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", address, t.err)
+	}
+	return conn, nil
+}
+
+// run reaches for the server, and keeps what it gets for a moment.
+func (d *dialer) run(t *try, address string) {
+	ctx, cancel := context.WithTimeout(context.Background(), tryFor)
+	defer cancel()
+	conn, err := d.reach(ctx, address)
+	d.mu.Lock()
+	t.conn, t.err = conn, err
+	d.hungUp = d.hungUp || errors.Is(err, errHungUp)
+	if d.closed && conn != nil {
+		_ = conn.Close()
+	}
+	close(t.done)
+	d.mu.Unlock()
+	time.Sleep(keptFor)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.tries[address] == t { // nobody has come for it
+		delete(d.tries, address)
+		if t.conn != nil {
+			_ = t.conn.Close()
+			t.conn = nil
+		}
+	}
+}
+
+// reach connects to one of the addresses that the host has, and waits for the greeting.
+func (d *dialer) reach(ctx context.Context, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	ips, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	rand.Shuffle(len(ips), func(i, j int) { ips[i], ips[j] = ips[j], ips[i] })
+	for i, ip := range ips {
+		deadline, _ := ctx.Deadline()
+		each := time.Until(deadline) / time.Duration(len(ips)-i)
+		var conn net.Conn
+		if conn, err = d.greeted(ctx, net.JoinHostPort(ip, port), each); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
+}
+
+// greeted connects to an address, and waits for the first byte where there is one to wait for.
+func (d *dialer) greeted(ctx context.Context, address string, most time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil || !d.greets {
+		return conn, err
+	}
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetReadDeadline(deadline)
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(conn, first); err != nil {
+		_ = conn.Close()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, errSilent
+		}
+		return nil, fmt.Errorf("%w (%w)", errHungUp, err)
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	return &peeked{Conn: conn, first: first}, nil
+}
+
+// connected says that the client has got through.
+func (d *dialer) connected(nc *nats.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.nc = nc
+}
+
+// pending reports whether a server may still answer.
+func (d *dialer) pending() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.tries) > 0 && !d.closed
+}
+
+// wasHungUpOn reports whether a server took the connection and closed it without a word.
+func (d *dialer) wasHungUpOn() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hungUp
+}
+
+// close gives up what is under way.
+func (d *dialer) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	for _, t := range d.tries {
+		if t.conn != nil {
+			_ = t.conn.Close()
+		}
+	}
+}
+
+// A peeked connection has had its first byte read.
+type peeked struct {
+	net.Conn
+	first []byte // what is left of it; the client reads from one goroutine
+}
+
+// Read implements net.Conn.
+func (p *peeked) Read(b []byte) (int, error) {
+	if len(p.first) > 0 && len(b) > 0 {
+		n := copy(b, p.first)
+		p.first = p.first[n:]
+		return n, nil
+	}
+	return p.Conn.Read(b)
+}
