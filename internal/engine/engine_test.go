@@ -680,8 +680,8 @@ func TestStop(t *testing.T) {
 		if !errors.As(err, &unpublished) || unpublished.Changes != 2 {
 			t.Errorf("Run returned %v, want two unpublished changes", err)
 		}
-		if took := time.Since(start); took != 8*time.Second {
-			t.Errorf("the stop took %v, want a second of running and seven of grace", took)
+		if took := time.Since(start); took != 7*time.Second {
+			t.Errorf("the stop took %v, want a second of running and six of grace", took)
 		}
 	})
 }
