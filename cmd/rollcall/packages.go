@@ -62,6 +62,7 @@ func (s *settings) engine(tenant int64, log *slog.Logger) engine.Config {
 		Quiet:        s.QuietFields.value,
 		Types:        types,
 		BufferEvents: s.BufferEvents.value,
+		GiveUp:       !s.embedded(), // whose data directory nobody else has
 		Logger:       log,
 	}
 }

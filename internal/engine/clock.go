@@ -34,6 +34,7 @@ func (l *loop) stepped(step time.Duration) {
 	}
 	l.roster.Stepped(step)
 	l.health.stepped(step)
+	l.answered = l.answered.Add(step)
 	if w := &l.figures; step < 0 && w.Sweep > 0 {
 		w.StartedAt, w.CompletedAt, w.StaleAfter = w.StartedAt.Add(step), w.CompletedAt.Add(step), w.StaleAfter.Add(step)
 		l.marked()

@@ -49,6 +49,7 @@ type Engine struct {
 	metrics  *metrics
 	board    noticeboard
 	stepTold rate.Sometimes // of a clock that jumps all the time
+	turn     turn           // Run's
 }
 
 // New returns an engine that reads from source and writes to log.
@@ -76,7 +77,8 @@ func (e *UnpublishedError) Error() string {
 
 // Run takes the log over and polls until ctx ends; then it publishes what was seen, for the grace period at most, and returns
 // nil or an *[UnpublishedError]. It returns [publisher.ErrLeaseLost] at once when another replica leads, also where that is the
-// cause of ctx's end. Any other error is one that the log's set-up has to be mended for. Run may be called again.
+// cause of ctx's end, and [ErrNoAnswers] where Config.GiveUp asks for it. Any other error is one that the log's set-up has to be
+// mended for. Run may be called again.
 func (e *Engine) Run(ctx context.Context) error {
 	// Commits outlive ctx by the grace period.
 	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
@@ -100,9 +102,12 @@ func (e *Engine) Run(ctx context.Context) error {
 		sweeps: make(chan sweepStep, 4),
 		next:   time.NewTimer(0),
 		done:   make(chan outcome, 1),
+
+		answered: e.now(),
 	}
 	defer l.standBack()
 	l.load(first)
+	l.turn.again(l.figures.Sweep)
 	err = l.run(ctx, abandon)
 	if errors.Is(err, publisher.ErrLeaseLost) {
 		e.logger.Warn("another replica leads: standing back", "tenant", e.cfg.Tenant, "dropped", l.queue.live, "err", err)
@@ -136,6 +141,7 @@ type loop struct {
 	tainted  time.Time // the log was read anew during this sweep, then: what was read before says nothing; zero: it was not
 	had      bool      // a complete sweep has ended, ever
 	begun    time.Time
+	answered time.Time   // when the vendor last gave a usable answer; at first, when this replica began to lead
 	dropped  int         // fields that the last sweep left out
 	next     *time.Timer // when the next one begins
 	sweeps   chan sweepStep
@@ -181,7 +187,11 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 		if ctx.Err() != nil && !l.busy && !l.sweeping {
 			return nil
 		}
-		stale.Reset(l.health.deadline().Sub(l.now()))
+		if ctx.Err() == nil && l.silent() {
+			l.turn = turn{gaveUp: true, sweep: l.figures.Sweep}
+			return ErrNoAnswers
+		}
+		stale.Reset(l.wake().Sub(l.now()))
 
 		select {
 		case s := <-l.sweeps:
@@ -255,6 +265,7 @@ func (l *loop) step(s sweepStep) {
 
 func (l *loop) page(p *poller.Page) {
 	l.health.answered()
+	l.heard(l.now())
 	d := diff.Page{
 		Sweep: l.sweep, Listing: p.Listing, Sent: p.Sent, Read: p.Read, Agents: p.Agents, Baseline: !l.had,
 	}
@@ -308,6 +319,7 @@ func (l *loop) verdict(v *poller.Verdict) {
 			Number: l.sweep, StartedAt: started, EndedAt: ended, Rejected: v.Rejected, Unidentified: v.Unidentified,
 		})
 		l.metrics.missing.Set(float64(absence.Missing))
+		l.heard(ended)
 		l.push(absence.Shown)
 		l.push(absence.Removed)
 		w := schemas.Watermark{

@@ -1,0 +1,89 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/publisher"
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// lead runs the engine for d at the most, and says how long it led.
+func lead(t *testing.T, e *Engine, d time.Duration) (time.Duration, error) {
+	t.Helper()
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	err := e.Run(ctx)
+	return time.Since(begun), err
+}
+
+// A leader whom the vendor does not answer gives up once, when the last complete sweep is stale and health has said so, and again only
+// after somebody has been answered.
+func TestGivesUpOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, m := config(), &memory{}
+		cfg.GiveUp = true
+		v := &vendor{scripts: []func(*sweep) error{listing(on(1), off(2)), failing(poller.Unreachable)}}
+		e := New(cfg, v, m)
+		// Complete after 100 ms, stale 15 s later.
+		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took != 15100*time.Millisecond {
+			t.Fatalf("it led for %v: %v", took, err)
+		}
+		if h := m.commits[len(m.commits)-1].Health; h == nil || h.State != schemas.HealthFailing {
+			t.Errorf("before it gave up, the last commit's health was %+v", h)
+		}
+		// Nobody else fares better: it keeps the lease.
+		if took, err := lead(t, e, time.Hour); err != nil || took != time.Hour {
+			t.Errorf("with the vendor away for all, it led for %v: %v", took, err)
+		}
+		// Another replica was answered meanwhile.
+		last := m.commits[len(m.commits)-1].Watermark
+		last.Sweep, last.InProgress = last.Sweep+1, nil
+		m.commits = append(m.commits, publisher.Batch{Watermark: last})
+		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took > time.Minute {
+			t.Errorf("after another one was answered, it led for %v: %v", took, err)
+		}
+		// It is answered itself, by a page only, and then no more.
+		v.begun = nil
+		v.scripts = []func(*sweep) error{func(s *sweep) error {
+			s.page(on(1))
+			return &poller.Error{Class: poller.Inconsistent, Err: errors.New("torn")}
+		}, failing(poller.Unreachable)}
+		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took != 15100*time.Millisecond {
+			t.Errorf("after a page, it led for %v: %v", took, err)
+		}
+	})
+}
+
+// Nobody gives up who is answered, though no sweep is complete; who has something to publish; who is not asked to.
+func TestDoesNotGiveUp(t *testing.T) {
+	torn := func(s *sweep) error {
+		s.page(on(1))
+		return &poller.Error{Class: poller.Inconsistent, Err: errors.New("torn")}
+	}
+	for name, c := range map[string]struct {
+		scripts []func(*sweep) error
+		gate    func(context.Context) error
+		alone   bool
+	}{
+		"answered":             {scripts: []func(*sweep) error{listing(on(1)), torn}},
+		"something to publish": {scripts: []func(*sweep) error{torn, failing(poller.Unreachable)}, gate: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }},
+		"alone":                {scripts: []func(*sweep) error{listing(on(1)), failing(poller.Unreachable)}, alone: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := config()
+				cfg.GiveUp = !c.alone
+				took, err := lead(t, New(cfg, &vendor{scripts: c.scripts}, &memory{gate: c.gate}), time.Hour)
+				if errors.Is(err, ErrNoAnswers) || took < time.Hour {
+					t.Errorf("it led for %v: %v", took, err)
+				}
+			})
+		})
+	}
+}
