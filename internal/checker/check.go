@@ -42,6 +42,7 @@ func Check(log Log, truth Truth, opt Options) *Report {
 	c.commits()
 	c.replay()
 	c.shownEvents()
+	c.guarded()
 	c.lasted()
 	c.final()
 	c.out.Stats.Changes, c.out.Stats.Pages = len(truth.History), len(truth.Pages)

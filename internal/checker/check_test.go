@@ -1,6 +1,10 @@
 package checker
 
-import "testing"
+import (
+	"slices"
+	"testing"
+	"time"
+)
 
 func TestCorrectLog(t *testing.T) {
 	w := lived(t)
@@ -15,6 +19,39 @@ func TestCorrectLog(t *testing.T) {
 				t.Errorf("%s, pages %t: %v", name, pages, err)
 			}
 			t.Logf("%s, pages %t: %+v", name, pages, r.Stats)
+		}
+	}
+}
+
+// Too many agents removed together are told, unless they had been held for as long as it takes.
+func TestRemovedTogether(t *testing.T) {
+	w := newWorld(t, 10)
+	w.doSweep(nil)
+	for i, id := range w.sim.IDs() {
+		if i < 7 {
+			w.sim.Remove(id)
+		}
+	}
+	for range 4 {
+		w.pass(100 * time.Millisecond)
+		w.doSweep(nil)
+	}
+	for name, tc := range map[string]struct {
+		share float64
+		hold  time.Duration
+		want  bool
+	}{
+		"unguarded":        {0, time.Hour, false},
+		"not too many":     {0.7, time.Hour, false},
+		"too many":         {0.6, time.Hour, true},
+		"held for so long": {0.6, 10 * time.Millisecond, false},
+	} {
+		opt := strict()
+		opt.MaxMissing, opt.MissingHold = tc.share, tc.hold
+		opt.RemovalBound = -1
+		report := Check(Log{Stored: stored(w.live), Live: w.live}, w.truth(true), opt)
+		if told := slices.ContainsFunc(report.Violations, func(v Violation) bool { return v.Rule == RuleGuard }); told != tc.want {
+			t.Errorf("%s: told %t: %v", name, told, report.Err())
 		}
 	}
 }

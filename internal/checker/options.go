@@ -52,11 +52,13 @@ type Options struct {
 
 	// Settings of rollcall, as it was run.
 	Quiet       []string // fields whose change alone makes no event; nil: the contract's list
-	RemoveAfter int      // complete sweeps that must miss an agent; 0: 2
-	Types       []int    // business types polled; empty: all in one listing
-	OtherTypes  bool     // other types than Types were polled at times
-	MaxPayload  int      // the largest message that the server takes; 0: 1 MiB
-	MaxRowBytes int      // rows at least nine tenths as long may have been rejected; 0: 256 KiB
+	MaxMissing  float64  // the share of a listing that may go missing together; 0: not checked
+	MissingHold time.Duration
+	RemoveAfter int   // complete sweeps that must miss an agent; 0: 2
+	Types       []int // business types polled; empty: all in one listing
+	OtherTypes  bool  // other types than Types were polled at times
+	MaxPayload  int   // the largest message that the server takes; 0: 1 MiB
+	MaxRowBytes int   // rows at least nine tenths as long may have been rejected; 0: 256 KiB
 
 	// Bound is how long a state must last, outages not counted, to be certain to be in the log with a time within it: a few
 	// sweeps and the longest answer. 0: not checked.

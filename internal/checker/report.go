@@ -26,6 +26,8 @@ const (
 	RuleShown     Rule = "shown"     // no event says what was not shown within its time
 	RuleNotBefore Rule = "notBefore" // the state before was still shown then
 	RuleAbsence   Rule = "absence"   // who is removed for being absent was missing from several complete sweeps in a row
+	RuleGuard     Rule = "guard"     // nor too many at once, before they were held
+	RuleListing   Rule = "listing"   // of two listings that show an agent, the one to go by counts
 	RuleCommit    Rule = "commit"    // events, their states, one watermark in the end: all or nothing
 	RuleState     Rule = "state"     // a state is its agent's last event, byte for byte
 	RuleWatermark Rule = "watermark" // its figures replay, its sweeps never go back

@@ -378,6 +378,7 @@ func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 	truth := checker.TruthOf(r.sim)
 
 	opt.Tenant, opt.Types, opt.MaxPayload, opt.MaxRowBytes, opt.Quiescent = tenant, r.setup.types, r.setup.maxPayload, r.setup.maxRow, true
+	opt.MaxMissing, opt.MissingHold = r.setup.maxMissing, r.setup.missingHold
 	opt.Bound, opt.RemovalBound = 3*time.Second, cmp.Or(opt.RemovalBound, 4*time.Second)
 	opt.Outages = append(opt.Outages, r.gaps()...)
 	report := r.check(log, truth, opt)
