@@ -214,6 +214,18 @@ func (r *Roster) State(id int64) *State {
 	return nil
 }
 
+// RefusedTwice is how many of the agents of which a refused observation stands had a rejected row in the sweep besides, as where
+// rows have to be shorter now than they were then: they are one rejected record each.
+func (r *Roster) RefusedTwice(sweep uint64) (n int) {
+	if r.tooLarge == 0 {
+		return 0
+	}
+	for _, e := range r.agents {
+		n += counts(e.refused != nil && e.spared == sweep)
+	}
+	return n
+}
+
 // Observe compares a page with what was last observed, and returns what changed, sorted by agent.
 //
 // A row whose request was sent before the answer that last showed its agent had been read says

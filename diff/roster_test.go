@@ -600,6 +600,18 @@ func TestForm(t *testing.T) {
 			t.Fatalf("%+v", f)
 		}
 	})
+	t.Run("refused, and then rejected", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1})
+		obs := observe(r, 1, agent(1, long), agent(2, long))
+		r.Advance(obs, r.Form(obs, small))
+		r.Observe(Page{Sweep: 2, Sent: at(200), Read: at(205), Rejected: []int64{1, 3}})
+		if n := r.RefusedTwice(2); n != 1 {
+			t.Errorf("%d agents count twice", n)
+		}
+		if n := r.RefusedTwice(3); n != 0 {
+			t.Errorf("%d agents count twice in the next sweep", n)
+		}
+	})
 	t.Run("refused, and the stream read anew", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1})
 		obs := observe(r, 1, agent(1, long), agent(2))

@@ -40,8 +40,9 @@ type Config struct {
 	Concurrency    int            // requests in flight; default 4
 	RateLimit      float64        // the most requests a second, token calls included; default 1
 
-	// MaxRowBytes is the longest encoding (schemas.Agent.AppendJSON) of an agent that is accepted; default 256 KiB.
-	MaxRowBytes int
+	// MaxRowBytes is the longest encoding (schemas.Agent.AppendJSON) of an agent that is accepted. It is asked for every page, and
+	// may be called from any goroutine. Nil: 256 KiB.
+	MaxRowBytes func() int
 
 	// Logger gets what no return value says: rejected records, refused credentials (once), the vendor's wish for fewer
 	// requests (once). Nil: nobody does.
@@ -80,7 +81,6 @@ func (c Config) Validate() error {
 	want(c.PageSize >= 0 && c.PageSize <= MaxPageSize, "PageSize", c.PageSize, "a number from 1 to 50")
 	want(c.Concurrency >= 0, "Concurrency", c.Concurrency, "a number above zero")
 	want(c.RateLimit >= 0 && !math.IsInf(c.RateLimit, 1), "RateLimit", c.RateLimit, "a number of requests a second above zero")
-	want(c.MaxRowBytes >= 0, "MaxRowBytes", c.MaxRowBytes, "a number of bytes above zero")
 	return errors.Join(errs...)
 }
 
@@ -89,7 +89,9 @@ func (c Config) withDefaults() Config {
 	c.PageSize = cmp.Or(c.PageSize, MaxPageSize)
 	c.Concurrency = cmp.Or(c.Concurrency, 4)
 	c.RateLimit = cmp.Or(c.RateLimit, 1)
-	c.MaxRowBytes = cmp.Or(c.MaxRowBytes, 256<<10)
+	if c.MaxRowBytes == nil {
+		c.MaxRowBytes = func() int { return 256 << 10 }
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -52,6 +52,21 @@ func TestUnchangedPages(t *testing.T) {
 	}
 }
 
+// How long a row may be follows the limit as it is now, also on a page that is the same as before.
+func TestRowLimitMoves(t *testing.T) {
+	sim := isdpsim.New(isdpsim.Config{Agents: 60})
+	sim.Edit(sim.IDs()[3], isdpsim.Fields{"note": `"` + strings.Repeat("x", 10<<10) + `"`})
+	limit := 8 << 10
+	p := served(t, sim, func(c *Config) { c.RateLimit, c.MaxRowBytes = 1000, func() int { return limit } })
+	for _, c := range []struct{ limit, rejected int }{{8 << 10, 1}, {16 << 10, 0}, {16 << 10, 0}, {8 << 10, 1}} {
+		limit = c.limit
+		v, _ := sweepOnce(t, p)
+		if !v.Complete || v.Rejected != c.rejected || v.Agents != 60-c.rejected {
+			t.Errorf("with a limit of %d: %+v", c.limit, v)
+		}
+	}
+}
+
 // What an agent holds stays as it is when the answer's memory is used again.
 func TestBodiesAreUsedAgain(t *testing.T) {
 	var b buffers

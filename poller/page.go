@@ -35,6 +35,7 @@ type pageContent struct {
 	pos          bool // the answer was for the page that was asked for
 	rows         int  // of every kind
 	unidentified int  // rejected rows that can't be told whose they are
+	maxRow       int  // how long a row was allowed to be
 	bytes        int  // of the answer's body …
 	sum          uint64
 }
@@ -54,15 +55,16 @@ var seed = maphash.MakeSeed()
 type pageReader struct {
 	size    int   // agents a page
 	tenant  int64 // whose they are
-	maxRow  int   // Config.MaxRowBytes
+	maxRow  int   // Config.MaxRowBytes, as it is now
 	excerpt func(json.RawMessage) string
 }
 
 // read reads the body that answered a request for a page. A body that is, byte for byte, what it
-// was when the page was last read is not decoded again: its content is last itself.
+// was when the page was last read is not decoded again: its content is last itself, unless rows
+// may be longer or shorter now.
 func (r *pageReader) read(body []byte, number int, last *pageContent) (*pageContent, error) {
 	sum := maphash.Bytes(seed, body)
-	if last != nil && last.bytes == len(body) && last.sum == sum {
+	if last != nil && last.bytes == len(body) && last.sum == sum && last.maxRow == r.maxRow {
 		return last, nil
 	}
 	a, err := readAnswer(body, number, r.size, r.excerpt)
@@ -76,7 +78,7 @@ func (r *pageReader) read(body []byte, number int, last *pageContent) (*pageCont
 
 // content decodes the rows of an answer: each becomes an agent or a rejection.
 func (r *pageReader) content(a answer) *pageContent {
-	c := &pageContent{total: a.total, pos: a.pos, rows: len(a.rows),
+	c := &pageContent{total: a.total, pos: a.pos, rows: len(a.rows), maxRow: r.maxRow,
 		Agents: make([]schemas.Packed, 0, len(a.rows))}
 	fields := rowPool.Get().(*schemas.Row)
 	defer rowPool.Put(fields)

@@ -209,8 +209,8 @@ func TestValidate(t *testing.T) {
 		{"other scheme", func(c *Config) { c.BaseURL = "ftp://isdp.example" }, []string{"BaseURL"}},
 		{"no host", func(c *Config) { c.BaseURL = "https:///x" }, []string{"BaseURL"}},
 		{"all at once", func(c *Config) {
-			*c = Config{Types: []int{1, 1}, TenantID: -1, SweepTimeout: -1, RequestTimeout: -1, PageSize: 51, Concurrency: -1, RateLimit: -1, MaxRowBytes: -1}
-		}, []string{"BaseURL", "ClientID", "ClientSecret", "Username", "Password", "Types", "TenantID", "SweepTimeout", "RequestTimeout", "PageSize", "Concurrency", "RateLimit", "MaxRowBytes"}},
+			*c = Config{Types: []int{1, 1}, TenantID: -1, SweepTimeout: -1, RequestTimeout: -1, PageSize: 51, Concurrency: -1, RateLimit: -1}
+		}, []string{"BaseURL", "ClientID", "ClientSecret", "Username", "Password", "Types", "TenantID", "SweepTimeout", "RequestTimeout", "PageSize", "Concurrency", "RateLimit"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := ok

@@ -83,7 +83,7 @@ func (p *Poller) ProbePage(ctx context.Context, listing int) (*PageSeen, error) 
 
 // pageReader reads the pages of a tenant.
 func (p *Poller) pageReader(tenant int64) *pageReader {
-	return &pageReader{p.cfg.PageSize, tenant, p.cfg.MaxRowBytes, p.client.excerpt}
+	return &pageReader{p.cfg.PageSize, tenant, p.cfg.MaxRowBytes(), p.client.excerpt}
 }
 
 // request is the body of a request for a page.

@@ -45,7 +45,7 @@ type Batch struct {
 }
 
 // Commit writes the batch, all or nothing, and returns when that is resolved: nil when it is in the log, [ErrTampered] when it
-// is and something else is too, [ErrSuperseded] or [ErrTooLarge] when it is not and never will be, a *[SetupError] when the log
+// is and something else is too, [ErrSuperseded], [ErrTooLarge] or [ErrMaxBody] when it is not, a *[SetupError] when the log
 // can't be written to as it is. While the broker is away or full it goes on trying until ctx ends; then the commit may or may
 // not be in the log.
 func (p *Publisher) Commit(ctx context.Context, b Batch) error {
@@ -143,6 +143,9 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 	}
 	var lost error // why it is not known what became of the last try
 	try := func() error {
+		if p.nc.IsClosed() { // for good
+			return backoff.Permanent(nats.ErrConnectionClosed)
+		}
 		if err := p.checkServer(); err != nil {
 			if errors.As(err, new(*SetupError)) {
 				err = backoff.Permanent(err)
@@ -174,6 +177,11 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 		lost = sendErr
 		if there, err := p.resolve(ctx, msgs, id, sendErr); there || err != nil {
 			return err
+		}
+		if errors.Is(sendErr, ErrMaxBody) {
+			// An earlier try may still be on its way. Where it arrives, it shuts out whatever is formed anew, which then is read
+			// from the stream: the fence lets only one of them in.
+			return backoff.Permanent(sendErr)
 		}
 		return sendErr
 	}
@@ -223,6 +231,12 @@ func (p *Publisher) foreign(ctx context.Context, above uint64) (*stored, error) 
 
 // send publishes the messages once, one alone as a plain fenced message, and returns the sequence of the last.
 func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg, patience time.Duration) (uint64, error) {
+	limit := MaxBody(p.nc)
+	for _, m := range msgs { // before any is sent: a batch without an end keeps the server waiting
+		if len(m.Data) > limit {
+			return 0, fmt.Errorf("%w: %d bytes, and %d are allowed", ErrMaxBody, len(m.Data), limit)
+		}
+	}
 	ended := ctx.Done()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	if len(msgs) == 1 {

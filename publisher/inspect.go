@@ -28,6 +28,15 @@ func CheckVersion(version string) error {
 		"earlier ones refuse every commit but the first", version, MinVersion)}
 }
 
+// CheckPayload says whether a server that takes messages of so many bytes (max_payload) is of use; its error is a *[SetupError].
+func CheckPayload(bytes int64) error {
+	if bytes >= MinPayload {
+		return nil
+	}
+	return &SetupError{fmt.Errorf("the NATS server takes messages of %d bytes at most, and rollcall needs %d: raise its max_payload "+
+		"(1MB is the default), on all servers of its cluster", bytes, MinPayload)}
+}
+
 // Misfits names everything that keeps rollcall from using a stream of this configuration as the log; empty: it fits.
 func Misfits(c jetstream.StreamConfig) []string { return misfits(c) }
 

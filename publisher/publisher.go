@@ -41,6 +41,9 @@ var (
 	ErrTampered = errors.New("somebody else writes to the log")
 	// ErrTooLarge: the server takes no batch of that size. Nothing of the commit is in the log. Form smaller ones.
 	ErrTooLarge = errors.New("the server refuses a batch of this size")
+	// ErrMaxBody: an event of the commit is larger than [MaxBody], which has become smaller with a new connection. Nothing of the
+	// commit is in the stream. Form it anew.
+	ErrMaxBody = errors.New("an event is larger than the server takes now")
 )
 
 // SetupError is an error that waiting does not mend: the server, the stream or the bucket is not what rollcall needs.
@@ -96,15 +99,23 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Publisher, error) {
 	return p, nil
 }
 
-// Headers and NATS's own framing stay below this.
-const headerBytes = 4 << 10
+const (
+	// headerBytes is above what headers and NATS's own framing take.
+	headerBytes = 4 << 10
+	// restBytes is above what an event holds besides its agent and its changes.
+	restBytes = 4 << 10
 
-// MaxBody is how large an event may be on this connection, in bytes.
+	// MinPayload is the least max_payload of a server that rollcall works with, in bytes: there, an agent may have 5 KiB,
+	// several times what is usual. NATS's own default is 1 MiB.
+	MinPayload = 32 << 10
+)
+
+// MaxBody is how large an event may be on this connection, in bytes. It changes with the server that nc is connected to.
 func MaxBody(nc *nats.Conn) int { return int(nc.MaxPayload()) - headerBytes }
 
 // MaxAgentBytes is how large an agent's encoding may be so that its events fit: an event carries the agent, and in its changes
-// at most the old and the new value of every field.
-func MaxAgentBytes(nc *nats.Conn) int { return MaxBody(nc)/3 - 4<<10 }
+// at most the old and the new value of every field. It changes as [MaxBody] does.
+func MaxAgentBytes(nc *nats.Conn) int { return MaxBody(nc)/3 - restBytes }
 
 // publishSubject is where to publish what shall be stored under the subject.
 func publishSubject(stored string) string {

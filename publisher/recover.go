@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -209,6 +210,14 @@ func (p *Publisher) TakeOver(ctx context.Context, r *Recovered, w schemas.Waterm
 			return fmt.Errorf("publisher: take over the log of tenant %d: %w", p.cfg.Tenant, err)
 		}
 	}
+	r.lackingStates = slices.DeleteFunc(r.lackingStates, func(e schemas.Event) bool {
+		size, limit := len(e.AppendJSON(nil)), MaxBody(p.nc)
+		if size > limit {
+			p.log.Error("a state that the stream lacks is larger than the server takes, and stays as it was until the agent's next event; "+
+				"raise the server's max_payload", "agent", e.Data.Agent.AgentID, "bytes", size, "limit", limit)
+		}
+		return size > limit
+	})
 	for {
 		n := min(len(r.lackingStates), maxMessages-1)
 		msgs, id := p.messages(Batch{Watermark: w}, r.lackingStates[:n])

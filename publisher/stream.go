@@ -149,6 +149,9 @@ func (p *Publisher) checkServer() error {
 	if err := CheckVersion(version); err != nil {
 		return &SetupError{fmt.Errorf("%s: %w", p.nc.ConnectedAddr(), err)}
 	}
+	if err := CheckPayload(p.nc.MaxPayload()); err != nil {
+		return &SetupError{fmt.Errorf("%s: %w", p.nc.ConnectedAddr(), err)}
+	}
 	return nil
 }
 

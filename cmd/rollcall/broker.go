@@ -38,6 +38,10 @@ func (b *broker) during(ctx context.Context, do func(context.Context) error) err
 		}
 	}()
 	err := do(ctx)
+	if errors.Is(err, nats.ErrConnectionClosed) { // failed knows the reason, or will in an instant
+		defer time.AfterFunc(time.Second, cancel).Stop()
+		return cmp.Or(<-why, err)
+	}
 	cancel()
 	return errors.Join(<-why, err)
 }

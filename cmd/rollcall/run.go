@@ -54,7 +54,8 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *slog.Logger) error {
 	pollerConfig, now := s.poller(log), clock.New(nil)
 	pollerConfig.Now = now.Now
-	pollerConfig.MaxRowBytes, pollerConfig.Metrics = publisher.MaxAgentBytes(nc), o.registry
+	pollerConfig.MaxRowBytes = func() int { return publisher.MaxAgentBytes(nc) }
+	pollerConfig.Metrics = o.registry
 	source, err := poller.New(pollerConfig)
 	if err != nil {
 		return s.inVariables("poller", err)

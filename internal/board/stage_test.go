@@ -199,7 +199,7 @@ func (p *play) stopNATS() {
 
 func (p *play) startEngine() error {
 	source, err := poller.New(poller.Config{BaseURL: p.url, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
-		Username: isdpsim.DemoUsername, Password: isdpsim.DemoPassword, RequestTimeout: 2 * time.Second, RateLimit: 2000, MaxRowBytes: 64 << 10, Now: p.now})
+		Username: isdpsim.DemoUsername, Password: isdpsim.DemoPassword, RequestTimeout: 2 * time.Second, RateLimit: 2000, MaxRowBytes: func() int { return 64 << 10 }, Now: p.now})
 	if err != nil {
 		return err
 	}

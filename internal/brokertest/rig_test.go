@@ -373,7 +373,8 @@ func (p *process) start() {
 	logger := slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	cfg := poller.Config{BaseURL: r.vendor, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
 		Username: isdpsim.DemoUsername, Password: isdpsim.DemoPassword, TenantID: r.sim.TenantID(),
-		PageSize: 25, RateLimit: 100_000, Concurrency: 2, Logger: logger}
+		PageSize: 25, RateLimit: 100_000, Concurrency: 2, Logger: logger,
+		MaxRowBytes: func() int { return publisher.MaxAgentBytes(p.nc) }} // polling begins when there is a connection
 	if r.poll != nil {
 		r.poll(&cfg)
 	}
@@ -388,7 +389,7 @@ func (p *process) start() {
 		r.pub(&pub)
 	}
 	eng := engine.Config{Tenant: r.sim.TenantID(), Interval: 300 * time.Millisecond, RemoveAfter: 2, MaxMissing: 0.9, MissingHold: time.Hour,
-		BufferEvents: 100_000, Grace: time.Second, Logger: logger}
+		BufferEvents: 100_000, Grace: time.Second, Logger: logger, MaxBody: func() int { return publisher.MaxBody(p.nc) }}
 	if r.engine != nil {
 		r.engine(&eng)
 	}

@@ -32,24 +32,33 @@ func TestOldServer(t *testing.T) {
 			c.set(r, p)
 			p.proxy.says(version(c.old))
 			p.proxy.drop()
-			select {
-			case <-p.ended:
-			case <-time.After(patience):
-				t.Fatal("it goes on with the older server")
-			}
-			if err := p.err; !errors.As(err, new(*publisher.SetupError)) || !strings.Contains(err.Error(), "version "+c.old) ||
-				!strings.Contains(err.Error(), publisher.MinVersion+" or later") {
-				t.Errorf("it ended with %v", err)
-			}
+			p.refuses("version "+c.old, publisher.MinVersion+" or later")
 
-			refused := r.newProcess()
-			refused.proxy.says(version(c.old))
-			refused.start()
-			<-refused.ended
-			if !errors.As(refused.err, new(*publisher.SetupError)) {
-				t.Errorf("a start ended with %v", refused.err)
-			}
+			p = r.newProcess()
+			p.proxy.says(version(c.old))
+			p.start()
+			p.refuses("version " + c.old)
 			r.finish(r.start())
 		})
+	}
+}
+
+// refuses waits until the process has ended by itself, since the broker is not what it needs.
+func (p *process) refuses(wants ...string) {
+	t := p.r.t
+	t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		t.Fatal("it goes on")
+	}
+	if !errors.As(p.err, new(*publisher.SetupError)) {
+		t.Errorf("it ended with %v", p.err)
+		return
+	}
+	for _, want := range wants {
+		if !strings.Contains(p.err.Error(), want) {
+			t.Errorf("%q does not say %q", p.err, want)
+		}
 	}
 }

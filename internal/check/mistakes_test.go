@@ -296,6 +296,11 @@ func TestMistakes(t *testing.T) {
 		}, 1, []string{"nats-server 2.12.7: too old, 2.12.8 or later is needed (atomic batch publishing) > upgrade the NATS servers, all of the cluster"},
 			1, []string{"the NATS server is version 2.12.7, and rollcall needs 2.12.8 or later"}},
 
+		{"NATS with a small max_payload", func(t *testing.T, _ *e2e.Vendor) env {
+			return env{"ROLLCALL_NATS_URL": broker(t, &server.Options{MaxPayload: 8 << 10})}
+		}, 1, []string{"FAIL nats nats://127.0.0.1:", "the NATS server takes messages of 8192 bytes at most, and rollcall needs 32768"},
+			1, []string{"the NATS server takes messages of 8192 bytes at most, and rollcall needs 32768: raise its max_payload"}},
+
 		{"NATS too old, another of the cluster", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_NATS_URL": oldBroker(t, "2.15.2", oldBroker(t, "2.12.8"), oldBroker(t, "2.12.8-RC.3"))}
 		}, 1, []string{"nats-server 2.15.2", "others of its cluster are too old: nats://127.0.0.1:", "(nats-server 2.12.8-RC.3); 2.12.8 or later is needed > upgrade the NATS servers, all of the cluster"},

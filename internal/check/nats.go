@@ -113,6 +113,10 @@ func (s *state) server(ctx context.Context, start time.Time) {
 		s.fail(text+": too old, "+publisher.MinVersion+" or later is needed (atomic batch publishing)", "upgrade the NATS servers, all of the cluster")
 		return
 	}
+	if err := publisher.CheckPayload(nc.MaxPayload()); s.NATS != nil && err != nil {
+		s.fail(text+": "+err.Error(), "raise max_payload in the configuration of the NATS servers, all of the cluster")
+		return
+	}
 	if old := s.oldMembers(ctx); len(old) > 0 {
 		s.fail(text+"; others of its cluster are too old: "+list(old, 5)+"; "+publisher.MinVersion+" or later is needed",
 			"upgrade the NATS servers, all of the cluster")

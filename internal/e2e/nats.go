@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,6 +66,22 @@ func NewNATSServer(t testing.TB, extra string) *NATSServer {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// Configure adds lines to the configuration; where the server runs, it takes them up.
+func (s *NATSServer) Configure(lines string) {
+	s.t.Helper()
+	f, err := os.OpenFile(s.config, os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(lines + "\n")
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if s.Process != nil && s.Running() {
+		s.Signal(syscall.SIGHUP)
+	}
 }
 
 // Start starts the server, also again after Kill or Terminate: on the same store and port. It returns when JetStream answers.

@@ -324,7 +324,7 @@ func (l *loop) verdict(v *poller.Verdict) {
 		l.push(absence.Removed)
 		w := schemas.Watermark{
 			Sweep: l.sweep, StartedAt: started, CompletedAt: ended, StaleAfter: ended.Add(3 * max(l.cfg.Interval, ended.Sub(started))),
-			Missing: absence.Missing, Rejected: v.Rejected, Polled: l.cfg.Types,
+			Missing: absence.Missing, Rejected: v.Rejected - l.roster.RefusedTwice(l.sweep), Polled: l.cfg.Types,
 		}
 		l.queue.pushEnd(w)
 		if !l.had {
@@ -442,6 +442,10 @@ func (l *loop) committed(b batch, f diff.Formed, news *schemas.Health, w schemas
 		l.queue.done(b, false)
 		l.most = max(l.most/2, 1)
 		l.logger.Warn("the server takes smaller batches only", "changes", l.most, "err", err)
+		return nil
+	case errors.Is(err, publisher.ErrMaxBody):
+		l.queue.done(b, false)
+		l.logger.Info("forming the commit anew, since the server takes smaller messages now", "err", err)
 		return nil
 	case errors.Is(err, publisher.ErrSuperseded):
 		l.queue.done(b, false)

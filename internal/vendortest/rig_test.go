@@ -145,7 +145,7 @@ func (r *rig) start() {
 		BaseURL: r.url, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
 		Username: isdpsim.DemoUsername, Password: isdpsim.DemoPassword, Types: r.setup.types,
 		RequestTimeout: r.setup.requestTimeout, PageSize: pageSize, Concurrency: concurrency, RateLimit: rateLimit,
-		MaxRowBytes: r.setup.maxRow, Logger: log, Now: r.now,
+		MaxRowBytes: func() int { return r.setup.maxRow }, Logger: log, Now: r.now,
 	})
 	if err != nil {
 		r.t.Fatal(err)
