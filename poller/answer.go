@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ const (
 
 // answer is what one answer of the agents call says, its rows undecoded.
 type answer struct {
-	total int               // total_count, 0 to maxAgents
+	total int               // total_count, 0 to maxAgents, or noTotal
 	pos   bool              // pos is the page that was asked for, or missing
 	rows  []json.RawMessage // they share the answer's memory
 }
@@ -29,6 +30,13 @@ func readAnswer(
 	body []byte, page, size int, excerpt func(json.RawMessage) string,
 ) (answer, error) {
 	e, err := readEnvelope(body)
+	var bad *notJSON
+	if errors.As(err, &bad) {
+		var ok bool
+		if e, ok = readDamaged(body); ok {
+			err = nil
+		}
+	}
 	if err != nil {
 		return answer{}, err
 	}
@@ -38,7 +46,7 @@ func readAnswer(
 // An envelope is an answer's JSON taken apart, nothing of it judged. Nil is absent.
 type envelope struct {
 	stateCode, errorMessage json.RawMessage
-	result                  bool // it is there, and not null
+	result                  json.RawMessage // where it is no object
 	pos, total              json.RawMessage
 	data                    json.RawMessage // where it is no list
 	list                    bool            // data is a list: rows
@@ -63,28 +71,30 @@ func readEnvelope(body []byte) (e envelope, err error) {
 			}
 			return err
 		})
-		if err != nil {
-			return err
+		if err == nil && w.Done() != nil {
+			err = trailing(w.Offset())
 		}
-		return w.Done()
+		return err
 	})
 	switch {
 	case errors.Is(err, errTooManyRows):
 		return envelope{}, errTooManyRows
+	case errors.Is(err, jsonwalk.ErrKind):
+		return envelope{}, errors.New("the answer is JSON of another kind")
 	case err != nil:
-		return envelope{}, errors.New("the answer is " + notJSON(body))
+		return envelope{}, &notJSON{body, err, e.rows}
 	}
 	return e, nil
 }
 
+// trailing is the error of an answer behind whose end, in bytes, there is more.
+type trailing int
+
+func (at trailing) Error() string { return fmt.Sprintf("more follows behind byte %d", int(at)) }
+
 func (e *envelope) readResult(w *jsonwalk.Walker) error {
 	*e = envelope{stateCode: e.stateCode, errorMessage: e.errorMessage}
-	if w.Null() {
-		_, err := w.Value()
-		return err
-	}
-	e.result = true
-	return w.Object(func(name []byte) (err error) {
+	err := w.Object(func(name []byte) (err error) {
 		switch string(name) {
 		case "pos":
 			e.pos, err = w.Value()
@@ -97,6 +107,10 @@ func (e *envelope) readResult(w *jsonwalk.Walker) error {
 		}
 		return err
 	})
+	if errors.Is(err, jsonwalk.ErrKind) {
+		e.result, err = w.Value()
+	}
+	return err
 }
 
 func (e *envelope) readData(w *jsonwalk.Walker) (err error) {
@@ -131,26 +145,46 @@ func (e *envelope) answer(
 		return answer{}, refusedBy("stateCode is no number", excerpt(e.errorMessage))
 	case state != 0:
 		return answer{}, refusedBy(fmt.Sprintf("stateCode %d", state), excerpt(e.errorMessage))
-	case !e.result:
-		return answer{}, errors.New("the answer has no result")
+	case !empty(e.result):
+		return answer{}, errors.New("the answer's result is JSON of another kind")
 	}
-	total, ok := integer(e.total)
-	if !ok || total < 0 || total > maxAgents {
+	a := answer{pos: true, rows: e.rows}
+	if !e.list && !empty(e.data) { // a list of one
+		if e.data[0] != '{' {
+			return answer{}, errors.New("the answer's data is not a list")
+		}
+		a.rows = []json.RawMessage{e.data}
+	}
+	switch total, ok := integer(e.total); {
+	case ok && total >= 0 && total <= maxAgents:
+		a.total = int(total)
+	case (len(e.total) == 0 || isNull(e.total)) && len(a.rows) == 0:
+		// An empty listing, or a page behind the end of one.
+		a.total = noTotal
+		if page == 0 {
+			a.total = 0
+		}
+	default:
 		return answer{}, fmt.Errorf("total_count is not a number of agents from 0 to %d", maxAgents)
 	}
-	a := answer{total: int(total), pos: true, rows: e.rows}
 	if len(e.pos) > 0 && !isNull(e.pos) {
 		pos, ok := integer(e.pos)
 		a.pos = ok && pos == int64(page)
 	}
-	switch {
-	case e.list:
-	case len(e.data) > 0 && !isNull(e.data):
-		return answer{}, errors.New("the answer's data is not a list")
-	case expected(a.total, page, size) > 0:
-		return answer{}, errors.New("the answer has no data")
-	}
 	return a, nil
+}
+
+// noTotal stands for the total_count of a page that has none.
+const noTotal = -1
+
+// empty reports whether a value says that there is nothing.
+func empty(raw json.RawMessage) bool {
+	switch string(raw) {
+	case "", "null", `""`:
+		return true
+	}
+	inner := bytes.TrimSpace(raw[1:])
+	return len(inner) == 1 && (raw[0] == '{' || raw[0] == '[')
 }
 
 // A refusal is the error of an answer that says no.

@@ -49,7 +49,9 @@ type client struct {
 type reply struct {
 	status     int
 	header     http.Header
-	body       []byte
+	body       []byte // decompressed, as UTF-8 where it could be decoded
+	lossy      bool   // see text
+	charset    string // see text
 	sent, read time.Time
 	began      time.Time     // as sent, on the clock that timeouts go by
 	took       time.Duration // until it had been read, or was given up
@@ -67,6 +69,7 @@ func newClient(c Config) *client {
 			TLSHandshakeTimeout:    c.RequestTimeout,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.RootCAs},
 			ForceAttemptHTTP2:      true,
+			DisableCompression:     true, // decompressed tells by the bytes, not by the header
 			MaxIdleConnsPerHost:    c.Concurrency,
 			IdleConnTimeout:        90 * time.Second,
 			MaxResponseHeaderBytes: 256 << 10,
@@ -134,6 +137,7 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (r re
 		// What matters is the status; the body may say more, and may as well be missing.
 		r.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxFailBody))
 		r.read = c.now()
+		_ = r.decode()
 		return r, nil
 	}
 	if resp.ContentLength > maxBody {
@@ -147,8 +151,25 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (r re
 	case len(r.body) > maxBody:
 		return r, tooLarge()
 	}
+	if err := r.decode(); err != nil {
+		return r, &Error{Class: Unusable, Err: err}
+	}
 	return r, nil
 }
+
+// decode makes the body text: decompressed, and UTF-8. A body that can't be stays as it is.
+func (r *reply) decode() error {
+	body, err := decompressed(r.body)
+	if err != nil {
+		return err
+	}
+	t := decodeText(body, r.header.Get("Content-Type"))
+	r.body, r.lossy, r.charset = t.utf8, t.lossy, t.charset
+	return nil
+}
+
+// text is the body, decoded.
+func (r *reply) text() text { return text{r.body, r.lossy, r.charset} }
 
 // A requestHeader is the header of all requests with a token.
 type requestHeader struct {
@@ -161,7 +182,8 @@ func (c *client) header(token string) http.Header {
 	if last := c.last.Load(); last != nil && last.token == token {
 		return last.header
 	}
-	h := http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json"}, "User-Agent": {"rollcall"}}
+	h := http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json"},
+		"Accept-Encoding": {"gzip"}, "User-Agent": {"rollcall"}}
 	if token != "" {
 		h.Set("Authorization", "bearer "+token)
 	}

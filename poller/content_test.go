@@ -80,7 +80,7 @@ func TestBodiesAreUsedAgain(t *testing.T) {
 	body := read(`{"stateCode":"0","result":{"total_count":1,"data":[` +
 		`{"agentId":1,"onlineStatus":1,"agentName":"one","x":{"y":1}}]}}`)
 	r := pageReader{size: 50, maxRow: 1000}
-	got, err := r.read(body, 0, nil)
+	got, err := r.read(text{utf8: body}, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,7 @@ type metrics struct {
 	pages    prometheus.Counter
 	rejected *prometheus.CounterVec // by reason
 	dropped  prometheus.Counter
+	repaired prometheus.Counter
 	tokens   *prometheus.CounterVec // by result
 }
 
@@ -58,6 +59,10 @@ func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
 			Name: "rollcall_dropped_values_total",
 			Help: "Values of documented fields that were of another kind than documented, and were left out; one that stays so counts at every reading.",
 		}),
+		repaired: auto.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_repaired_values_total",
+			Help: "Names and values that not every JSON parser takes, in which what can't stay was marked; one that stays so counts at every reading.",
+		}),
 		tokens: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "rollcall_token_refreshes_total",
 			Help: "Tokens that were asked for, by whether one was got.",
@@ -77,7 +82,7 @@ func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
 			m.requests.WithLabelValues(call, result)
 		}
 	}
-	for _, reason := range []string{schemas.RejectSyntax, schemas.RejectID, schemas.RejectStatus, schemas.RejectTenant, schemas.RejectSize} {
+	for _, reason := range []string{schemas.RejectSyntax, schemas.RejectID, schemas.RejectStatus, schemas.RejectTenant, schemas.RejectSize, schemas.RejectText} {
 		m.rejected.WithLabelValues(reason)
 	}
 	m.tokens.WithLabelValues("ok")
@@ -106,6 +111,7 @@ func (m *metrics) answered(call string, r *reply, result string) {
 func (m *metrics) page(p *Page) {
 	m.pages.Inc()
 	m.dropped.Add(float64(p.Dropped))
+	m.repaired.Add(float64(p.Repaired))
 	for _, r := range p.Rejected {
 		m.rejected.WithLabelValues(r.Reason).Inc()
 	}

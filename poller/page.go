@@ -4,9 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"hash/maphash"
+	"io"
 	"sync"
 	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/rollcall-events/rollcall/internal/jsonwalk"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -29,15 +34,18 @@ type Page struct {
 type pageContent struct {
 	Agents   []schemas.Packed // the usable rows, in the listing's order
 	Rejected []Rejection      // the rows that are not usable
-	Dropped  int              // listed fields of the usable rows left out because their values could not be normalised
+	Dropped  int              // listed fields of usable rows left out: their values can't be normalised
+	Repaired int              // names and values of usable rows in which [jsonwalk.Repair] marked what can't stay
 
 	total        int  // total_count
 	pos          bool // the answer was for the page that was asked for
 	rows         int  // of every kind
 	unidentified int  // rejected rows that can't be told whose they are
-	maxRow       int  // how long a row was allowed to be
-	bytes        int  // of the answer's body …
-	sum          uint64
+
+	// What the answer was, and how long a row was allowed to be, to know it again.
+	bytes, maxRow int
+	sum           uint64
+	lossy         bool
 }
 
 // Rejection is a row that can't be used.
@@ -45,7 +53,8 @@ type Rejection struct {
 	Index   int    // its place on the page, from 0
 	AgentID int64  // whose row it is, where Known
 	Known   bool   // the AgentID could be read
-	Reason  string // one of schemas.RejectSyntax, RejectID, RejectStatus, RejectTenant, RejectSize
+	Reason  string // one of the Reject constants of schemas
+	Detail  string // what was seen, where the reason does not say it; nothing of the row's values
 }
 
 // seed makes the hashes of answers unpredictable: nobody can make two that look the same.
@@ -59,95 +68,207 @@ type pageReader struct {
 	excerpt func(json.RawMessage) string
 }
 
-// read reads the body that answered a request for a page. A body that is, byte for byte, what it
-// was when the page was last read is not decoded again: its content is last itself, unless rows
-// may be longer or shorter now.
-func (r *pageReader) read(body []byte, number int, last *pageContent) (*pageContent, error) {
-	sum := maphash.Bytes(seed, body)
-	if last != nil && last.bytes == len(body) && last.sum == sum && last.maxRow == r.maxRow {
+// read reads the text that answered a request for a page. A text that is, byte for byte, what it was
+// when the page was last read is not decoded again: its content is last itself, unless rows may be
+// longer or shorter now.
+func (r *pageReader) read(t text, number int, last *pageContent) (*pageContent, error) {
+	sum := maphash.Bytes(seed, t.utf8)
+	if last != nil && last.bytes == len(t.utf8) && last.sum == sum && last.lossy == t.lossy &&
+		last.maxRow == r.maxRow {
 		return last, nil
 	}
-	a, err := readAnswer(body, number, r.size, r.excerpt)
+	a, err := readAnswer(t.utf8, number, r.size, r.excerpt)
 	if err != nil {
 		return nil, err
 	}
-	c := r.content(a)
-	c.bytes, c.sum = len(body), sum
+	c := r.content(a, t)
+	c.bytes, c.sum, c.lossy = len(t.utf8), sum, t.lossy
 	return c, nil
 }
 
 // content decodes the rows of an answer: each becomes an agent or a rejection.
-func (r *pageReader) content(a answer) *pageContent {
+func (r *pageReader) content(a answer, t text) *pageContent {
 	c := &pageContent{total: a.total, pos: a.pos, rows: len(a.rows), maxRow: r.maxRow,
 		Agents: make([]schemas.Packed, 0, len(a.rows))}
-	fields := rowPool.Get().(*schemas.Row)
-	defer rowPool.Put(fields)
+	row := rowPool.Get().(*row)
+	defer rowPool.Put(row)
 	for i, raw := range a.rows {
-		agent, dropped, err := r.agent(raw, fields)
-		if err == nil {
-			c.Agents = append(c.Agents, agent)
-			c.Dropped += dropped
+		agent, bad := r.agent(raw, row, t)
+		if bad != nil {
+			bad.Index = i
+			c.Rejected = append(c.Rejected, *bad)
+			if !bad.Known {
+				c.unidentified++
+			}
 			continue
 		}
-		bad := &schemas.RowError{Reason: schemas.RejectSyntax}
-		errors.As(err, &bad)
-		c.Rejected = append(c.Rejected,
-			Rejection{Index: i, AgentID: bad.AgentID, Known: bad.HasID, Reason: bad.Reason})
-		if !bad.HasID {
-			c.unidentified++
-		}
+		c.Agents = append(c.Agents, agent)
+		c.Dropped += row.dropped
+		c.Repaired += row.repaired
 	}
 	return c
 }
 
-// agent decodes a row, and counts the fields that it leaves out. Its error is a
-// *[schemas.RowError].
-func (r *pageReader) agent(raw []byte, fields *schemas.Row) (schemas.Packed, int, error) {
-	if err := takeApart(raw, fields); err != nil {
-		return "", 0, err
+// agent decodes a row.
+func (r *pageReader) agent(raw []byte, row *row, t text) (schemas.Packed, *Rejection) {
+	if !row.open(raw) {
+		meant, ok := asMeant(raw)
+		if !ok || !row.open(meant) {
+			return "", row.broken(raw)
+		}
+		raw = meant
 	}
-	a, dropped, err := fields.Pack(r.tenant)
+	a, dropped, err := row.fields.Pack(r.tenant)
+	row.dropped = dropped
+	switch {
+	case err != nil:
+	case row.notText != "" || t.lossy && bytes.Contains(raw, []byte("\ufffd")):
+		return "", &Rejection{AgentID: a.AgentID(), Known: true, Reason: schemas.RejectText,
+			Detail: row.seen(t)}
+	case row.contradicts != "":
+		return "", &Rejection{AgentID: a.AgentID(), Known: row.contradicts != "agentId",
+			Reason: schemas.RejectSyntax, Detail: row.contradicts + " is there twice"}
 	// Even escaped, an encoding is not six times as long as the row: the rare candidates alone are
 	// encoded to see.
-	if err == nil && 6*len(raw) > r.maxRow && len(new(a.Agent()).AppendJSON(nil)) > r.maxRow {
+	case 6*len(raw) > r.maxRow && len(new(a.Agent()).AppendJSON(nil)) > r.maxRow:
 		err = &schemas.RowError{Reason: schemas.RejectSize, AgentID: a.AgentID(), HasID: true}
 	}
-	return a, dropped, err
+	if err != nil {
+		bad := &schemas.RowError{Reason: schemas.RejectSyntax}
+		errors.As(err, &bad)
+		return "", &Rejection{AgentID: bad.AgentID, Known: bad.HasID, Reason: bad.Reason}
+	}
+	return a, nil
 }
 
-var rowPool = sync.Pool{New: func() any { return new(schemas.Row) }}
+// A row is a row of the listing while it is being decoded.
+type row struct {
+	fields            schemas.Row
+	dropped, repaired int
+	notText           string // the first listed field that is not UTF-8, its value below
+	notTextValue      []byte
+	contradicts       string // a field that says who or what the agent is, and is there twice
+	errAt             int    // where it is no JSON, in bytes
+}
 
-// takeApart makes row the row that text is. Its error is that of [schemas.DecodeAgent] for what is
-// no row.
-func takeApart(text []byte, row *schemas.Row) error {
-	row.Reset()
-	err := jsonwalk.Walk(text, func(w *jsonwalk.Walker) error {
+var rowPool = sync.Pool{New: func() any { return new(row) }}
+
+// open takes a text apart, and reports whether it is a JSON object.
+func (r *row) open(raw []byte) bool {
+	r.fields.Reset()
+	r.dropped, r.repaired, r.notText, r.notTextValue, r.contradicts = 0, 0, "", nil, ""
+	err := jsonwalk.Walk(raw, func(w *jsonwalk.Walker) error {
 		err := w.Object(func(name []byte) error {
 			value, err := w.Value()
-			row.Set(name, value)
+			if err == nil {
+				r.set(name, value)
+			}
 			return err
 		})
-		if err != nil {
-			return err
+		if err == nil {
+			err = w.Done()
 		}
-		return w.Done()
+		r.errAt = w.Offset()
+		return err
 	})
-	if err != nil {
-		return &schemas.RowError{Reason: schemas.RejectSyntax}
-	}
-	return nil
+	return err == nil
 }
 
-// notJSON says what a body is that is not the JSON it should be.
-func notJSON(body []byte) string {
-	switch body = bytes.TrimSpace(body); {
-	case len(body) == 0:
-		return "empty"
-	case body[0] == '<':
-		return "HTML or XML, not JSON: is there a gateway in between, is ROLLCALL_ISDP_URL right?"
-	case !json.Valid(body):
-		return "not JSON, or cut short"
-	default:
-		return "JSON of another kind"
+func (r *row) set(name, value []byte) {
+	if bytes.Contains(name, []byte(jsonwalk.Mark)) {
+		r.repaired++
 	}
+	switch string(name) {
+	case "agentId", "tenantId", "onlineStatus", "deleteFlag":
+		if was := r.fields.Get(string(name)); was != nil && !bytes.Equal(was, value) {
+			r.contradicts = string(name)
+		}
+	}
+	fixed, repaired := jsonwalk.Repair(value)
+	if repaired {
+		r.repaired++
+		if r.notText == "" && schemas.Listed(string(name)) && !utf8.Valid(value) {
+			r.notText, r.notTextValue = string(name), value
+		}
+	}
+	r.fields.Set(name, fixed)
+}
+
+// seen says what is there instead of text.
+func (r *row) seen(t text) string {
+	switch {
+	case r.notText == "":
+		return "bytes that mean nothing in charset " + t.charset + ", which the answer's header names"
+	case readsAs(r.notTextValue) != "":
+		return r.notText + " is not UTF-8, and can be read as " + readsAs(r.notTextValue) +
+			": the answer's Content-Type has to name that charset"
+	default:
+		return r.notText + " is not UTF-8"
+	}
+}
+
+// broken is the rejection of a text that is no JSON object. Whose row it is, it may have said before
+// it broke.
+func (r *row) broken(raw []byte) *Rejection {
+	r.open(raw)
+	bad := &Rejection{Reason: schemas.RejectSyntax,
+		Detail: fmt.Sprintf("no JSON object from its byte %d on", r.errAt)}
+	var e *schemas.RowError
+	a, _, err := r.fields.Pack(0)
+	switch {
+	case err == nil:
+		bad.AgentID, bad.Known = a.AgentID(), true
+	case errors.As(err, &e):
+		bad.AgentID, bad.Known = e.AgentID, e.HasID
+	}
+	return bad
+}
+
+// notJSON is the error of an answer that is not JSON, or not of the kind that it should be.
+type notJSON struct {
+	body []byte
+	err  error             // of encoding/json or of jsontext
+	rows []json.RawMessage // that were read before it
+}
+
+func (e *notJSON) Error() string {
+	body := bytes.TrimSpace(e.body)
+	switch {
+	case len(body) == 0:
+		return "the answer is empty"
+	case body[0] == '<':
+		return "the answer is HTML or XML, not JSON: is there a gateway in between, is ROLLCALL_ISDP_URL right?"
+	}
+	var more trailing
+	var walked *jsontext.SyntacticError
+	var decoded *json.SyntaxError
+	var where string
+	switch {
+	case errors.As(e.err, &more):
+		return "the answer is JSON, but " + more.Error()
+	case errors.As(e.err, &walked):
+		where = fmt.Sprintf("at byte %d of %d", walked.ByteOffset, len(e.body))
+	case errors.As(e.err, &decoded):
+		where = fmt.Sprintf("at byte %d of %d", decoded.Offset, len(e.body))
+	default:
+		return "the answer is JSON of another kind"
+	}
+	if n := len(e.rows); n > 0 {
+		where += fmt.Sprintf(", behind row %d", n-1)
+		var r row
+		if r.open(e.rows[n-1]) {
+			if a, _, err := r.fields.Pack(0); err == nil {
+				where += fmt.Sprintf(" (agent %d)", a.AgentID())
+			}
+		}
+	}
+	switch {
+	case errors.Is(e.err, io.ErrUnexpectedEOF) || decoded != nil && decoded.Offset >= int64(len(body)):
+		return "the answer is cut short " + where
+	case bytes.IndexByte(body, 0) >= 0:
+		return "the answer is not JSON " + where + ", but binary, or UTF-16 without a charset"
+	case !utf8.Valid(body) && readsAs(body) != "":
+		return "the answer is not JSON " + where + ", nor UTF-8; it can be read as " + readsAs(body)
+	}
+	return "the answer is not JSON " + where
 }

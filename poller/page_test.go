@@ -40,13 +40,19 @@ func TestDecodeAnswer(t *testing.T) {
 		{"empty", page("0", "0", `[]`), 0, 0, 0, false, ""},
 		{"null, nobody there", page("0", "0", `null`), 0, 0, 0, false, ""},
 		{"null beyond the end", page("3", "5", `null`), 3, 0, 5, false, ""},
-		{"null where rows belong", page("2", "5", `null`), 2, 0, 0, false, "no data"},
-		{"data missing", `{"stateCode": "0", "result": {"total_count": 1}}`, 0, 0, 0, false, "no data"},
-		{"data an object", page("0", "1", `{}`), 0, 0, 0, false, "not a list"},
+		{"null where rows belong", page("2", "5", `null`), 2, 0, 5, false, ""},
+		{"data missing", `{"stateCode": "0", "result": {"total_count": 1}}`, 0, 0, 1, false, ""},
+		{"data an empty string", page("0", "0", `""`), 0, 0, 0, false, ""},
+		{"data an empty object", page("0", "0", `{ }`), 0, 0, 0, false, ""},
+		{"data an object", page("0", "1", `{"a":1}`), 0, 1, 1, false, ""},
+		{"data text", page("0", "1", `"x"`), 0, 0, 0, false, "not a list"},
 		{"odd rows", page("0", "9", `[1, null, "x,]", [], [[1,2],3], {"a":"\"}"}]`), 0, 6, 9, false, ""},
 		{"too many rows", page("0", "9", `[`+strings.Repeat("1,", 1_000_000)+`1]`), 0, 0, 0, false, "more than 1000 rows"},
-		{"total missing", `{"stateCode": "0", "result": {"data": []}}`, 0, 0, 0, false, "total_count"},
-		{"total null", page("0", "null", `[]`), 0, 0, 0, false, "total_count"},
+		{"total missing, no rows", `{"stateCode": "0", "result": {"data": []}}`, 0, 0, 0, false, ""},
+		{"total null, no rows", page("0", "null", `[]`), 0, 0, 0, false, ""},
+		{"total null behind the end", page("1", "null", `[]`), 1, 0, noTotal, false, ""},
+		{"total missing, rows", `{"stateCode": "0", "result": {"data": [{}]}}`, 0, 0, 0, false, "total_count"},
+		{"total null, rows", page("0", "null", `[{}]`), 0, 0, 0, false, "total_count"},
 		{"total negative", page("0", "-1", `[]`), 0, 0, 0, false, "total_count"},
 		{"total a fraction", page("0", "1.5", `[]`), 0, 0, 0, false, "total_count"},
 		{"total a lie", page("0", "1000000000000", `[{},{}]`), 0, 0, 0, false, "total_count"},
@@ -55,13 +61,19 @@ func TestDecodeAnswer(t *testing.T) {
 		{"failure without message", `{"stateCode": "500"}`, 0, 0, 0, false, "stateCode 500"},
 		{"failure in words", `{"stateCode": "ERR", "errorMessage": "no"}`, 0, 0, 0, false, "stateCode is no number no"},
 		{"no stateCode", `{"result": {"total_count": 0, "data": []}}`, 0, 0, 0, false, "no stateCode"},
-		{"no result", `{"stateCode": "0"}`, 0, 0, 0, false, "no result"},
-		{"result a list", `{"stateCode": "0", "result": []}`, 0, 0, 0, false, "another kind"},
+		{"no result", `{"stateCode": "0"}`, 0, 0, 0, false, ""},
+		{"result null", `{"stateCode": "0", "result": null}`, 0, 0, 0, false, ""},
+		{"result an empty string", `{"stateCode": "0", "result": ""}`, 0, 0, 0, false, ""},
+		{"result an empty list", `{"stateCode": "0", "result": []}`, 0, 0, 0, false, ""},
+		{"result an empty object", `{"stateCode": "0", "result": {}}`, 0, 0, 0, false, ""},
+		{"result null, and no success", `{"stateCode": "7", "result": null}`, 0, 0, 0, false, "stateCode 7"},
+		{"result a list", `{"stateCode": "0", "result": [{"agentId":1}]}`, 0, 0, 0, false, "another kind"},
+		{"result a number", `{"stateCode": "0", "result": 5}`, 0, 0, 0, false, "another kind"},
 		{"null", `null`, 0, 0, 0, false, "another kind"},
 		{"empty body", "  \n", 0, 0, 0, false, "empty"},
 		{"HTML", "\n<!DOCTYPE html><html></html>", 0, 0, 0, false, "HTML"},
 		{"truncated", page("0", "1", `[{}]`)[:60], 0, 0, 0, false, "cut short"},
-		{"trailing", page("0", "1", `[{}]`) + "{}", 0, 0, 0, false, "not JSON"},
+		{"trailing", page("0", "1", `[{}]`) + "{}", 0, 0, 0, false, "more follows"},
 		{"not UTF-16", "\xff\xfe{\x00", 0, 0, 0, false, "not JSON"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -97,11 +109,11 @@ func TestDecodeRows(t *testing.T) {
 	for _, r := range rows {
 		raw = append(raw, json.RawMessage(r))
 	}
-	p := (&pageReader{tenant: 886, maxRow: 1000}).content(answer{rows: raw})
+	p := (&pageReader{tenant: 886, maxRow: 1000}).content(answer{rows: raw}, text{})
 	want := []Rejection{
 		{Index: 1, AgentID: 2, Known: true, Reason: schemas.RejectStatus},
 		{Index: 2, Reason: schemas.RejectID},
-		{Index: 3, Reason: schemas.RejectSyntax},
+		{Index: 3, Reason: schemas.RejectSyntax, Detail: "no JSON object from its byte 0 on"},
 		{Index: 4, AgentID: 3, Known: true, Reason: schemas.RejectTenant},
 		{Index: 5, AgentID: 4, Known: true, Reason: schemas.RejectSize},
 	}
@@ -127,7 +139,7 @@ func TestRowSizeIsExact(t *testing.T) {
 		n := len(a.AppendJSON(nil))
 		for limit, rejected := range map[int]int{n: 0, n - 1: 1} {
 			r := pageReader{tenant: 886, maxRow: limit}
-			p := r.content(answer{rows: []json.RawMessage{raw}})
+			p := r.content(answer{rows: []json.RawMessage{raw}}, text{})
 			if len(p.Rejected) != rejected {
 				t.Errorf("%q: an encoding of %d bytes, a limit of %d: %d rejected", name, n, limit, len(p.Rejected))
 			}
@@ -161,7 +173,7 @@ func FuzzDecodeAnswer(f *testing.F) {
 				t.Fatalf("row %d is %q, encoding/json finds %q", i, row, env.Result.Data[i])
 			}
 		}
-		p := (&pageReader{tenant: 886, maxRow: 200}).content(a)
+		p := (&pageReader{tenant: 886, maxRow: 200}).content(a, text{})
 		if len(p.Agents)+len(p.Rejected) != len(a.rows) {
 			t.Fatalf("%d rows became %d agents and %d rejections", len(a.rows), len(p.Agents), len(p.Rejected))
 		}

@@ -103,7 +103,8 @@ type Verdict struct {
 	// Rejections counts the rejected rows by their reasons; nil: there are none.
 	Rejections map[string]int
 
-	Dropped int // fields left out, as Page.Dropped
+	Dropped  int // fields left out, as Page.Dropped
+	Repaired int // names and values in which something is marked, as Page.Repaired
 }
 
 // Poller reads one tenant. Its methods are safe for concurrent use, but for Sweep: one at a time.

@@ -67,12 +67,12 @@ func (p *Poller) ProbePage(ctx context.Context, listing int) (*PageSeen, error) 
 		return fail(refusedCall(err, r.status))
 	}
 	read := p.pageReader(tenant)
-	a, bad := readAnswer(r.body, 0, p.cfg.PageSize, p.client.excerpt)
+	a, bad := readAnswer(r.text().utf8, 0, p.cfg.PageSize, p.client.excerpt)
 	if bad != nil {
 		return fail(&Error{Class: Unusable, Err: bad})
 	}
 	seen := &PageSeen{
-		Page: Page{Listing: listing, Sent: r.sent, Read: r.read, pageContent: *read.content(a)}, Rows: a.rows, Total: a.total,
+		Page: Page{Listing: listing, Sent: r.sent, Read: r.read, pageContent: *read.content(a, r.text())}, Rows: a.rows, Total: a.total,
 		Expected: expected(a.total, 0, p.cfg.PageSize), OtherPos: !a.pos, Bytes: len(r.body),
 	}
 	if date, err := http.ParseTime(r.header.Get("Date")); err == nil {

@@ -245,7 +245,7 @@ func (s *sweep) take(r result) (end bool) {
 	}
 	s.failedInRow = 0
 	p.err, p.said = nil, r.page
-	if !r.read.Before(l.read) {
+	if !r.read.Before(l.read) && r.page.total != noTotal {
 		l.total, l.read = r.page.total, r.read
 	}
 	s.p.keep(r)
@@ -298,7 +298,11 @@ func (s *sweep) logRejected(p *Page) {
 		if s.rejects++; s.rejects > loggedRejects {
 			continue
 		}
-		attrs := []slog.Attr{slog.Int("page", p.Number), slog.Int("index", r.Index), slog.String("reason", r.Reason)}
+		attrs := []slog.Attr{slog.Int("page", p.Number), slog.Int("index", r.Index),
+			slog.String("reason", r.Reason)}
+		if r.Detail != "" {
+			attrs = append(attrs, slog.String("detail", r.Detail))
+		}
 		if len(s.p.cfg.Types) > 0 {
 			attrs = append(attrs, slog.Int("type", s.p.cfg.Types[p.Listing]))
 		}
@@ -355,7 +359,7 @@ func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 		}
 		return err
 	}
-	page, bad := p.pageReader(p.tokens.tenantID()).read(reply.body, r.number, r.last)
+	page, bad := p.pageReader(p.tokens.tenantID()).read(reply.text(), r.number, r.last)
 	if bad != nil {
 		if _, no := errors.AsType[refusal](bad); no {
 			p.refused(body, &reply, r, bad)

@@ -22,7 +22,7 @@ func TestMended(t *testing.T) {
 		"5xx":                {isdpsim.Times(3, isdpsim.OnPage(0, isdpsim.Status(502))), 10},
 		"HTML":               {once(isdpsim.OnPage(3, isdpsim.HTML())), 8},
 		"truncated":          {once(isdpsim.OnPage(3, isdpsim.Truncated(1000))), 8},
-		"corrupt":            {once(isdpsim.OnPage(3, isdpsim.Corrupt())), 8},
+		"no JSON":            {once(isdpsim.OnPage(3, isdpsim.Body(func(b []byte) []byte { return b[1:] }))), 8},
 		"empty body":         {once(isdpsim.OnPage(3, isdpsim.Empty())), 8},
 		"stateCode":          {once(isdpsim.OnPage(3, isdpsim.StateCode("500", "系统繁忙"))), 8},
 		"slow":               {once(isdpsim.OnPage(3, isdpsim.Delay(time.Minute))), 8},
@@ -156,7 +156,7 @@ func TestRejectedRecords(t *testing.T) {
 			fmt.Sprintf("page=0 index=0 reason=onlineStatus agentId=%d\n", ids[0]),
 			fmt.Sprintf("page=1 index=1 reason=tenant agentId=%d\n", ids[51]),
 			"page=6 index=39 reason=agentId\n",
-			"page=6 index=40 reason=syntax\n",
+			"page=6 index=40 reason=syntax detail=",
 		} {
 			if !strings.Contains(log.String(), want) {
 				t.Errorf("the log has no %q: %s", want, &log)

@@ -291,7 +291,7 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 	}
 	switch {
 	case bad != nil:
-		return unusable("the answer is " + notJSON(r.body))
+		return unusable((&notJSON{body: r.body, err: bad}).Error())
 	case answer.AccessToken == "":
 		return unusable("the answer has no access_token")
 	case !printable(answer.AccessToken):

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +20,7 @@ const (
 	RejectStatus = "onlineStatus" // no usable onlineStatus
 	RejectTenant = "tenant"       // of another tenant than the token's
 	RejectSize   = "size"         // too large to publish
+	RejectText   = "text"         // a listed field is not text in the answer's charset
 )
 
 // RowError says why a row is rejected. Its text never repeats the row.
@@ -36,6 +36,8 @@ func (e *RowError) Error() string {
 		return "not a JSON object"
 	case RejectTenant:
 		return fmt.Sprintf("agent %d belongs to another tenant than the token", e.AgentID)
+	case RejectText:
+		return fmt.Sprintf("agent %d has a field that is not text", e.AgentID)
 	case RejectSize:
 		return fmt.Sprintf("agent %d is too large to publish", e.AgentID)
 	case RejectID:
@@ -110,20 +112,13 @@ func (r *Row) Set(name []byte, value json.RawMessage) {
 	}
 }
 
-// Fields yields the fields that the row has, in an order that depends on nothing but which fields not listed came when.
-func (r *Row) Fields() iter.Seq2[string, json.RawMessage] {
-	return func(yield func(string, json.RawMessage) bool) {
-		for i, raw := range r.listed {
-			if raw != nil && !yield(listedTable[i].name, raw) {
-				return
-			}
-		}
-		for _, f := range r.other {
-			if !yield(f.Name, f.Value) {
-				return
-			}
-		}
+// Get returns the value of a listed field; nil: the row does not have it.
+func (r *Row) Get(name string) json.RawMessage {
+	f, ok := listedByName[name]
+	if !ok {
+		return nil
 	}
+	return r.listed[f.index]
 }
 
 // Agent makes an agent of the row, as [DecodeAgent] does. It shares no memory with the row.

@@ -196,6 +196,9 @@ func TestOddListing(t *testing.T) {
 		{"undocumented", fields("mood", `"good"`), "ok listing: fields that the vendor does not document: ", 0},
 		{"dropped", fields("capacity", `{"a": 1}`), "warning listing: fields whose value is of a kind that it should not be: capacity (1) > they are left out", 0},
 		{"status", fields("onlineStatus", "2"), "warning listing: onlineStatus other than 0 and 1: 2 (1) > it counts as not online", 0},
+		{"not text", isdpsim.ChangeRow(1, isdpsim.Fields{"agentName": "\"\xd5\xc5\""}),
+			"warning listing: 1 row that can't be used: agentName is not UTF-8, and can be read as GBK: the answer's Content-Type has to name that charset", 0},
+		{"not every parser's", isdpsim.ChangeRow(1, isdpsim.Fields{"mood": `"\ud800"`}), "warning listing: 1 value that not every JSON parser takes", 0},
 		{"rejected", isdpsim.All(fields("agentId", `"?"`), isdpsim.ChangeRow(2, isdpsim.Fields{"tenantId": "9"})), "warning listing: rows that can't be used, by reason: agentId (1), tenant (1)", 0},
 		{"most rejected", isdpsim.Rows(func(rows []isdpsim.Row) []isdpsim.Row {
 			for i := range rows[:6] {

@@ -350,19 +350,25 @@ type oddities struct {
 	undocumented, dropped, rejected map[string]int
 	status                          map[string]int
 	ids                             map[int64]int
+	details                         map[string]int // of rejected rows
+	repaired                        int
 }
 
 func (o *oddities) look(p *poller.PageSeen) {
 	if o.ids == nil {
-		o.undocumented, o.dropped, o.rejected, o.status, o.ids =
-			map[string]int{}, map[string]int{}, map[string]int{}, map[string]int{}, map[int64]int{}
+		o.undocumented, o.dropped, o.rejected, o.status, o.ids, o.details = map[string]int{},
+			map[string]int{}, map[string]int{}, map[string]int{}, map[int64]int{}, map[string]int{}
 	}
 	o.rows += len(p.Rows)
 	refused := make(map[int]bool)
 	for _, r := range p.Rejected {
 		o.rejected[r.Reason]++
+		if r.Detail != "" {
+			o.details[r.Detail]++
+		}
 		refused[r.Index] = true
 	}
+	o.repaired += p.Repaired
 	next := 0
 	for i, row := range p.Rows {
 		if refused[i] || next >= len(p.Agents) {
@@ -439,6 +445,15 @@ func (s *state) odd(o *oddities) {
 			"ask the vendor what has changed in these fields")
 	case bad > 0:
 		s.warn(text, "they are counted and never published; ask the vendor")
+	}
+	for _, detail := range slices.Sorted(maps.Keys(o.details))[:min(3, len(o.details))] {
+		s.warn(fmt.Sprintf("%s that can't be used: %s", count(o.details[detail], "row"), detail),
+			"tell the vendor, or who runs the gateway in between")
+	}
+	if o.repaired > 0 {
+		s.warn(count(o.repaired, "value")+" that not every JSON parser takes: bytes that are not UTF-8, "+
+			"half a surrogate pair, U+0000, or a name twice",
+			"what can't stay is marked with U+FFFD and braces in the events; tell the vendor")
 	}
 	if len(o.status) > 0 {
 		s.warn("onlineStatus other than 0 and 1: "+list(sorted(o.status), 5), "it counts as not online")

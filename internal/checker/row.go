@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // listed are the fields that the vendor's table lists, by the type that it documents: a number, a string, a date.
@@ -81,7 +82,9 @@ func (r rules) lenient(raw json.RawMessage) seen {
 		return seen{verdict: nameless}
 	}
 	fields := make(map[string]string, len(ms)+1)
+	text := true
 	for _, m := range ms {
+		text = text && (listed[m.name] == 0 || utf8.Valid(m.value))
 		delete(fields, m.name) // of a name that is repeated, the last counts
 		if v := normal(listed[m.name], m.value); v != "" {
 			fields[m.name] = v
@@ -97,7 +100,7 @@ func (r rules) lenient(raw json.RawMessage) seen {
 		fields["tenantId"] = own
 	}
 	switch _, status := fields["onlineStatus"]; {
-	case fields["tenantId"] != own || !status:
+	case fields["tenantId"] != own || !status || !text:
 		s.verdict = rejected
 		return s
 	case len(raw) >= r.large:

@@ -143,6 +143,7 @@ type loop struct {
 	begun    time.Time
 	answered time.Time   // when the vendor last gave a usable answer; at first, when this replica began to lead
 	dropped  int         // fields that the last sweep left out
+	repaired int         // values in which it marked what can't stay
 	next     *time.Timer // when the next one begins
 	sweeps   chan sweepStep
 
@@ -301,11 +302,14 @@ func (l *loop) verdict(v *poller.Verdict) {
 			"count", len(ids), "agents", ids[:min(len(ids), toldAtOnce)])
 	}
 	l.next.Reset(l.begun.Add(l.cfg.Interval).Sub(l.now()))
-	log := l.logger.With("sweep", l.sweep, "agents", v.Agents, "pages", v.Pages, "rejected", v.Rejected, "dropped", v.Dropped, "took", v.EndedAt.Sub(v.StartedAt).Round(time.Millisecond))
+	log := l.logger.With("sweep", l.sweep, "agents", v.Agents, "pages", v.Pages, "rejected", v.Rejected, "dropped", v.Dropped, "repaired", v.Repaired, "took", v.EndedAt.Sub(v.StartedAt).Round(time.Millisecond))
 	if v.Dropped > 0 && l.dropped == 0 {
 		log.Warn("fields hold values of a kind that they should not have, and are left out")
 	}
-	l.dropped = v.Dropped
+	if v.Repaired > 0 && l.repaired == 0 {
+		log.Warn("marking values that not every JSON parser takes; rollcall check tells more")
+	}
+	l.dropped, l.repaired = v.Dropped, v.Repaired
 	if v.Complete {
 		l.swept(sweepComplete)
 		l.metrics.sweepTime.Observe(v.EndedAt.Sub(v.StartedAt).Seconds())

@@ -308,6 +308,12 @@ func Body(change func([]byte) []byte) Fault {
 	return func(p *Plan) { p.Body, p.Broken = append(p.Body, change), true }
 }
 
+// Respelled writes the answer's bytes in another way that means the same, as gateways do: what it
+// shows counts as shown.
+func Respelled(change func([]byte) []byte) Fault {
+	return func(p *Plan) { p.Body = append(p.Body, change) }
+}
+
 // Truncated ends the body after n bytes, as if that had been all of it: no error in HTTP's terms.
 func Truncated(n int) Fault {
 	return Body(func(b []byte) []byte { return b[:min(n, len(b))] })

@@ -1,6 +1,7 @@
-// Package jsonwalk takes JSON apart without making values of it: what a member's value is, its reader decides. It reads what
-// encoding/json reads, duplicate names and invalid UTF-8 included, and refuses what encoding/json refuses, what is nested deeper than
-// 10,000 levels included.
+// Package jsonwalk takes JSON apart without making values of it: what a member's value is, its
+// reader decides. It reads what encoding/json reads, duplicate names and invalid UTF-8 included, and
+// refuses what encoding/json refuses, what is nested deeper than 10,000 levels included. Names come
+// repaired; a value that is to be handed on goes through [Repair].
 //
 // It exists because rows and states are read by the hundred thousand, and most of their members are only passed on.
 package jsonwalk
@@ -87,9 +88,6 @@ func (w *Walker) Array(inside func() error) error {
 	return inside()
 }
 
-// Null reports whether a null follows.
-func (w *Walker) Null() bool { return w.d.PeekKind() == jsontext.KindNull }
-
 // More reports whether an element follows, and not the array's end.
 func (w *Walker) More() bool { return w.d.PeekKind() != jsontext.KindEndArray }
 
@@ -150,12 +148,14 @@ func (w *Walker) not() error {
 	return ErrKind
 }
 
-// unquote decodes a JSON string. Where nothing in it has to be decoded, the result shares its memory.
+// unquote decodes a JSON string, repaired. Where nothing in it has to be decoded, the result shares
+// its memory.
 func unquote(raw []byte) ([]byte, error) {
 	if !slices.ContainsFunc(raw, func(c byte) bool { return c == '\\' || c >= utf8.RuneSelf }) {
 		return raw[1 : len(raw)-1], nil
 	}
+	repaired, _ := Repair(raw)
 	var s string
-	err := json.Unmarshal(raw, &s)
+	err := json.Unmarshal(repaired, &s)
 	return []byte(s), err
 }

@@ -4,16 +4,20 @@ package vendortest
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/text/encoding/simplifiedchinese"
 
 	. "github.com/rollcall-events/rollcall/internal/isdpsim"
 
@@ -62,6 +66,40 @@ func replace(old, with string) Fault {
 	return Body(func(b []byte) []byte { return bytes.Replace(b, []byte(old), []byte(with), 1) })
 }
 
+func prefixed(with string) Fault {
+	return Respelled(func(b []byte) []byte { return append([]byte(with), b...) })
+}
+
+// commas puts a comma before the end of every object, as the vendor's own example answer has it.
+func commas(b []byte) []byte { return bytes.ReplaceAll(b, []byte("}"), []byte("\t,\n}")) }
+
+// inGBK is a text in GBK.
+func inGBK(b []byte) []byte {
+	out, err := simplifiedchinese.GBK.NewEncoder().Bytes(b)
+	if err != nil {
+		panic(err) // the tenant's names are Chinese
+	}
+	return out
+}
+
+func gzipped(b []byte) []byte {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	_, _ = w.Write(b)
+	_ = w.Close()
+	return out.Bytes()
+}
+
+var emptyResult = regexp.MustCompile(`"result":\{.*"total_count":0,.*\}\}$`)
+
+// nullResult is an answer without rows as some gateways write it.
+func nullResult(b []byte) []byte { return emptyResult.ReplaceAll(b, []byte(`"result":null}`)) }
+
+var listOfOne = regexp.MustCompile(`"data":\[(\{[^{}]*\})\]`)
+
+// objectForOne is an answer with one row as some gateways write it.
+func objectForOne(b []byte) []byte { return listOfOne.ReplaceAll(b, []byte(`"data":$1`)) }
+
 // still is a tenant whose listing keeps its length: agents sign in and out, and no more.
 var still = setup{churn: -1, agents: 33}
 
@@ -95,13 +133,22 @@ func faults() []fault {
 		{name: "a flood of 100", variant: true, setup: setup{requestTimeout: 300 * time.Millisecond},
 			hook: agents(Raw(strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 1000))), health: unreachable, abandons: true},
 		{name: "truncated JSON", hook: agents(Truncated(500)), health: unusable},
-		{name: "corrupt JSON", variant: true, hook: agents(Corrupt()), health: unusable},
+		{name: "a byte order mark", variant: true, hook: agents(prefixed("\ufeff")), goes: true},
+		{name: "commas before ends, and tabs between", hook: agents(Respelled(commas)), goes: true},
+		{name: "GBK, and says so", hook: agents(All(Respelled(inGBK), Header("Content-Type", "application/json;charset=GBK"))), goes: true},
+		{name: "GBK, unsaid", setup: still, hook: agents(Body(inGBK)), health: unusable, goes: true},
+		{name: "compressed, unsaid", hook: agents(Respelled(gzipped)), goes: true},
+		{name: "not compressed, though it says so", variant: true, hook: agents(Header("Content-Encoding", "gzip")), goes: true},
+		{name: "compressed with another method than it says", variant: true,
+			hook: agents(All(Respelled(gzipped), Header("Content-Encoding", "br"))), goes: true},
+		{name: "a listing of nobody, spelt null", setup: setup{types: []int{7, 10}}, hook: agents(Respelled(nullResult)), goes: true},
+		{name: "a list of one as an object", setup: setup{churn: -1, agents: 31}, hook: page(6, Respelled(objectForOne)), goes: true},
 		{name: "JSON of another kind", variant: true, hook: agents(Answer(200, "application/json", `[]`)), health: unusable},
 		{name: "data that is no list", variant: true, hook: agents(Answer(200, "application/json",
-			`{"stateCode":"0","result":{"pos":0,"total_count":60,"data":{}}}`)), health: unusable},
-		{name: "no data", variant: true, hook: agents(Answer(200, "application/json",
-			`{"stateCode":"0","result":{"pos":0,"total_count":60,"data":null}}`)), health: unusable},
-		{name: "no result", variant: true, hook: agents(Answer(200, "application/json", `{"stateCode":"0","errorMessage":null,"result":null}`)), health: unusable},
+			`{"stateCode":"0","result":{"pos":0,"total_count":60,"data":"none"}}`)), health: unusable},
+		{name: "no data, though total_count says so", variant: true, hook: agents(Answer(200, "application/json",
+			`{"stateCode":"0","result":{"pos":0,"total_count":60,"data":null}}`)), health: inconsistent},
+		{name: "no result", variant: true, setup: still, hook: agents(All(EmptyListing(), Respelled(nullResult))), goes: true, health: missing, lies: true, during: keeps},
 		{name: "no stateCode", hook: agents(replace(`"stateCode":"0"`, `"code":"0"`)), health: unusable},
 		{name: "HTML with 200", hook: agents(HTML()), health: unusable},
 		{name: "an empty body", variant: true, hook: agents(Empty()), health: unusable},
@@ -211,7 +258,9 @@ func faults() []fault {
 	} {
 		out = append(out, badRecord(name, fields, false))
 	}
-	for name, row := range map[string]string{"a number": "17", "null": "null", "a list": `["agentId",17]`} {
+	out = append(out, badRecord("that is GBK", Fields{"agentName": "\"\xd5\xc5\xc8\xfd\""}, true))
+	for name, row := range map[string]string{"a number": "17", "null": "null", "a list": `["agentId",17]`,
+		"that is no JSON": `{"onlineStatus":1,"agentName":"5" tall","agentId":17}`} {
 		f := badRecord(name, nil, false)
 		f.begin = badRow(func(r *rig, id int64) { r.sim.Replace(id, json.RawMessage(row)) }, false)
 		out = append(out, f)

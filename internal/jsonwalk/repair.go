@@ -1,0 +1,111 @@
+package jsonwalk
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Mark begins what stands in a repaired text for something that no text may hold: the mark, its
+// value in hexadecimal digits, and "}". A mark that a text has of its own is marked itself, so that
+// texts that were different stay different.
+const Mark = "\ufffd{"
+
+// Repair makes a JSON value, which [Walker] reads, one that every parser takes: valid UTF-8,
+// without half a surrogate pair, without the character U+0000 (which PostgreSQL's jsonb refuses),
+// and without an object that has a name twice. What can't stay is marked; a value with a name twice
+// becomes a string that holds its text. Of a value that needs none of this, repaired is false, and
+// the value is returned as it is.
+func Repair(value []byte) (_ []byte, repaired bool) {
+	if plain(value) {
+		return value, false
+	}
+	fixed := mark(value)
+	if !jsontext.Value(fixed).IsValid() { // a name is there twice
+		if quoted, err := jsontext.AppendQuote(nil, Mark+"json}"+string(fixed)); err == nil {
+			return quoted, true
+		}
+	}
+	return fixed, !bytes.Equal(fixed, value)
+}
+
+// plain reports whether a value surely needs no repair: it is no object and no list, has no escape,
+// and is valid UTF-8.
+func plain(value []byte) bool {
+	ascii := true
+	for _, c := range value {
+		if c == '\\' || c == '{' || c == '[' {
+			return false
+		}
+		ascii = ascii && c < utf8.RuneSelf
+	}
+	return ascii || utf8.Valid(value)
+}
+
+// mark replaces what has to be marked. Outside strings JSON has none of it.
+func mark(value []byte) []byte {
+	out := make([]byte, 0, len(value)+16)
+	for i := 0; i < len(value); {
+		r, n := character(value[i:])
+		switch next := i + n; {
+		case r == invalid:
+			out = fmt.Appendf(out, "%s%02x}", Mark, value[i])
+		case r == 0, utf16.IsSurrogate(r):
+			out = fmt.Appendf(out, "%s%04x}", Mark, r)
+		case r == utf8.RuneError && startsBrace(value[next:]):
+			out = append(out, Mark+"fffd}"...)
+		default:
+			out = append(out, value[i:next]...)
+		}
+		i += n
+	}
+	return out
+}
+
+// invalid is the character of a byte that begins none.
+const invalid = -1
+
+// character returns the first character of text, half a surrogate pair where an escape is one, and
+// how many bytes it takes. Of escapes other than \u… it returns the backslash, and takes both
+// bytes.
+func character(text []byte) (r rune, n int) {
+	if text[0] != '\\' {
+		r, n = utf8.DecodeRune(text)
+		if r == utf8.RuneError && n == 1 {
+			r = invalid
+		}
+		return r, n
+	}
+	first, ok := escaped(text)
+	if !ok {
+		return '\\', min(2, len(text))
+	}
+	if second, ok := escaped(text[6:]); ok {
+		if pair := utf16.DecodeRune(first, second); pair != utf8.RuneError {
+			return pair, 12
+		}
+	}
+	return first, 6
+}
+
+// escaped reads an escape of the form \uXXXX.
+func escaped(text []byte) (rune, bool) {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return 0, false
+	}
+	v, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	return rune(v), err == nil
+}
+
+// startsBrace reports whether text begins with "{", escaped or not.
+func startsBrace(text []byte) bool {
+	if len(text) == 0 {
+		return false
+	}
+	r, _ := character(text)
+	return r == '{'
+}
