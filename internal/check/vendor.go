@@ -452,7 +452,7 @@ func (s *state) odd(o *oddities) {
 	}
 	if o.repaired > 0 {
 		s.warn(count(o.repaired, "value")+" that not every JSON parser takes: bytes that are not UTF-8, "+
-			"half a surrogate pair, U+0000, or a name twice",
+			"half a surrogate pair, or U+0000",
 			"what can't stay is marked with U+FFFD and braces in the events; tell the vendor")
 	}
 	if len(o.status) > 0 {

@@ -127,6 +127,7 @@ func normal(v, as string) (string, bool) {
 		if json.Unmarshal([]byte(v), &text) != nil {
 			return "", false
 		}
+		text = strings.ReplaceAll(text, "\x00", "\ufffd{0000}") // which PostgreSQL's jsonb refuses
 	}
 	if as == "int" {
 		return text, integer.MatchString(text)

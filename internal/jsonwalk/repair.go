@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Mark begins what stands in a repaired text for something that no text may hold: the mark, its
@@ -15,35 +13,28 @@ import (
 // texts that were different stay different.
 const Mark = "\ufffd{"
 
-// Repair makes a JSON value, which [Walker] reads, one that every parser takes: valid UTF-8,
-// without half a surrogate pair, without the character U+0000 (which PostgreSQL's jsonb refuses),
-// and without an object that has a name twice. What can't stay is marked; a value with a name twice
-// becomes a string that holds its text. Of a value that needs none of this, repaired is false, and
-// the value is returned as it is.
+// Repair makes a JSON value, which [Walker] reads, one that every parser takes: valid UTF-8, without
+// half a surrogate pair, and without the character U+0000 (which PostgreSQL's jsonb refuses). What
+// can't stay is marked. Of a value that needs none of this, repaired is false, and the value is
+// returned as it is.
 func Repair(value []byte) (_ []byte, repaired bool) {
 	if plain(value) {
 		return value, false
 	}
-	fixed := mark(value)
-	if !jsontext.Value(fixed).IsValid() { // a name is there twice
-		if quoted, err := jsontext.AppendQuote(nil, Mark+"json}"+string(fixed)); err == nil {
-			return quoted, true
-		}
-	}
-	return fixed, !bytes.Equal(fixed, value)
+	marked := mark(value)
+	return marked, !bytes.Equal(marked, value)
 }
 
-// plain reports whether a value surely needs no repair: it is no object and no list, has no escape,
-// and is valid UTF-8.
+// plain reports whether a value surely needs no repair: nothing in it is escaped, or begins a mark.
 func plain(value []byte) bool {
 	ascii := true
 	for _, c := range value {
-		if c == '\\' || c == '{' || c == '[' {
+		if c == '\\' {
 			return false
 		}
 		ascii = ascii && c < utf8.RuneSelf
 	}
-	return ascii || utf8.Valid(value)
+	return ascii || utf8.Valid(value) && !bytes.Contains(value, []byte("\ufffd"))
 }
 
 // mark replaces what has to be marked. Outside strings JSON has none of it.
