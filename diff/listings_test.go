@@ -26,11 +26,12 @@ func newReader(t *testing.T, rules Rules) *reader {
 
 // A listed is a page of one of the listings.
 type listed struct {
-	listing int
-	agents  []schemas.Agent
+	listing  int
+	agents   []schemas.Agent
+	rejected []int64
 }
 
-func in(listing int, agents ...schemas.Agent) listed { return listed{listing, agents} }
+func in(listing int, agents ...schemas.Agent) listed { return listed{listing, agents, nil} }
 
 // read is a sweep, its pages in the order in which they arrive; all were asked for at once. It
 // returns the events.
@@ -40,7 +41,7 @@ func (r *reader) read(complete bool, pages ...listed) (told []string, v Absence)
 	start := float64(100 * r.sweep)
 	var obs []*Observation
 	for i, l := range pages {
-		p := Page{Sweep: r.sweep, Listing: l.listing, Sent: at(start), Read: at(start + float64(i+1))}
+		p := Page{Sweep: r.sweep, Listing: l.listing, Sent: at(start), Read: at(start + float64(i+1)), Rejected: l.rejected}
 		for _, a := range l.agents {
 			p.Agents = append(p.Agents, a.Pack())
 		}
@@ -242,6 +243,16 @@ func TestAgentMovesToAnotherListing(t *testing.T) {
 		got, _ = r.read(false, in(1, agent(1, kind("10"), on)), in(0))
 		r.want("which is the one now", got, "1 status true")
 	})
+	t.Run("its row in the old one is rejected", func(t *testing.T) {
+		r := newReader(t, rules)
+		r.read(true, in(0, agent(1, kind("0"))), in(1))
+		for _, typ := range []string{"0", "10"} {
+			got, v := r.read(true, listed{rejected: []int64{1}}, in(1, agent(1, kind(typ), on)))
+			if r.want("type "+typ, got); v.Missing > 0 {
+				t.Errorf("%d missing", v.Missing)
+			}
+		}
+	})
 	t.Run("both leave", func(t *testing.T) {
 		r := newReader(t, rules)
 		r.read(true, in(0, agent(1, kind("0"), on)), in(1, agent(1, kind("10"))))
@@ -346,5 +357,27 @@ func TestStrangersAreForgotten(t *testing.T) {
 		if most > 20+mostStrangers+300 || r.State(1) == nil {
 			t.Errorf("complete %t: %d agents are remembered of 20", complete, most)
 		}
+	}
+}
+
+// Listed counts who is published, in the listing that their type names or that has shown them.
+func TestListed(t *testing.T) {
+	r := newReader(t, Rules{RemoveAfter: 1, MaxMissing: 1})
+	odd := agent(5, untyped)
+	r.read(true, in(0, append(many(1, 3, kind("0")), odd)...), in(1, many(11, 2)...))
+	if got := r.Listed(); !slices.Equal(got, []int{4, 2}) {
+		t.Errorf("%v", got)
+	}
+	r.again()
+	if got := r.Listed(); !slices.Equal(got, []int{3, 2}) {
+		t.Errorf("after a restart %v", got)
+	}
+	r.read(true, in(0), in(1, many(11, 2)...))
+	if got := r.Listed(); !slices.Equal(got, []int{0, 2}) {
+		t.Errorf("after removals %v", got)
+	}
+	r.rules.Types = nil
+	if r.again(); !slices.Equal(r.Listed(), []int{2}) {
+		t.Errorf("of one listing %v", r.Listed())
 	}
 }

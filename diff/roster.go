@@ -203,6 +203,21 @@ func (r *Roster) Refused(id int64) bool {
 // Agents returns how many agents are there in the published state, and how many of them are online.
 func (r *Roster) Agents() (there, online int) { return r.there, r.online }
 
+// Listed returns how many agents of the published state each listing should have at the least, as
+// far as it is known which one they are in.
+func (r *Roster) Listed() []int {
+	n := make([]int, max(1, len(r.rules.Types)))
+	for _, e := range r.agents {
+		if !e.published.isThere() {
+			continue
+		}
+		if of, ok := r.tallied(e); ok || len(r.rules.Types) == 0 {
+			n[of]++
+		}
+	}
+	return n
+}
+
 // Len returns how many agents the roster remembers, removed ones included.
 func (r *Roster) Len() int { return len(r.agents) }
 
@@ -265,7 +280,7 @@ func (r *Roster) decides(e *entry, row shown) bool {
 		return true
 	case now:
 		r.compare(e, row.agent, true)
-	case e.seen != nil && row.rank < len(r.rules.Types) && !e.twice:
+	case e.seen != nil && row.rank < len(r.rules.Types) && !e.twice && e.spared != row.by.sweep:
 		return true // it has moved
 	default:
 		r.lay(row)
@@ -328,7 +343,7 @@ func (r *Roster) takeAside(sweep uint64) (out []*Observation) {
 	for id, x := range r.aside {
 		e := r.entry(id)
 		switch {
-		case x.by.sweep != sweep:
+		case x.by.sweep != sweep, e.spared == sweep: // a rejected row leaves its agent as it was
 			continue
 		case e.seen != nil && e.seen.sweep == sweep:
 			r.compare(e, x.agent, true)

@@ -118,6 +118,7 @@ type Poller struct {
 	rejected map[rejection]bool // what the last sweep rejected
 	contents [][]*pageContent   // by listing and page, as last read
 	totals   []int              // total_count of each listing in the last complete sweep
+	expected []int              // what Expect said since then
 }
 
 // New returns a Poller, without asking the vendor anything. Its error is that of [Config.Validate].
@@ -148,3 +149,8 @@ func (p *Poller) Tenant(ctx context.Context) (int64, error) {
 	}
 	return p.tokens.tenantID(), nil
 }
+
+// Expect says how many agents each listing had, at the least, when somebody else looked last: a
+// listing that is shorter may be cut off. It holds until a sweep is complete, and must not be called
+// during one.
+func (p *Poller) Expect(agents []int) { p.expected = agents }

@@ -83,15 +83,17 @@ func (p *Poller) Sweep(ctx context.Context, emit func(*Page)) Verdict {
 	s := &sweep{p: p, emit: emit, began: time.Now(), started: p.cfg.Now(), listings: make([]*listing, max(1, len(p.cfg.Types)))}
 	for i := range s.listings {
 		s.listings[i] = &listing{of: p.of(i)}
-		if i < len(p.totals) {
-			s.listings[i].before = p.totals[i]
+		for _, before := range [][]int{p.totals, p.expected} {
+			if i < len(before) {
+				s.listings[i].before = max(s.listings[i].before, before[i])
+			}
 		}
 	}
 	s.rejected = make(map[rejection]bool)
 	v := s.run(ctx)
 	p.rejected = s.rejected
 	if v.Complete {
-		p.totals = p.totals[:0]
+		p.totals, p.expected = p.totals[:0], nil
 		for _, l := range s.listings {
 			p.totals = append(p.totals, l.total)
 		}

@@ -13,7 +13,7 @@ import (
 // listing is what is known of one listing in the course of a sweep.
 type listing struct {
 	of     string     // how it is told from the others: " of type 10"; "" where it is the only one
-	before int        // total_count in the last sweep that was complete; 0: there was none
+	before int        // total_count in the last sweep that was complete, or what is known otherwise
 	total  int        // by the newest answer
 	read   time.Time  // when that had been read
 	pages  []pageRead // by number, as far as any was tried

@@ -79,6 +79,7 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	publisherConfig, cfg := s.publisher(tenant, log), s.engine(tenant, log)
 	publisherConfig.Metrics, cfg.Metrics = o.ofTenant(tenant), o.ofTenant(tenant)
 	cfg.Now, cfg.Follow, cfg.MaxBody = now.Now, now.Follow, func() int { return publisher.MaxBody(nc) }
+	cfg.Expect = source.Expect
 	if err := errors.Join(s.inVariables("publisher", publisherConfig.Validate()), s.inVariables("engine", cfg.Validate())); err != nil {
 		return err
 	}

@@ -34,6 +34,10 @@ type Config struct {
 	// the time that has passed; Nil: Now needs none.
 	Follow func() time.Duration
 
+	// Expect is told how many agents each listing should have at the least, before the first sweep;
+	// see [poller.Poller.Expect]. Nil: nobody is.
+	Expect func(agents []int)
+
 	// MaxBody is how large an event may be now, in bytes. It is asked when a commit is formed, since a new connection may have
 	// another limit. It may be called from any goroutine. Nil: there is no limit.
 	MaxBody func() int

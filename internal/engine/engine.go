@@ -563,8 +563,11 @@ func (l *loop) load(t *taken) {
 		l.logger.Warn("changes that were seen are given up, since the log has others of the same agents; what still stands is published again",
 			"dropped", len(dropped))
 	}
-	if l.sweeping {
+	switch {
+	case l.sweeping:
 		l.tainted = l.now()
+	case l.cfg.Expect != nil:
+		l.cfg.Expect(l.roster.Listed())
 	}
 	l.figures = schemas.Watermark{}
 	if w := t.recovered.Watermark; w != nil {

@@ -78,6 +78,35 @@ func TestOneListingIsEmpty(t *testing.T) {
 	r.finish(checker.Options{Outages: []checker.Interval{{From: on, To: r.now()}}}, false)
 }
 
+// A listing that was cut off while nobody looked, with the rows behind it still there, is not
+// complete.
+func TestListingIsCutOffMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, types := range [][]int{nil, {0, 10}} {
+		t.Run(fmt.Sprint(types), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, setup{seed: 56, agents: 40, churn: -1, types: types})
+			r.stopChurn()
+			typesOf(r, 0, 10)
+			r.sweeps(3)
+			begin := r.now()
+			if err := r.stop(); err != nil {
+				t.Fatal(err)
+			}
+			r.inject(OnAgents(TotalCount(15)))
+			r.start()
+			r.stopChurn()
+			r.waitHealth(schemas.HealthFailing, schemas.Inconsistent)
+			if h := r.lastHealth(); !strings.Contains(h.Detail, "is cut off") {
+				t.Errorf("health says %q", h.Detail)
+			}
+			nobodyRemoved(r, begin)
+			r.quiesce()
+			r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: r.now()}}}, false)
+		})
+	}
+}
+
 // In a tenant of three agents one that leaves is off duty after two sweeps. One that is all there
 // is stays, since nobody can tell that from an empty answer.
 func TestOneOfAFewLeaves(t *testing.T) {

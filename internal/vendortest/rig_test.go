@@ -160,6 +160,7 @@ func (r *rig) start() {
 	cfg := engine.Config{
 		Tenant: tenant, Interval: r.setup.interval, RemoveAfter: 2, MaxMissing: r.setup.maxMissing,
 		MissingHold: r.setup.missingHold, BufferEvents: 100_000, MaxBody: func() int { return publisher.MaxBody(r.nc) }, Logger: log, Now: r.now,
+		Expect: source.Expect,
 	}
 	for _, typ := range r.setup.types {
 		cfg.Types = append(cfg.Types, fmt.Sprint(typ))
