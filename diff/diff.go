@@ -21,11 +21,12 @@ var DefaultQuiet = []string{
 	"lastUpdateTimestamp", "lastUpdateDate", "lastUpdatedBy", "lastUpdateName", "agentSignInTime", "agentSignInDate", "*",
 }
 
-// Rules are the settings of change.
+// Rules are the settings of change. The guard (MaxMissing) judges the whole and each polled type by
+// itself, and lets three agents go in any case, as long as others stay.
 type Rules struct {
 	Quiet       []string      // fields whose change alone makes no event; "*": every undocumented one; nil: [DefaultQuiet]
 	RemoveAfter int           // complete sweeps in a row that must miss an agent before it counts as removed; at least 1
-	MaxMissing  float64       // the share of a listing's agents that may be missing together before removal is held back, where they are more than three or all; 1: no guard
+	MaxMissing  float64       // the share of a listing that may be missing together before removal is held back; 1: no guard
 	MissingHold time.Duration // how long they must then stay missing
 	Types       []string      // the business types that are polled; empty: all. Agents of other types are never missing
 }

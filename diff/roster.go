@@ -159,12 +159,17 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[
 		r.restart = Sweep{Number: w.Sweep, StartedAt: w.StartedAt, polled: w.Polled}
 	}
 	if w != nil && len(w.Polled) > 0 {
-		// Who is listed without a type is so in one of these listings. Where not all of them are read any more, it may go on there.
-		r.untyped = !slices.ContainsFunc(w.Polled, func(t string) bool { return !types(r.rules.Types).has(t) })
+		// Who is listed without a type is so in one of these listings, and maybe in one that is not
+		// read any more.
+		gone := func(t string) bool { return !types(r.rules.Types).has(t) }
+		r.untyped = !slices.ContainsFunc(w.Polled, gone)
 	}
 	if w != nil && w.Sweep > r.complete.Number {
 		// The stream does not say whose the rejected rows were.
-		r.complete = Sweep{Number: w.Sweep, StartedAt: w.StartedAt, EndedAt: w.CompletedAt, Rejected: w.Rejected, Unidentified: w.Rejected, polled: w.Polled}
+		r.complete = Sweep{
+			Number: w.Sweep, StartedAt: w.StartedAt, EndedAt: w.CompletedAt, Rejected: w.Rejected,
+			Unidentified: w.Rejected, polled: w.Polled,
+		}
 	}
 	return moved, lost
 }
@@ -303,7 +308,8 @@ func (r *Roster) show(e *entry, row shown) (o *Observation) {
 	case r.changed(e, a):
 		o = &Observation{
 			AgentID: e.id, Agent: a, Sweep: row.by.sweep, Baseline: row.baseline,
-			NotBefore: r.notBefore(e, a, r.listing(row.rank)), Time: row.by.read, Unseen: e.seen == nil && e.published.revision > 0,
+			NotBefore: r.notBefore(e, a, r.listing(row.rank)), Time: row.by.read,
+			Unseen: e.seen == nil && e.published.revision > 0,
 		}
 		e.last = o
 	case e.last == nil: // as it is published
@@ -338,7 +344,8 @@ func (r *Roster) lay(row shown) {
 	r.aside[id] = row
 }
 
-// takeAside takes in what was laid aside in a complete sweep, of agents that it did not show otherwise.
+// takeAside takes in what was laid aside in a complete sweep, of agents that it did not show
+// otherwise.
 func (r *Roster) takeAside(sweep uint64) (out []*Observation) {
 	for id, x := range r.aside {
 		e := r.entry(id)
@@ -488,7 +495,8 @@ const few = 3
 // tooMany reports whether a larger share of the listing is missing than the guard lets go.
 func (t tally) tooMany(share float64) bool {
 	// A quotient is exact where a product is not: 29 of 100 are 0.29, but 0.29*100 is less than 29.
-	return t.missing > 0 && float64(t.missing)/float64(t.known) > share && (t.missing > few || t.missing == t.known)
+	return t.missing > 0 && float64(t.missing)/float64(t.known) > share &&
+		(t.missing > few || t.missing == t.known)
 }
 
 // Formed is what observations make of the published states.
@@ -500,9 +508,9 @@ type Formed struct {
 	Agents, Online int            // of the published states once the events are published, removed agents left out
 }
 
-// Form computes the events that the observations, in their order, make of the published states. An event that does not fit
-// goes without the undocumented part of its changes; one that does not fit even so is left out, and its agent's state stays.
-// Form changes nothing.
+// Form computes the events that the observations, in their order, make of the published states. An
+// event that does not fit goes without the undocumented part of its changes; one that does not fit
+// even so is left out, and its agent's state stays. Form changes nothing.
 func (r *Roster) Form(obs []*Observation, fits func(*schemas.Event) bool) Formed {
 	f := Formed{TooLarge: r.tooLarge, Agents: r.there, Online: r.online}
 	formed := make(map[int64]*State, len(obs))
@@ -549,8 +557,8 @@ func (r *Roster) Form(obs []*Observation, fits func(*schemas.Event) bool) Formed
 	return f
 }
 
-// Advance records that the observations have been published as what [Roster.Form] made of them. A refused one still is what
-// was last observed, so that it is not observed again at every sweep.
+// Advance records that the observations have been published as what [Roster.Form] made of them. A
+// refused one still is what was last observed, so that it is not observed again at every sweep.
 func (r *Roster) Advance(obs []*Observation, f Formed) {
 	for _, s := range f.States {
 		r.publish(s.Agent.AgentID(), s)
@@ -603,7 +611,8 @@ func (r *Roster) publish(id int64, s *State) {
 // shown, not even by a row that could not be used.
 func (r *Roster) forget(since uint64) {
 	for id, e := range r.agents {
-		if e.revision == 0 && e.last == nil && e.spared < since && (e.seen == nil || e.seen.sweep < since) {
+		shown := e.spared >= since || e.seen != nil && e.seen.sweep >= since
+		if e.revision == 0 && e.last == nil && !shown {
 			delete(r.agents, id)
 			r.strangers--
 		}
@@ -662,7 +671,8 @@ func (r *Roster) notBefore(e *entry, a schemas.Packed, listing int) time.Time {
 	if !e.there() {
 		// The last listing without it shows that as well as a row does, unless a row that could not be used was this agent's.
 		c := r.complete
-		if c.Number > 0 && c.Unidentified == 0 && e.spared < c.Number && (e.seen == nil || e.seen.sweep < c.Number) && c.polled.has(r.typeOf(a, listing)) {
+		shown := e.spared >= c.Number || e.seen != nil && e.seen.sweep >= c.Number
+		if c.Number > 0 && c.Unidentified == 0 && !shown && c.polled.has(r.typeOf(a, listing)) {
 			return c.StartedAt
 		}
 	}
@@ -678,7 +688,8 @@ func (r *Roster) notBefore(e *entry, a schemas.Packed, listing int) time.Time {
 	}
 }
 
-// typeOf is the type of the listing that shows the agent, where it is known which does, else the agent's own; "" where it has none.
+// typeOf is the type of the listing that shows the agent, where it is known which does, else the
+// agent's own; "" where it has none.
 func (r *Roster) typeOf(a schemas.Packed, listing int) string {
 	if listing >= 0 && listing < len(r.rules.Types) {
 		return r.rules.Types[listing]

@@ -17,7 +17,7 @@ import (
 
 const (
 	maxTries       = 4  // failed tries of one page in a sweep, or of one token
-	rounds         = 5  // page 0 of each listing, the others, and three more of what does not fit, or is behind the last
+	rounds         = 5  // page 0 of each listing, the others, and three more of what does not fit
 	maxFailedInRow = 25 // pages, not one of them reachable, after which a sweep is given up
 	loggedRejects  = 10 // rejected records that are logged one by one in a sweep, where the last sweep had not rejected them
 

@@ -88,15 +88,16 @@ func (l *listing) behind(size int) (again []int, err *Error) {
 	case p.said != nil && p.said.total == l.total && !l.showsMore(p.said, n):
 		return nil, nil
 	case p.said != nil && p.said.total == l.total:
-		err = &Error{Class: Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, but page %d, behind the last one, still has %d rows: "+
-			"the listing is cut off, and nobody is removed for that", l.of, l.before, l.total, n, p.said.rows)}
+		err = &Error{Class: Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, but page %d, "+
+			"behind the last one, still has %d rows: the listing is cut off, and nobody is removed for that",
+			l.of, l.before, l.total, n, p.said.rows)}
 	case p.err != nil && p.err.Class == Unusable: // the vendor says in this way that there is none
 		return nil, nil
 	case p.err != nil:
 		err = p.err
 	default:
-		err = &Error{Class: Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, and page %d, behind the last one, was not read",
-			l.of, l.before, l.total, n)}
+		err = &Error{Class: Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, and page %d, "+
+			"behind the last one, was not read", l.of, l.before, l.total, n)}
 	}
 	return []int{n}, err
 }

@@ -60,7 +60,8 @@ type EventData struct {
 	Agent         Agent     // as it now is; of a removed agent, as it was last seen
 	Changes       []Change  // every field that differs from the previous revision's agent, by name
 
-	// ChangesTruncated says that Changes lacks the undocumented fields: with them the event would not have fitted into a message.
+	// ChangesTruncated says that Changes lacks the undocumented fields: with them the event would not
+	// have fitted into a message.
 	ChangesTruncated bool
 }
 
@@ -127,7 +128,8 @@ func (d *EventData) appendJSON(b []byte) []byte {
 	return o.end()
 }
 
-// TruncateChanges leaves the undocumented fields out of Changes. It reports false, and does nothing, where there are none.
+// TruncateChanges leaves the undocumented fields out of Changes. It reports false, and does nothing,
+// where there are none.
 func (d *EventData) TruncateChanges() bool {
 	listed := slices.DeleteFunc(slices.Clone(d.Changes), func(c Change) bool { return !Listed(c.Field) })
 	if len(listed) == len(d.Changes) {

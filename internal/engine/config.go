@@ -17,7 +17,7 @@ type Config struct {
 	Tenant       int64
 	Interval     time.Duration    // from the start of one sweep to the start of the next
 	RemoveAfter  int              // complete sweeps in a row that must miss an agent before it counts as removed
-	MaxMissing   float64          // the share of a listing's agents that may be missing together before removal is held back, where they are more than three or all; 1: no guard
+	MaxMissing   float64          // the share of a listing that may be missing together before removal is held back; see [diff.Rules]; 1: no guard
 	MissingHold  time.Duration    // how long they must then stay missing
 	Quiet        []string         // fields whose change alone makes no event; nil: [diff.DefaultQuiet]
 	Types        []string         // the business types that are polled; empty: all

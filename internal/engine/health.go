@@ -59,7 +59,7 @@ func (h *health) load(last *schemas.Health, w schemas.Watermark) {
 
 // stepped says that the clock has moved by d against the time that has passed: patience counts the latter.
 func (h *health) stepped(d time.Duration) {
-	h.begun = h.begun.Add(d)
+	h.begun, h.moved = h.begun.Add(d), h.moved.Add(d)
 	if !h.staleAfter.IsZero() {
 		h.staleAfter = h.staleAfter.Add(d)
 	}
@@ -109,7 +109,8 @@ func tellRejected(v *poller.Verdict) string {
 	for i, r := range reasons {
 		reasons[i] = fmt.Sprintf("%s %d", r, v.Rejections[r])
 	}
-	return fmt.Sprintf("%d of the %d rows of the listing can't be used (%s), so the agents they belong to stay as they were",
+	return fmt.Sprintf("%d of the %d rows of the listing can't be used (%s), "+
+		"so the agents they belong to stay as they were",
 		v.Rejected, v.Agents+v.Rejected, strings.Join(reasons, ", "))
 }
 
@@ -158,7 +159,8 @@ var numbers = regexp.MustCompile(`[0-9]+`)
 
 // news is the message that the log lacks; nil: none.
 func (h *health) news() *schemas.Health {
-	if h.now.State == "" || h.now.State == h.last.State && h.now.Reason == h.last.Reason && h.now.Detail == h.told && h.notice == "" {
+	same := h.now.State == h.last.State && h.now.Reason == h.last.Reason && h.now.Detail == h.told
+	if h.now.State == "" || same && h.notice == "" {
 		return nil
 	}
 	h.sent = h.now
