@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,10 +23,11 @@ import (
 )
 
 const (
-	maxBody     = 8 << 20  // bytes of an answer, decompressed; a page has some 50 KB
-	maxFailBody = 64 << 10 // of an answer whose status says that it holds no data
-	maxExcerpt  = 200      // runes of foreign text in an error
-	keptTokens  = 32       // how many of the last tokens are kept out of errors
+	maxBody     = 8 << 20          // bytes of an answer, decompressed; a page has some 50 KB
+	maxFailBody = 64 << 10         // of an answer whose status says that it holds no data
+	maxExcerpt  = 200              // runes of foreign text in an error
+	pingAfter   = 15 * time.Second // without a byte on an HTTP/2 connection it is asked whether it still lives
+	keptTokens  = 32               // how many of the last tokens are kept out of errors
 )
 
 // client sends requests, within the limits.
@@ -33,9 +35,11 @@ type client struct {
 	http    http.RoundTripper // no client: there are no redirects to follow, since they would be sent the credentials, and no cookies
 	limits  *limits
 	metrics *metrics
+	proxy   *url.URL      // nil: none
 	timeout time.Duration // for one request
 	now     func() time.Time
 	sent    atomic.Int64 // requests so far
+	wanted  atomic.Bool  // a server has asked for a certificate of the client
 	last    atomic.Pointer[requestHeader]
 
 	secrets []string // the configured ones
@@ -61,19 +65,7 @@ type reply struct {
 func newClient(c Config) *client {
 	secrets := []string{c.ClientSecret, c.Password, c.ClientID, c.Username}
 	limits := newLimits(c)
-	return &client{
-		http: &http.Transport{
-			Proxy:                  proxy,
-			OnProxyConnectResponse: proxied,
-			DialContext:            (&net.Dialer{Timeout: c.RequestTimeout}).DialContext,
-			TLSHandshakeTimeout:    c.RequestTimeout,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.RootCAs},
-			ForceAttemptHTTP2:      true,
-			DisableCompression:     true, // decompressed tells by the bytes, not by the header
-			MaxIdleConnsPerHost:    c.Concurrency,
-			IdleConnTimeout:        90 * time.Second,
-			MaxResponseHeaderBytes: 256 << 10,
-		},
+	cl := &client{
 		limits:  limits,
 		metrics: newMetrics(c.Metrics, limits),
 		timeout: c.RequestTimeout,
@@ -81,26 +73,27 @@ func newClient(c Config) *client {
 		secrets: secrets,
 		hidden:  hiding(secrets),
 	}
-}
-
-// proxy is the environment's, for https. Its errors would show the proxy's credentials.
-func proxy(r *http.Request) (*url.URL, error) {
-	if r.URL.Scheme != "https" {
-		return nil, nil
+	if base, err := parseBase(c.BaseURL); err == nil {
+		cl.proxy, _ = Proxy(base) // Validate has told what is wrong with it
 	}
-	u, err := http.ProxyFromEnvironment(r)
-	if err != nil {
-		return nil, errors.New("the environment's proxy (HTTPS_PROXY) is no URL")
-	}
-	return u, nil
-}
-
-// proxied refuses a proxy's refusal, whose words might be the proxy's credentials.
-func proxied(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
-	if r.StatusCode != http.StatusOK {
-		return fmt.Errorf("the proxy (HTTPS_PROXY) refused the connection: HTTP %d", r.StatusCode)
-	}
-	return nil
+	cl.http = &connections{roots: c.RootCAs, open: func(roots *x509.CertPool) *http.Transport {
+		return &http.Transport{
+			Proxy:                  http.ProxyURL(cl.proxy),
+			OnProxyConnectResponse: proxied,
+			DialContext:            (&net.Dialer{Timeout: c.RequestTimeout}).DialContext,
+			TLSHandshakeTimeout:    c.RequestTimeout,
+			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				cl.wanted.Store(true)
+				return &tls.Certificate{}, nil // there is none
+			}},
+			ForceAttemptHTTP2:      true,
+			HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: c.RequestTimeout, WriteByteTimeout: c.RequestTimeout},
+			MaxIdleConnsPerHost:    c.Concurrency,
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: 256 << 10,
+		}
+	}}
+	return cl
 }
 
 // post sends one request when its turn has come and reads the answer. Whatever the status, it is an answer; reply.sent is
@@ -200,14 +193,14 @@ func (c *client) lost(ctx context.Context, err error) *Error {
 	if ctx.Err() != nil {
 		return ended(ctx)
 	}
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err // without the URL, which Op names
-	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return &Error{Class: Unreachable, Err: fmt.Errorf("no whole answer within %v: %w", c.timeout, err)}
+		via := ""
+		if c.proxy != nil {
+			via = " through the proxy (" + proxyVariable() + ")"
+		}
+		return &Error{Class: Unreachable, Err: fmt.Errorf("no whole answer within %v%s: %w", c.timeout, via, err)}
 	}
-	return &Error{Class: Unreachable, Err: &foreign{hinted(c.scrub(err.Error()), hint(err)), err}}
+	return &Error{Class: Unreachable, Err: &foreign{hinted(c.scrub(err.Error()), Hint(err, c.wanted.Load())), err}}
 }
 
 // foreign is an error whose text others have written.

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -72,7 +71,7 @@ func TestOversizedAnswers(t *testing.T) {
 				t.Fatalf("%d bytes were accepted", len(r.body))
 			}
 			wantClass(t, e, Unusable, "8 MiB")
-			p.client.http.(*http.Transport).CloseIdleConnections()
+			p.client.http.(*connections).CloseIdleConnections()
 			if n := written.Load(); n > most {
 				t.Errorf("%d bytes were read", n)
 			}
@@ -542,12 +541,6 @@ func TestExcerpt(t *testing.T) {
 	}
 }
 
-func TestNoProxyForPlainHTTP(t *testing.T) {
-	if u, err := proxy(&http.Request{URL: &url.URL{Scheme: "http", Host: "isdp.example"}}); u != nil || err != nil {
-		t.Errorf("%v, %v", u, err)
-	}
-}
-
 // Secrets that come back quoted or escaped are secrets still.
 func TestHiding(t *testing.T) {
 	const secret = `kQ7v"<&>'\%/+=ü pR9w`
@@ -576,35 +569,6 @@ func TestHiding(t *testing.T) {
 		if !strings.HasPrefix(got, "before ") || !strings.HasSuffix(got, " after") || !strings.Contains(got, "[secret]") {
 			t.Errorf("%s became %s", s, got)
 		}
-	}
-}
-
-// What a proxy says in refusing a connection may be its own credentials.
-func TestProxyRefuses(t *testing.T) {
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		fmt.Fprint(conn, "HTTP/1.1 407 denied: prxy-s3cret\r\nContent-Length: 0\r\n\r\n")
-	}))
-	defer proxy.Close()
-	p, err := New(config("https://isdp.invalid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	via, err := url.Parse(proxy.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.client.http.(*http.Transport).Proxy = http.ProxyURL(via)
-	defer p.client.http.(*http.Transport).CloseIdleConnections()
-	_, refused := p.client.post(t.Context(), "https://isdp.invalid", "", nil)
-	wantClass(t, refused, Unreachable, "proxy", "HTTP 407")
-	if strings.Contains(refused.Error(), "prxy-s3cret") {
-		t.Error(refused)
 	}
 }
 

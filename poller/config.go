@@ -31,14 +31,17 @@ type Config struct {
 	// The credentials of the token call, all required. None of them ever shows in an error or a log.
 	ClientID, ClientSecret, Username, Password string
 
-	Types          []int          // business types to read, one listing each; empty: one listing of all
-	RootCAs        *x509.CertPool // nil: the system's
-	TenantID       int64          // whose agents these are; 0: as the token says
-	SweepTimeout   time.Duration  // for a whole sweep; 0: the larger of 60s and three times pages ÷ rate
-	RequestTimeout time.Duration  // for one request and its answer, waiting for its turn left out; default 10s
-	PageSize       int            // agents a page, 1 to 50; default 50
-	Concurrency    int            // requests in flight; default 4
-	RateLimit      float64        // the most requests a second, token calls included; default 1
+	// RootCAs reads the CAs to trust. It is asked when connections are made, and when the vendor's certificate is not trusted. Nil:
+	// the system's.
+	RootCAs func() (*x509.CertPool, error)
+
+	Types          []int         // business types to read, one listing each; empty: one listing of all
+	TenantID       int64         // whose agents these are; 0: as the token says
+	SweepTimeout   time.Duration // for a whole sweep; 0: the larger of 60s and three times pages ÷ rate
+	RequestTimeout time.Duration // for one request and its answer, waiting for its turn left out; default 10s
+	PageSize       int           // agents a page, 1 to 50; default 50
+	Concurrency    int           // requests in flight; default 4
+	RateLimit      float64       // the most requests a second, token calls included; default 1
 
 	// MaxRowBytes is the longest encoding (schemas.Agent.AppendJSON) of an agent that is accepted. It is asked for every page, and
 	// may be called from any goroutine. Nil: 256 KiB.
@@ -65,7 +68,9 @@ func (c Config) Validate() error {
 			errs = append(errs, &setting.Error{Field: field, Value: fmt.Sprint(value), Want: what})
 		}
 	}
-	if _, err := parseBase(c.BaseURL); err != nil {
+	if base, err := parseBase(c.BaseURL); err != nil {
+		errs = append(errs, err)
+	} else if _, err := Proxy(base); err != nil {
 		errs = append(errs, err)
 	}
 	want(c.ClientID != "", "ClientID", "", "the client id of the OpenAPI account")

@@ -5,21 +5,31 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
 	"syscall"
 )
 
-// hint says what to look at when a request gets no answer; "" where the error speaks for itself.
-func hint(err error) string {
+// Hint says what to look at when a connection fails; "" where the error speaks for itself. certificateWanted says that the server
+// has asked for a certificate of the client.
+func Hint(err error, certificateWanted bool) string {
+	if hint := proxyHint(err); hint != "" {
+		return hint
+	}
 	var (
 		dns       *net.DNSError
 		authority x509.UnknownAuthorityError
 		host      x509.HostnameError
 		invalid   x509.CertificateInvalidError
 		record    tls.RecordHeaderError
+		remote    *net.OpError
 	)
+	alert := "" // what the server says of why it does not go on; its type is crypto/tls's own
+	if errors.As(err, &remote) && remote.Op == "remote error" {
+		alert = remote.Err.Error()
+	}
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "there is no such domain; is ROLLCALL_ISDP_URL right?"
@@ -35,8 +45,22 @@ func hint(err error) string {
 		return "the certificate is for another domain; is ROLLCALL_ISDP_URL right?"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "is this machine's clock right?"
+	case strings.Contains(alert, "certificate required"), certificateWanted && (alert != "" || broken(err)):
+		return "the server demands a certificate of the client, which rollcall has none of; is there an address without that demand? Ask who runs the gateway"
+	case strings.Contains(alert, "protocol version"), strings.Contains(err.Error(), "unsupported protocol version"):
+		return "the server and rollcall speak no TLS version in common, and rollcall speaks 1.2 and 1.3; is a gateway too old? Ask who runs it for TLS 1.2"
+	case strings.Contains(alert, "handshake failure"), strings.Contains(alert, "insufficient security"):
+		return "the server and rollcall have no cipher in common, so it most likely offers old ones only; is a gateway too old? Ask who runs it for ECDHE with AES-GCM"
+	case strings.Contains(alert, "unrecognized name"):
+		return "the server does not know this domain; is ROLLCALL_ISDP_URL right?"
 	}
 	return ""
+}
+
+// broken reports whether a connection ended without a word.
+func broken(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.Contains(err.Error(), "client conn could not be established") // of HTTP/2, which has no error for it
 }
 
 // hinted is a text with what to look at.
@@ -75,6 +99,8 @@ func refusedToken(e *Error, r *reply, code string) *Error {
 		wrong = "there is no ISDP+ OpenAPI at this address; is ROLLCALL_ISDP_URL right?"
 	case r.status == http.StatusBadRequest && strings.Contains(string(r.body), "HTTP request") && strings.Contains(string(r.body), "HTTPS"):
 		wrong = "that port wants https; make ROLLCALL_ISDP_URL begin with https://"
+	case r.status == http.StatusBadRequest && strings.Contains(string(r.body), "SSL certificate"):
+		wrong = "the server demands a certificate of the client, which rollcall has none of; is there an address without that demand? Ask who runs the gateway"
 	}
 	if wrong != "" {
 		return &Error{Class: Credentials, Err: fmt.Errorf("%w: %s", e.Err, wrong)}

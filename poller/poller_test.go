@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -47,7 +49,7 @@ func served(t *testing.T, vendor http.Handler, change func(*Config)) *Poller {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		p.client.http.(*http.Transport).CloseIdleConnections()
+		p.client.http.(*connections).CloseIdleConnections()
 		srv.CloseClientConnections()
 		srv.Close()
 	})
@@ -381,3 +383,6 @@ func TestNow(t *testing.T) {
 		t.Errorf("%v has no monotonic reading", now)
 	}
 }
+
+// quiet is where a test's servers log to.
+var quiet = log.New(io.Discard, "", 0)

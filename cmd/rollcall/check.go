@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rollcall-events/rollcall/internal/check"
+	"github.com/rollcall-events/rollcall/poller"
 )
 
 // checkFailed is the error of a check that has told everything already: only the exit code is left.
@@ -136,8 +136,8 @@ func (s *settings) check() check.Config {
 			c.Listens = append(c.Listens, l)
 		}
 	}
-	if req, err := http.NewRequest(http.MethodPost, s.ISDPURL.value, nil); err == nil && req.URL.Scheme == "https" {
-		c.Proxy, c.ProxyErr = http.ProxyFromEnvironment(req)
+	if u, err := url.Parse(s.ISDPURL.value); err == nil {
+		c.Proxy, _ = poller.Proxy(u) // the settings have been judged already
 	}
 	return c
 }

@@ -122,7 +122,7 @@ func demoSettings(url string) (*settings, []string, error) {
 	s.ISDPClientSecret.value = newSecret(isdpsim.DemoClientSecret)
 	s.ISDPUsername.value = newSecret(isdpsim.DemoUsername)
 	s.ISDPPassword.value = newSecret(isdpsim.DemoPassword)
-	s.ISDPTypes.value, s.ISDPRootCAs.value, s.TenantID.value = nil, nil, 0
+	s.ISDPTypes.value, s.ISDPCAFile.value, s.TenantID.value = nil, "", 0
 	if !s.PollInterval.isSet() {
 		s.PollInterval.value = demoInterval
 	}

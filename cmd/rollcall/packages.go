@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,7 +24,7 @@ func (s *settings) poller(log *slog.Logger) poller.Config {
 		Username:       s.ISDPUsername.value.reveal(),
 		Password:       s.ISDPPassword.value.reveal(),
 		Types:          s.ISDPTypes.value,
-		RootCAs:        s.ISDPRootCAs.value,
+		RootCAs:        s.vendorRoots(),
 		TenantID:       s.TenantID.value,
 		SweepTimeout:   s.PollTimeout.value,
 		RequestTimeout: s.RequestTimeout.value,
@@ -31,6 +32,25 @@ func (s *settings) poller(log *slog.Logger) poller.Config {
 		Concurrency:    s.Concurrency.value,
 		RateLimit:      s.RateLimit.value,
 		Logger:         log,
+	}
+}
+
+// vendorRoots reads ROLLCALL_ISDP_CA_FILE; nil where that is not set.
+func (s *settings) vendorRoots() func() (*x509.CertPool, error) {
+	path := s.ISDPCAFile.value
+	if path == "" {
+		return nil
+	}
+	return func() (*x509.CertPool, error) {
+		content, err := readFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read ROLLCALL_ISDP_CA_FILE: %w", err)
+		}
+		pool, err := withSystemCAs(content)
+		if err != nil {
+			return nil, fmt.Errorf("read ROLLCALL_ISDP_CA_FILE: %w", err)
+		}
+		return pool, nil
 	}
 }
 

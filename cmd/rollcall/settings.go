@@ -1,11 +1,11 @@
 package main
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/setting"
+	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -22,18 +23,18 @@ import (
 // the tags here only tell envconfig the names. They are full names, and Process is called without a prefix: with one,
 // envconfig would take LOG_LEVEL for ROLLCALL_LOG_LEVEL wherever the latter is not set.
 type settings struct {
-	ISDPURL              variable[string]         `envconfig:"ROLLCALL_ISDP_URL"`
-	ISDPClientID         variable[secret]         `envconfig:"ROLLCALL_ISDP_CLIENT_ID"`
-	ISDPClientIDFile     variable[string]         `envconfig:"ROLLCALL_ISDP_CLIENT_ID_FILE"`
-	ISDPClientSecret     variable[secret]         `envconfig:"ROLLCALL_ISDP_CLIENT_SECRET"`
-	ISDPClientSecretFile variable[string]         `envconfig:"ROLLCALL_ISDP_CLIENT_SECRET_FILE"`
-	ISDPUsername         variable[secret]         `envconfig:"ROLLCALL_ISDP_USERNAME"`
-	ISDPUsernameFile     variable[string]         `envconfig:"ROLLCALL_ISDP_USERNAME_FILE"`
-	ISDPPassword         variable[secret]         `envconfig:"ROLLCALL_ISDP_PASSWORD"`
-	ISDPPasswordFile     variable[string]         `envconfig:"ROLLCALL_ISDP_PASSWORD_FILE"`
-	ISDPTypes            variable[[]int]          `envconfig:"ROLLCALL_ISDP_TYPES"`
-	ISDPRootCAs          variable[*x509.CertPool] `envconfig:"ROLLCALL_ISDP_CA_FILE"`
-	TenantID             variable[int64]          `envconfig:"ROLLCALL_TENANT_ID"`
+	ISDPURL              variable[string] `envconfig:"ROLLCALL_ISDP_URL"`
+	ISDPClientID         variable[secret] `envconfig:"ROLLCALL_ISDP_CLIENT_ID"`
+	ISDPClientIDFile     variable[string] `envconfig:"ROLLCALL_ISDP_CLIENT_ID_FILE"`
+	ISDPClientSecret     variable[secret] `envconfig:"ROLLCALL_ISDP_CLIENT_SECRET"`
+	ISDPClientSecretFile variable[string] `envconfig:"ROLLCALL_ISDP_CLIENT_SECRET_FILE"`
+	ISDPUsername         variable[secret] `envconfig:"ROLLCALL_ISDP_USERNAME"`
+	ISDPUsernameFile     variable[string] `envconfig:"ROLLCALL_ISDP_USERNAME_FILE"`
+	ISDPPassword         variable[secret] `envconfig:"ROLLCALL_ISDP_PASSWORD"`
+	ISDPPasswordFile     variable[string] `envconfig:"ROLLCALL_ISDP_PASSWORD_FILE"`
+	ISDPTypes            variable[[]int]  `envconfig:"ROLLCALL_ISDP_TYPES"`
+	ISDPCAFile           variable[string] `envconfig:"ROLLCALL_ISDP_CA_FILE"`
+	TenantID             variable[int64]  `envconfig:"ROLLCALL_TENANT_ID"`
 
 	PollInterval   variable[time.Duration] `envconfig:"ROLLCALL_POLL_INTERVAL"`
 	PollTimeout    variable[time.Duration] `envconfig:"ROLLCALL_POLL_TIMEOUT"` // 0: to be derived from the listing's size
@@ -142,6 +143,12 @@ func (s *settings) conflicts() []error {
 	if most := s.PollTimeout.value; most > 0 && s.RequestTimeout.value > most {
 		bad("ROLLCALL_REQUEST_TIMEOUT", s.RequestTimeout.value.String(),
 			fmt.Sprintf("at most ROLLCALL_POLL_TIMEOUT, which is %s: a request is part of a sweep", most))
+	}
+
+	if u, err := url.Parse(s.ISDPURL.value); err == nil {
+		if _, err := poller.Proxy(u); err != nil {
+			errs = append(errs, err)
+		}
 	}
 
 	if !s.NATSURL.isSet() && !s.NATSURLFile.isSet() {

@@ -367,17 +367,23 @@ func withoutPath(err error) error {
 	return err
 }
 
-var vendorCAs = fileOf("the path of a readable file with CA certificates in PEM", false,
-	func(_ string, content []byte) (*x509.CertPool, error) {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool() // then the file has to do
-		}
-		if !pool.AppendCertsFromPEM(content) {
-			return nil, errors.New("it holds no certificate")
-		}
-		return pool, nil
-	})
+// vendorCAs keeps the path: the file is read again while rollcall runs, and read here so that a wrong one stops the start.
+var vendorCAs = fileOf("the path of a readable file with CA certificates in PEM", false, func(path string, content []byte) (string, error) {
+	_, err := withSystemCAs(content)
+	return path, err
+})
+
+// withSystemCAs are the system's CAs and those in content.
+func withSystemCAs(content []byte) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // then the file has to do
+	}
+	if !pool.AppendCertsFromPEM(content) {
+		return nil, errors.New("it holds no certificate")
+	}
+	return pool, nil
+}
 
 // The files below are read again by nats.go at each connection, so that they can be replaced while rollcall runs. They are
 // read here so that a wrong one stops the start.

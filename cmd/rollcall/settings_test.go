@@ -124,7 +124,7 @@ func TestDefaults(t *testing.T) {
 		{"ISDPUsername", s.ISDPUsername.value.reveal(), "application"},
 		{"ISDPPassword", s.ISDPPassword.value.reveal(), "token"},
 		{"ISDPTypes", s.ISDPTypes.value, []int(nil)},
-		{"ISDPRootCAs", s.ISDPRootCAs.value == nil, true},
+		{"ISDPCAFile", s.ISDPCAFile.value, ""},
 		{"TenantID", s.TenantID.value, int64(0)},
 		{"PollInterval", s.PollInterval.value, 5 * time.Second},
 		{"PollTimeout", s.PollTimeout.value, time.Duration(0)},
@@ -533,8 +533,8 @@ func TestFiles(t *testing.T) {
 		"ROLLCALL_ISDP_CA_FILE": cert, url: "tls://nats", "ROLLCALL_NATS_CA_FILE": cert,
 		"ROLLCALL_NATS_CREDS_FILE": creds, "ROLLCALL_NATS_CERT_FILE": cert, "ROLLCALL_NATS_KEY_FILE": key,
 	}))
-	if s.ISDPRootCAs.value == nil {
-		t.Error("no extra CA")
+	if pool, err := s.vendorRoots()(); pool == nil || err != nil {
+		t.Errorf("no extra CA: %v", err)
 	}
 	if s.NATSCAFile.value != cert || s.NATSCredsFile.value != creds || s.NATSCertFile.value != cert || s.NATSKeyFile.value != key {
 		t.Error("paths are not kept")

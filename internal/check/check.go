@@ -62,9 +62,7 @@ type Config struct {
 
 	Listens []Listen // of the daemon's pages
 
-	// Proxy is what the environment says for BaseURL; nil: none. ProxyErr is why it can't be used.
-	Proxy    *url.URL
-	ProxyErr error
+	Proxy *url.URL // what the environment says for BaseURL; nil: none
 
 	Secrets []string // kept out of what others have written
 

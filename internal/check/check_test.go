@@ -4,9 +4,11 @@ package check_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -600,6 +602,35 @@ func proxy(t *testing.T, target, password string) *httptest.Server {
 	}))
 }
 
+func TestTLSWords(t *testing.T) {
+	t.Parallel()
+	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
+	natsURL := broker(t, &server.Options{})
+	for _, c := range []struct {
+		name string
+		tls  *tls.Config
+		want string
+	}{
+		{"a certificate of the client demanded", &tls.Config{ClientAuth: tls.RequireAnyClientCert}, "FAIL tls the server demands a certificate of the client, which rollcall has none of > is there an address"},
+		{"the same, TLS 1.2", &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, "FAIL tls the server demands a certificate of the client"},
+		{"asked for, and not demanded", &tls.Config{ClientAuth: tls.RequestClientCert}, "ok tls TLS 1.3"},
+		{"old versions", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "FAIL tls the server and rollcall speak no TLS version in common"},
+		{"old ciphers", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA}}, "FAIL tls the server and rollcall have no cipher in common"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			srv := httptest.NewUnstartedServer(v)
+			srv.TLS, srv.Config.ErrorLog = c.tls, log.New(io.Discard, "", 0)
+			srv.StartTLS()
+			t.Cleanup(srv.Close)
+			p := e2e.Rollcall(t, e2e.Settings(v.Env(), map[string]string{
+				"ROLLCALL_NATS_URL": natsURL, "ROLLCALL_ISDP_URL": srv.URL, "ROLLCALL_ISDP_CA_FILE": caFile(t, srv)}), "check")
+			p.Wait()
+			wantSpoken(t, p, c.want)
+		})
+	}
+}
+
 func TestTLSThroughProxy(t *testing.T) {
 	t.Parallel()
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
@@ -612,7 +643,7 @@ func TestTLSThroughProxy(t *testing.T) {
 		wants          []string
 	}{
 		{"let through", "yes", 0, []string{"warn dns connections to the vendor go through the proxy 127.0.0.1:", "ok tls TLS 1.3, certificate for example.com, ", "ok token tenant 886"}},
-		{"refused", "", 1, []string{"FAIL tls the proxy refused the connection: HTTP 407 > does the proxy let this machine reach example.com:443?"}},
+		{"refused", "", 1, []string{"FAIL tls the proxy (HTTPS_PROXY) refused the connection: HTTP 407 > it wants a user and a password, or others: put them into HTTPS_PROXY, as http://user:password@host:port"}},
 	} {
 		p := proxy(t, secure.Listener.Addr().String(), c.password)
 		env["HTTPS_PROXY"] = withUser(p.URL, "somebody")

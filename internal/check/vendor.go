@@ -2,6 +2,7 @@ package check
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,9 +28,10 @@ import (
 )
 
 const (
-	soonExpired = 14 * 24 * time.Hour // a certificate that has less left is told
-	farOff      = 5 * time.Second     // of the vendor's clock; its header has whole seconds
-	slowToken   = 2 * time.Minute     // a token with less life is renewed all the time
+	soonExpired = 14 * 24 * time.Hour    // a certificate that has less left is told
+	farOff      = 5 * time.Second        // of the vendor's clock; its header has whole seconds
+	demandTime  = 300 * time.Millisecond // for a server to say that it demands a certificate
+	slowToken   = 2 * time.Minute        // a token with less life is renewed all the time
 )
 
 // vendor is the vendor's host and port.
@@ -54,10 +57,6 @@ func portOf(u *url.URL) string {
 
 // dns looks up the vendor's domain, or the proxy's where one is used: then the proxy looks the domain up.
 func (s *state) dns(ctx context.Context) {
-	if s.ProxyErr != nil {
-		s.fail("the environment's HTTPS_PROXY is no URL", "set it to http://host:port, or unset it")
-		return
-	}
 	_, host, _ := s.vendor()
 	whose, setting := "", "ROLLCALL_ISDP_URL"
 	if s.Proxy != nil {
@@ -137,13 +136,34 @@ func (s *state) tls(ctx context.Context) {
 	}
 	conn, err := s.dial(ctx, host, port)
 	if err != nil {
-		s.fail(err.Error(), "does the proxy let this machine reach "+net.JoinHostPort(host, port)+"?")
+		text, do, _ := strings.Cut(err.Error(), "; ")
+		s.fail(text, cmp.Or(do, "does the proxy let this machine reach "+net.JoinHostPort(host, port)+"?"))
 		return
 	}
 	defer conn.Close()
-	c := tls.Client(conn, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, RootCAs: s.Poller.RootCAs})
-	if err := c.HandshakeContext(ctx); err != nil {
-		s.fail(handshake(err, host, port))
+	var roots *x509.CertPool
+	if s.Poller.RootCAs != nil {
+		if roots, err = s.Poller.RootCAs(); err != nil {
+			s.fail(err.Error(), "put the file back")
+			return
+		}
+	}
+	wanted := false // the server has asked for a certificate of the client
+	c := tls.Client(conn, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, RootCAs: roots,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			wanted = true
+			return &tls.Certificate{}, nil // there is none
+		}})
+	err = c.HandshakeContext(ctx)
+	if err == nil && wanted {
+		// With TLS 1.3 the server says only now that it can't do without.
+		_ = c.SetReadDeadline(time.Now().Add(demandTime))
+		if _, err = c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			err = nil
+		}
+	}
+	if err != nil {
+		s.fail(handshake(err, host, port, wanted))
 		return
 	}
 	cs := c.ConnectionState()
@@ -158,7 +178,7 @@ func (s *state) tls(ctx context.Context) {
 }
 
 // handshake says why TLS failed and what to do.
-func handshake(err error, host, port string) (text, do string) {
+func handshake(err error, host, port string, wanted bool) (text, do string) {
 	var (
 		record    tls.RecordHeaderError
 		verify    *tls.CertificateVerificationError
@@ -183,6 +203,9 @@ func handshake(err error, host, port string) (text, do string) {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && cert != nil:
 		return fmt.Sprintf("the certificate is good from %s to %s only", at(cert.NotBefore), at(cert.NotAfter)),
 			"is this machine's clock right? It says " + at(time.Now())
+	}
+	if what, do, ok := strings.Cut(poller.Hint(err, wanted), "; "); ok {
+		return what, do
 	}
 	return "no TLS: " + reason(err).Error(), "does something in between meddle with it?"
 }
@@ -241,7 +264,7 @@ func (s *state) dial(ctx context.Context, host, port string) (net.Conn, error) {
 	}
 	if resp.StatusCode != http.StatusOK {
 		conn.Close()
-		return nil, fmt.Errorf("the proxy refused the connection: HTTP %d", resp.StatusCode)
+		return nil, poller.ProxyRefusal(resp.StatusCode, target)
 	}
 	return conn, nil
 }

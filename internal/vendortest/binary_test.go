@@ -317,8 +317,7 @@ func TestSecretsConnections(t *testing.T) {
 		{"a proxy that refuses", map[string]string{"ROLLCALL_ISDP_URL": "https://isdp.invalid",
 			"HTTPS_PROXY": withUser(proxy.URL, "someone", proxySecret)}, "HTTP 407"},
 		{"a proxy that is away", map[string]string{"ROLLCALL_ISDP_URL": "https://isdp.invalid",
-			"HTTPS_PROXY": withUser("http://127.0.0.1:1", "someone", proxySecret)}, "refused"},
-		{"a proxy that is none", map[string]string{"ROLLCALL_ISDP_URL": "https://isdp.invalid", "HTTPS_PROXY": "http://u:" + proxySecret + "@[::"}, "proxy"},
+			"HTTPS_PROXY": withUser("http://127.0.0.1:1", "someone", proxySecret)}, "no proxy listens there"},
 		{"a broker that is none", map[string]string{"ROLLCALL_NATS_URL": withUser(broken, "rollcall", brokerSecret)}, "can't connect to NATS yet"},
 		{"TLS towards a broker that is none", map[string]string{
 			"ROLLCALL_NATS_URL": withUser(strings.Replace(broken, "nats", "tls", 1), "rollcall", brokerSecret)}, "can't connect to NATS yet"},
