@@ -73,9 +73,12 @@ func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Lo
 		}
 		return err
 	}
+	var told repeated
 	tell := func(err error) {
 		o.Waiting("room on the disk of ROLLCALL_DATA_DIR", err)
-		log.Warn("the embedded NATS server can't be started yet, so nothing is polled or published; trying again", "err", err)
+		if n, ok := told.worth(err); ok {
+			log.Warn("the embedded NATS server can't be started yet, so nothing is polled or published; trying again", "err", err, "untold", n)
+		}
 	}
 	if err := retry(ctx, try, tell); err != nil {
 		return nil, err

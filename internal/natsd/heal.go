@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -34,7 +35,10 @@ var errHangs = errors.New("it does not answer")
 // ill says why a server can't go on; nil: it can.
 func ill(ns *server.Server) error {
 	for _, e := range ns.Healthz(&server.HealthzOptions{Details: true}).Errors {
-		if e.Type == server.HealthzErrorStream || e.Type == server.HealthzErrorJetStream {
+		switch {
+		case e.Type != server.HealthzErrorStream && e.Type != server.HealthzErrorJetStream:
+		case strings.HasSuffix(e.Error, "could not be recovered"): // nor will it be by the next server
+		default:
 			return errors.New(e.Error)
 		}
 	}
@@ -63,14 +67,17 @@ func (s *Server) heal(ctx context.Context) {
 		if !s.awaitRoom(ctx) {
 			return
 		}
-		if !s.endCurrent(healWait) {
+		if !s.endWithin(ctx, healWait) {
+			if ctx.Err() != nil {
+				return
+			}
 			s.failed <- fmt.Errorf("the embedded NATS server on %s can't write its store any more (%w) and does not end, "+
 				"so that it can't be started anew in this process: start rollcall again; "+
 				"what is not committed is read again from the vendor", s.cfg.DataDir, err)
 			return
 		}
 		for err := s.start(); err != nil; err = s.start() {
-			s.endCurrent(healWait)
+			s.endWithin(ctx, healWait)
 			if !errors.Is(err, ErrNoRoom) {
 				s.failed <- fmt.Errorf("start the embedded NATS server anew: %w", err)
 				return
@@ -82,6 +89,12 @@ func (s *Server) heal(ctx context.Context) {
 		last = time.Now()
 		s.log.Info("the embedded NATS server has been started anew", "dir", s.cfg.DataDir, "url", s.ClientURL())
 	}
+}
+
+func (s *Server) endWithin(ctx context.Context, d time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return s.endCurrent(ctx)
 }
 
 // awaitIll returns what is wrong with the server as soon as that is certain, or when ctx ends.

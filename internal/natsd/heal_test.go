@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -179,6 +181,47 @@ func TestRestartFails(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("nobody is told")
 	}
+}
+
+// A stream that no server can read is not what a new server helps against.
+func TestNotRecovered(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, Config{DataDir: dir})
+	own(t, s)
+	s.Shutdown()
+	if err := os.MkdirAll(filepath.Join(dir, "jetstream", logAccount, "streams", "NONE"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, Config{DataDir: dir})
+	if len(s.current().Healthz(&server.HealthzOptions{Details: true}).Errors) == 0 {
+		t.Error("the server does not tell of it, so that this test says nothing")
+	}
+	if err := ill(s.current()); err != nil {
+		t.Error(err)
+	}
+}
+
+// An end in the middle of a replacement neither waits for it nor gives up the directory that it uses.
+func TestShutdownWhileHealing(t *testing.T) {
+	t.Parallel()
+	ending, hang := make(chan struct{}), make(chan struct{})
+	dir := t.TempDir()
+	s := start(t, Config{
+		DataDir: dir,
+		ill:     func(*server.Server) error { return errors.New("ill") },
+		end:     func(ns *server.Server) { close(ending); <-hang; end(ns) },
+	})
+	wait(t, ending)
+	s.Shutdown()
+	if _, err := Start(Config{DataDir: dir, Listen: "127.0.0.1:0"}); !errors.Is(err, ErrDirInUse) {
+		t.Errorf("another one on the directory: %v", err)
+	}
+	select {
+	case err := <-s.Failed():
+		t.Errorf("it is told: %v", err)
+	default:
+	}
+	close(hang)
 }
 
 func TestLeastRoom(t *testing.T) {

@@ -132,8 +132,9 @@ type Server struct {
 	cancel context.CancelFunc // ends heal
 	healed chan struct{}      // closed when heal has ended
 
-	mu sync.Mutex
-	ns *server.Server // the one that runs; nil: none does; guarded by mu
+	mu     sync.Mutex     // guards what follows
+	ns     *server.Server // the one that runs; nil: none does
+	behind bool           // one was left behind, and may still use the directory
 }
 
 // Start starts a server on cfg's directory and returns when clients can connect and the streams have been recovered.
@@ -356,45 +357,57 @@ func (s *Server) ClientURL() string {
 	return "nats://" + net.JoinHostPort(host, port)
 }
 
-// Shutdown hands out what is on its way to clients, closes every connection, writes out the store, waits for all that, and gives up the directory. What was
-// acknowledged is on disk already, so a server that does not end within 2 seconds is left behind, and keeps the directory
-// until the process ends. Later calls wait for the first and do nothing.
+// Shutdown hands out what is on its way to clients, closes every connection, writes out the store, waits for all that, and
+// gives up the directory. What was acknowledged is on disk already, so a server that does not end within 2 seconds is left
+// behind, and keeps the directory until the process ends. Later calls wait for the first and do nothing.
 func (s *Server) Shutdown() {
 	s.stop.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+		defer cancel()
 		s.cancel()
-		<-s.healed
-		if s.gate != nil {
-			s.gate.Close()
+		select {
+		case <-s.healed:
+			if s.gate != nil {
+				s.gate.Close()
+			}
+			if s.endCurrent(ctx) {
+				_ = s.lock.Unlock() // closes the file, and with it the lock, whatever it returns
+				return
+			}
+		case <-ctx.Done(): // it is being started anew
 		}
-		if !s.endCurrent(endTimeout) {
-			s.log.Warn("the embedded NATS server does not end, and is left behind; everything that it has acknowledged is on disk",
-				"waited", endTimeout)
-			return
-		}
-		_ = s.lock.Unlock() // closes the file, and with it the lock, whatever it returns
+		s.log.Warn("the embedded NATS server does not end, and is left behind; everything that it has acknowledged is on disk",
+			"waited", endTimeout)
 	})
 }
 
-// endCurrent ends the server that runs, and reports whether it has ended within the time.
-func (s *Server) endCurrent(within time.Duration) bool {
+// endCurrent ends the server that runs, and reports whether it, and every one before it, has ended. Where ctx ends before, it
+// is left behind.
+func (s *Server) endCurrent(ctx context.Context) bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	ns := s.ns
 	s.ns = nil
-	s.mu.Unlock()
-	if ns == nil {
-		return true
+	if ns == nil || s.behind {
+		return !s.behind
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		s.cfg.end(ns)
 	}()
+	s.mu.Unlock()
 	select {
 	case <-ended:
-		return true
-	case <-time.After(within):
-		return false
+	case <-ctx.Done():
 	}
+	s.mu.Lock()
+	select {
+	case <-ended:
+	default:
+		s.behind = true
+	}
+	return !s.behind
 }
 
 // end ends a server and waits for it.
