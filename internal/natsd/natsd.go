@@ -61,9 +61,10 @@ const (
 
 	readyTimeout = 30 * time.Second
 
-	// endTimeout is how long a server may take to end. What was acknowledged is on disk by then; what remains is an index,
-	// without which the next start takes longer.
-	endTimeout = 2 * time.Second
+	// endTimeout is how long a server may take to end, so that a process that first publishes what it has seen and gives up its
+	// lease ends within 10 s. What was acknowledged is on disk by then; what remains is an index, without which the next start
+	// takes longer.
+	endTimeout = 1500 * time.Millisecond
 )
 
 // Config says where a server listens and keeps its store.
@@ -358,7 +359,7 @@ func (s *Server) ClientURL() string {
 }
 
 // Shutdown hands out what is on its way to clients, closes every connection, writes out the store, waits for all that, and
-// gives up the directory. What was acknowledged is on disk already, so a server that does not end within 2 seconds is left
+// gives up the directory. What was acknowledged is on disk already, so a server that does not end within 1.5 seconds is left
 // behind, and keeps the directory until the process ends. Later calls wait for the first and do nothing.
 func (s *Server) Shutdown() {
 	s.stop.Do(func() {
