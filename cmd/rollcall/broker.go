@@ -144,7 +144,7 @@ func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logg
 	}
 	var told repeated
 	tell := func(err error) {
-		err = connectHint(err)
+		err = natsdial.Advise(err)
 		o.Waiting("the connection to NATS", err)
 		if n, ok := told.worth(err); ok {
 			log.Warn("can't connect to NATS yet, trying again", "err", err, "untold", n)
@@ -186,7 +186,7 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 			if errors.Is(err, natsdial.ErrPending) {
 				return // it is given more time, and told where that was of no use
 			}
-			err = connectHint(err)
+			err = natsdial.Advise(err)
 			if n, ok := away.worth(err); ok {
 				log.Warn("can't reconnect to NATS yet, trying again; what is seen meanwhile is kept", "err", err, "untold", n)
 			}
@@ -195,7 +195,7 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 			if sub != nil {
 				err = fmt.Errorf("subscription to %s: %w", sub.Subject, err)
 			}
-			err = connectHint(err)
+			err = natsdial.Advise(err)
 			if n, ok := others.worth(err); ok {
 				log.Warn("NATS reports an error", "err", err, "untold", n)
 			}
@@ -205,14 +205,3 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 
 // connectedURL is where the server is, without user info: the user in it may be a token, which the client would show.
 func connectedURL(nc *nats.Conn) string { return shownURL(nc.ConnectedUrl()) }
-
-// connectHint says what to do about the errors that a first connection meets.
-func connectHint(err error) error {
-	switch {
-	case errors.Is(err, nats.ErrNoServers):
-		return fmt.Errorf("%w: is it running, and is ROLLCALL_NATS_URL right?", err)
-	case errors.Is(err, nats.ErrAuthorization):
-		return fmt.Errorf("%w: check ROLLCALL_NATS_CREDS_FILE, ROLLCALL_NATS_NKEY_FILE or the user in ROLLCALL_NATS_URL", err)
-	}
-	return err
-}

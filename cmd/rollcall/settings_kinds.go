@@ -246,12 +246,33 @@ func isPort(s string) bool {
 	return err == nil
 }
 
+// isServer reports whether the URL names a host, and a port that something can listen on where it names one.
+func isServer(u *url.URL) bool {
+	host, port := u.Hostname(), u.Port()
+	if _, err := netip.ParseAddr(host); err == nil {
+		if strings.Contains(host, ":") != strings.HasPrefix(u.Host, "[") { // or it is not told from the port
+			return false
+		}
+	} else if !hostName.MatchString(strings.Map(asASCII, host)) {
+		return false
+	}
+	return port == "" && !strings.HasSuffix(u.Host, ":") || isPort(port) && strings.Trim(port, "0") != ""
+}
+
+// asASCII lets names of other scripts pass for names of hosts.
+func asASCII(r rune) rune {
+	if unicode.IsLetter(r) || unicode.IsMark(r) {
+		return 'a'
+	}
+	return r
+}
+
 // vendorURL takes what credentials may be sent to.
 var vendorURL = kind[string]{want: "the base URL of the ISDP+ domain, `https://…` without user info, query and fragment; `http://` for loopback only",
 	show: shownURL, parse: func(raw string) (string, error) {
 		u, err := url.Parse(raw)
-		if err != nil || u.Opaque != "" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(raw, "#") ||
-			u.Port() != "" && !isPort(u.Port()) {
+		if err != nil || u.Opaque != "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(raw, "#") ||
+			!isServer(u) {
 			return "", errUnusable
 		}
 		switch {
@@ -301,7 +322,7 @@ var natsURLs = kind[secret]{want: "`nats://`, `tls://`, `ws://` or `wss://` URLs
 				server = "nats://" + server
 			}
 			u, err := url.Parse(server)
-			if err != nil || u.Hostname() == "" || u.Port() != "" && !isPort(u.Port()) {
+			if err != nil || !isServer(u) {
 				return secret{}, errUnusable
 			}
 			switch u.Scheme {

@@ -261,6 +261,7 @@ func TestValues(t *testing.T) {
 		{"ROLLCALL_BUFFER_EVENTS", "1", 1},
 		{"ROLLCALL_NATS_URL", "nats://a:4222, tls://u:p@b,c,c:4223", "nats://a:4222, tls://u:p@b,c,c:4223"},
 		{"ROLLCALL_NATS_URL", "wss://a/path", "wss://a/path"},
+		{"ROLLCALL_NATS_URL", "nats://[::1]:4222,127.0.0.1:4222,nats://u:p@h_1.example:1", "nats://[::1]:4222,127.0.0.1:4222,nats://u:p@h_1.example:1"},
 		{"ROLLCALL_NATS_LISTEN", ":0", ":0"},
 		{"ROLLCALL_NATS_LISTEN", "[::1]:4222", "[::1]:4222"},
 		{"ROLLCALL_DATA_DIR", "/var/lib/roll call", "/var/lib/roll call"},
@@ -293,7 +294,7 @@ func TestUnusableValues(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
 	text := write(t, "text", "nothing of use\n")
 	for name, values := range map[string][]string{
-		"ROLLCALL_ISDP_URL": {"isdp.example.com", "http://isdp.example.com", "https://", "https://u@h", "https://h?q", "https://h#f", "ftp://h", "https:h",
+		"ROLLCALL_ISDP_URL": {"https://h:0", "https://:::", "https://::1", "isdp.example.com", "http://isdp.example.com", "https://", "https://u@h", "https://h?q", "https://h#f", "ftp://h", "https:h",
 			"https://h:x", "https://h:70000", "http://localhost.example.com", "%"},
 		"ROLLCALL_ISDP_TYPES":      {"video", "0,,10", "0,0", "0,00", "-1", "1.5", ",", "99999999999999999999"},
 		"ROLLCALL_ISDP_CA_FILE":    {missing, text, t.TempDir()},
@@ -309,19 +310,20 @@ func TestUnusableValues(t *testing.T) {
 		"ROLLCALL_MISSING_HOLD":    {"0", "15"},
 		"ROLLCALL_QUIET_FIELDS":    {"a,,b", "a,a", "none,a", ","},
 		"ROLLCALL_BUFFER_EVENTS":   {"0", "100k"},
-		"ROLLCALL_NATS_URL":        {"http://a", "nats://", "nats://a:x", "nats://a,ws://b", "a,,b", "nats://a b"},
-		"ROLLCALL_NATS_LISTEN":     {"4222", "off", "127.0.0.1", "127.0.0.1:nats", "h:65536", "h:-1", "a b:1", "[nonsense]:1", "[a:b]:1"},
-		"ROLLCALL_NATS_REPLICAS":   {"0", "6", "three"},
-		"ROLLCALL_NATS_MANAGE":     {"yes", "2"},
-		"ROLLCALL_EVENTS_MAX_AGE":  {"0s", "500ms", "1500ms", "7d", "-1h"},
-		"ROLLCALL_NATS_MAX_BYTES":  {"0", "1GB", "1G", "1.5GiB", "-1GiB", "GiB", "1048575", "9999999999GiB", "1gib"},
-		"ROLLCALL_LEASE_TTL":       {"1s", "2500ms", "10"},
-		"ROLLCALL_INSTANCE":        {"two words", "bell\a", strings.Repeat("x", 129), "\xff"},
-		"ROLLCALL_HTTP_LISTEN":     {"8080", "none", "on"},
-		"ROLLCALL_OPS_LISTEN":      {"9090", "off"},
-		"ROLLCALL_LOG_LEVEL":       {"trace", "3", "info+1"},
-		"ROLLCALL_LOG_FORMAT":      {"xml"},
-		"ROLLCALL_DATA_DIR":        nil, // any path will do here; whether it can be written to shows at the start
+		"ROLLCALL_NATS_URL": {"http://a", "nats://", "nats://a:x", "nats://a,ws://b", "a,,b", "nats://a b", ":::", "::", "nats://:::", "::1",
+			"nats://a:0", "a:00", "nats://a:", "a:65536", "tls://[::1", "nats://[a]", "a:1:2", "nats://-", ":4222", "nats://u:p@:4222", "a,b:0"},
+		"ROLLCALL_NATS_LISTEN":    {"4222", "off", "127.0.0.1", "127.0.0.1:nats", "h:65536", "h:-1", "a b:1", "[nonsense]:1", "[a:b]:1"},
+		"ROLLCALL_NATS_REPLICAS":  {"0", "6", "three"},
+		"ROLLCALL_NATS_MANAGE":    {"yes", "2"},
+		"ROLLCALL_EVENTS_MAX_AGE": {"0s", "500ms", "1500ms", "7d", "-1h"},
+		"ROLLCALL_NATS_MAX_BYTES": {"0", "1GB", "1G", "1.5GiB", "-1GiB", "GiB", "1048575", "9999999999GiB", "1gib"},
+		"ROLLCALL_LEASE_TTL":      {"1s", "2500ms", "10"},
+		"ROLLCALL_INSTANCE":       {"two words", "bell\a", strings.Repeat("x", 129), "\xff"},
+		"ROLLCALL_HTTP_LISTEN":    {"8080", "none", "on"},
+		"ROLLCALL_OPS_LISTEN":     {"9090", "off"},
+		"ROLLCALL_LOG_LEVEL":      {"trace", "3", "info+1"},
+		"ROLLCALL_LOG_FORMAT":     {"xml"},
+		"ROLLCALL_DATA_DIR":       nil, // any path will do here; whether it can be written to shows at the start
 	} {
 		for _, value := range values {
 			t.Run(name+"="+value, func(t *testing.T) {

@@ -204,7 +204,7 @@ func (s *settings) unconnected(where string, err error) error {
 	case errors.Is(err, nats.ErrNoServers):
 		return fmt.Errorf("no NATS server at %s: is it running, and is ROLLCALL_NATS_URL right?", where)
 	}
-	return fmt.Errorf("connect to NATS at %s: %w", where, connectHint(err))
+	return fmt.Errorf("connect to NATS at %s: %w", where, natsdial.Advise(err))
 }
 
 // onTerminal says what the terminal can do, if stdout is one.

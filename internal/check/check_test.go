@@ -803,3 +803,19 @@ ok    permissions  everything
 		t.Errorf("%q", b.String())
 	}
 }
+
+// A rollcall that is not connected to NATS, where the check is, is told of.
+func TestDaemonNotConnected(t *testing.T) {
+	t.Parallel()
+	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
+	url, _ := natstest.Start(t, "")
+	daemon := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, `{"ready":false,"role":"leader","nats":{"ok":false,"problem":"not connected"}}`)
+	}))
+	defer daemon.Close()
+	cfg := config(v, url)
+	cfg.Listens = []check.Listen{{Setting: "ROLLCALL_HTTP_LISTEN", Addr: daemon.Listener.Addr().String()}}
+	out, _ := lines(t, cfg)
+	wantLines(t, out, "which has no connection to NATS, though this check has one")
+}

@@ -100,6 +100,9 @@ func (s *state) listen(ctx context.Context) {
 			s.taken(l.Addr, l.Setting, err)
 		case r.Commits != nil && !r.Commits.OK:
 			s.fail(text+", which can't commit", r.Commits.Problem)
+		case !r.NATS.OK && s.nc != nil:
+			s.warn(text+", which has no connection to NATS, though this check has one",
+				"it tries again by itself, with what the settings' files hold now; where it stays so, its environment is another one, or it has not noticed: see its log")
 		default:
 			s.ok(text)
 		}

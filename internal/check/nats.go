@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -80,9 +79,9 @@ func (s *state) connect(ctx context.Context) {
 	case errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
 		s.fail("the server and this side do not agree on TLS: "+err.Error(), "use tls:// in ROLLCALL_NATS_URL where the server wants TLS, and nats:// where it has none")
 	default:
-		dns, do := new(net.DNSError), "is ROLLCALL_NATS_URL right, and if it is tls://, ROLLCALL_NATS_CA_FILE, ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE?"
-		if errors.As(err, &dns) {
-			do = "is the host in ROLLCALL_NATS_URL right?"
+		do := natsdial.Advice(err)
+		if do == "" {
+			do = "is ROLLCALL_NATS_URL right, and if it is tls://, ROLLCALL_NATS_CA_FILE, ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE?"
 		}
 		s.fail("no connection: "+err.Error(), do)
 	}

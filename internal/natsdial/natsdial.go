@@ -68,7 +68,7 @@ func (s *Servers) ConnectTo(ctx context.Context, urls string, opts ...nats.Optio
 	}
 	// A server that takes nothing but TLS (handshake_first) waits for the client to begin with it, and then hangs up.
 	nc, _, tlsErr := s.connect(ctx, urls, false, append(opts, nats.TLSHandshakeFirst()))
-	if tlsErr == nil || errors.Is(tlsErr, nats.ErrTLS) && !strings.Contains(tlsErr.Error(), "EOF") {
+	if tlsErr == nil || errors.Is(tlsErr, nats.ErrTLS) && Advice(tlsErr) != "" {
 		return nc, tlsErr
 	}
 	return nil, err

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// An error that comes at every try is told when it is new and once a minute, with how often it came meanwhile; many different ones
+// take no more memory than mostTold.
+func TestRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r repeated
+		refused, told, untold := errors.New("refused"), 0, 0
+		const tries = 10 * 60 * 4 // ten minutes, four a second
+		for range tries {
+			if n, ok := r.worth(refused); ok {
+				told++
+				untold += n
+			}
+			time.Sleep(250 * time.Millisecond)
+		}
+		if told != 10 || told+untold > tries || told+untold < tries-60*4 {
+			t.Errorf("of %d tries %d were told, and %d more told of", tries, told, untold)
+		}
+		if _, ok := r.worth(errors.New("another reason")); !ok {
+			t.Error("a new reason was not told")
+		}
+		for i := range 10 * mostTold {
+			r.worth(fmt.Errorf("reason %d", i))
+		}
+		if len(r.told) > mostTold {
+			t.Errorf("%d reasons are remembered", len(r.told))
+		}
+	})
+}

@@ -1,0 +1,416 @@
+package natsdial_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"github.com/rollcall-events/rollcall/internal/natsdial"
+)
+
+// run runs a nats-server; port 0: a free one.
+func run(t *testing.T, opts *server.Options) (url string, stop func()) {
+	t.Helper()
+	opts.Host, opts.NoLog, opts.NoSigs = "127.0.0.1", true, true
+	if opts.Port == 0 {
+		opts.Port = server.RANDOM_PORT
+	}
+	s, err := server.NewServer(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	deadline := time.Now().Add(10 * time.Second)
+	for s.Addr() == nil { // it greets nobody who does not begin with TLS, so it can't be asked whether it is ready
+		if time.Now().After(deadline) {
+			t.Fatal("the nats-server does not listen")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	stop = func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	}
+	t.Cleanup(stop)
+	return fmt.Sprintf("nats://127.0.0.1:%d", s.Addr().(*net.TCPAddr).Port), stop
+}
+
+func port(t *testing.T, raw string) int {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := net.LookupPort("tcp", u.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// A mount is a directory whose files are swapped all at once, as Kubernetes does it: they are links through a link.
+type mount struct {
+	t   *testing.T
+	dir string
+	n   int
+}
+
+func newMount(t *testing.T) *mount { return &mount{t: t, dir: t.TempDir()} }
+
+func (m *mount) path(name string) string { return filepath.Join(m.dir, name) }
+
+func (m *mount) swap(files map[string]string) {
+	m.t.Helper()
+	m.n++
+	check := func(err error) {
+		m.t.Helper()
+		if err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	version := fmt.Sprintf("..%d", m.n)
+	check(os.Mkdir(m.path(version), 0o700))
+	for name, content := range files {
+		check(os.WriteFile(filepath.Join(m.dir, version, name), []byte(content), 0o600))
+		if m.n == 1 {
+			check(os.Symlink(filepath.Join("..data", name), m.path(name)))
+		}
+	}
+	check(os.Symlink(version, m.path("..next")))
+	check(os.Rename(m.path("..next"), m.path("..data")))
+	if m.n > 1 {
+		check(os.RemoveAll(m.path(fmt.Sprintf("..%d", m.n-1))))
+	}
+}
+
+func (m *mount) read(name string) func() (string, error) {
+	return func() (string, error) {
+		b, err := os.ReadFile(m.path(name))
+		return string(b), err
+	}
+}
+
+// quickly are options of a connection that comes back quickly.
+var quickly = []nats.Option{
+	nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), nats.ReconnectJitter(0, 0), nats.IgnoreAuthErrorAbort(),
+	nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+}
+
+func connect(t *testing.T, s *natsdial.Servers, opts ...nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := s.Connect(t.Context(), append(quickly, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// works waits until the connection is there and answers.
+func works(t *testing.T, nc *nats.Conn, what string) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !nc.IsConnected() || nc.FlushTimeout(time.Second) != nil {
+		if time.Now().After(deadline) {
+			t.Fatalf("no connection after %s: %v", what, nc.LastError())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// lost waits until the connection is not there.
+func lost(t *testing.T, nc *nats.Conn) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for nc.IsConnected() {
+		if time.Now().After(deadline) {
+			t.Fatal("the connection is still there")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func user(t *testing.T) (seed, public string) {
+	t.Helper()
+	kp, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _ := kp.Seed()
+	p, _ := kp.PublicKey()
+	return string(s), p
+}
+
+// A seed that was rotated is another user: it signs in with the next connection.
+func TestNKeyRotates(t *testing.T) {
+	t.Parallel()
+	m := newMount(t)
+	oldSeed, oldUser := user(t)
+	newSeed, newUser := user(t)
+	m.swap(map[string]string{"seed": oldSeed + "\n"})
+	at, stop := run(t, &server.Options{Nkeys: []*server.NkeyUser{{Nkey: oldUser}}})
+	s := natsdial.At(at)
+	s.NKeyFile = m.path("seed")
+	nc := connect(t, s)
+	stop()
+	lost(t, nc)
+	run(t, &server.Options{Port: port(t, at), Nkeys: []*server.NkeyUser{{Nkey: newUser}}})
+	m.swap(map[string]string{"seed": newSeed})
+	works(t, nc, "the seed was rotated")
+}
+
+// Servers, and the password in their URL, are read again: also where the same server wants another password now.
+func TestURLsChange(t *testing.T) {
+	t.Parallel()
+	m := newMount(t)
+	with := func(raw, user string) string { return strings.Replace(raw, "://", "://"+user+"@", 1) }
+	at, stop := run(t, &server.Options{Username: "u", Password: "old"})
+	m.swap(map[string]string{"urls": with(at, "u:old")})
+	nc := connect(t, &natsdial.Servers{URLs: m.read("urls")})
+
+	stop()
+	_, stop = run(t, &server.Options{Port: port(t, at), Username: "u", Password: "new"})
+	m.swap(map[string]string{"urls": with(at, "u:new")})
+	works(t, nc, "the password was changed")
+
+	other, _ := run(t, &server.Options{Username: "u", Password: "other"})
+	stop()
+	m.swap(map[string]string{"urls": with(at, "u:new") + ", " + with(other, "u:other")})
+	works(t, nc, "a server was added")
+	if got := nc.ConnectedUrlRedacted(); !strings.HasSuffix(got, other[strings.LastIndex(other, ":"):]) {
+		t.Errorf("connected to %s, want %s", got, other)
+	}
+}
+
+// An authority makes certificates for 127.0.0.1.
+type authority struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pem  string
+}
+
+func newAuthority(t *testing.T) *authority {
+	a := &authority{t: t}
+	_, a.pem, _ = a.issue(func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
+	return a
+}
+
+func (a *authority) issue(changes ...func(*x509.Certificate)) (pair tls.Certificate, cert, key string) {
+	a.t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
+	c := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true,
+	}
+	for _, change := range changes {
+		change(c)
+	}
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = c, k
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, &k.PublicKey, signer)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if a.cert == nil {
+		if a.cert, err = x509.ParseCertificate(der); err != nil {
+			a.t.Fatal(err)
+		}
+		a.key = k
+	}
+	pkcs8, _ := x509.MarshalPKCS8PrivateKey(k)
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+	if pair, err = tls.X509KeyPair(certPEM, keyPEM); err != nil {
+		a.t.Fatal(err)
+	}
+	return pair, string(certPEM), string(keyPEM)
+}
+
+func (a *authority) pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(a.cert)
+	return p
+}
+
+// secure are options of a server with a certificate of the authority's, which changes may alter.
+func (a *authority) secure(changes ...func(*server.Options)) *server.Options {
+	pair, _, _ := a.issue()
+	o := &server.Options{TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}}, TLSTimeout: 1}
+	for _, change := range changes {
+		change(o)
+	}
+	return o
+}
+
+// The CA, and the client's own certificate, are read again at each connection.
+func TestCertificatesRotate(t *testing.T) {
+	t.Parallel()
+	m := newMount(t)
+	mutual := func(o *server.Options, a *authority) *server.Options {
+		o.TLSConfig.ClientAuth, o.TLSConfig.ClientCAs = tls.RequireAndVerifyClientCert, a.pool()
+		return o
+	}
+	files := func(a *authority) map[string]string {
+		_, cert, key := a.issue()
+		return map[string]string{"ca": a.pem, "cert": cert, "key": key}
+	}
+	before, after := newAuthority(t), newAuthority(t)
+	m.swap(files(before))
+	at, stop := run(t, mutual(before.secure(), before))
+	s := natsdial.At(at)
+	s.CAFile, s.CertFile, s.KeyFile = m.path("ca"), m.path("cert"), m.path("key")
+	nc := connect(t, s)
+	stop()
+	run(t, mutual(func() *server.Options { o := after.secure(); o.Port = port(t, at); return o }(), after))
+	m.swap(files(after))
+	works(t, nc, "CA and certificates were changed")
+}
+
+// A server that takes nothing but TLS, and says nothing before, is reached, again as well, by either kind of URL.
+func TestHandshakeFirst(t *testing.T) {
+	t.Parallel()
+	a, m := newAuthority(t), newMount(t)
+	m.swap(map[string]string{"ca": a.pem})
+	first := func(o *server.Options) { o.TLSHandshakeFirst = true }
+	for _, scheme := range []string{"nats://", "tls://"} {
+		at, stop := run(t, a.secure(first))
+		s := natsdial.At(strings.Replace(at, "nats://", scheme, 1))
+		s.CAFile = m.path("ca")
+		nc := connect(t, s)
+		works(t, nc, "it was connected")
+		stop()
+		lost(t, nc)
+		run(t, a.secure(first, func(o *server.Options) { o.Port = port(t, at) }))
+		works(t, nc, "the server came back")
+	}
+}
+
+// What keeps TLS from coming about is told in words that say what to do.
+func TestWords(t *testing.T) {
+	t.Parallel()
+	a, m := newAuthority(t), newMount(t)
+	m.swap(map[string]string{"ca": a.pem})
+	stranger := newAuthority(t)
+	expired, _, _ := a.issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+	elsewhere, _, _ := a.issue(func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"nats.example.com"} })
+	cert := func(pair tls.Certificate) func(*server.Options) {
+		return func(o *server.Options) { o.TLSConfig.Certificates = []tls.Certificate{pair} }
+	}
+	for name, c := range map[string]struct {
+		opts *server.Options
+		want string
+	}{
+		"old ciphers only": {a.secure(func(o *server.Options) {
+			o.TLSConfig.MaxVersion, o.TLSConfig.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA}
+		}), "offers nothing that is safe enough"},
+		"old protocols only": {a.secure(func(o *server.Options) {
+			o.TLSConfig.MinVersion, o.TLSConfig.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+		}),
+			"has to offer TLS 1.2 at least"},
+		"a client certificate is wanted": {a.secure(func(o *server.Options) {
+			o.TLSConfig.ClientAuth, o.TLSConfig.ClientCAs = tls.RequireAndVerifyClientCert, a.pool()
+		}), "ROLLCALL_NATS_CERT_FILE"},
+		"a client certificate is wanted, TLS 1.2": {a.secure(func(o *server.Options) {
+			o.TLSConfig.ClientAuth, o.TLSConfig.ClientCAs, o.TLSConfig.MaxVersion = tls.RequireAndVerifyClientCert, a.pool(), tls.VersionTLS12
+		}), "ROLLCALL_NATS_CERT_FILE"},
+		"another CA":   {stranger.secure(), "ROLLCALL_NATS_CA_FILE has to hold the CA"},
+		"expired":      {a.secure(cert(expired)), "needs a new certificate"},
+		"another name": {a.secure(cert(elsewhere)), "has to name the server as its certificate does"},
+		"no TLS":       {&server.Options{}, "the server has no TLS"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			at, _ := run(t, c.opts)
+			s := natsdial.At(at)
+			s.CAFile = m.path("ca")
+			nc, err := s.Connect(t.Context(), quickly...)
+			if err == nil {
+				nc.Close()
+				t.Fatal("it has connected")
+			}
+			if told := natsdial.Advise(err).Error(); !strings.Contains(told, c.want) {
+				t.Errorf("it says %q, want %q in it", told, c.want)
+			}
+		})
+	}
+}
+
+// What takes connections and is no NATS server is named as that.
+func TestNoServer(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		do   func(net.Conn)
+		want string
+	}{
+		"hangs up": {func(c net.Conn) { _ = c.Close() }, "closed it without a word"},
+		"silent":   {func(net.Conn) {}, "said nothing"},
+		"http":     {func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }, "nats: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			go func() {
+				var conns []net.Conn // one that nobody holds is closed
+				for {
+					conn, err := ln.Accept()
+					if err != nil {
+						_ = conns
+						return
+					}
+					conns = append(conns, conn)
+					c.do(conn)
+				}
+			}()
+			_, err = natsdial.At("nats://"+ln.Addr().String()).Connect(t.Context(), quickly...)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("it says %v, want %q in it", err, c.want)
+			}
+		})
+	}
+}
+
+// Connecting ends with its context.
+func TestConnectEnds(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if _, err := natsdial.At("nats://"+ln.Addr().String()).Connect(ctx, quickly...); !errors.Is(err, context.Canceled) {
+		t.Errorf("it ends with %v", err)
+	}
+}

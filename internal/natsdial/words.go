@@ -1,0 +1,68 @@
+package natsdial
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Advise adds to an error of connecting what it most often means, and what to do about it.
+func Advise(err error) error {
+	if do := Advice(err); do != "" {
+		return fmt.Errorf("%w: %s", err, do)
+	}
+	return err
+}
+
+// said are the words of errors that have no type: alerts that the server sends, and what the TLS library says of its answers; the first that fits counts.
+var said = []struct{ words, advice string }{
+	{"tls: handshake failure", "the server offers nothing that is safe enough, or wants a client certificate: it has to offer TLS 1.2 with an ECDHE " +
+		"cipher suite, or TLS 1.3; for a client certificate set ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"},
+	{"tls: certificate required", "the server wants a client certificate: set ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"},
+	{"protocol version", "the server's TLS is too old: it has to offer TLS 1.2 at least"},
+	{"closed by remote after TLS handshake", "most often the server wants a client certificate, or another one: set ROLLCALL_NATS_CERT_FILE and " +
+		"ROLLCALL_NATS_KEY_FILE"},
+	{"remote error: tls: ", "the server does not accept the client certificate in ROLLCALL_NATS_CERT_FILE, or wants one where there is none"},
+	{"first record does not look like a TLS handshake", "the server speaks no TLS at this port: write nats:// in ROLLCALL_NATS_URL, or name the right port"},
+}
+
+// Advice says what to do about an error of connecting; "": nobody knows.
+func Advice(err error) string {
+	var (
+		authority x509.UnknownAuthorityError
+		host      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		record    tls.RecordHeaderError
+		dns       *net.DNSError
+	)
+	switch {
+	case errors.Is(err, nats.ErrNoServers):
+		return "is it running, and is ROLLCALL_NATS_URL right?"
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
+		errors.Is(err, nats.ErrAccountAuthExpired):
+		return "check ROLLCALL_NATS_CREDS_FILE, ROLLCALL_NATS_NKEY_FILE or the user in ROLLCALL_NATS_URL"
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return "the server has no TLS: write nats:// in ROLLCALL_NATS_URL, without ROLLCALL_NATS_CA_FILE and ROLLCALL_NATS_CERT_FILE"
+	case errors.As(err, &authority):
+		return "ROLLCALL_NATS_CA_FILE has to hold the CA of the server's certificate"
+	case errors.As(err, &host):
+		return "ROLLCALL_NATS_URL has to name the server as its certificate does"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the server needs a new certificate, or this machine's clock is wrong"
+	case errors.As(err, &record):
+		return said[len(said)-1].advice
+	case errors.As(err, &dns):
+		return "is the host in ROLLCALL_NATS_URL right?"
+	}
+	for _, s := range said {
+		if strings.Contains(err.Error(), s.words) {
+			return s.advice
+		}
+	}
+	return ""
+}
