@@ -87,6 +87,7 @@ func newClient(c Config) *client {
 				return &tls.Certificate{}, nil // there is none
 			}},
 			ForceAttemptHTTP2:      true,
+			DisableCompression:     true, // decompressed tells by the bytes, not by the header
 			HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: c.RequestTimeout, WriteByteTimeout: c.RequestTimeout},
 			MaxIdleConnsPerHost:    c.Concurrency,
 			IdleConnTimeout:        90 * time.Second,
