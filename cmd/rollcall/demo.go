@@ -74,6 +74,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 		s.LogLevel.value = slog.LevelWarn // what happens is told in words
 	}
 	log := newLogger(stderr, s)
+	takeStandardLog(log)
 	if !s.DataDir.isSet() && s.embedded() {
 		dir, err := os.MkdirTemp("", "rollcall-demo-")
 		if err != nil {

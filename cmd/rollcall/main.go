@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -22,6 +23,7 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
+	stdlog.SetOutput(io.Discard) // until there is a log, and in commands without one
 	stderr := newOutput(os.Stderr, nil)
 	root := rootCommand()
 	root.SetErr(stderr)

@@ -32,6 +32,7 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	log := newLogger(stderr, s)
+	takeStandardLog(log)
 	for _, w := range warnings {
 		log.Warn(w)
 	}

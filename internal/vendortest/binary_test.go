@@ -427,3 +427,32 @@ func TestSwitchedProtocols(t *testing.T) {
 		})
 	}
 }
+
+// TestBytesBehindAnswers runs the binary while a vendor sends, behind each of its answers, another one that nobody asked for and
+// that holds a token. Nothing of it shows, and nothing is written that is no line of the log.
+func TestBytesBehindAnswers(t *testing.T) {
+	t.Parallel()
+	const token = "tok-behind-an-answer"
+	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
+	v.SetFault(func(isdpsim.Request) isdpsim.Fault {
+		return isdpsim.Behind("HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n{\"access_token\":\"" + token + "\"}")
+	})
+	env, _ := e2e.Embedded(t)
+	p := e2e.Rollcall(t, e2e.Settings(v.Env(), env))
+	p.WaitFor("bytes behind an answer")
+	p.WaitFor("first complete sweep")
+	if code, _ := p.Terminate(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	for line := range strings.Lines(p.Output()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("no line of the log: %s", line)
+		}
+	}
+	p.NoSecrets(append(v.Secrets(), token)...)
+	check := e2e.Rollcall(t, e2e.Settings(v.Env(), env), "check")
+	if check.Wait(); check.Stderr() != "" {
+		t.Errorf("the check wrote to standard error: %s", check.Stderr())
+	}
+	check.NoSecrets(append(v.Secrets(), token)...)
+}
