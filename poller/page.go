@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"regexp"
+	"strconv"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -207,8 +209,11 @@ func (r *row) seen(t text) string {
 	}
 }
 
+// namesAgent finds what looks like the agentId in a text that is no JSON.
+var namesAgent = regexp.MustCompile(`"agentId"\s*:\s*"?([0-9]{1,18})"?\s*[,}]`)
+
 // broken is the rejection of a text that is no JSON object. Whose row it is, it may have said before
-// it broke.
+// it broke; or behind, once.
 func (r *row) broken(raw []byte) *Rejection {
 	r.open(raw)
 	bad := &Rejection{Reason: schemas.RejectSyntax,
@@ -220,6 +225,10 @@ func (r *row) broken(raw []byte) *Rejection {
 		bad.AgentID, bad.Known = a.AgentID(), true
 	case errors.As(err, &e):
 		bad.AgentID, bad.Known = e.AgentID, e.HasID
+	}
+	if named := namesAgent.FindAllSubmatch(raw, 2); !bad.Known && len(named) == 1 {
+		id, err := strconv.ParseInt(string(named[0][1]), 10, 64)
+		bad.AgentID, bad.Known = id, err == nil
 	}
 	return bad
 }

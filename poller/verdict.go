@@ -82,12 +82,14 @@ func (l *listing) judge(size int) (again []int, err *Error) {
 // complete sweep: it may have been cut off, with the rows behind it still there.
 func (l *listing) behind(size int) (again []int, err *Error) {
 	n := pageCount(l.total, size)
-	switch p := l.page(n); {
+	p := l.page(n)
+	fits := p.said != nil && (p.said.total == l.total || p.said.total == noTotal)
+	switch {
 	case l.total >= l.before:
 		return nil, nil
-	case p.said != nil && p.said.total == l.total && !l.showsMore(p.said, n):
+	case fits && !l.showsMore(p.said, n):
 		return nil, nil
-	case p.said != nil && p.said.total == l.total:
+	case fits:
 		err = &Error{Class: Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, but page %d, "+
 			"behind the last one, still has %d rows: the listing is cut off, and nobody is removed for that",
 			l.of, l.before, l.total, n, p.said.rows)}
