@@ -59,7 +59,7 @@ func TestBadDay(t *testing.T) {
 	} {
 		v.SetFault(phase.fault)
 		begun := v.Stats().PageRequests
-		e2e.Eventually(t, phase.name+": requests", func() bool { return v.Stats().PageRequests >= begun+12 })
+		e2e.Eventually(t, phase.name+": requests", func() bool { return v.Stats().PageRequests >= begun+6 })
 		if phase.health != "" {
 			e2e.Eventually(t, phase.name+": health", func() bool { return health().Reason != "" })
 			if h := health(); h.Reason != phase.health && h.Reason != "unusable" {
