@@ -502,6 +502,7 @@ func TestRefusesToken(t *testing.T) {
 		`{"error":"invalid_token","error_description":"check_token error"}`:            true,
 		"\ufeff\r\n{ \" error \" : \" invalid_token\" , \"error_description\": null }": true,
 		`{"error":"invalid_grant","error_description":"invalid_token"}`:                false,
+		"{\"error\":\"invalid_token\",\n\"error_description\":\"check\ttoken\",}":      true,
 		`{"error":["invalid_token"]}`:                                                  false,
 		`{"stateCode":"0","result":{"data":[{"error":"invalid_token"}]}}`:              false,
 		`[{"error":"invalid_token"}]`:                                                  false,
@@ -516,6 +517,9 @@ func TestRefusesToken(t *testing.T) {
 	} {
 		for _, status := range []int{200, 400, 403, 500} {
 			r := reply{status: status, body: []byte(body)}
+			if err := r.decode(); err != nil {
+				t.Fatal(err)
+			}
 			if got := r.refusesToken(); got != want {
 				t.Errorf("HTTP %d %s: %v", status, body, got)
 			}

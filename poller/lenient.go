@@ -52,6 +52,17 @@ func asMeant(text []byte) ([]byte, bool) {
 	return standard, err == nil
 }
 
+// unmarshalAsMeant is [json.Unmarshal] of what was meant.
+func unmarshalAsMeant(text []byte, into any) error {
+	err := json.Unmarshal(text, into)
+	if err != nil {
+		if meant, ok := asMeant(text); ok {
+			return json.Unmarshal(meant, into)
+		}
+	}
+	return err
+}
+
 // readDamaged reads an answer that strict JSON refuses.
 func readDamaged(body []byte) (envelope, bool) {
 	if text, ok := asMeant(body); ok {

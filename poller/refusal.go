@@ -35,17 +35,17 @@ type oauthRefusal struct {
 	said bool   // there is an error, a code or something else
 }
 
-// oauthError reads {"error": "invalid_token", …} and <InvalidTokenException><error>invalid_token</error>…, with blanks around
-// names and values, and behind a byte order mark.
+// oauthError reads {"error": "invalid_token", …} and <InvalidTokenException><error>invalid_token</error>…, with blanks
+// around names and values.
 func oauthError(body []byte) (e oauthRefusal) {
-	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\ufeff")))
+	body = bytes.TrimSpace(body)
 	switch {
 	case len(body) == 0:
 	case body[0] == '<':
 		e.readXML(body)
 	case body[0] == '{':
 		var fields map[string]json.RawMessage
-		if json.Unmarshal(body, &fields) != nil {
+		if unmarshalAsMeant(body, &fields) != nil {
 			return e
 		}
 		for name, raw := range fields {

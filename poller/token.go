@@ -1,7 +1,6 @@
 package poller
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -267,7 +266,7 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 		ExpiresIn    json.RawMessage `json:"expires_in"`
 		PlatUser     json.RawMessage `json:"plat_user"`
 	}
-	bad := json.Unmarshal(bytes.TrimPrefix(r.body, []byte("\ufeff")), &answer)
+	bad := unmarshalAsMeant(r.body, &answer)
 	refusal := oauthError(r.body)
 	said := ""
 	if isCode(refusal.code) { // any other text may repeat the request, which is all secrets

@@ -87,6 +87,21 @@ func TestOneRefreshForAll(t *testing.T) {
 	}
 }
 
+// A token's answer comes through gateways too.
+func TestTokenAsMeant(t *testing.T) {
+	for what, fault := range map[string]isdpsim.Fault{
+		"a byte order mark": isdpsim.Respelled(func(b []byte) []byte { return append([]byte("\ufeff"), b...) }),
+		"a comma":           isdpsim.Respelled(func(b []byte) []byte { return append(b[:len(b)-1:len(b)-1], ",\n}"...) }),
+		"no compression":    isdpsim.Header("Content-Encoding", "gzip"),
+	} {
+		sim := isdpsim.New(isdpsim.Config{})
+		sim.SetFault(isdpsim.OnToken(fault))
+		if id, err := served(t, sim, nil).Tenant(t.Context()); err != nil || id != 886 {
+			t.Errorf("%s: tenant %d, %v", what, id, err)
+		}
+	}
+}
+
 func TestEarlyRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := isdpsim.New(isdpsim.Config{TokenTTL: 100 * time.Second})
