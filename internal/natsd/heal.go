@@ -55,8 +55,14 @@ func (s *Server) heal(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.log.Error("the embedded NATS server can't write its store any more, so nothing is committed; "+
-			"what is seen meanwhile is kept; it is started anew as soon as the disk has room", "dir", s.cfg.DataDir, "err", err)
+		lost := errors.Is(err, errGone)
+		if lost {
+			s.log.Error("the store of the embedded NATS server was removed while it was in use: it is started anew on what is there now, "+
+				"and what still stands is published again; find out who removed it", "dir", s.cfg.DataDir, "err", err)
+		} else {
+			s.log.Error("the embedded NATS server can't write its store any more, so nothing is committed; "+
+				"what is seen meanwhile is kept; it is started anew as soon as the disk has room", "dir", s.cfg.DataDir, "err", err)
+		}
 		if time.Since(last) > 2*restartMax {
 			gap = restartGap
 		} else if !sleep(ctx, gap-time.Since(last)) {
@@ -75,6 +81,12 @@ func (s *Server) heal(ctx context.Context) {
 				"so that it can't be started anew in this process: start rollcall again; "+
 				"what is not committed is read again from the vendor", s.cfg.DataDir, err)
 			return
+		}
+		if lost {
+			if err := s.relock(); err != nil {
+				s.failed <- fmt.Errorf("take the data directory of the embedded NATS server again, whose store was removed: %w", err)
+				return
+			}
 		}
 		for err := s.start(); err != nil; err = s.start() {
 			s.endWithin(ctx, healWait)
@@ -114,6 +126,9 @@ func (s *Server) awaitIll(ctx context.Context) (err error) {
 
 // look asks the server how it is, and waits so long for the answer.
 func (s *Server) look(ctx context.Context) error {
+	if err := s.gone(); err != nil {
+		return err
+	}
 	ns, answer := s.current(), make(chan error, 1)
 	go func() { answer <- s.cfg.ill(ns) }()
 	timeout := time.NewTimer(lookWait)

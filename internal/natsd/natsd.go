@@ -130,6 +130,8 @@ type Server struct {
 	failed chan error // see Failed
 	stop   sync.Once
 
+	there map[string]bool // directories of the store that were seen; heal's, as lock is until it has ended
+
 	cancel context.CancelFunc // ends heal
 	healed chan struct{}      // closed when heal has ended
 
@@ -164,7 +166,7 @@ func Start(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: log, lock: lock, secret: rand.Text(), failed: make(chan error, 1),
+	s := &Server{cfg: cfg, log: log, lock: lock, secret: rand.Text(), failed: make(chan error, 1), there: map[string]bool{},
 		cancel: func() {}, healed: make(chan struct{})}
 	if err := s.open(); err != nil {
 		close(s.healed)

@@ -1,0 +1,44 @@
+//go:build unix
+
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"testing"
+
+	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// A data directory that is removed while it is in use is noticed and told, and what still stands is published again, above every
+// revision that was used.
+func TestDataDirectoryRemoved(t *testing.T) {
+	t.Parallel()
+	env, url := Embedded(t)
+	v := NewVendor(t, isdpsim.Config{Agents: 20})
+	w := watch(t, "bereft", v.Env(), env)
+	w.until("healthy", is("ok", ""))
+	nc := Connect(t, url)
+	agent := v.IDs()[0]
+	subject := schemas.StateSubject(tenant, agent)
+	last := func() (e schemas.Event) {
+		if m, ok := Last(nc, subject); ok {
+			_ = json.Unmarshal([]byte(m.Body), &e) // revision 0 then
+		}
+		return e
+	}
+	used := last().Data
+	for range 3 {
+		v.SetOnline(agent, !used.Online)
+		Eventually(t, "the agent's next revision", func() bool { return last().Data.Revision > used.Revision })
+		used = last().Data
+	}
+	Eventually(t, "the directory to be removed", func() bool { return os.RemoveAll(env["ROLLCALL_DATA_DIR"]) == nil })
+	w.WaitFor("was removed while it was in use")
+	Eventually(t, "a revision above the ones that were used", func() bool { return last().Data.Revision > used.Revision })
+	w.until("healthy again", is("ok", ""))
+	if code, _ := w.Terminate(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+}

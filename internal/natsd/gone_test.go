@@ -1,0 +1,94 @@
+//go:build unix
+
+package natsd
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// A store that is removed under a running server is noticed, as a whole or in part: the server is started anew on what is there
+// then, and the directory is locked again.
+func TestStoreRemoved(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		remove func(dir string) error
+		kept   bool // what the store holds
+	}{
+		"the directory": {os.RemoveAll, false},
+		"what is in it": {func(dir string) error {
+			return errors.Join(os.RemoveAll(filepath.Join(dir, "jetstream")), os.RemoveAll(filepath.Join(dir, lockFile)))
+		}, false},
+		"the stream's": {func(dir string) error {
+			return os.RemoveAll(filepath.Join(dir, "jetstream", logAccount, "streams", schemas.Stream))
+		}, false},
+		"the lock": {func(dir string) error { return os.Remove(filepath.Join(dir, lockFile)) }, true},
+		"put away, an empty one in its place": {func(dir string) error {
+			return errors.Join(os.Rename(dir, dir+"-away"), os.Mkdir(dir, 0o700))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir, out := filepath.Join(t.TempDir(), "data"), &lines{}
+			var looks atomic.Int64
+			s := start(t, Config{DataDir: dir, Logger: slog.New(slog.NewTextHandler(out, nil)), ill: func(ns *server.Server) error {
+				looks.Add(1)
+				return ill(ns)
+			}})
+			nc, err := s.Connect(nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(nc.Close)
+			js, err := jetstream.New(nc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := js.CreateStream(t.Context(), logConfig(1<<20)); err != nil {
+				t.Fatal(err)
+			}
+			publish(t, js, "rollcall.log.online.886.10.1", "{}")
+			seen := looks.Load() // what nobody has seen nobody misses
+			await(t, "a look at the store", func() bool { return looks.Load() >= seen+2 })
+			before := s.current()
+			await(t, "the store to be removed", func() bool { return c.remove(dir) == nil })
+			await(t, "another server", func() bool { now := s.current(); return now != nil && now != before && nc.IsConnected() })
+			var found bool
+			await(t, "the other server to answer", func() bool {
+				_, err := js.Stream(t.Context(), schemas.Stream)
+				found = err == nil
+				return err == nil || errors.Is(err, jetstream.ErrStreamNotFound)
+			})
+			if found != c.kept {
+				t.Errorf("the stream is there: %t, want %t", found, c.kept)
+			}
+			if !strings.Contains(out.String(), "was removed while it was in use") {
+				t.Errorf("told: %s", out)
+			}
+			if _, err := Start(Config{Listen: "127.0.0.1:0", DataDir: dir}); !errors.Is(err, ErrDirInUse) {
+				t.Errorf("another server on the directory: %v, want %v", err, ErrDirInUse)
+			}
+		})
+	}
+}
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
