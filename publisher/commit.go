@@ -147,10 +147,7 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 			return backoff.Permanent(nats.ErrConnectionClosed)
 		}
 		if err := p.checkServer(); err != nil {
-			if errors.As(err, new(*SetupError)) {
-				err = backoff.Permanent(err)
-			}
-			return err
+			return final(err)
 		}
 		if lost != nil { // it may be in the log by now, in whole or in part
 			if there, err := p.resolve(ctx, msgs, id, lost); there || err != nil {

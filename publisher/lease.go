@@ -85,13 +85,12 @@ func (l *lease) acquire(ctx context.Context) error {
 	told := ""
 	try := func() (err error) {
 		if l.kv, err = l.p.prepareBucket(ctx); err != nil { // it may have gone since the log was opened
-			var setup *SetupError
-			if errors.As(err, &setup) {
-				return backoff.Permanent(err)
-			}
-			return err
+			return final(err)
 		}
 		for {
+			if err := l.p.checkServer(); err != nil { // it may be another one than before
+				return final(err)
+			}
 			err := l.take(ctx)
 			if !errors.Is(err, jetstream.ErrKeyExists) {
 				return err

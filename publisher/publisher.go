@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -51,6 +52,14 @@ type SetupError struct{ Err error }
 
 func (e *SetupError) Error() string { return e.Err.Error() }
 func (e *SetupError) Unwrap() error { return e.Err }
+
+// final has whoever tries again give up where that is of no use.
+func final(err error) error {
+	if errors.As(err, new(*SetupError)) {
+		return backoff.Permanent(err)
+	}
+	return err
+}
 
 // Publisher writes one tenant's part of the log. Its methods must not be called concurrently, but for those that are called
 // within Lead.

@@ -43,6 +43,21 @@ func TestOldServer(t *testing.T) {
 	}
 }
 
+// A replica that stands by refuses such a server too, and does not wait for its turn to say so; the one that leads goes on.
+func TestOldServerWhileStandingBy(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil, 30, 886)
+	r.pub = func(c *publisher.Config) { c.Exclusive = false }
+	leads := r.start()
+	r.settle(leads)
+	p := r.start()
+	eventually(t, "the other one to stand by", func() bool { return p.log.has("standing by") })
+	p.proxy.says(version("2.12.7"))
+	p.proxy.drop()
+	p.refuses("version 2.12.7")
+	r.finish(leads)
+}
+
 // refuses waits until the process has ended by itself, since the broker is not what it needs.
 func (p *process) refuses(wants ...string) {
 	t := p.r.t
