@@ -28,6 +28,7 @@ const (
 	maxExcerpt  = 200              // runes of foreign text in an error
 	pingAfter   = 15 * time.Second // without a byte on an HTTP/2 connection it is asked whether it still lives
 	keptTokens  = 32               // how many of the last tokens are kept out of errors
+	keptSecrets = 32               // how many of the last credentials are
 )
 
 // client sends requests, within the limits.
@@ -42,11 +43,10 @@ type client struct {
 	wanted  atomic.Bool  // a server has asked for a certificate of the client
 	last    atomic.Pointer[requestHeader]
 
-	secrets []string // the configured ones
-
-	mu     sync.Mutex
-	tokens []string          // the last ones that were issued
-	hidden *strings.Replacer // of secrets and tokens
+	mu      sync.Mutex
+	secrets []string          // of the credentials, those that were replaced too
+	tokens  []string          // the last ones that were issued
+	hidden  *strings.Replacer // of secrets and tokens
 }
 
 // reply is an answer, read completely.
@@ -63,7 +63,7 @@ type reply struct {
 }
 
 func newClient(c Config) *client {
-	secrets := []string{c.ClientSecret, c.Password, c.ClientID, c.Username}
+	secrets := c.account().secrets()
 	limits := newLimits(c)
 	cl := &client{
 		limits:  limits,
@@ -236,6 +236,14 @@ func failed(status int) *Error {
 	default:
 		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d", status)}
 	}
+}
+
+// keepSecrets has new credentials kept out of errors too from now on.
+func (c *client) keepSecrets(added Account) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.secrets = append(added.secrets(), c.secrets[:min(len(c.secrets), keptSecrets-4)]...)
+	c.hidden = hiding(slices.Concat(c.secrets, c.tokens))
 }
 
 // keepSecret has a token kept out of errors from now on.

@@ -31,6 +31,10 @@ type Config struct {
 	// The credentials of the token call, all required. None of them ever shows in an error or a log.
 	ClientID, ClientSecret, Username, Password string
 
+	// Reread reads the credentials anew. It is asked when the vendor has refused those in use, every few seconds at the most, and
+	// what it returns is used where it differs. Nil: they stay the same.
+	Reread func() (Account, error)
+
 	// RootCAs reads the CAs to trust. It is asked when connections are made, and when the vendor's certificate is not trusted. Nil:
 	// the system's.
 	RootCAs func() (*x509.CertPool, error)
@@ -58,6 +62,19 @@ type Config struct {
 	// Timeouts, rates and token lives always go by the monotonic clock. Nil: one reading of the machine's clock plus the
 	// monotonic clock.
 	Now func() time.Time
+}
+
+// An Account is the credentials of the token call.
+type Account struct{ ClientID, ClientSecret, Username, Password string }
+
+// account is the one that the configuration begins with.
+func (c Config) account() Account {
+	return Account{c.ClientID, c.ClientSecret, c.Username, c.Password}
+}
+
+// secrets is what no output may hold.
+func (a Account) secrets() []string {
+	return []string{a.ClientSecret, a.Password, a.ClientID, a.Username}
 }
 
 // Validate reports everything that is unusable, as a join of [*setting.Error]s.

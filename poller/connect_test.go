@@ -268,6 +268,7 @@ func TestConnectionsAge(t *testing.T) {
 			}
 			var now atomic.Int64 // which address the domain has
 			p := towards(t, "https://127.0.0.1:443", func(c *Config) {
+				c.Concurrency = 1
 				c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil }
 			})
 			conns := p.client.http.(*connections)

@@ -16,12 +16,15 @@ import (
 )
 
 const (
-	defaultLife = 5 * time.Minute // of a token whose expires_in says nothing usable
-	maxLife     = 24 * time.Hour  // however much later it says
-	minLife     = time.Second     // however little it says
-	revokedGap  = 3 * time.Second // between two tokens asked for because one was refused
-	freshTries  = 3               // fresh tokens that may be refused in a row before it counts as refused credentials
-	justWorked  = time.Minute     // so long after a token was accepted no refusal of one says anything about the credentials
+	defaultLife = 5 * time.Minute  // of a token whose expires_in says nothing usable
+	maxLife     = 24 * time.Hour   // however much later it says
+	minLife     = time.Second      // however little it says
+	maxToken    = 16 << 10         // bytes of a token: servers take less in a header
+	revokedGap  = 3 * time.Second  // between two tokens asked for because one was refused
+	freshTries  = 3                // fresh tokens that may be refused in a row before it counts as refused credentials
+	lookAgain   = 2 * time.Second  // between two looks at credentials that may have been replaced
+	tellRefused = 15 * time.Minute // between two lines that say the same of them
+	justWorked  = time.Minute      // so long after a token was accepted no refusal of one says anything about the credentials
 )
 
 // Of several nodes that answer at one address, some may not know a token (yet) that the others take. So a token that is refused
@@ -51,13 +54,16 @@ type token struct {
 
 // tokens keeps one valid token. Whoever finds that a new one is due asks for it, everybody else waits for that answer.
 type tokens struct {
-	client  *client
-	url     string
-	request []byte // the body of the token call; holds the credentials
-	want    int64  // the configured tenant, 0: none
-	log     *slog.Logger
+	client *client
+	url    string
+	want   int64                   // the configured tenant, 0: none
+	reread func() (Account, error) // Config.Reread
+	log    *slog.Logger
 
 	mu       sync.Mutex
+	creds    Account   // in use
+	looked   time.Time // when they were last read again …
+	unread   time.Time // … and when it was last told that they can't be
 	current  token
 	tenant   int64         // whose tokens these are; 0 before the first. Never changes afterwards
 	flight   chan struct{} // closed when the call under way is over; nil: none
@@ -66,22 +72,68 @@ type tokens struct {
 	failures int           // failed calls in a row
 	unproven int           // fresh tokens refused in a row
 	told     bool          // that fresh tokens are refused
+	alarmed  bool          // it was told that the token call is refused, and not that it is no more
+	toldAt   time.Time     // when it was last told that credentials or fresh tokens are
 	worked   time.Time     // when an agents call last succeeded with a token; zero: never
 	replaced time.Time     // when a refused token was, or will be, replaced
 }
 
 func newTokens(c Config, cl *client, url string) *tokens {
-	request, err := json.Marshal(map[string]string{
-		"client_id":     c.ClientID,
-		"client_secret": c.ClientSecret,
+	return &tokens{client: cl, url: url, want: c.TenantID, reread: c.Reread, log: c.Logger, creds: c.account()}
+}
+
+// body is the body of the token call.
+func (a Account) body() []byte {
+	b, err := json.Marshal(map[string]string{
+		"client_id":     a.ClientID,
+		"client_secret": a.ClientSecret,
 		"grant_type":    "password",
-		"username":      c.Username,
-		"password":      c.Password,
+		"username":      a.Username,
+		"password":      a.Password,
 	})
 	if err != nil {
 		panic(err) // strings can always be marshalled
 	}
-	return &tokens{client: cl, url: url, request: request, want: c.TenantID, log: c.Logger}
+	return b
+}
+
+// inUse are the credentials in use.
+func (t *tokens) inUse() Account {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.creds
+}
+
+// renewed reads the credentials again, after they were refused, and reports whether they are others now, which nobody has
+// refused yet.
+func (t *tokens) renewed() bool {
+	now := time.Now()
+	t.mu.Lock()
+	due := t.reread != nil && now.Sub(t.looked) >= lookAgain
+	if due {
+		t.looked = now
+	}
+	t.mu.Unlock()
+	if !due {
+		return false
+	}
+	found, err := t.reread()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case err != nil:
+		if t.unread.IsZero() || now.Sub(t.unread) >= tellRefused {
+			t.unread = now
+			t.log.Warn("the credentials are refused and can't be read again; going on with those that are refused", "error", err)
+		}
+		return false
+	case found == t.creds:
+		return false
+	}
+	t.client.keepSecrets(found)
+	t.creds, t.held, t.heldErr, t.failures, t.unproven = found, time.Time{}, nil, 0, 0
+	t.log.Info("the credentials are others than those that were refused: trying them")
+	return true
 }
 
 // tenantID returns whose tokens these are; 0 before the first.
@@ -118,6 +170,9 @@ func (t *tokens) get(ctx context.Context) (string, *Error) {
 			case <-ctx.Done():
 			}
 		case heldErr != nil:
+			if heldErr.Class == Credentials && t.renewed() {
+				continue
+			}
 			return "", heldErr
 		default:
 			if deadline, ok := ctx.Deadline(); ok && held.After(deadline) {
@@ -132,6 +187,9 @@ func (t *tokens) op() string { return "get a token from " + t.url }
 
 // replace asks for a token and keeps what comes of it. The caller has set t.flight.
 func (t *tokens) replace(ctx context.Context) {
+	if t.areRefused() {
+		t.renewed()
+	}
 	tok, tenant, err := t.ask(ctx)
 
 	t.mu.Lock()
@@ -149,6 +207,10 @@ func (t *tokens) replace(ctx context.Context) {
 		if t.tenant == 0 {
 			t.tenant = max(tenant, t.want) // where both are known they are the same
 		}
+		if t.alarmed {
+			t.log.Info("the token call is answered again")
+		}
+		t.alarmed = false
 		// An endpoint may hand out the same token again as long as it lives.
 		tok.accepted = tok.value == t.current.value && t.current.accepted
 		t.current, t.heldErr, t.failures = tok, nil, 0
@@ -161,12 +223,20 @@ func (t *tokens) replace(ctx context.Context) {
 		gaps := failedGaps
 		if err.Class == Credentials {
 			gaps = refusedGaps
-			if t.failures == 1 || t.heldErr == nil || t.heldErr.Class != Credentials {
+			if t.failures == 1 || t.heldErr == nil || t.heldErr.Class != Credentials || now.Sub(t.toldAt) >= tellRefused {
 				t.log.Error("the token call is refused; trying again rarely", "error", err)
+				t.toldAt, t.alarmed = now, true
 			}
 		}
 		t.held, t.heldErr = now.Add(gap(gaps, t.failures)), err
 	}
+}
+
+// areRefused reports whether the credentials in use were refused when they were last tried.
+func (t *tokens) areRefused() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.heldErr != nil && t.heldErr.Class == Credentials
 }
 
 // check says whether a token's tenant, 0 where it is not known, is the right one. mu is held.
@@ -210,8 +280,9 @@ func (t *tokens) refused(value string) (moot bool) {
 	}
 	if t.unproven >= freshTries && !moot {
 		t.heldErr = t.freshRefused()
-		if !t.told {
+		if !t.told || now.Sub(t.toldAt) >= tellRefused {
 			t.log.Error("tokens are refused as soon as they are issued; trying again rarely", "error", t.heldErr)
+			t.toldAt = now
 		}
 		t.told = true
 	}
@@ -255,7 +326,7 @@ func (t *tokens) ask(ctx context.Context) (tok token, tenant int64, err *Error) 
 // once sends one token request.
 func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 	start := time.Now() // a token lives from when it was asked for at the earliest
-	r, e := t.client.post(ctx, t.url, "", t.request)
+	r, e := t.client.post(ctx, t.url, "", t.inUse().body())
 	defer func() { t.client.metrics.request(callToken, &r, err) }()
 	if e != nil {
 		return token{}, 0, e
@@ -293,6 +364,10 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 		return unusable((&notJSON{body: r.body, err: bad}).Error())
 	case answer.AccessToken == "":
 		return unusable("the answer has no access_token")
+	case len(answer.AccessToken) > maxToken:
+		return unusable(fmt.Sprintf("the access_token has %d bytes, and no header takes more than %d", len(answer.AccessToken), maxToken))
+	case len(answer.RefreshToken) > maxToken:
+		return unusable(fmt.Sprintf("the refresh_token has %d bytes", len(answer.RefreshToken)))
 	case !printable(answer.AccessToken):
 		return unusable("the access_token has characters that no token can have")
 	}

@@ -442,6 +442,119 @@ func TestRevokedForGood(t *testing.T) {
 	}
 }
 
+// Credentials that were replaced are taken up with the next sweep after that, and nobody asks more often for it.
+func TestCredentialsReplaced(t *testing.T) {
+	const renewed = "another-application-token"
+	for _, tc := range []struct {
+		name   string
+		revoke bool // tokens too; otherwise the last one serves until its end
+		status int  // of the refusal; 0: the vendor's
+	}{
+		{"tokens revoked", true, 0}, {"tokens stay", false, 0}, {"200", true, 200}, {"403", true, 403},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant, TokenTTL: 5 * time.Minute, RefusedStatus: tc.status})
+				first := config("").account()
+				var mu sync.Mutex
+				file, unreadable, reads := first, error(nil), 0
+				p := direct(t, sim, func(c *Config) {
+					logTo(&log)(c)
+					c.Reread = func() (Account, error) {
+						mu.Lock()
+						defer mu.Unlock()
+						reads++
+						return file, unreadable
+					}
+				})
+				set := func(a Account, err error) {
+					mu.Lock()
+					defer mu.Unlock()
+					file, unreadable = a, err
+				}
+				sweepFor := func(d time.Duration) (v Verdict) {
+					for start := time.Now(); time.Since(start) < d; time.Sleep(5 * time.Second) {
+						v, _ = sweepOnce(t, p)
+					}
+					return v
+				}
+				if v := sweepFor(time.Minute); !v.Complete || reads > 0 {
+					t.Fatalf("%v, read %d times", v.Err, reads)
+				}
+				sim.SetPassword(renewed)
+				if tc.revoke {
+					sim.RevokeTokens()
+				}
+				wantClass(t, sweepFor(20*time.Minute).Err, Credentials)
+				set(Account{}, errors.New("no such file")) // while it is being replaced
+				wantClass(t, sweepFor(20*time.Minute).Err, Credentials)
+				half := first
+				half.ClientID = "wrong" // the one was replaced before the other
+				set(half, nil)
+				wantClass(t, sweepFor(time.Minute).Err, Credentials)
+				calls := sim.Stats().TokenRequests
+				good := first
+				good.Password = renewed
+				set(good, nil)
+				v, pages := sweepOnce(t, p)
+				wantAll(t, sim, v, pages)
+				if n := sim.Stats().TokenRequests - calls; n != 1 {
+					t.Errorf("%d token calls with the new credentials, want one", n)
+				}
+				if calls > 60 {
+					t.Errorf("%d token calls in 41 minutes", calls)
+				}
+				text := log.String()
+				for what, most := range map[string]int{"level=ERROR": 5, "can't be read again": 2, "trying them": 2, "answered again": 1} {
+					if n := strings.Count(text, what); n == 0 || n > most {
+						t.Errorf("%q was told %d times:\n%s", what, n, text)
+					}
+				}
+				noSecrets(t, text)
+				if strings.Contains(text, renewed) || strings.Contains(p.client.scrub("x "+renewed+" y "+first.Password), renewed) ||
+					strings.Contains(p.client.scrub(first.Password), first.Password) {
+					t.Error("a secret shows")
+				}
+				// Refused once more, for good: as rarely as ever.
+				sim.SetPassword("a third one")
+				sim.RevokeTokens()
+				calls = sim.Stats().TokenRequests
+				sweepFor(2 * time.Minute)
+				if n := sim.Stats().TokenRequests - calls; n > 6 {
+					t.Errorf("%d token calls in two minutes, want 6 at the most", n)
+				}
+			})
+		})
+	}
+}
+
+// Tokens of megabytes are none: nothing keeps them, and no request carries them.
+func TestHugeTokens(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		n     int
+		words string // empty: it is taken
+	}{
+		{"access_token", maxToken, ""}, {"access_token", maxToken + 1, "16385 bytes"}, {"access_token", 7 << 20, "7340032 bytes"},
+		{"refresh_token", maxToken, ""}, {"refresh_token", maxToken + 1, "refresh_token"}, {"refresh_token", 7 << 20, "refresh_token"},
+	} {
+		sim := isdpsim.New(isdpsim.Config{})
+		sim.SetFault(isdpsim.OnToken(isdpsim.Answer(200, "application/json", fmt.Sprintf(
+			`{"access_token": "t", %q: "%s", "expires_in": 359, "plat_user": {"tenantId": 886}}`, tc.name, strings.Repeat("x", tc.n)))))
+		p := direct(t, sim, nil)
+		switch _, _, err := p.tokens.once(t.Context()); {
+		case tc.words != "":
+			wantClass(t, err, Unusable, tc.words)
+			if len(p.client.tokens) > 0 {
+				t.Errorf("%s of %d bytes is kept", tc.name, tc.n)
+			}
+		case err != nil:
+			t.Errorf("%s of %d bytes: %v", tc.name, tc.n, err)
+		}
+	}
+}
+
 func TestTokenEndpointInTrouble(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/natsd"
@@ -24,6 +26,7 @@ func (s *settings) poller(log *slog.Logger) poller.Config {
 		Username:       s.ISDPUsername.value.reveal(),
 		Password:       s.ISDPPassword.value.reveal(),
 		Types:          s.ISDPTypes.value,
+		Reread:         s.rereadAccount(),
 		RootCAs:        s.vendorRoots(),
 		TenantID:       s.TenantID.value,
 		SweepTimeout:   s.PollTimeout.value,
@@ -32,6 +35,37 @@ func (s *settings) poller(log *slog.Logger) poller.Config {
 		Concurrency:    s.Concurrency.value,
 		RateLimit:      s.RateLimit.value,
 		Logger:         log,
+	}
+}
+
+// rereadAccount reads the credentials that stand in files, each by the path that was set; nil where none does.
+func (s *settings) rereadAccount() func() (poller.Account, error) {
+	type part struct {
+		name, value, file string
+		into              func(*poller.Account) *string
+	}
+	parts := []part{
+		{"ROLLCALL_ISDP_CLIENT_ID_FILE", s.ISDPClientID.value.reveal(), s.ISDPClientIDFile.value, func(a *poller.Account) *string { return &a.ClientID }},
+		{"ROLLCALL_ISDP_CLIENT_SECRET_FILE", s.ISDPClientSecret.value.reveal(), s.ISDPClientSecretFile.value, func(a *poller.Account) *string { return &a.ClientSecret }},
+		{"ROLLCALL_ISDP_USERNAME_FILE", s.ISDPUsername.value.reveal(), s.ISDPUsernameFile.value, func(a *poller.Account) *string { return &a.Username }},
+		{"ROLLCALL_ISDP_PASSWORD_FILE", s.ISDPPassword.value.reveal(), s.ISDPPasswordFile.value, func(a *poller.Account) *string { return &a.Password }},
+	}
+	if !slices.ContainsFunc(parts, func(p part) bool { return p.file != "" }) {
+		return nil
+	}
+	return func() (a poller.Account, err error) {
+		for _, p := range parts {
+			if p.file != "" {
+				if p.value, err = readText(p.file); err != nil {
+					return a, fmt.Errorf("read %s: %w", p.name, err)
+				}
+				if strings.TrimSpace(p.value) == "" {
+					return a, fmt.Errorf("read %s: the file is empty", p.name)
+				}
+			}
+			*p.into(&a) = p.value
+		}
+		return a, nil
 	}
 }
 

@@ -118,7 +118,7 @@ func (s *settings) groups() []group {
 				about: "Where the ISDP+ OpenAPI is. The credentials are sent there and nowhere else: redirects are not followed."}),
 			bindSecret(&s.ISDPClientID, &s.ISDPClientIDFile, credential("the client id of the OpenAPI account (`isdp-…-openapi`)"), row{
 				name: "ROLLCALL_ISDP_CLIENT_ID", required: true, vendor: true, fields: []string{"poller.ClientID"},
-				about: "The OpenAPI account. With `_FILE`, the path of a file that holds it; one newline at its end is not part of it. Never both."}),
+				about: "The OpenAPI account. With `_FILE`, the path of a file that holds it; one newline at its end is not part of it. Never both. Files are read again when the vendor refuses what they held, so they can be replaced."}),
 			bindSecret(&s.ISDPClientSecret, &s.ISDPClientSecretFile, credential("the client secret of the OpenAPI account"), row{
 				name: "ROLLCALL_ISDP_CLIENT_SECRET", required: true, vendor: true, fields: []string{"poller.ClientSecret"},
 				about: "Its secret. Wrong credentials are told once and tried again rarely, so that nobody locks the account."}),

@@ -513,7 +513,12 @@ func (s *state) health(ctx context.Context) {
 		if h.Detail != "" {
 			text += ": " + h.Detail
 		}
-		s.warn(text, healthHint(h.Reason))
+		do := healthHint(h.Reason)
+		if h.Reason == schemas.Credentials && !s.stopped["token"] && !s.stopped["listing"] {
+			do = "see token and listing above, which work now: a rollcall that runs takes that up by itself within a minute, with the " +
+				"credentials that stand in files then; those in variables are read at its start only"
+		}
+		s.warn(text, do)
 	}
 	// A leader says in the stream that it can't read the listing, or commits a watermark: one that does neither can't commit.
 	if !s.committed.IsZero() && h.State != schemas.HealthFailing && (s.lead.by != "" || s.running) {

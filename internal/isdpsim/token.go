@@ -36,6 +36,13 @@ func (t *Tenant) RevokeTokens() {
 	clear(t.tokens.valid)
 }
 
+// SetPassword changes the password to expect. Tokens that were issued stay valid.
+func (t *Tenant) SetPassword(password string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cfg.Password = password
+}
+
 // Tokens returns every access and refresh token ever issued, for tests that look for them where they should not be.
 func (t *Tenant) Tokens() []string {
 	t.mu.Lock()
@@ -58,7 +65,10 @@ func (t *Tenant) token(r *http.Request, body []byte) Reply {
 	if err := json.Unmarshal(body, &in); err != nil {
 		return oauthError(http.StatusBadRequest, "invalid_request", "the body is not the JSON object expected")
 	}
-	switch c := &t.cfg; {
+	t.mu.Lock()
+	c := t.cfg
+	t.mu.Unlock()
+	switch {
 	case in.ClientID != c.ClientID || in.ClientSecret != c.ClientSecret:
 		return oauthError(cmp.Or(c.RefusedStatus, http.StatusUnauthorized), "invalid_client", "Bad client credentials")
 	case in.GrantType != "password":

@@ -456,3 +456,61 @@ func TestBytesBehindAnswers(t *testing.T) {
 	}
 	check.NoSecrets(append(v.Secrets(), token)...)
 }
+
+// TestSecretsReplaced runs the binary while the vendor's password is replaced, and the file with it after that, as
+// Kubernetes does it: each file is a link into a directory that is a link itself, and only that is swapped.
+func TestSecretsReplaced(t *testing.T) {
+	t.Parallel()
+	const renewed = "another-application-token-s3cret"
+	v := e2e.NewVendor(t, isdpsim.Config{Agents: 12})
+	dir := t.TempDir()
+	write := func(version, password string) {
+		if err := os.Mkdir(filepath.Join(dir, version), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, version, "password"), []byte(password+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		next := filepath.Join(dir, "..data_tmp")
+		if err := os.Symlink(version, next); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(next, filepath.Join(dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("..1", v.Env()["ROLLCALL_ISDP_PASSWORD"])
+	if err := os.Symlink(filepath.Join("..data", "password"), filepath.Join(dir, "password")); err != nil {
+		t.Fatal(err)
+	}
+	env, url := e2e.Embedded(t)
+	settings := e2e.Settings(v.Env(), env, map[string]string{
+		"ROLLCALL_ISDP_PASSWORD": "", "ROLLCALL_ISDP_PASSWORD_FILE": filepath.Join(dir, "password")})
+	p := e2e.Rollcall(t, settings)
+	p.WaitFor("first complete sweep")
+	nc := e2e.Connect(t, url)
+	health := func(what string) {
+		t.Helper()
+		e2e.Eventually(t, "health "+what, func() bool {
+			m, ok := e2e.Last(nc, "agent.health.886")
+			return ok && strings.Contains(m.Body, what)
+		})
+	}
+	v.SetPassword(renewed)
+	v.RevokeTokens()
+	health(`"reason":"credentials"`)
+	write("..2", renewed)
+	if err := os.RemoveAll(filepath.Join(dir, "..1")); err != nil {
+		t.Fatal(err)
+	}
+	check := e2e.Rollcall(t, settings, "check")
+	if check.Wait(); strings.Contains(check.Output(), "failing (credentials)") && !strings.Contains(strings.Join(strings.Fields(check.Output()), " "), "by itself within a minute") {
+		t.Errorf("the check does not say that it mends itself: %s", check.Output())
+	}
+	health(`"state":"ok"`)
+	if code, _ := p.Terminate(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	p.NoSecrets(append(v.Secrets(), renewed)...)
+	check.NoSecrets(append(v.Secrets(), renewed)...)
+}
