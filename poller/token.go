@@ -366,8 +366,8 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 		return unusable("the answer has no access_token")
 	case len(answer.AccessToken) > maxToken:
 		return unusable(fmt.Sprintf("the access_token has %d bytes, and no header takes more than %d", len(answer.AccessToken), maxToken))
-	case len(answer.RefreshToken) > maxToken:
-		return unusable(fmt.Sprintf("the refresh_token has %d bytes", len(answer.RefreshToken)))
+	case len(answer.RefreshToken) > maxToken+len(`""`):
+		return unusable(fmt.Sprintf("the refresh_token has more than %d bytes", maxToken))
 	case !printable(answer.AccessToken):
 		return unusable("the access_token has characters that no token can have")
 	}
