@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -196,7 +197,7 @@ func build() (v, c string) {
 	v, c = version, commit
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if v == "" {
-			v = info.Main.Version
+			v = strings.TrimPrefix(info.Main.Version, "v") // of a build from a tag
 		}
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" && c == "" {
