@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
@@ -176,6 +177,56 @@ func TestNKeyRotates(t *testing.T) {
 	run(t, &server.Options{Port: port(t, at), Nkeys: []*server.NkeyUser{{Nkey: newUser}}})
 	m.swap(map[string]string{"seed": newSeed})
 	works(t, nc, "the seed was rotated")
+}
+
+// Both halves of a creds file are read again: the JWT and the seed. The new user is of another account of the same operator's.
+func TestCredsRotate(t *testing.T) {
+	t.Parallel()
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := func(create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
+		t.Helper()
+		kp, err := create()
+		check(err)
+		public, err := kp.PublicKey()
+		check(err)
+		return kp, public
+	}
+	operator, operatorID := key(nkeys.CreateOperator)
+	// A server that knows one account only, and the creds of a user of that.
+	world := func() (*server.Options, string) {
+		account, accountID := key(nkeys.CreateAccount)
+		claims, err := jwt.NewAccountClaims(accountID).Encode(operator)
+		check(err)
+		resolver := &server.MemAccResolver{}
+		check(resolver.Store(accountID, claims))
+		u, userID := key(nkeys.CreateUser)
+		token, err := jwt.NewUserClaims(userID).Encode(account)
+		check(err)
+		seed, err := u.Seed()
+		check(err)
+		creds, err := jwt.FormatUserConfig(token, seed)
+		check(err)
+		return &server.Options{TrustedKeys: []string{operatorID}, AccountResolver: resolver}, string(creds)
+	}
+	m := newMount(t)
+	before, oldCreds := world()
+	after, newCreds := world()
+	m.swap(map[string]string{"creds": oldCreds})
+	at, stop := run(t, before)
+	s := natsdial.At(at)
+	s.CredsFile = m.path("creds")
+	nc := connect(t, s)
+	stop()
+	lost(t, nc)
+	after.Port = port(t, at)
+	run(t, after)
+	m.swap(map[string]string{"creds": newCreds})
+	works(t, nc, "the creds were rotated")
 }
 
 // Servers, and the password in their URL, are read again: also where the same server wants another password now.
