@@ -17,12 +17,15 @@ import (
 	"github.com/rollcall-events/rollcall/internal/ops"
 )
 
-// smallDisk has a process see a file system of its own at dir, of 48 MB, which first is full where that is wanted.
-func smallDisk(dir string, full bool) func(*exec.Cmd) {
-	script := `mount -t tmpfs -o size=48m none "$0" && `
-	if full {
-		script += `{ cat /dev/zero >"$0/fill" 2>&-; : ; } && `
-	}
+// Ways to fill a file system, in the directory fill.
+const (
+	fillBlocks = `cat /dev/zero >"$0/fill/zero" 2>&-; `
+	fillInodes = `n=0; while touch "$0/fill/$n" 2>&-; do n=$((n+1)); done; `
+)
+
+// smallDisk has a process see a file system of its own at dir, of 48 MB and 300 files, which first is filled.
+func smallDisk(dir, fill string) func(*exec.Cmd) {
+	script := `mount -t tmpfs -o size=48m,nr_inodes=300 none "$0" && mkdir "$0/fill" && { ` + fill + `: ; } && `
 	return func(cmd *exec.Cmd) {
 		cmd.Args = append([]string{"sh", "-c", script + `exec "$@"`, dir, cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = "/bin/sh"
@@ -40,14 +43,14 @@ func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	try := exec.CommandContext(t.Context(), "/bin/true")
-	if smallDisk(dir, false)(try); try.Run() != nil {
+	if smallDisk(dir, "")(try); try.Run() != nil {
 		t.Skip("this system lets its users mount no file system of their own; what the embedded server does on a full disk is tested in natsd")
 	}
 	v := NewVendor(t, isdpsim.Config{Agents: 60, Churn: 10, RecordPages: true})
 	env, url := Embedded(t)
 	env["ROLLCALL_DATA_DIR"], env["ROLLCALL_NATS_MAX_BYTES"] = filepath.Join(dir, "data"), "16MiB"
 
-	w := watchAs(t, "full", smallDisk(dir, false), v.Env(), env)
+	w := watchAs(t, "full", smallDisk(dir, ""), v.Env(), env)
 	w.until("healthy", is("ok", ""))
 	ctx, rest := context.WithCancel(t.Context())
 	churned := make(chan struct{})
@@ -56,7 +59,7 @@ func TestFullDisk(t *testing.T) {
 		_ = v.Run(ctx)
 	}()
 	t.Cleanup(func() { rest(); <-churned })
-	fill := filepath.Join("/proc", fmt.Sprint(w.cmd.Process.Pid), "root", dir, "fill")
+	fill := filepath.Join("/proc", fmt.Sprint(w.cmd.Process.Pid), "root", dir, "fill", "zero")
 	f, err := os.Create(fill)
 	if err != nil {
 		t.Fatal(err)
@@ -116,20 +119,25 @@ func TestFullDisk(t *testing.T) {
 // A start on a full disk waits for room, and says so.
 func TestStartOnFullDisk(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	try := exec.CommandContext(t.Context(), "/bin/true")
-	if smallDisk(dir, true)(try); try.Run() != nil {
-		t.Skip("this system lets its users mount no file system of their own; the same with a staged fault is tested in natsd")
+	for name, fill := range map[string]string{"blocks": fillBlocks, "inodes": fillInodes} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			try := exec.CommandContext(t.Context(), "/bin/true")
+			if smallDisk(dir, "")(try); try.Run() != nil {
+				t.Skip("this system lets its users mount no file system of their own; the same with a staged fault is tested in natsd")
+			}
+			v := NewVendor(t, isdpsim.Config{Agents: 60})
+			env, _ := Embedded(t)
+			env["ROLLCALL_DATA_DIR"], env["ROLLCALL_NATS_MAX_BYTES"] = filepath.Join(dir, "data"), "16MiB"
+			w := watchAs(t, "full", smallDisk(dir, fill), v.Env(), env)
+			w.until("waiting for room", func(r ops.Readiness) bool {
+				return !r.Ready && strings.Contains(r.WaitingFor, "room on the disk") && strings.Contains(r.WaitingFor, dir)
+			})
+			if err := os.RemoveAll(filepath.Join("/proc", fmt.Sprint(w.cmd.Process.Pid), "root", dir, "fill")); err != nil {
+				t.Fatal(err)
+			}
+			w.until("healthy", is("ok", ""))
+		})
 	}
-	v := NewVendor(t, isdpsim.Config{Agents: 60})
-	env, _ := Embedded(t)
-	env["ROLLCALL_DATA_DIR"], env["ROLLCALL_NATS_MAX_BYTES"] = filepath.Join(dir, "data"), "16MiB"
-	w := watchAs(t, "full", smallDisk(dir, true), v.Env(), env)
-	w.until("waiting for room", func(r ops.Readiness) bool {
-		return !r.Ready && strings.Contains(r.WaitingFor, "room on the disk") && strings.Contains(r.WaitingFor, dir)
-	})
-	if err := os.Remove(filepath.Join("/proc", fmt.Sprint(w.cmd.Process.Pid), "root", dir, "fill")); err != nil {
-		t.Fatal(err)
-	}
-	w.until("healthy", is("ok", ""))
 }

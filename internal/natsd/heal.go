@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -189,3 +190,6 @@ func roomFor(dir string) error {
 	}
 	return nil
 }
+
+// full reports whether an error says that the disk, or what the user may have of it, is full.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

@@ -279,12 +279,18 @@ func startError(cfg Config, err error) error {
 		}
 		return fmt.Errorf("embedded NATS server: %w on %s: %w: set ROLLCALL_NATS_LISTEN to a free address, or stop what uses this one", ErrListen, listen, op.Err)
 	}
+	if full(err) {
+		return fmt.Errorf("start the embedded NATS server on %s (ROLLCALL_DATA_DIR): %w: %w: make room", cfg.DataDir, ErrNoRoom, err)
+	}
 	return fmt.Errorf("start the embedded NATS server on %s: %w", cfg.DataDir, err)
 }
 
 // lockDir creates the directory where it is missing, proves that it can be written, and locks it.
 func lockDir(dir string) (*flock.Flock, error) {
 	unusable := func(err error) error {
+		if full(err) {
+			return fmt.Errorf("%w: %w: make room for %s (ROLLCALL_DATA_DIR)", ErrNoRoom, err, dir)
+		}
 		return &setting.Error{Field: "DataDir", Value: dir, Want: fmt.Sprintf("a directory that rollcall may write (%v)", err)}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
