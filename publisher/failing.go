@@ -18,9 +18,10 @@ type trouble struct {
 	err   error     // of the last try; guarded by mu
 }
 
-// Failing says since when this replica, while it leads, has tried in vain to commit or to read what it must know for that, and
-// what came of the last try, with what to do about it; a zero time: the last commit is in the stream. Commits that were refused
-// one after another, each for good, count as one trouble. It may be called at any time, from any goroutine.
+// Failing says since when this replica, while it leads, has tried in vain to commit or to read what
+// it must know for that, and what came of the last try, with what to do about it; a zero time: the
+// last commit is in the stream. Commits that were refused one after another, each for good, count
+// as one trouble. It may be called at any time, from any goroutine.
 func (p *Publisher) Failing() (since time.Time, err error) {
 	p.trouble.mu.Lock()
 	since, err = p.trouble.since, p.trouble.err
@@ -31,7 +32,8 @@ func (p *Publisher) Failing() (since time.Time, err error) {
 	return since, err
 }
 
-// fails records that a commit, or what goes before it, has failed. began is when it was first tried.
+// fails records that a commit, or what goes before it, has failed. began is when it was first
+// tried.
 func (p *Publisher) fails(began time.Time, err error) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrMaxBody) {
 		return // nobody waits for it any more; others are formed in its place
@@ -75,20 +77,23 @@ func (p *Publisher) advise(err error) error {
 	if errors.As(err, &api) {
 		switch api.ErrorCode {
 		case codeStoreFailed:
-			return fmt.Errorf("%w: the stream is full, or its store is: raise its limit (nats stream edit --max-bytes), or make room", err)
+			return fmt.Errorf("%w: the stream is full, or its store is: "+
+				"raise its limit (nats stream edit --max-bytes), or make room", err)
 		case codeAccountFull, codeInsufficient, codeMemoryFull, codeStorageFull:
 			return fmt.Errorf("%w: raise the limit of the account or of the server, or make room", err)
 		case codeUnavailable, codeBatchIncomplete:
 		default:
 			return err
 		}
-	} else if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, nats.ErrNoResponders) &&
-		!errors.Is(err, jetstream.ErrNoStreamResponse) {
+	} else if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrTimeout) &&
+		!errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, jetstream.ErrNoStreamResponse) {
 		return err
 	}
 	// This is all that a store which can't be written shows (seen with nats-server 2.15.2).
 	if p.cfg.Exclusive {
-		return fmt.Errorf("%w: see whether the disk of ROLLCALL_DATA_DIR is full; the embedded server starts anew by itself once it has room", err)
+		return fmt.Errorf("%w: see whether the disk of ROLLCALL_DATA_DIR is full; "+
+			"the embedded server starts anew by itself once it has room", err)
 	}
-	return fmt.Errorf("%w: see the NATS server's log and disk; a nats-server whose disk was full writes again only after a restart", err)
+	return fmt.Errorf("%w: see the NATS server's log and disk; "+
+		"a nats-server whose disk was full writes again only after a restart", err)
 }

@@ -80,11 +80,13 @@ func TestFailing(t *testing.T) {
 		t.Errorf("it fails since %v", since)
 	}
 
-	// What is refused for good fails until something gets through; what nobody waits for any more does not.
+	// What is refused for good fails until something gets through; what nobody waits for any more does
+	// not.
 	other, _ := counting(t, natstest.Connect(t, url))
 	commit(t, other, 3)
 	for range 2 {
-		if err := p.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 3)}}); !errors.Is(err, ErrSuperseded) {
+		err := p.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 3)}})
+		if !errors.Is(err, ErrSuperseded) {
 			t.Fatal(err)
 		}
 	}
@@ -117,7 +119,9 @@ func TestFailingEndsWithLead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	failing(t, p, func() float64 { return metrictest.Gather(t, reg)["rollcall_commit_failing_since_timestamp_seconds"] })
+	failing(t, p, func() float64 {
+		return metrictest.Gather(t, reg)["rollcall_commit_failing_since_timestamp_seconds"]
+	})
 	if since, _ := p.Failing(); !since.IsZero() {
 		t.Errorf("it fails since %v", since)
 	}
@@ -146,7 +150,8 @@ func TestAdvice(t *testing.T) {
 	} {
 		p := &Publisher{nc: nc, cfg: Config{Exclusive: c.embed}}
 		got := p.advise(fmt.Errorf("tried: %w", c.err))
-		if !errors.Is(got, c.err) || !strings.Contains(got.Error(), c.want) || c.want == "" && got.Error() != "tried: "+c.err.Error() {
+		if !errors.Is(got, c.err) || !strings.Contains(got.Error(), c.want) ||
+			c.want == "" && got.Error() != "tried: "+c.err.Error() {
 			t.Errorf("%v: %v", c.err, got)
 		}
 	}

@@ -11,14 +11,17 @@ import (
 	"github.com/rollcall-events/rollcall/internal/engine"
 )
 
-// A broker that fails for good ends what runs on it, and its reason comes first; an end of another kind is told as it is.
+// A broker that fails for good ends what runs on it, and its reason comes first; an end of another
+// kind is told as it is.
 func TestBrokerFails(t *testing.T) {
 	fails := errors.New("the server does not end")
 	unpublished := &engine.UnpublishedError{Changes: 3}
 	until := func(err error) func(context.Context) error {
 		return func(ctx context.Context) error { <-ctx.Done(); return err }
 	}
-	at := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
+	at := func(err error) func(context.Context) error {
+		return func(context.Context) error { return err }
+	}
 	for _, c := range []struct {
 		name   string
 		failed error
@@ -28,8 +31,8 @@ func TestBrokerFails(t *testing.T) {
 	}{
 		{"all published", fails, until(nil), fails, nil},
 		{"not all published", fails, until(unpublished), fails, unpublished},
-		{"a connection that is closed", fails, at(fmt.Errorf("commit: %w", nats.ErrConnectionClosed)), fails, nil},
-		{"a connection of which nobody says why it is closed", nil, at(nats.ErrConnectionClosed), nats.ErrConnectionClosed, nil},
+		{"a closed connection", fails, at(fmt.Errorf("commit: %w", nats.ErrConnectionClosed)), fails, nil},
+		{"one that nobody explains", nil, at(nats.ErrConnectionClosed), nats.ErrConnectionClosed, nil},
 		{"another end", nil, at(unpublished), unpublished, nil},
 		{"a good end", nil, at(nil), nil, nil},
 	} {
@@ -39,7 +42,8 @@ func TestBrokerFails(t *testing.T) {
 				failed <- c.failed
 			}
 			err := (&broker{failed: failed}).during(t.Context(), c.do)
-			if c.want == nil && err != nil || c.want != nil && !errors.Is(err, c.want) || c.also != nil && !errors.Is(err, c.also) {
+			if c.want == nil && err != nil || c.want != nil && !errors.Is(err, c.want) ||
+				c.also != nil && !errors.Is(err, c.also) {
 				t.Errorf("it ended with %v", err)
 			}
 			if err != nil && exitCode(err, t.Output()) != 1 {

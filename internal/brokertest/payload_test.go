@@ -31,8 +31,8 @@ func (r *rig) onlineInStream(id int64) bool {
 	return m != nil && strings.Contains(string(m.Data), `"online":true`)
 }
 
-// A server that comes back and takes smaller messages than one agent needs: that agent waits, and nobody else; when it takes
-// larger ones again, so does the agent wait no more.
+// A server that comes back and takes smaller messages than one agent needs: that agent waits, and
+// nobody else; when it takes larger ones again, so does the agent wait no more.
 func TestPayloadLowered(t *testing.T) {
 	t.Parallel()
 	const low = 64 << 10
@@ -104,8 +104,8 @@ func TestPayloadLowered(t *testing.T) {
 	}
 }
 
-// A server that takes next to nothing is refused by its figure, and by that which is needed; also where it comes with a
-// reconnect.
+// A server that takes next to nothing is refused by its figure, and by that which is needed; also
+// where it comes with a reconnect.
 func TestPayloadTooSmall(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil, 30, 886)

@@ -9,8 +9,9 @@ import (
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
-// A server that is too old is refused by name, also where it comes with a reconnect: in a cluster of several versions, or
-// after a downgrade. What is in the stream stays exact, and the next start on a newer server goes on.
+// A server that is too old is refused by name, also where it comes with a reconnect: in a cluster
+// of several versions, or after a downgrade. What is in the stream stays exact, and the next start
+// on a newer server goes on.
 func TestOldServer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -43,7 +44,8 @@ func TestOldServer(t *testing.T) {
 	}
 }
 
-// A replica that stands by refuses such a server too, and does not wait for its turn to say so; the one that leads goes on.
+// A replica that stands by refuses such a server too, and does not wait for its turn to say so; the
+// one that leads goes on.
 func TestOldServerWhileStandingBy(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil, 30, 886)

@@ -13,8 +13,9 @@ import (
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
 )
 
-// A connection that the client gives up for good ends the process, so that the next one connects anew: here since the server
-// was told, while it ran, to take smaller messages, which no client gets to know. The next start goes by the new limit.
+// A connection that the client gives up for good ends the process, so that the next one connects
+// anew: here since the server was told, while it ran, to take smaller messages, which no client
+// gets to know. The next start goes by the new limit.
 func TestConnectionClosed(t *testing.T) {
 	t.Parallel()
 	v := NewVendor(t, isdpsim.Config{Agents: 60})
@@ -38,7 +39,8 @@ func TestConnectionClosed(t *testing.T) {
 			v.SetOnline(id, !online(v, id))
 		}
 	})
-	if code := w.Wait(); code != 1 || !strings.Contains(w.Stderr(), "closed for good") || !strings.Contains(strings.ToLower(w.Stderr()), "maximum payload") {
+	code, said := w.Wait(), strings.ToLower(w.Stderr())
+	if code != 1 || !strings.Contains(said, "closed for good") || !strings.Contains(said, "maximum payload") {
 		t.Fatalf("exit %d", code)
 	}
 	w = watch(t, "closed", v.Env(), where)
@@ -53,7 +55,8 @@ func TestConnectionClosed(t *testing.T) {
 	}
 	Eventually(t, "the other agent's change", func() bool {
 		m, err := stream.GetLastMsgForSubject(t.Context(), fmt.Sprintf("agent.state.886.%d", other))
-		return err == nil && strings.Contains(string(m.Data), fmt.Sprintf(`"online":%t`, online(v, other)))
+		want := fmt.Sprintf(`"online":%t`, online(v, other))
+		return err == nil && strings.Contains(string(m.Data), want)
 	})
 	if code, took := w.Terminate(); code != 0 || took > 10*time.Second {
 		t.Errorf("exit %d after %v", code, took)

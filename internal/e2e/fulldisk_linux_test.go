@@ -23,9 +23,11 @@ const (
 	fillInodes = `n=0; while touch "$0/fill/$n" 2>&-; do n=$((n+1)); done; `
 )
 
-// smallDisk has a process see a file system of its own at dir, of 48 MB and 300 files, which first is filled.
+// smallDisk has a process see a file system of its own at dir, of 48 MB and 300 files, which first
+// is filled.
 func smallDisk(dir, fill string) func(*exec.Cmd) {
-	script := `mount -t tmpfs -o size=48m,nr_inodes=300 none "$0" && mkdir "$0/fill" && { ` + fill + `: ; } && `
+	script := `mount -t tmpfs -o size=48m,nr_inodes=300 none "$0" && ` +
+		`mkdir "$0/fill" && { ` + fill + `: ; } && `
 	return func(cmd *exec.Cmd) {
 		cmd.Args = append([]string{"sh", "-c", script + `exec "$@"`, dir, cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = "/bin/sh"
@@ -37,14 +39,15 @@ func smallDisk(dir, fill string) func(*exec.Cmd) {
 	}
 }
 
-// A disk that is full for a while: the leader says that it can't commit, and when there is room it goes on, or ends so that it
-// is started again. Nothing hangs.
+// A disk that is full for a while: the leader says that it can't commit, and when there is room it
+// goes on, or ends so that it is started again. Nothing hangs.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	try := exec.CommandContext(t.Context(), "/bin/true")
 	if smallDisk(dir, "")(try); try.Run() != nil {
-		t.Skip("this system lets its users mount no file system of their own; what the embedded server does on a full disk is tested in natsd")
+		t.Skip("this system lets its users mount no file system of their own; " +
+			"what the embedded server does on a full disk is tested in natsd")
 	}
 	v := NewVendor(t, isdpsim.Config{Agents: 60, Churn: 10, RecordPages: true})
 	env, url := Embedded(t)
@@ -71,9 +74,12 @@ func TestFullDisk(t *testing.T) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatal(err)
 	}
-	r := w.until("unready, since it can't commit", func(r ops.Readiness) bool { return !r.Ready && r.Commits != nil && !r.Commits.OK })
+	r := w.until("unready, since it can't commit", func(r ops.Readiness) bool {
+		return !r.Ready && r.Commits != nil && !r.Commits.OK
+	})
 	t.Log(r.Summary())
-	if code := Rollcall(t, map[string]string{"ROLLCALL_OPS_LISTEN": strings.TrimPrefix(w.ops, "http://")}, "check", "--ready").Wait(); code != 1 {
+	there := map[string]string{"ROLLCALL_OPS_LISTEN": strings.TrimPrefix(w.ops, "http://")}
+	if code := Rollcall(t, there, "check", "--ready").Wait(); code != 1 {
 		t.Errorf("check --ready: exit %d", code)
 	}
 	w.WaitFor("can't write its store any more")
@@ -125,16 +131,19 @@ func TestStartOnFullDisk(t *testing.T) {
 			dir := t.TempDir()
 			try := exec.CommandContext(t.Context(), "/bin/true")
 			if smallDisk(dir, "")(try); try.Run() != nil {
-				t.Skip("this system lets its users mount no file system of their own; the same with a staged fault is tested in natsd")
+				t.Skip("this system lets its users mount no file system of their own; " +
+					"the same with a staged fault is tested in natsd")
 			}
 			v := NewVendor(t, isdpsim.Config{Agents: 60})
 			env, _ := Embedded(t)
 			env["ROLLCALL_DATA_DIR"], env["ROLLCALL_NATS_MAX_BYTES"] = filepath.Join(dir, "data"), "16MiB"
 			w := watchAs(t, "full", smallDisk(dir, fill), v.Env(), env)
 			w.until("waiting for room", func(r ops.Readiness) bool {
-				return !r.Ready && strings.Contains(r.WaitingFor, "room on the disk") && strings.Contains(r.WaitingFor, dir)
+				return !r.Ready && strings.Contains(r.WaitingFor, "room on the disk") &&
+					strings.Contains(r.WaitingFor, dir)
 			})
-			if err := os.RemoveAll(filepath.Join("/proc", fmt.Sprint(w.cmd.Process.Pid), "root", dir, "fill")); err != nil {
+			root := filepath.Join("/proc", fmt.Sprint(w.cmd.Process.Pid), "root")
+			if err := os.RemoveAll(filepath.Join(root, dir, "fill")); err != nil {
 				t.Fatal(err)
 			}
 			w.until("healthy", is("ok", ""))

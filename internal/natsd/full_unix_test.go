@@ -33,8 +33,8 @@ func init() {
 	}
 }
 
-// A disk that is full for a while, staged as a limit on the size of files, which is a process's own: so it takes a process of
-// its own.
+// A disk that is full for a while, staged as a limit on the size of files, which is a process's
+// own: so it takes a process of its own.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
@@ -73,7 +73,8 @@ func newSmall(dir string) *small {
 	d := &small{dir: dir}
 	must(syscall.Getrlimit(syscall.RLIMIT_FSIZE, &d.limits))
 	var err error
-	d.s, err = Start(Config{Listen: "127.0.0.1:0", DataDir: dir, Logger: slog.New(slog.NewTextHandler(os.Stdout, nil))})
+	d.s, err = Start(Config{Listen: "127.0.0.1:0", DataDir: dir,
+		Logger: slog.New(slog.NewTextHandler(os.Stdout, nil))})
 	must(err)
 	d.nc, err = d.s.Connect(nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
 	must(err)
@@ -93,7 +94,8 @@ func (d *small) limit(bytes int64) {
 	must(syscall.Setrlimit(syscall.RLIMIT_FSIZE, &l))
 }
 
-// publish stores a message of so many bytes in the place of the one before it, and returns its sequence.
+// publish stores a message of so many bytes in the place of the one before it, and returns its
+// sequence.
 func (d *small) publish(bytes int) (uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -109,7 +111,8 @@ func (d *small) publish(bytes int) (uint64, error) {
 
 // size is that of the file that the stream is written to.
 func (d *small) size() int64 {
-	info, err := os.Stat(filepath.Join(d.dir, "jetstream", logAccount, "streams", stream, "msgs", "1.blk"))
+	messages := filepath.Join(d.dir, "jetstream", logAccount, "streams", stream, "msgs")
+	info, err := os.Stat(filepath.Join(messages, "1.blk"))
 	must(err)
 	return info.Size()
 }
@@ -136,8 +139,8 @@ var fullDisks = map[string]func(*small){
 		d.nc.Close()
 		d.s.Shutdown()
 	},
-	// The message fits, and what takes the one before it away does not: the server waits for itself (seen with nats-server
-	// 2.15.2). Only a new process helps, and this one can end.
+	// The message fits, and what takes the one before it away does not: the server waits for itself
+	// (seen with nats-server 2.15.2). Only a new process helps, and this one can end.
 	"hangs": func(d *small) {
 		for range 2 { // the first one has none before it
 			_, err := d.publish(1 << 10)

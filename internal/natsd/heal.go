@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"syscall"
 	"time"
@@ -14,17 +13,18 @@ import (
 
 // How the server gets over a store that can't be written
 //
-// A stream of a nats-server that could not write a message, most often since the disk was full, never writes again: it keeps
-// the error, and answers nothing to whoever publishes, for as long as the server runs (seen with 2.15.2; so does an external
-// one). Some of them deadlock on top of that, and never end. What helps is a new server on the same directory. It is started
-// in this process, so that polling goes on and what has been seen meanwhile is kept; to the connections it is a restart.
-// Where the old one does not end it may still write to the directory, so no second one may be opened on it in this process:
-// then the process has to end, which Failed says.
+// A stream of a nats-server that could not write a message, most often since the disk was full,
+// never writes again: it keeps the error, and answers nothing to whoever publishes, for as long as
+// the server runs (seen with 2.15.2; so does an external one). Some of them deadlock on top of
+// that, and never end. What helps is a new server on the same directory. It is started in this
+// process, so that polling goes on and what has been seen meanwhile is kept; to the connections it
+// is a restart. Where the old one does not end it may still write to the directory, so no second
+// one may be opened on it in this process: then the process has to end, which Failed says.
 
 const (
 	lookEvery  = time.Second     // how often the server is asked how it is
 	lookWait   = 5 * time.Second // for its answer; a server that deadlocks gives none
-	illEnough  = 3               // bad answers in a row: a stream that is being created or deleted looks ill for an instant
+	illEnough  = 3               // bad answers in a row: a stream that is being made looks ill, too
 	tellEvery  = time.Minute     // how often it is told that there still is no room
 	healWait   = 5 * time.Second // how long an ill server may take to end
 	restartGap = 10 * time.Second
@@ -58,11 +58,13 @@ func (s *Server) heal(ctx context.Context) {
 		}
 		lost := errors.Is(err, errGone)
 		if lost {
-			s.log.Error("the store of the embedded NATS server was removed while it was in use: it is started anew on what is there now, "+
-				"and what still stands is published again; find out who removed it", "dir", s.cfg.DataDir, "err", err)
+			s.log.Error("the store of the embedded NATS server was removed while it was in use: "+
+				"it is started anew on what is there now, and what still stands is published again; "+
+				"find out who removed it", "dir", s.cfg.DataDir, "err", err)
 		} else {
 			s.log.Error("the embedded NATS server can't write its store any more, so nothing is committed; "+
-				"what is seen meanwhile is kept; it is started anew as soon as the disk has room", "dir", s.cfg.DataDir, "err", err)
+				"what is seen meanwhile is kept; it is started anew as soon as the disk has room",
+				"dir", s.cfg.DataDir, "err", err)
 		}
 		if time.Since(last) > 2*restartMax {
 			gap = restartGap
@@ -78,14 +80,15 @@ func (s *Server) heal(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			s.failed <- fmt.Errorf("the embedded NATS server on %s can't write its store any more (%w) and does not end, "+
-				"so that it can't be started anew in this process: start rollcall again; "+
+			s.failed <- fmt.Errorf("the embedded NATS server on %s can't write its store any more (%w) "+
+				"and does not end, so that it can't be started anew in this process: start rollcall again; "+
 				"what is not committed is read again from the vendor", s.cfg.DataDir, err)
 			return
 		}
 		if lost {
 			if err := s.relock(); err != nil {
-				s.failed <- fmt.Errorf("take the data directory of the embedded NATS server again, whose store was removed: %w", err)
+				s.failed <- fmt.Errorf("take the data directory of the embedded NATS server again, "+
+					"whose store was removed: %w", err)
 				return
 			}
 		}
@@ -100,7 +103,8 @@ func (s *Server) heal(ctx context.Context) {
 			}
 		}
 		last = time.Now()
-		s.log.Info("the embedded NATS server has been started anew", "dir", s.cfg.DataDir, "url", s.ClientURL())
+		s.log.Info("the embedded NATS server has been started anew",
+			"dir", s.cfg.DataDir, "url", s.ClientURL())
 	}
 }
 
@@ -154,8 +158,9 @@ func (s *Server) awaitRoom(ctx context.Context) bool {
 		}
 		if time.Since(told) >= tellEvery {
 			told = time.Now()
-			s.log.LogAttrs(ctx, slog.LevelWarn, "the embedded NATS server waits for room on the disk; until then nothing is committed, "+
-				"and what is seen is kept in memory", slog.String("dir", s.cfg.DataDir), slog.Any("err", err))
+			s.log.Warn("the embedded NATS server waits for room on the disk; "+
+				"until then nothing is committed, and what is seen is kept in memory",
+				"dir", s.cfg.DataDir, "err", err)
 		}
 		if !sleep(ctx, lookEvery) {
 			return false
@@ -178,18 +183,22 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// leastRoom is how much of a disk has to be free for a server to be started on it: a twentieth, and 16 MiB of a large one.
+// leastRoom is how much of a disk has to be free for a server to be started on it: a twentieth, and
+// 16 MiB of a large one.
 func leastRoom(size int64) int64 { return min(size/20, 16<<20) }
 
 // roomFor fails with ErrNoRoom where the disk below dir is full.
 func roomFor(dir string) error {
 	free, size, ok := disk(dir)
 	if least := leastRoom(size); ok && free < least {
-		return fmt.Errorf("%w: %d KiB are free below %s (ROLLCALL_DATA_DIR), and the embedded NATS server needs %d KiB to start: make room",
+		return fmt.Errorf("%w: %d KiB are free below %s (ROLLCALL_DATA_DIR), "+
+			"and the embedded NATS server needs %d KiB to start: make room",
 			ErrNoRoom, free>>10, dir, least>>10)
 	}
 	return nil
 }
 
 // full reports whether an error says that the disk, or what the user may have of it, is full.
-func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}

@@ -38,8 +38,9 @@ func (l *lines) String() string {
 	return l.b.String()
 }
 
-// A server that can't write its store is replaced as soon as there is room, and not before: clients see a restart on the same
-// address, what was acknowledged is there, and readers' requests are answered as before.
+// A server that can't write its store is replaced as soon as there is room, and not before: clients
+// see a restart on the same address, what was acknowledged is there, and readers' requests are
+// answered as before.
 func TestHeals(t *testing.T) {
 	t.Parallel()
 	var sick *server.Server // the first one
@@ -106,18 +107,21 @@ func TestHeals(t *testing.T) {
 		if err != nil {
 			return false
 		}
-		_, err = stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{}) // which the gate lets through
+		// The gate lets it through.
+		_, err = stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{})
 		return err == nil && stream.CachedInfo().State.Msgs == 3
 	})
-	for _, want := range []string{"can't write its store any more", "waits for room", "has been started anew"} {
+	for _, want := range []string{
+		"can't write its store any more", "waits for room", "has been started anew",
+	} {
 		if strings.Count(out.String(), want) != 1 {
 			t.Errorf("not once %q:\n%s", want, out)
 		}
 	}
 }
 
-// A server that neither works nor ends is nobody's any more: it is told that only a new process helps, Shutdown does not wait
-// for it for ever, and its directory stays locked.
+// A server that neither works nor ends is nobody's any more: it is told that only a new process
+// helps, Shutdown does not wait for it for ever, and its directory stays locked.
 func TestHangs(t *testing.T) {
 	t.Parallel()
 	hang := make(chan struct{})
@@ -143,7 +147,8 @@ func TestHangs(t *testing.T) {
 
 // A start on a full disk says so, and leaves nothing behind.
 func TestStartWithoutRoom(t *testing.T) {
-	cfg := Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", roomFor: func(string) error { return ErrNoRoom }}
+	cfg := Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0",
+		roomFor: func(string) error { return ErrNoRoom }}
 	if _, err := Start(cfg); !errors.Is(err, ErrNoRoom) {
 		t.Fatalf("it says %v", err)
 	}
@@ -189,7 +194,8 @@ func TestNotRecovered(t *testing.T) {
 	s := start(t, Config{DataDir: dir})
 	own(t, s)
 	s.Shutdown()
-	if err := os.MkdirAll(filepath.Join(dir, "jetstream", logAccount, "streams", "NONE"), 0o700); err != nil {
+	streams := filepath.Join(dir, "jetstream", logAccount, "streams")
+	if err := os.MkdirAll(filepath.Join(streams, "NONE"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	s = start(t, Config{DataDir: dir})
@@ -201,7 +207,8 @@ func TestNotRecovered(t *testing.T) {
 	}
 }
 
-// An end in the middle of a replacement neither waits for it nor gives up the directory that it uses.
+// An end in the middle of a replacement neither waits for it nor gives up the directory that it
+// uses.
 func TestShutdownWhileHealing(t *testing.T) {
 	t.Parallel()
 	ending, hang := make(chan struct{}), make(chan struct{})
