@@ -17,7 +17,7 @@ type Watermark struct {
 	Agents      int         `json:"agents"`      // of the published state at this commit, removed agents left out
 	Online      int         `json:"online"`      // of those
 	Missing     int         `json:"missing"`     // not in the last complete sweep, but not yet removed
-	Rejected    int         `json:"rejected"`    // records that the last complete sweep could not use
+	Rejected    int         `json:"rejected"`    // records that the last complete sweep could not use, or publish
 	Instance    string      `json:"instance"`    // the replica that committed this
 	Commit      Commit      `json:"commit"`
 	InProgress  *InProgress `json:"inProgress"` // the sweep whose changes this commit brings, where it has not completed
@@ -81,7 +81,7 @@ type HealthState string
 // The states of health.
 const (
 	HealthOK      HealthState = "ok"
-	HealthFailing HealthState = "failing" // three incomplete sweeps in a row, or the watermark is stale
+	HealthFailing HealthState = "failing" // sweeps are not complete, or reject too many rows
 	HealthHolding HealthState = "holding" // removals are held back
 )
 
@@ -92,7 +92,7 @@ type HealthReason string
 const (
 	Unreachable  HealthReason = "unreachable"  // failing: no answers
 	Credentials  HealthReason = "credentials"  // failing: refused
-	Unusable     HealthReason = "unusable"     // failing: answers that are none
+	Unusable     HealthReason = "unusable"     // failing: answers that are none, or too many of their rows
 	Inconsistent HealthReason = "inconsistent" // failing: listings that contradict themselves
 	MissingMany  HealthReason = "missing"      // holding: too large a share is missing together
 	Unidentified HealthReason = "unidentified" // holding: rows that nobody can name
