@@ -79,7 +79,8 @@ func (in *inner) end(t *testing.T, gently bool) {
 	select {
 	case err := <-in.done:
 		var unpublished *engine.UnpublishedError
-		if err != nil && !errors.Is(err, context.Canceled) && (gently || !errors.As(err, &unpublished)) {
+		cut := errors.As(err, &unpublished) || errors.Is(err, nats.ErrConnectionClosed)
+		if err != nil && !errors.Is(err, context.Canceled) && (gently || !cut) {
 			t.Errorf("%s: %v", in.name, err)
 		}
 	case <-time.After(patience):
