@@ -2,9 +2,10 @@ package diff
 
 import "time"
 
-// Stepped tells the roster that the clock which its times come from has moved by d against the time that has passed. Waits go on as
-// if it had not. Earlier looks move back with a clock that was set back, since nobody has looked at a time that is yet to come. A
-// jump ahead leaves them where they were: the machine may have slept, and then nobody looked meanwhile.
+// Stepped tells the roster that the clock which its times come from has moved by d against the time
+// that has passed. Waits go on as if it had not. Earlier looks move back with a clock that was set
+// back, since nobody has looked at a time that is yet to come. A jump ahead leaves them where they
+// were: the machine may have slept, and then nobody looked meanwhile.
 func (r *Roster) Stepped(d time.Duration) {
 	moved := make(map[*sighting]*sighting) // agents of a page share one
 	for _, e := range r.agents {

@@ -24,7 +24,8 @@ func newLogger(w io.Writer, s *settings) *slog.Logger {
 	if o, ok := w.(*output); ok {
 		o.tells(func(lines int) []byte {
 			var b bytes.Buffer
-			to(&b).Warn("log lines are missing here: whoever reads them did not keep up; polling and publishing went on", "lines", lines)
+			to(&b).Warn("log lines are missing here: whoever reads them did not keep up; "+
+				"polling and publishing went on", "lines", lines)
 			return b.Bytes()
 		})
 	}

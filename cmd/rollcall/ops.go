@@ -47,7 +47,8 @@ func openOperators(s *settings, log *slog.Logger, spare bool) (*operators, error
 	ops.Register(o.registry, version, commit, o.nc.Load)
 	promauto.With(o.registry).NewCounterFunc(prometheus.CounterOpts{
 		Name: "rollcall_dropped_log_lines_total",
-		Help: "Lines of the log that were dropped, since whoever reads them did not keep up or could not be written to.",
+		Help: "Lines of the log that were dropped, since whoever reads them did not keep up " +
+			"or could not be written to.",
 	}, func() float64 {
 		if o.stderr == nil {
 			return 0
@@ -140,7 +141,9 @@ func (o *operators) watchEnd(ctx context.Context) (stop func() bool) {
 		case <-late.C:
 		}
 		what, unpublished := o.Unfinished()
-		o.log.Error("the end takes too long: ending without it; the next start publishes every difference that still stands", "waitingFor", what, "unpublished", unpublished)
+		o.log.Error("the end takes too long: ending without it; "+
+			"the next start publishes every difference that still stands",
+			"waitingFor", what, "unpublished", unpublished)
 		if o.stderr != nil {
 			o.stderr.end(lateFlush)
 		}

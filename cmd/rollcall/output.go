@@ -13,9 +13,10 @@ import (
 // outputBytes is how much an output keeps for a reader that is slow.
 const outputBytes = 1 << 20
 
-// An output takes lines for a reader that may be slow, have stopped reading, or have gone away, and never makes the writer wait.
-// Lines that find no room, or can't be written, are dropped and counted; the reader is told how many, where they would be, as
-// soon as it reads again. Its methods may be called from any goroutine.
+// An output takes lines for a reader that may be slow, have stopped reading, or have gone away, and
+// never makes the writer wait. Lines that find no room, or can't be written, are dropped and
+// counted; the reader is told how many, where they would be, as soon as it reads again. Its methods
+// may be called from any goroutine.
 type output struct {
 	w    io.Writer
 	gone func() // called when nobody can read any more; nil: nobody wants to know
@@ -31,7 +32,8 @@ type output struct {
 	done chan struct{} // closed when everything is written after the end
 }
 
-// newOutput returns an output to w. What is missing is told in plain words, until tells says otherwise.
+// newOutput returns an output to w. What is missing is told in plain words, until tells says
+// otherwise.
 func newOutput(w io.Writer, gone func()) *output {
 	o := &output{w: w, gone: gone, done: make(chan struct{}), tell: func(lines int) []byte {
 		return fmt.Appendf(nil, "(lines missing here, since nobody read them in time: %d)\n", lines)
@@ -48,7 +50,8 @@ func (o *output) tells(tell func(lines int) []byte) {
 	o.tell = tell
 }
 
-// Write implements io.Writer for whole lines. It takes all of b or drops all of it; it returns at once, and no error.
+// Write implements io.Writer for whole lines. It takes all of b or drops all of it; it returns at
+// once, and no error.
 func (o *output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -72,7 +75,8 @@ func (o *output) lost() int {
 	return o.dropped
 }
 
-// end has what waits written, and returns when that is done, after patience at the latest. Nothing is taken any more.
+// end has what waits written, and returns when that is done, after patience at the latest. Nothing
+// is taken any more.
 func (o *output) end(patience time.Duration) {
 	o.mu.Lock()
 	o.ended = true
@@ -90,7 +94,8 @@ func (o *output) end(patience time.Duration) {
 func (o *output) run() {
 	defer close(o.done)
 	var chunk []byte
-	failed, cut := 0, false // lines that could not be written, of which nobody has been told; a part of the last one was
+	// Lines that could not be written, of which nobody has been told; a part of the last one was.
+	failed, cut := 0, false
 	for {
 		o.mu.Lock()
 		for len(o.buf) == 0 && !o.ended {

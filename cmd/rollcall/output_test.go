@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// A reader that stops for a while finds every line that there was room for, in order, and where the others would be it reads how
-// many they were. Whoever writes never waits.
+// A reader that stops for a while finds every line that there was room for, in order, and where the
+// others would be it reads how many they were. Whoever writes never waits.
 func TestOutputStuckReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe()
@@ -102,7 +102,8 @@ func TestOutputEnd(t *testing.T) {
 	}
 }
 
-// failing is a writer whose disk is full for a while: it takes a part of the first piece and nothing of those that follow.
+// failing is a writer whose disk is full for a while: it takes a part of the first piece and
+// nothing of those that follow.
 type failing struct {
 	strings.Builder
 	err    error

@@ -8,8 +8,8 @@ import (
 // tellAgain is how often an error that repeats is told.
 const tellAgain = time.Minute
 
-// repeated bounds how often errors that may come at every try are told: each when it is new, and once a minute as long as it
-// stays. Its methods may be called from any goroutine.
+// repeated bounds how often errors that may come at every try are told: each when it is new, and
+// once a minute as long as it stays. Its methods may be called from any goroutine.
 type repeated struct {
 	mu   sync.Mutex
 	told map[string]*telling // by the error; guarded by mu

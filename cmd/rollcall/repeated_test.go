@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// An error that comes at every try is told when it is new and once a minute, with how often it came meanwhile; many different ones
-// take no more memory than mostTold.
+// An error that comes at every try is told when it is new and once a minute, with how often it came
+// meanwhile; many different ones take no more memory than mostTold.
 func TestRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r repeated

@@ -98,8 +98,8 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 		case errors.Is(err, engine.ErrNoAnswers):
 			// A standby hears of a lease that was given up at once, and looks once a TTL in any case.
 			away := 2 * publisherConfig.LeaseTTL
-			log.Warn("the vendor does not answer this replica: giving up the lease for a while, in case it answers another one",
-				"tenant", tenant, "for", away, "err", err)
+			log.Warn("the vendor does not answer this replica: giving up the lease for a while, "+
+				"in case it answers another one", "tenant", tenant, "for", away, "err", err)
 			select {
 			case <-time.After(away):
 			case <-ctx.Done():

@@ -1,7 +1,8 @@
 // Package clock tells the time of what is read in the course of a sweep.
 //
-// The machine's clock can be set while a sweep is under way, and what is read after a page must not look older than the page. So
-// a [Clock] reads it once, and goes on by the monotonic clock until it is told to follow: between two sweeps.
+// The machine's clock can be set while a sweep is under way, and what is read after a page must not
+// look older than the page. So a [Clock] reads it once, and goes on by the monotonic clock until it
+// is told to follow: between two sweeps.
 package clock
 
 import (
@@ -9,8 +10,8 @@ import (
 	"time"
 )
 
-// A Clock is the machine's clock, as it was when Follow was last called, and the time that has passed since. Its methods may be
-// called from any goroutine.
+// A Clock is the machine's clock, as it was when Follow was last called, and the time that has
+// passed since. Its methods may be called from any goroutine.
 type Clock struct {
 	read func() time.Time
 
@@ -27,8 +28,8 @@ func New(read func() time.Time) *Clock {
 	return &Clock{read: read, wall: read().Round(0), passed: time.Now()}
 }
 
-// Now tells the time. It has no monotonic reading: what was read before and after a call of Follow compares as the machine's
-// clock had it.
+// Now tells the time. It has no monotonic reading: what was read before and after a call of Follow
+// compares as the machine's clock had it.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -37,8 +38,9 @@ func (c *Clock) Now() time.Time {
 
 func (c *Clock) now() time.Time { return c.wall.Add(time.Since(c.passed)) }
 
-// Follow reads the machine's clock anew, and returns by how much that is ahead of what Now said until then: the clock was set, or
-// the machine slept, when the monotonic clock stands still. Below zero: it was set back.
+// Follow reads the machine's clock anew, and returns by how much that is ahead of what Now said
+// until then: the clock was set, or the machine slept, when the monotonic clock stands still. Below
+// zero: it was set back.
 func (c *Clock) Follow() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A data directory that is removed while it is in use is noticed and told, and what still stands is published again, above every
-// revision that was used.
+// A data directory that is removed while it is in use is noticed and told, and what still stands is
+// published again, above every revision that was used.
 func TestDataDirectoryRemoved(t *testing.T) {
 	t.Parallel()
 	env, url := Embedded(t)

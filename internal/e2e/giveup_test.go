@@ -35,8 +35,8 @@ func newGateway(t *testing.T, v *Vendor) *gateway {
 	return g
 }
 
-// A leader whom the vendor does not answer makes room for one whom it does. With the vendor away for all, each gives the lease up once
-// and the last one keeps it, until somebody is answered.
+// A leader whom the vendor does not answer makes room for one whom it does. With the vendor away
+// for all, each gives the lease up once and the last one keeps it, until somebody is answered.
 func TestGivesUpTheLease(t *testing.T) {
 	t.Parallel()
 	server := NewNATSServer(t, "")
@@ -61,9 +61,10 @@ func TestGivesUpTheLease(t *testing.T) {
 	ways[1].shut.Store(true)
 	Eventually(t, "both to have given up", func() bool { return len(a.Logged(givesUp)) > 0 && len(b.Logged(givesUp)) > 0 })
 	before := len(a.Logged(givesUp)) + len(b.Logged(givesUp))
-	failed := func(w *watched) float64 { return w.metrics()[`rollcall_sweeps_total{result="unusable",tenant="886"}`] }
-	begun := failed(a) + failed(b)
-	Eventually(t, "sweeps that fail", func() bool { return failed(a)+failed(b) >= begun+6 })
+	both := func(series string) float64 { return a.metrics()[series] + b.metrics()[series] }
+	const failed = `rollcall_sweeps_total{result="unusable",tenant="886"}`
+	begun := both(failed)
+	Eventually(t, "sweeps that fail", func() bool { return both(failed) >= begun+6 })
 	after := len(a.Logged(givesUp)) + len(b.Logged(givesUp))
 	if after > before+1 { // one of them may have been about to
 		t.Errorf("they pass the lease to and fro: given up %d times, then %d", before, after)
@@ -73,11 +74,11 @@ func TestGivesUpTheLease(t *testing.T) {
 	ways[0].shut.Store(false)
 	ways[1].shut.Store(false)
 	Eventually(t, "a leader who is answered", func() bool {
-		return a.metrics()["rollcall_leader{tenant=\"886\"}"]+b.metrics()["rollcall_leader{tenant=\"886\"}"] == 1
+		return both(`rollcall_leader{tenant="886"}`) == 1
 	})
-	begun = a.metrics()[`rollcall_sweeps_total{result="complete",tenant="886"}`] + b.metrics()[`rollcall_sweeps_total{result="complete",tenant="886"}`]
+	begun = both(`rollcall_sweeps_total{result="complete",tenant="886"}`)
 	Eventually(t, "complete sweeps", func() bool {
-		return a.metrics()[`rollcall_sweeps_total{result="complete",tenant="886"}`]+b.metrics()[`rollcall_sweeps_total{result="complete",tenant="886"}`] > begun+2
+		return both(`rollcall_sweeps_total{result="complete",tenant="886"}`) > begun+2
 	})
 	for _, w := range []*watched{a, b} {
 		if code, _ := w.Terminate(); code != 0 {

@@ -16,7 +16,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/ops"
 )
 
-// silent are the URLs of n servers that take connections and never say a word, as one does that hangs.
+// silent are the URLs of n servers that take connections and never say a word, as one does that
+// hangs.
 func silent(t *testing.T, n int) string {
 	t.Helper()
 	var urls []string
@@ -31,8 +32,8 @@ func silent(t *testing.T, n int) string {
 	return strings.Join(urls, ",")
 }
 
-// probes asks for /readyz for a while, as probes do, and fails the test where an answer takes longer than they wait for, or says
-// that the replica is ready.
+// probes asks for /readyz for a while, as probes do, and fails the test where an answer takes
+// longer than they wait for, or says that the replica is ready.
 func (w *watched) probes() {
 	w.t.Helper()
 	tick := time.NewTicker(150 * time.Millisecond) // so that most of them have to look
@@ -47,7 +48,8 @@ func (w *watched) probes() {
 	}
 }
 
-// Servers that say nothing hold nobody up: not the end, not a probe, and not the way to the one that lives.
+// Servers that say nothing hold nobody up: not the end, not a probe, and not the way to the one
+// that lives.
 func TestLeavingSilentServers(t *testing.T) {
 	t.Parallel()
 	v := NewVendor(t, isdpsim.Config{Agents: 20})
@@ -115,7 +117,8 @@ func TestReconnectBesideSilentServers(t *testing.T) {
 	}
 }
 
-// The recovery of a large store can't be cut short, but it does not hold up the end; meanwhile /readyz says what is waited for.
+// The recovery of a large store can't be cut short, but it does not hold up the end; meanwhile
+// /readyz says what is waited for.
 func TestLeavingDuringRecovery(t *testing.T) {
 	t.Parallel()
 	env, _ := Embedded(t)

@@ -45,8 +45,8 @@ func (w *watched) goesOn() {
 
 func leading(r ops.Readiness) bool { return r.Ready && r.Role == ops.RoleLeader && r.Watermark != nil }
 
-// A hangup is a reason to stop like any other: in order, and the lease is given up. Who started rollcall so that it outlives its
-// terminal gets what they asked for.
+// A hangup is a reason to stop like any other: in order, and the lease is given up. Who started
+// rollcall so that it outlives its terminal gets what they asked for.
 func TestHangup(t *testing.T) {
 	t.Parallel()
 	server := NewNATSServer(t, "")
@@ -110,7 +110,8 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// Whoever reads the log may stop reading: polling, publishing and the lease go on, and SIGTERM ends it.
+// Whoever reads the log may stop reading: polling, publishing and the lease go on, and SIGTERM ends
+// it.
 func TestLogNobodyReads(t *testing.T) {
 	t.Parallel()
 	server := NewNATSServer(t, "")

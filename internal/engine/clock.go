@@ -2,11 +2,12 @@ package engine
 
 import "time"
 
-// aStep is by how much the clock must have moved against the time that has passed to be worth a word. Less is a clock that is
-// being adjusted.
+// aStep is by how much the clock must have moved against the time that has passed to be worth a
+// word. Less is a clock that is being adjusted.
 const aStep = time.Second
 
-// follow has the clock follow the machine's, and tells of a step. It returns the step, 0 where there was none.
+// follow has the clock follow the machine's, and tells of a step. It returns the step, 0 where
+// there was none.
 func (e *Engine) follow() time.Duration {
 	if e.cfg.Follow == nil {
 		return 0
@@ -20,14 +21,15 @@ func (e *Engine) follow() time.Duration {
 		if step < 0 {
 			way = "back: it was set"
 		}
-		e.logger.Warn("the machine's clock has jumped; times in events and watermarks follow it from this sweep on",
-			"tenant", e.cfg.Tenant, "by", step.Abs().Round(time.Millisecond), "way", way, "now", e.now())
+		e.logger.Warn("the machine's clock has jumped; "+
+			"times in events and watermarks follow it from this sweep on", "tenant", e.cfg.Tenant,
+			"by", step.Abs().Round(time.Millisecond), "way", way, "now", e.now())
 	})
 	return step
 }
 
-// stepped has what the loop remembers follow a step of the clock: waits go on as if there had been none, and no figure says that
-// something was read at a time that is yet to come.
+// stepped has what the loop remembers follow a step of the clock: waits go on as if there had been
+// none, and no figure says that something was read at a time that is yet to come.
 func (l *loop) stepped(step time.Duration) {
 	if step == 0 {
 		return
@@ -36,7 +38,9 @@ func (l *loop) stepped(step time.Duration) {
 	l.health.stepped(step)
 	l.answered = l.answered.Add(step)
 	if w := &l.figures; step < 0 && w.Sweep > 0 {
-		w.StartedAt, w.CompletedAt, w.StaleAfter = w.StartedAt.Add(step), w.CompletedAt.Add(step), w.StaleAfter.Add(step)
+		for _, t := range []*time.Time{&w.StartedAt, &w.CompletedAt, &w.StaleAfter} {
+			*t = t.Add(step)
+		}
 		l.marked()
 	}
 }

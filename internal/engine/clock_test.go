@@ -50,8 +50,8 @@ func (s *stepping) run(d time.Duration) {
 	}
 }
 
-// A clock that is set is followed with the next sweep, is told once, and nothing that was seen before claims to be of a time that
-// is yet to come.
+// A clock that is set is followed with the next sweep, is told once, and nothing that was seen
+// before claims to be of a time that is yet to come.
 func TestClockSteps(t *testing.T) {
 	for name, d := range map[string]time.Duration{"ahead": 2 * time.Hour, "back": -2 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -66,7 +66,8 @@ func TestClockSteps(t *testing.T) {
 					listing(on(1), off(2), off(3)),   // at 20 s
 				}
 				s.run(23 * time.Second)
-				// Agent 2 was seen online at 10 s, by the old clock, and offline at 15 s, by the new one.
+				// Agent 2 was seen online at 10 s, by the old clock, and offline at 15 s, by the
+				// new one.
 				e := s.m.last(2)
 				if got, want := e.Data.NotBefore.Sub(start), 10*time.Second+min(d, 0); got != want {
 					t.Errorf("notBefore is %v after the start, want %v", got, want)
@@ -101,8 +102,8 @@ func TestClockSteps(t *testing.T) {
 	}
 }
 
-// The watermark that is repeated while the vendor is away says what is true by the clock as it is: a rollcall that can't read does not
-// look fresh for as long as the clock was set back.
+// The watermark that is repeated while the vendor is away says what is true by the clock as it is:
+// a rollcall that can't read does not look fresh for as long as the clock was set back.
 func TestClockBackVendorAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStepping(t)

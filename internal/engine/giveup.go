@@ -5,18 +5,22 @@ import (
 	"time"
 )
 
-// ErrNoAnswers says that this replica has had no usable answer from the vendor for as long as a watermark may be old, while NATS took
-// everything that there was to publish. Another replica may be answered.
-var ErrNoAnswers = errors.New("the vendor has given no usable answer until the last complete sweep was stale")
+// ErrNoAnswers says that this replica has had no usable answer from the vendor for as long as a
+// watermark may be old, while NATS took everything that there was to publish. Another replica may
+// be answered.
+var ErrNoAnswers = errors.New(
+	"the vendor has given no usable answer until the last complete sweep was stale")
 
-// A turn is what a replica remembers from one time that it leads to the next. While nobody is answered, each gives up once, and
-// whoever then gets the lease again keeps it: otherwise they would pass it to and fro.
+// A turn is what a replica remembers from one time that it leads to the next. While nobody is
+// answered, each gives up once, and whoever then gets the lease again keeps it: otherwise they
+// would pass it to and fro.
 type turn struct {
 	gaveUp bool   // and nobody has been answered since, as far as is known
 	sweep  uint64 // the last complete one then
 }
 
-// again begins another turn, with what the stream says now: a complete sweep since then means that somebody was answered.
+// again begins another turn, with what the stream says now: a complete sweep since then means that
+// somebody was answered.
 func (t *turn) again(sweep uint64) {
 	if sweep > t.sweep {
 		t.gaveUp = false
@@ -29,20 +33,25 @@ func (l *loop) heard(at time.Time) {
 	l.turn.gaveUp = false
 }
 
-// silentAt is when the vendor has been silent for too long: three intervals or three sweeps, as with staleAfter.
+// silentAt is when the vendor has been silent for too long: three intervals or three sweeps, as
+// with staleAfter.
 func (l *loop) silentAt() time.Time {
 	return l.answered.Add(max(3*l.cfg.Interval, l.figures.StaleAfter.Sub(l.figures.CompletedAt)))
 }
 
-// silent reports whether to give up: nothing was heard for too long, and there is nothing left to publish.
+func (l *loop) mayGiveUp() bool { return l.cfg.GiveUp && !l.turn.gaveUp }
+
+// silent reports whether to give up: nothing was heard for too long, and there is nothing left to
+// publish.
 func (l *loop) silent() bool {
-	return l.cfg.GiveUp && !l.turn.gaveUp && !l.busy && l.queue.empty() && l.health.news() == nil && !l.now().Before(l.silentAt())
+	published := !l.busy && l.queue.empty() && l.health.news() == nil
+	return l.mayGiveUp() && published && !l.now().Before(l.silentAt())
 }
 
 // wake is when the loop has to look at the time.
 func (l *loop) wake() time.Time {
 	at := l.health.deadline()
-	if silent := l.silentAt(); l.cfg.GiveUp && !l.turn.gaveUp && silent.Before(at) && l.now().Before(silent) {
+	if silent := l.silentAt(); l.mayGiveUp() && silent.Before(at) && l.now().Before(silent) {
 		return silent // once it has passed, what is under way wakes the loop
 	}
 	return at

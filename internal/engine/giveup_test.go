@@ -22,8 +22,8 @@ func lead(t *testing.T, e *Engine, d time.Duration) (time.Duration, error) {
 	return time.Since(begun), err
 }
 
-// A leader whom the vendor does not answer gives up once, when the last complete sweep is stale and health has said so, and again only
-// after somebody has been answered.
+// A leader whom the vendor does not answer gives up once, when the last complete sweep is stale and
+// health has said so, and again only after somebody has been answered.
 func TestGivesUpOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg, m := config(), &memory{}
@@ -60,7 +60,8 @@ func TestGivesUpOnce(t *testing.T) {
 	})
 }
 
-// Nobody gives up who is answered, though no sweep is complete; who has something to publish; who is not asked to.
+// Nobody gives up who is answered, though no sweep is complete; who has something to publish; who
+// is not asked to.
 func TestDoesNotGiveUp(t *testing.T) {
 	torn := func(s *sweep) error {
 		s.page(on(1))
@@ -71,9 +72,12 @@ func TestDoesNotGiveUp(t *testing.T) {
 		gate    func(context.Context) error
 		alone   bool
 	}{
-		"answered":             {scripts: []func(*sweep) error{listing(on(1)), torn}},
-		"something to publish": {scripts: []func(*sweep) error{torn, failing(poller.Unreachable)}, gate: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }},
-		"alone":                {scripts: []func(*sweep) error{listing(on(1)), failing(poller.Unreachable)}, alone: true},
+		"answered": {scripts: []func(*sweep) error{listing(on(1)), torn}},
+		"something to publish": {
+			scripts: []func(*sweep) error{torn, failing(poller.Unreachable)},
+			gate:    func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		},
+		"alone": {scripts: []func(*sweep) error{listing(on(1)), failing(poller.Unreachable)}, alone: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

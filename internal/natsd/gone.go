@@ -12,12 +12,13 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// errGone says that the store that the server writes to is not the one below its directory any more: it was removed, or something
-// else was put in its place. The server itself does not notice: it goes on with the files that it has open, and what it
-// acknowledges is lost when it ends.
+// errGone says that the store that the server writes to is not the one below its directory any
+// more: it was removed, or something else was put in its place. The server itself does not notice:
+// it goes on with the files that it has open, and what it acknowledges is lost when it ends.
 var errGone = errors.New("the store was removed, or another one put in its place")
 
-// gone looks whether the directory still is the one that was locked, and has what was once seen in it. Only heal calls it.
+// gone looks whether the directory still is the one that was locked, and has what was once seen in
+// it. Only heal calls it.
 func (s *Server) gone() error {
 	locked, err := s.lock.Stat()
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A store that is removed under a running server is noticed, as a whole or in part: the server is started anew on what is there
-// then, and the directory is locked again.
+// A store that is removed under a running server is noticed, as a whole or in part: the server is
+// started anew on what is there then, and the directory is locked again.
 func TestStoreRemoved(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

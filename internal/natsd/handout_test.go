@@ -15,7 +15,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// slow is a reader that pauses once: for longer than a server that closes a connection waits for it.
+// slow is a reader that pauses once: for longer than a server that closes a connection waits for
+// it.
 type slow struct {
 	io.Reader
 	left int // bytes until the pause
@@ -30,8 +31,8 @@ func (s *slow) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// What is on its way to a plain subscriber when the server is stopped is handed out: here to one that begins to read only then, and
-// is slow.
+// What is on its way to a plain subscriber when the server is stopped is handed out: here to one
+// that begins to read only then, and is slow.
 func TestHandOut(t *testing.T) {
 	s := start(t, Config{})
 	u, err := url.Parse(s.ClientURL())
@@ -81,7 +82,8 @@ func waiting(t *testing.T, ns *server.Server) bool {
 	return slices.ContainsFunc(conns.Conns, func(c *server.ConnInfo) bool { return c.Pending > 0 })
 }
 
-// flood publishes n messages, more than the system's buffers hold and less than the server does for a client that is slow.
+// flood publishes n messages, more than the system's buffers hold and less than the server does for
+// a client that is slow.
 func flood(t *testing.T, s *Server, n, size int) {
 	t.Helper()
 	nc, _ := own(t, s)

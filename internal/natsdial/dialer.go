@@ -17,25 +17,28 @@ import (
 const (
 	// tryFor is how long a server may take to be found, to take the connection and to greet.
 	tryFor = 5 * time.Second
-	// keptFor is how long a connection waits for the client to come back for it. A server closes one that does not sign in within
-	// 2 s of its greeting.
+	// keptFor is how long a connection waits for the client to come back for it. A server closes
+	// one that does not sign in within 2 s of its greeting.
 	keptFor = time.Second
-	// patience is how long the client waits for one server before it goes on to the next. It holds its lock meanwhile: nothing can
-	// be asked of it, nor can it be closed.
+	// patience is how long the client waits for one server before it goes on to the next. It holds
+	// its lock meanwhile: nothing can be asked of it, nor can it be closed.
 	patience = 300 * time.Millisecond
 )
 
 var (
-	// ErrPending says that a server has not answered yet, and is given more time while others are tried.
+	// ErrPending says that a server has not answered yet, and is given more time while others are
+	// tried.
 	ErrPending = errors.New("no answer yet")
 
-	errSilent = errors.New("it took the connection and said nothing: it hangs, or is no NATS server")
+	errSilent = errors.New(
+		"it took the connection and said nothing: it hangs, or is no NATS server")
 	// errHungUp is what a server does that wants TLS first.
-	errHungUp = errors.New("it took the connection and closed it without a word: it is no NATS server, or wants TLS that this side can't give")
+	errHungUp = errors.New("it took the connection and closed it without a word: " +
+		"it is no NATS server, or wants TLS that this side can't give")
 )
 
-// A dialer connects in the background. The client asks for a server's connection, waits for it for a moment, and goes on to the
-// next server; when it comes back, the connection may be there.
+// A dialer connects in the background. The client asks for a server's connection, waits for it for
+// a moment, and goes on to the next server; when it comes back, the connection may be there.
 type dialer struct {
 	greets  bool // the server speaks first: no connection is there before it has
 	servers *Servers
@@ -148,7 +151,9 @@ func (d *dialer) reach(ctx context.Context, address string) (net.Conn, error) {
 }
 
 // greeted connects to an address, and waits for the first byte where there is one to wait for.
-func (d *dialer) greeted(ctx context.Context, address string, most time.Duration) (net.Conn, error) {
+func (d *dialer) greeted(
+	ctx context.Context, address string, most time.Duration,
+) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)

@@ -1,9 +1,11 @@
-// Package natsdial connects to NATS servers as the settings say, and sees to what the client does not: that a server which takes
-// its time keeps nobody waiting, that what the settings name is read again whenever a connection is made, and that servers
-// which want TLS before anything is said are reached.
+// Package natsdial connects to NATS servers as the settings say, and sees to what the client does
+// not: that a server which takes its time keeps nobody waiting, that what the settings name is read
+// again whenever a connection is made, and that servers which want TLS before anything is said are
+// reached.
 //
-// The client (nats.Conn) dials while it holds its lock, for as long as that takes, so with three servers of which none answers it
-// can neither be asked how it is nor be closed for 15 s. See dialer.go for the way round that.
+// The client (nats.Conn) dials while it holds its lock, for as long as that takes, so with three
+// servers of which none answers it can neither be asked how it is nor be closed for 15 s. See
+// dialer.go for the way round that.
 package natsdial
 
 import (
@@ -21,9 +23,11 @@ import (
 	"github.com/nats-io/nkeys"
 )
 
-// Servers says which NATS servers to connect to, and as whom. The files are read at each connection.
+// Servers says which NATS servers to connect to, and as whom. The files are read at each
+// connection.
 type Servers struct {
-	// URLs gives the servers, separated by commas, as they are to be used now. It may be called from any goroutine.
+	// URLs gives the servers, separated by commas, as they are to be used now. It may be called
+	// from any goroutine.
 	URLs func() (string, error)
 
 	CredsFile, NKeyFile       string // empty: not so
@@ -42,8 +46,8 @@ func At(urls string) *Servers {
 	return &Servers{URLs: func() (string, error) { return urls, nil }}
 }
 
-// Connect connects to one of the servers, trying each for a few seconds, with opts besides. It ends with ctx. The connection reads the settings
-// again whenever it is made anew, until it is closed.
+// Connect connects to one of the servers, trying each for a few seconds, with opts besides. It ends
+// with ctx. The connection reads the settings again whenever it is made anew, until it is closed.
 func (s *Servers) Connect(ctx context.Context, opts ...nats.Option) (*nats.Conn, error) {
 	urls, err := s.URLs()
 	if err != nil {
@@ -56,7 +60,9 @@ func (s *Servers) Connect(ctx context.Context, opts ...nats.Option) (*nats.Conn,
 }
 
 // ConnectTo is Connect to other servers of theirs, such as one that another has named.
-func (s *Servers) ConnectTo(ctx context.Context, urls string, opts ...nats.Option) (*nats.Conn, error) {
+func (s *Servers) ConnectTo(
+	ctx context.Context, urls string, opts ...nats.Option,
+) (*nats.Conn, error) {
 	own, err := s.options()
 	if err != nil {
 		return nil, err
@@ -66,7 +72,8 @@ func (s *Servers) ConnectTo(ctx context.Context, urls string, opts ...nats.Optio
 	if err == nil || !hungUp || ctx.Err() != nil {
 		return nc, err
 	}
-	// A server that takes nothing but TLS (handshake_first) waits for the client to begin with it, and then hangs up.
+	// A server that takes nothing but TLS (handshake_first) waits for the client to begin with it,
+	// and then hangs up.
 	nc, _, tlsErr := s.connect(ctx, urls, false, append(opts, nats.TLSHandshakeFirst()))
 	if tlsErr == nil || errors.Is(tlsErr, nats.ErrTLS) && Advice(tlsErr) != "" {
 		return nc, tlsErr
@@ -75,7 +82,9 @@ func (s *Servers) ConnectTo(ctx context.Context, urls string, opts ...nats.Optio
 }
 
 // connect connects once; hungUp: a server took the connection and closed it without a word.
-func (s *Servers) connect(ctx context.Context, urls string, greets bool, opts []nats.Option) (nc *nats.Conn, hungUp bool, err error) {
+func (s *Servers) connect(
+	ctx context.Context, urls string, greets bool, opts []nats.Option,
+) (nc *nats.Conn, hungUp bool, err error) {
 	if strings.HasPrefix(urls, "ws") { // in HTTP the client speaks first
 		greets = false
 	}
@@ -117,14 +126,16 @@ func (s *Servers) connect(ctx context.Context, urls string, greets bool, opts []
 func (s *Servers) options() ([]nats.Option, error) {
 	var opts []nats.Option
 	if f := s.CredsFile; f != "" {
-		opts = append(opts, nats.UserCredentials(f)) // both halves of it are read at each connection
+		opts = append(opts, nats.UserCredentials(f)) // reads both halves at each connection
 	}
 	if f := s.NKeyFile; f != "" {
 		pub, err := publicKey(f)
 		if err != nil {
 			return nil, err
 		}
-		opts = append(opts, nats.Nkey(pub, func(nonce []byte) ([]byte, error) { return sign(f, nonce) }))
+		opts = append(opts, nats.Nkey(pub, func(nonce []byte) ([]byte, error) {
+			return sign(f, nonce)
+		}))
 	}
 	if f := s.CAFile; f != "" {
 		opts = append(opts, nats.RootCAs(f))
@@ -135,8 +146,8 @@ func (s *Servers) options() ([]nats.Option, error) {
 	return opts, nil
 }
 
-// renew reads again what the client would keep: the public key of a seed, and the servers. It is called with the client's lock
-// held, before a connection is made.
+// renew reads again what the client would keep: the public key of a seed, and the servers. It is
+// called with the client's lock held, before a connection is made.
 func (s *Servers) renew(nc *nats.Conn) {
 	if s.NKeyFile != "" {
 		if pub, err := publicKey(s.NKeyFile); err == nil { // otherwise signing fails, and says why
@@ -161,7 +172,8 @@ func (s *Servers) renewServers(nc *nats.Conn) {
 		told = err.Error()
 	}
 	if told != "" && told != s.told {
-		s.log().Warn("the list of NATS servers can't be read again; going on with the one before", "err", err)
+		s.log().Warn("the list of NATS servers can't be read again; going on with the one before",
+			"err", err)
 	}
 	s.told = told
 }

@@ -41,7 +41,7 @@ func run(t *testing.T, opts *server.Options) (url string, stop func()) {
 	}
 	s.Start()
 	deadline := time.Now().Add(10 * time.Second)
-	for s.Addr() == nil { // it greets nobody who does not begin with TLS, so it can't be asked whether it is ready
+	for s.Addr() == nil { // it can't be asked whether it is ready where it wants TLS first
 		if time.Now().After(deadline) {
 			t.Fatal("the nats-server does not listen")
 		}
@@ -68,7 +68,8 @@ func port(t *testing.T, raw string) int {
 	return p
 }
 
-// A mount is a directory whose files are swapped all at once, as Kubernetes does it: they are links through a link.
+// A mount is a directory whose files are swapped all at once, as Kubernetes does it: they are links
+// through a link.
 type mount struct {
 	t   *testing.T
 	dir string
@@ -179,7 +180,8 @@ func TestNKeyRotates(t *testing.T) {
 	works(t, nc, "the seed was rotated")
 }
 
-// Both halves of a creds file are read again: the JWT and the seed. The new user is of another account of the same operator's.
+// Both halves of a creds file are read again: the JWT and the seed. The new user is of another
+// account of the same operator's.
 func TestCredsRotate(t *testing.T) {
 	t.Parallel()
 	check := func(err error) {
@@ -229,7 +231,8 @@ func TestCredsRotate(t *testing.T) {
 	works(t, nc, "the creds were rotated")
 }
 
-// Servers, and the password in their URL, are read again: also where the same server wants another password now.
+// Servers, and the password in their URL, are read again: also where the same server wants another
+// password now.
 func TestURLsChange(t *testing.T) {
 	t.Parallel()
 	m := newMount(t)
@@ -274,9 +277,11 @@ func (a *authority) issue(changes ...func(*x509.Certificate)) (pair tls.Certific
 	}
 	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
 	c := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true,
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "test"}, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	for _, change := range changes {
 		change(c)
@@ -339,12 +344,13 @@ func TestCertificatesRotate(t *testing.T) {
 	s.CAFile, s.CertFile, s.KeyFile = m.path("ca"), m.path("cert"), m.path("key")
 	nc := connect(t, s)
 	stop()
-	run(t, mutual(func() *server.Options { o := after.secure(); o.Port = port(t, at); return o }(), after))
+	run(t, mutual(after.secure(func(o *server.Options) { o.Port = port(t, at) }), after))
 	m.swap(files(after))
 	works(t, nc, "CA and certificates were changed")
 }
 
-// A server that takes nothing but TLS, and says nothing before, is reached, again as well, by either kind of URL.
+// A server that takes nothing but TLS, and says nothing before, is reached, again as well, by
+// either kind of URL.
 func TestHandshakeFirst(t *testing.T) {
 	t.Parallel()
 	a, m := newAuthority(t), newMount(t)
@@ -370,7 +376,9 @@ func TestWords(t *testing.T) {
 	m.swap(map[string]string{"ca": a.pem})
 	stranger := newAuthority(t)
 	expired, _, _ := a.issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
-	elsewhere, _, _ := a.issue(func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"nats.example.com"} })
+	elsewhere, _, _ := a.issue(func(c *x509.Certificate) {
+		c.IPAddresses, c.DNSNames = nil, []string{"nats.example.com"}
+	})
 	cert := func(pair tls.Certificate) func(*server.Options) {
 		return func(o *server.Options) { o.TLSConfig.Certificates = []tls.Certificate{pair} }
 	}
@@ -379,7 +387,8 @@ func TestWords(t *testing.T) {
 		want string
 	}{
 		"old ciphers only": {a.secure(func(o *server.Options) {
-			o.TLSConfig.MaxVersion, o.TLSConfig.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA}
+			o.TLSConfig.MaxVersion = tls.VersionTLS12
+			o.TLSConfig.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA}
 		}), "offers nothing that is safe enough"},
 		"old protocols only": {a.secure(func(o *server.Options) {
 			o.TLSConfig.MinVersion, o.TLSConfig.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
@@ -389,7 +398,8 @@ func TestWords(t *testing.T) {
 			o.TLSConfig.ClientAuth, o.TLSConfig.ClientCAs = tls.RequireAndVerifyClientCert, a.pool()
 		}), "ROLLCALL_NATS_CERT_FILE"},
 		"a client certificate is wanted, TLS 1.2": {a.secure(func(o *server.Options) {
-			o.TLSConfig.ClientAuth, o.TLSConfig.ClientCAs, o.TLSConfig.MaxVersion = tls.RequireAndVerifyClientCert, a.pool(), tls.VersionTLS12
+			o.TLSConfig.ClientAuth, o.TLSConfig.ClientCAs = tls.RequireAndVerifyClientCert, a.pool()
+			o.TLSConfig.MaxVersion = tls.VersionTLS12
 		}), "ROLLCALL_NATS_CERT_FILE"},
 		"another CA":   {stranger.secure(), "ROLLCALL_NATS_CA_FILE has to hold the CA"},
 		"expired":      {a.secure(cert(expired)), "needs a new certificate"},

@@ -19,16 +19,21 @@ func Advise(err error) error {
 	return err
 }
 
-// said are the words of errors that have no type: alerts that the server sends, and what the TLS library says of its answers; the first that fits counts.
+const setCert = "for a client certificate set ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"
+
+// said are the words of errors that have no type: alerts that the server sends, and what the TLS
+// library says of its answers; the first that fits counts.
 var said = []struct{ words, advice string }{
-	{"tls: handshake failure", "the server offers nothing that is safe enough, or wants a client certificate: it has to offer TLS 1.2 with an ECDHE " +
-		"cipher suite, or TLS 1.3; for a client certificate set ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"},
-	{"tls: certificate required", "the server wants a client certificate: set ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"},
+	{"tls: handshake failure", "the server offers nothing that is safe enough, or wants a client " +
+		"certificate: it has to offer TLS 1.2 with an ECDHE cipher suite, or TLS 1.3; " + setCert},
+	{"tls: certificate required", "the server wants a client certificate: " + setCert},
 	{"protocol version", "the server's TLS is too old: it has to offer TLS 1.2 at least"},
-	{"closed by remote after TLS handshake", "most often the server wants a client certificate, or another one: set ROLLCALL_NATS_CERT_FILE and " +
-		"ROLLCALL_NATS_KEY_FILE"},
-	{"remote error: tls: ", "the server does not accept the client certificate in ROLLCALL_NATS_CERT_FILE, or wants one where there is none"},
-	{"first record does not look like a TLS handshake", "the server speaks no TLS at this port: write nats:// in ROLLCALL_NATS_URL, or name the right port"},
+	{"closed by remote after TLS handshake", "most often the server wants a client certificate, " +
+		"or another one: " + setCert},
+	{"remote error: tls: ", "the server does not accept the client certificate in " +
+		"ROLLCALL_NATS_CERT_FILE, or wants one where there is none"},
+	{"first record does not look like a TLS handshake", "the server speaks no TLS at this port: " +
+		"write nats:// in ROLLCALL_NATS_URL, or name the right port"},
 }
 
 // Advice says what to do about an error of connecting; "": nobody knows.
@@ -43,11 +48,13 @@ func Advice(err error) string {
 	switch {
 	case errors.Is(err, nats.ErrNoServers):
 		return "is it running, and is ROLLCALL_NATS_URL right?"
-	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
-		errors.Is(err, nats.ErrAccountAuthExpired):
-		return "check ROLLCALL_NATS_CREDS_FILE, ROLLCALL_NATS_NKEY_FILE or the user in ROLLCALL_NATS_URL"
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired),
+		errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
+		return "check ROLLCALL_NATS_CREDS_FILE, ROLLCALL_NATS_NKEY_FILE or " +
+			"the user in ROLLCALL_NATS_URL"
 	case errors.Is(err, nats.ErrSecureConnWanted):
-		return "the server has no TLS: write nats:// in ROLLCALL_NATS_URL, without ROLLCALL_NATS_CA_FILE and ROLLCALL_NATS_CERT_FILE"
+		return "the server has no TLS: write nats:// in ROLLCALL_NATS_URL, " +
+			"without ROLLCALL_NATS_CA_FILE and ROLLCALL_NATS_CERT_FILE"
 	case errors.As(err, &authority):
 		return "ROLLCALL_NATS_CA_FILE has to hold the CA of the server's certificate"
 	case errors.As(err, &host):

@@ -16,14 +16,16 @@ const (
 	lookTimeout = 800 * time.Millisecond
 	// lookSlack is by how much an answer about what did not answer comes earlier.
 	lookSlack = 100 * time.Millisecond
-	// lookKept is how long what was seen is told again, so that asking often costs the broker nothing.
+	// lookKept is how long what was seen is told again, so that asking often costs the broker
+	// nothing.
 	lookKept = time.Second
-	// commitPatience is how long a leader may try to commit in vain and still be ready: longer than a cluster takes to elect a
-	// leader. Readers stop trusting the stream at about the same time.
+	// commitPatience is how long a leader may try to commit in vain and still be ready: longer than
+	// a cluster takes to elect a leader. Readers stop trusting the stream at about the same time.
 	commitPatience = 15 * time.Second
 )
 
-// Broker is the connection to NATS; *nats.Conn is one. Its methods may be called at any time, from any goroutine.
+// Broker is the connection to NATS; *nats.Conn is one. Its methods may be called at any time, from
+// any goroutine.
 type Broker interface {
 	IsConnected() bool
 	LastError() error // nil: nothing has gone wrong
@@ -41,8 +43,8 @@ type Loop interface {
 	Status() engine.Status
 }
 
-// Process is what a rollcall process tells of itself. It is told how far the start has come, and asks the parts that are there.
-// Its methods may be called from any goroutine.
+// Process is what a rollcall process tells of itself. It is told how far the start has come, and
+// asks the parts that are there. Its methods may be called from any goroutine.
 type Process struct {
 	instance string
 	now      func() time.Time
@@ -137,8 +139,8 @@ const (
 	RoleStopping = "stopping"
 )
 
-// Readiness is the body of /readyz. Ready follows from NATS, Stream, Lease, Commits and whether the process stops; the rest is
-// for people, and never makes it false.
+// Readiness is the body of /readyz. Ready follows from NATS, Stream, Lease, Commits and whether the
+// process stops; the rest is for people, and never makes it false.
 type Readiness struct {
 	Ready      bool   `json:"ready"`
 	Instance   string `json:"instance"`
@@ -150,8 +152,8 @@ type Readiness struct {
 	Stream Check `json:"stream"` // there and as rollcall needs it, or to be created
 	Lease  Check `json:"lease"`  // this replica leads, or could
 
-	// Commits is whether what this replica sees gets into the stream; left out while it does not lead. It is not OK where that
-	// has failed for 15 seconds.
+	// Commits is whether what this replica sees gets into the stream; left out while it does not
+	// lead. It is not OK where that has failed for 15 seconds.
 	Commits *Check `json:"commits,omitempty"`
 
 	Leader    string     `json:"leader,omitempty"`    // the instance that polls; none or not known
@@ -271,7 +273,8 @@ func (p *Process) Readiness(ctx context.Context) Readiness {
 	return r
 }
 
-// describe fills in what never makes a replica unready: what the loop knows, where this replica leads, else what the log says.
+// describe fills in what never makes a replica unready: what the loop knows, where this replica
+// leads, else what the log says.
 func (p *Process) describe(r *Readiness, seen publisher.Status, own engine.Status) {
 	r.Leader, r.LastSweep = seen.Leader, own.LastSweep
 	w := own.Watermark
@@ -294,9 +297,10 @@ func (p *Process) describe(r *Readiness, seen publisher.Status, own engine.Statu
 	}
 }
 
-// lookAt looks at the broker, or repeats what was seen just now. It waits for lookTimeout at the most: not even the question
-// whether there is a connection is always answered at once, since the client holds its lock while it connects. ok is false where
-// the look is still under way; there is one at a time.
+// lookAt looks at the broker, or repeats what was seen just now. It waits for lookTimeout at the
+// most: not even the question whether there is a connection is always answered at once, since the
+// client holds its lock while it connects. ok is false where the look is still under way; there is
+// one at a time.
 func (p *Process) lookAt(ctx context.Context) (s *sight, ok bool) {
 	p.mu.Lock()
 	s = p.seen

@@ -10,14 +10,15 @@ import (
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
-// locked is a connection whose client holds its lock: nothing that is asked of it returns before it is opened.
+// locked is a connection whose client holds its lock: nothing that is asked of it returns before it
+// is opened.
 type locked struct{ open chan struct{} }
 
 func (l locked) IsConnected() bool { <-l.open; return true }
 func (l locked) LastError() error  { <-l.open; return nil }
 
-// A probe is answered within a second, also where the client of NATS answers nothing, however many ask; and as soon as it answers
-// again, so does the probe.
+// A probe is answered within a second, also where the client of NATS answers nothing, however many
+// ask; and as soon as it answers again, so does the probe.
 func TestReadinessOfLockedClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, l, looks := NewProcess("a", nil), locked{make(chan struct{})}, 0
