@@ -23,6 +23,8 @@ const (
 	// patience is how long the client waits for one server before it goes on to the next. It holds
 	// its lock meanwhile: nothing can be asked of it, nor can it be closed.
 	patience = 300 * time.Millisecond
+	// latePatience is for a server that has answered, though too late.
+	latePatience = 2 * time.Second
 )
 
 var (
@@ -46,6 +48,7 @@ type dialer struct {
 	mu     sync.Mutex
 	nc     *nats.Conn      // nil: not connected yet
 	tries  map[string]*try // by address
+	late   map[string]bool // addresses that answered when nobody waited any longer
 	hungUp bool            // a server did, without a word, since the dialer was made
 	closed bool
 }
@@ -58,7 +61,7 @@ type try struct {
 }
 
 func newDialer(s *Servers, greets bool) *dialer {
-	return &dialer{servers: s, greets: greets, tries: make(map[string]*try)}
+	return &dialer{servers: s, greets: greets, tries: make(map[string]*try), late: make(map[string]bool)}
 }
 
 // Dial implements nats.CustomDialer. The client calls it with its lock held.
@@ -68,7 +71,10 @@ func (d *dialer) Dial(_, address string) (net.Conn, error) {
 		d.mu.Unlock()
 		return nil, net.ErrClosed
 	}
-	nc := d.nc
+	nc, patient := d.nc, patience
+	if d.late[address] { // it is far away, and would miss the client every time
+		patient = latePatience
+	}
 	t := d.tries[address]
 	if t == nil {
 		t = &try{done: make(chan struct{})}
@@ -80,12 +86,12 @@ func (d *dialer) Dial(_, address string) (net.Conn, error) {
 		d.servers.renew(nc)
 	}
 
-	wait := time.NewTimer(patience)
+	wait := time.NewTimer(patient)
 	defer wait.Stop()
 	select {
 	case <-t.done:
 	case <-wait.C:
-		return nil, fmt.Errorf("connect to %s: %w after %v", address, ErrPending, patience)
+		return nil, fmt.Errorf("connect to %s: %w after %v", address, ErrPending, patient)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -122,6 +128,7 @@ func (d *dialer) run(t *try, address string) {
 	if d.tries[address] == t { // nobody has come for it
 		delete(d.tries, address)
 		if t.conn != nil {
+			d.late[address] = true
 			_ = t.conn.Close()
 			t.conn = nil
 		}

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/url"
@@ -459,6 +460,56 @@ func TestNoServer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// far is the address of a server as it is seen from far away: what it says takes its time.
+func far(t *testing.T, server string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			near, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer near.Close()
+				time.Sleep(500 * time.Millisecond)
+				to, err := net.Dial("tcp", strings.TrimPrefix(server, "nats://"))
+				if err != nil {
+					return
+				}
+				defer to.Close()
+				go func() {
+					_, _ = io.Copy(to, near)
+					_ = to.Close()
+				}()
+				_, _ = io.Copy(near, to)
+			}()
+		}
+	}()
+	return "nats://" + ln.Addr().String()
+}
+
+// Servers that are far away are reached, at first and again, however many there are: none is given
+// up before it can have answered.
+func TestFarAway(t *testing.T) {
+	t.Parallel()
+	at, stop := run(t, &server.Options{})
+	var urls []string
+	for range 6 {
+		urls = append(urls, far(t, at))
+	}
+	nc := connect(t, natsdial.At(strings.Join(urls, ",")), nats.ReconnectWait(750*time.Millisecond), nats.IgnoreDiscoveredServers())
+	works(t, nc, "it was connected")
+	stop()
+	lost(t, nc)
+	run(t, &server.Options{Port: port(t, at)})
+	works(t, nc, "the server came back")
 }
 
 // Connecting ends with its context.
