@@ -246,3 +246,26 @@ func post(path, token, body string) *http.Request {
 	r.Header.Set("Authorization", "bearer "+token)
 	return r
 }
+
+func TestEverySecond(t *testing.T) {
+	tenant, c := start(t, Config{Agents: 60})
+	tenant.SetFault(EverySecond(OnAgents(Status(503))))
+	for i := range 6 {
+		if a, want := c.agents(`{}`), []int{200, 503}[i%2]; a.status != want {
+			t.Errorf("answer %d has status %d, want %d", i, a.status, want)
+		}
+	}
+}
+
+func TestRaw(t *testing.T) {
+	tenant, c := start(t, Config{Agents: 60})
+	whole := string(c.agents(`{}`).body)
+	tenant.SetFault(Times(1, OnAgents(Raw("HTTP/1.1 201 Made\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"))))
+	if a := c.agents(`{}`); a.status != 201 || string(a.body) != "hi" {
+		t.Errorf("got %d %q %v", a.status, a.body, a.err)
+	}
+	tenant.SetFault(Times(1, OnAgents(Behind("HTTP/1.1 200 OK\r\n"))))
+	if a := c.agents(`{}`); a.status != 200 || string(a.body) != whole {
+		t.Errorf("got %d %q %v", a.status, a.body, a.err)
+	}
+}

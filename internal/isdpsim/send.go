@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"math"
 	"net"
 	"net/http"
@@ -89,7 +88,8 @@ func Hang(n int) Fault {
 	})
 }
 
-// Raw sends bytes as they are in the place of an answer, and keeps the connection open until the client closes it.
+// Raw sends bytes as they are in the place of an answer, and keeps the connection open until the client closes it or sends
+// something else.
 func Raw(text string) Fault {
 	return sending(func(d *Delivery) { d.raw([]byte(text), d.Last) })
 }
@@ -105,7 +105,7 @@ func Behind(text string) Fault {
 	}
 }
 
-// raw takes the connection over, writes to it and waits until the client has closed it.
+// raw takes the connection over, writes to it and waits until the client has closed it, or sends something else.
 func (d *Delivery) raw(text []byte, last func()) {
 	conn, _, err := http.NewResponseController(d.W).Hijack()
 	if err != nil {
@@ -114,7 +114,7 @@ func (d *Delivery) raw(text []byte, last func()) {
 	defer conn.Close()
 	last()
 	_, _ = conn.Write(text) // a client that has gone is what it waits for
-	_, _ = io.Copy(io.Discard, conn)
+	_, _ = conn.Read(make([]byte, 1))
 }
 
 // Switch answers 101, as to a request for another protocol that nobody made, and keeps the connection open. Without a
