@@ -26,7 +26,7 @@ const (
 	maxBody     = 8 << 20          // bytes of an answer, decompressed; a page has some 50 KB
 	maxFailBody = 64 << 10         // of an answer whose status says that it holds no data
 	maxExcerpt  = 200              // runes of foreign text in an error
-	pingAfter   = 15 * time.Second // without a byte on an HTTP/2 connection it is asked whether it still lives
+	pingAfter   = 15 * time.Second // without a byte, an HTTP/2 connection is asked whether it lives
 	keptTokens  = 32               // how many of the last tokens are kept out of errors
 	keptSecrets = 32               // how many of the last credentials are
 )
@@ -40,7 +40,8 @@ type client struct {
 	timeout time.Duration // for one request
 	now     func() time.Time
 	sent    atomic.Int64 // requests so far
-	wanted  atomic.Bool  // a server has asked for a certificate of the client
+	wanted  atomic.Bool  // a server has asked for a certificate of the client …
+	heard   atomic.Bool  // … and one has answered a request
 	last    atomic.Pointer[requestHeader]
 
 	mu      sync.Mutex
@@ -82,13 +83,15 @@ func newClient(c Config) *client {
 			OnProxyConnectResponse: proxied,
 			DialContext:            (&net.Dialer{Timeout: c.RequestTimeout}).DialContext,
 			TLSHandshakeTimeout:    c.RequestTimeout,
-			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				cl.wanted.Store(true)
-				return &tls.Certificate{}, nil // there is none
-			}},
-			ForceAttemptHTTP2:      true,
-			DisableCompression:     true, // decompressed tells by the bytes, not by the header
-			HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: c.RequestTimeout, WriteByteTimeout: c.RequestTimeout},
+			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots,
+				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+					cl.wanted.Store(true)
+					return &tls.Certificate{}, nil // there is none
+				}},
+			ForceAttemptHTTP2:  true,
+			DisableCompression: true, // decompressed tells by the bytes, not by the header
+			HTTP2: &http.HTTP2Config{
+				SendPingTimeout: pingAfter, PingTimeout: c.RequestTimeout, WriteByteTimeout: c.RequestTimeout},
 			MaxIdleConnsPerHost:    c.Concurrency,
 			IdleConnTimeout:        90 * time.Second,
 			MaxResponseHeaderBytes: 256 << 10,
@@ -120,6 +123,7 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (r re
 		return r, c.lost(ctx, err)
 	}
 	defer resp.Body.Close()
+	c.heard.Store(true)
 	r.throttled = c.limits.heard(resp, r.began)
 	r.status, r.header = resp.StatusCode, resp.Header
 	if r.status == http.StatusSwitchingProtocols {
@@ -201,7 +205,8 @@ func (c *client) lost(ctx context.Context, err error) *Error {
 		}
 		return &Error{Class: Unreachable, Err: fmt.Errorf("no whole answer within %v%s: %w", c.timeout, via, err)}
 	}
-	return &Error{Class: Unreachable, Err: &foreign{hinted(c.scrub(err.Error()), Hint(err, c.wanted.Load())), err}}
+	hint := Hint(err, c.wanted.Load() && !c.heard.Load())
+	return &Error{Class: Unreachable, Err: &foreign{hinted(c.scrub(err.Error()), hint), err}}
 }
 
 // foreign is an error whose text others have written.
@@ -228,7 +233,8 @@ func failed(status int) *Error {
 	case status/100 == 2:
 		return nil
 	case status == http.StatusSwitchingProtocols:
-		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d, a switch of protocols that nobody asked for: does a gateway or proxy of yours answer in the vendor's place? is ROLLCALL_ISDP_URL right?", status)}
+		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d, a switch of protocols that nobody asked for: "+
+			"does a gateway or proxy of yours answer in the vendor's place? Is ROLLCALL_ISDP_URL right?", status)}
 	case status/100 == 3:
 		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d, a redirect: never followed, since it would resend the credentials; is ROLLCALL_ISDP_URL right?", status)}
 	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status >= 500:

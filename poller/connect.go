@@ -12,15 +12,16 @@ import (
 	"time"
 )
 
-// lineAge is how long connections are used before new ones are made, however well they do: the vendor's address may be another
-// one by then, and so may the CAs.
+// lineAge is how long connections are used before new ones are made, however well they do: the
+// vendor's address may be another one by then, and so may the CAs.
 const lineAge = 5 * time.Minute
 
-// connections sends requests, over connections that it gives up when they are old, and when a request on one of them was not
-// answered in time: what goes on acknowledging and does not forward, a proxy for one, would otherwise hold on to all requests
-// for good. It is safe for concurrent use.
+// connections sends requests, over connections that it gives up when they are old, and when a
+// request on one of them was not answered in time: what goes on acknowledging and does not forward,
+// a proxy for one, would otherwise hold on to all requests for good. It is safe for concurrent use.
 type connections struct {
-	// open makes a transport that trusts roots; nil: the system's. All its other properties stay the same.
+	// open makes a transport that trusts roots; nil: the system's. All its other properties stay
+	// the same.
 	open  func(roots *x509.CertPool) *http.Transport
 	roots func() (*x509.CertPool, error) // reads them; nil: the system's
 
@@ -28,7 +29,8 @@ type connections struct {
 	line *line // the one that requests begin on; nil: a new one is due
 }
 
-// A line is a transport, whose connections are made and given up together. connections.mu guards it.
+// A line is a transport, whose connections are made and given up together. connections.mu guards
+// it.
 type line struct {
 	*http.Transport
 	roots  *x509.CertPool
@@ -37,8 +39,8 @@ type line struct {
 	over   bool // no request begins on it any more
 }
 
-// RoundTrip implements http.RoundTripper. Where the vendor's certificate is not trusted and the CAs have been replaced since
-// they were read, it tries once more.
+// RoundTrip implements http.RoundTripper. Where the vendor's certificate is not trusted and the CAs
+// have been replaced since they were read, it tries once more.
 func (c *connections) RoundTrip(req *http.Request) (*http.Response, error) {
 	l, err := c.take()
 	if err != nil {
@@ -123,7 +125,8 @@ func (c *connections) giveUp(l *line) {
 	c.end(l)
 }
 
-// end closes the connections of a line that are idle: all of them once its last request is over. mu is held.
+// end closes the connections of a line that are idle: all of them once its last request is over. mu
+// is held.
 func (c *connections) end(l *line) {
 	if l == nil {
 		return

@@ -70,7 +70,8 @@ func (a *authority) pool() *x509.CertPool {
 	return p
 }
 
-// secure serves a vendor over TLS as the configuration has it, and returns the server, which ends with the test.
+// secure serves a vendor over TLS as the configuration has it, and returns the server, which ends
+// with the test.
 func secure(t *testing.T, vendor http.Handler, c *tls.Config) *httptest.Server {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(vendor)
@@ -97,8 +98,8 @@ func towards(t *testing.T, url string, change func(*Config)) *Poller {
 	return p
 }
 
-// A relay passes connections on to a server until they are frozen: then it goes on taking what comes, and passes on nothing.
-// New connections are passed on.
+// A relay passes connections on to a server until they are frozen: then it goes on taking what
+// comes, and passes on nothing. New connections are passed on.
 type relay struct {
 	net.Listener
 	to     string
@@ -177,7 +178,8 @@ func (g gate) Write(b []byte) (int, error) {
 	return g.Conn.Write(b)
 }
 
-// shortPings shortens the times that HTTP/2 connections have to show that they live, where they are asked at all.
+// shortPings shortens the times that HTTP/2 connections have to show that they live, where they are
+// asked at all.
 func shortPings(t *testing.T, p *Poller, d time.Duration) {
 	conns := p.client.http.(*connections)
 	open := conns.open
@@ -253,7 +255,8 @@ func TestIdleConnectionDies(t *testing.T) {
 	eventually(t, "the connection to be given up", func() bool { return relay.closed.Load() == relay.opened.Load() })
 }
 
-// However well a connection does, it is used for a few minutes only: the vendor's address may have changed.
+// However well a connection does, it is used for a few minutes only: the vendor's address may have
+// changed.
 func TestConnectionsAge(t *testing.T) {
 	ca := newAuthority(t)
 	for name, offered := range protocols {

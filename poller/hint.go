@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// Hint says what to look at when a connection fails; "" where the error speaks for itself. certificateWanted says that the server
-// has asked for a certificate of the client.
+// Hint says what to look at when a connection fails; "" where the error speaks for itself.
+// certificateWanted says that the server has asked for a certificate of the client.
 func Hint(err error, certificateWanted bool) string {
 	if hint := proxyHint(err); hint != "" {
 		return hint
@@ -46,11 +46,13 @@ func Hint(err error, certificateWanted bool) string {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "is this machine's clock right?"
 	case strings.Contains(alert, "certificate required"), certificateWanted && (alert != "" || broken(err)):
-		return "the server demands a certificate of the client, which rollcall has none of; is there an address without that demand? Ask who runs the gateway"
+		return certificateDemanded
 	case strings.Contains(alert, "protocol version"), strings.Contains(err.Error(), "unsupported protocol version"):
-		return "the server and rollcall speak no TLS version in common, and rollcall speaks 1.2 and 1.3; is a gateway too old? Ask who runs it for TLS 1.2"
+		return "the server and rollcall speak no TLS version in common, and rollcall speaks 1.2 and 1.3; " +
+			"is a gateway too old? Ask who runs it for TLS 1.2"
 	case strings.Contains(alert, "handshake failure"), strings.Contains(alert, "insufficient security"):
-		return "the server and rollcall have no cipher in common, so it most likely offers old ones only; is a gateway too old? Ask who runs it for ECDHE with AES-GCM"
+		return "the server and rollcall have no cipher in common, so it most likely offers old ones only; " +
+			"is a gateway too old? Ask who runs it for ECDHE with AES-GCM"
 	case strings.Contains(alert, "unrecognized name"):
 		return "the server does not know this domain; is ROLLCALL_ISDP_URL right?"
 	}
@@ -59,9 +61,13 @@ func Hint(err error, certificateWanted bool) string {
 
 // broken reports whether a connection ended without a word.
 func broken(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-		strings.Contains(err.Error(), "client conn could not be established") // of HTTP/2, which has no error for it
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.Contains(err.Error(), "client conn could not be established") // HTTP/2 has no error for it
 }
+
+const certificateDemanded = "the server demands a certificate of the client, which rollcall has none of; " +
+	"is there an address without that demand? Ask who runs the gateway"
 
 // hinted is a text with what to look at.
 func hinted(text, hint string) string {
@@ -72,7 +78,8 @@ func hinted(text, hint string) string {
 }
 
 // notSubscribed is what a call that the vendor refuses, though it takes the token, most likely means.
-const notSubscribed = "if this lasts: has the application subscribed to the API findOnlineAgent? Or is the account bound to other addresses than this machine's?"
+const notSubscribed = "if this lasts: has the application subscribed to the API findOnlineAgent? " +
+	"Or is the account bound to other addresses than this machine's?"
 
 // refusedCall explains the status of an agents call that the vendor refused.
 func refusedCall(e *Error, status int) *Error {
@@ -91,7 +98,8 @@ func refusedToken(e *Error, r *reply, code string) *Error {
 	if r.status/100 != 4 || e.Class == Unreachable {
 		return e
 	}
-	gone := r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed || r.status == http.StatusGone
+	gone := r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed ||
+		r.status == http.StatusGone
 	wrong := ""
 	switch {
 	case code != "":
@@ -100,14 +108,15 @@ func refusedToken(e *Error, r *reply, code string) *Error {
 	case r.status == http.StatusBadRequest && strings.Contains(string(r.body), "HTTP request") && strings.Contains(string(r.body), "HTTPS"):
 		wrong = "that port wants https; make ROLLCALL_ISDP_URL begin with https://"
 	case r.status == http.StatusBadRequest && strings.Contains(string(r.body), "SSL certificate"):
-		wrong = "the server demands a certificate of the client, which rollcall has none of; is there an address without that demand? Ask who runs the gateway"
+		wrong = certificateDemanded
 	}
 	if wrong != "" {
 		return &Error{Class: Credentials, Err: fmt.Errorf("%w: %s", e.Err, wrong)}
 	}
 	refused := refusedCredentials(e.Err, code)
 	if r.status == http.StatusForbidden && code == "" {
-		refused.Err = fmt.Errorf("%w, and the account may be bound to other addresses than this machine's", refused.Err)
+		refused.Err = fmt.Errorf("%w, and the account may be bound to other addresses than this machine's",
+			refused.Err)
 	}
 	return refused
 }

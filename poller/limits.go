@@ -32,14 +32,14 @@ type limits struct {
 
 	mu     sync.Mutex
 	paused time.Time // nobody sends before
-	slowed time.Time // when the rate was last halved: answers to earlier requests do not halve it again
+	slowed time.Time // when the rate was last halved: answers to earlier requests don't do it again
 
 	told    time.Time // when it was last told that the rate is halved; zero: never
 	telling bool      // … and not yet that it is the full one again
 
 	good       int            // good answers so far
 	refusals   float64        // refused calls, less those that good answers have made up for
-	unanswered map[string]int // calls that were refused and have not been answered since: what good was then
+	unanswered map[string]int // calls refused and not answered since: what good was then
 }
 
 func newLimits(c Config) *limits {
@@ -54,8 +54,8 @@ func newLimits(c Config) *limits {
 	}
 }
 
-// enter waits for a request's turn; leave must follow where it returns nil. Where the turn can't come in ctx's time it does
-// not wait.
+// enter waits for a request's turn; leave must follow where it returns nil. Where the turn can't
+// come in ctx's time it does not wait.
 func (l *limits) enter(ctx context.Context) *Error {
 	select {
 	case l.slots <- struct{}{}:
@@ -100,12 +100,14 @@ func late(why string) *Error {
 	return &Error{Class: Unreachable, Err: &foreign{why, context.DeadlineExceeded}, fatal: true}
 }
 
-// heard learns from an answer, to a request that was sent at the given time, how many requests the vendor wants, and reports
-// whether it wants fewer.
+// heard learns from an answer, to a request that was sent at the given time, how many requests the
+// vendor wants, and reports whether it wants fewer.
 func (l *limits) heard(resp *http.Response, sent time.Time) bool {
 	now := time.Now()
 	pause, said := retryAfter(resp.Header, now)
-	if s := resp.StatusCode; s != http.StatusTooManyRequests && (s != http.StatusServiceUnavailable || !said) {
+	switch s := resp.StatusCode; {
+	case s == http.StatusTooManyRequests, s == http.StatusServiceUnavailable && said:
+	default:
 		return false
 	}
 	if !said {
@@ -117,14 +119,16 @@ func (l *limits) heard(resp *http.Response, sent time.Time) bool {
 		l.paused = until
 	}
 	if l.slowDown(now, sent) {
-		l.log.Warn("the vendor wants fewer requests: slowing down until it does not", "status", resp.StatusCode, "pause", pause)
+		l.log.Warn("the vendor wants fewer requests: slowing down until it does not",
+			"status", resp.StatusCode, "pause", pause)
 	}
 	return true
 }
 
-// refused is told that the vendor refused a call, by its request or name, that was sent at the given time; once for all tries
-// of a sweep. There are throttles that say no more than that. So where it answered before and refuses several calls now, it
-// wants fewer of them, as after a 429; but one that it refuses over and over, while it answers others, is another matter.
+// refused is told that the vendor refused a call, by its request or name, that was sent at the
+// given time; once for all tries of a sweep. There are throttles that say no more than that. So
+// where it answered before and refuses several calls now, it wants fewer of them, as after a 429;
+// but one that it refuses over and over, while it answers others, is another matter.
 func (l *limits) refused(call string, sent time.Time, why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,12 +142,13 @@ func (l *limits) refused(call string, sent time.Time, why error) {
 	}
 	l.refusals = manyRefusals - 1 // the next one is one too many as well
 	if l.slowDown(time.Now(), sent) {
-		l.log.Warn("the vendor refuses what it answered before: slowing down until it answers again", "error", why)
+		l.log.Warn("the vendor refuses what it answered before: slowing down until it answers again",
+			"error", why)
 	}
 }
 
-// slowDown halves the rate, unless it was after the request had been sent that it was last halved. It reports whether that is to
-// be told. mu is held.
+// slowDown halves the rate, unless it was after the request had been sent that it was last halved.
+// It reports whether that is to be told. mu is held.
 func (l *limits) slowDown(now, sent time.Time) (tell bool) {
 	if sent.Before(l.slowed) {
 		return false

@@ -81,7 +81,8 @@ func TestProxyEnvironment(t *testing.T) {
 	}
 }
 
-// A proxy that is in the way is called the proxy, and what it says in refusing is not repeated: it may be its own credentials.
+// A proxy that is in the way is called the proxy, and what it says in refusing is not repeated: it
+// may be its own credentials.
 func TestProxyWords(t *testing.T) {
 	const secret = "prxy-s3cret"
 	ca := newAuthority(t)

@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// refusesToken reports whether an answer says that the token is not valid (any more): any 401 does, and on whatever status the
-// vendor's InvalidTokenException in XML, or the OAuth error invalid_token in JSON.
+// refusesToken reports whether an answer says that the token is not valid (any more): any 401 does,
+// and on whatever status the vendor's InvalidTokenException in XML, or the OAuth error
+// invalid_token in JSON.
 func (r *reply) refusesToken() bool {
 	switch {
 	case r.status == http.StatusUnauthorized:
@@ -35,8 +36,8 @@ type oauthRefusal struct {
 	said bool   // there is an error, a code or something else
 }
 
-// oauthError reads {"error": "invalid_token", …} and <InvalidTokenException><error>invalid_token</error>…, with blanks
-// around names and values.
+// oauthError reads {"error": "invalid_token", …} and
+// <InvalidTokenException><error>invalid_token</error>…, with blanks around names and values.
 func oauthError(body []byte) (e oauthRefusal) {
 	body = bytes.TrimSpace(body)
 	switch {
@@ -62,7 +63,8 @@ func oauthError(body []byte) (e oauthRefusal) {
 
 func (e *oauthRefusal) readXML(body []byte) {
 	d := xml.NewDecoder(bytes.NewReader(body))
-	d.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil } // names are ASCII in all of them
+	// Names are ASCII in all charsets that come.
+	d.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
 	for depth := 0; ; {
 		tok, err := d.Token()
 		if err != nil {

@@ -12,15 +12,16 @@ import (
 // libraryLine is how often a line that a library writes is logged at the most.
 const libraryLine = time.Minute
 
-// takeStandardLog has what libraries write to Go's standard logger go to log. What they quote is left out: net/http quotes what
-// follows an answer on a connection, and that may be a token.
+// takeStandardLog has what libraries write to Go's standard logger go to log. What they quote is
+// left out: net/http quotes what follows an answer on a connection, and that may be a token.
 func takeStandardLog(log *slog.Logger) {
 	stdlog.SetFlags(0)
 	stdlog.SetPrefix("")
 	stdlog.SetOutput(&libraryLog{log: log})
 }
 
-// A libraryLog logs the lines that are written to it, in words of our own as far as they are known, and not too often.
+// A libraryLog logs the lines that are written to it, in words of our own as far as they are known,
+// and not too often.
 type libraryLog struct {
 	log *slog.Logger
 
@@ -42,14 +43,16 @@ func (l *libraryLog) Write(line []byte) (int, error) {
 	l.next, l.left = now.Add(libraryLine), 0
 	text := unquoted(string(line))
 	if strings.HasPrefix(text, "Unsolicited response received") {
-		l.log.Warn("a server sends bytes behind an answer; they are dropped, and the connection is closed", "leftOut", left)
+		l.log.Warn("a server sends bytes behind an answer; they are dropped, and the connection is closed",
+			"leftOut", left)
 		return len(line), nil
 	}
 	l.log.Warn("a library reports something, which concerns no event", "text", text, "leftOut", left)
 	return len(line), nil
 }
 
-// unquoted is the first line of a text up to where it quotes something, without what no terminal should be sent.
+// unquoted is the first line of a text up to where it quotes something, without what no terminal
+// should be sent.
 func unquoted(text string) string {
 	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
 	if i := strings.IndexAny(text, "\"`"); i >= 0 {
