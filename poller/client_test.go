@@ -273,6 +273,8 @@ func TestSlowDown(t *testing.T) {
 	for name, fault := range map[string]isdpsim.Fault{
 		"429, seconds": isdpsim.RetryAfter(429, 5*time.Second),
 		"503, seconds": isdpsim.RetryAfter(503, 5*time.Second),
+		"500, seconds": isdpsim.RetryAfter(500, 5*time.Second),
+		"403, seconds": isdpsim.RetryAfter(403, 5*time.Second),
 		"429, date":    func(p *isdpsim.Plan) { isdpsim.RetryAt(429, p.Request.Time.Add(5*time.Second))(p) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -105,9 +105,7 @@ func late(why string) *Error {
 func (l *limits) heard(resp *http.Response, sent time.Time) bool {
 	now := time.Now()
 	pause, said := retryAfter(resp.Header, now)
-	switch s := resp.StatusCode; {
-	case s == http.StatusTooManyRequests, s == http.StatusServiceUnavailable && said:
-	default:
+	if s := resp.StatusCode; s != http.StatusTooManyRequests && (s < 400 || !said) {
 		return false
 	}
 	if !said {
