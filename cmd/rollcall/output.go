@@ -11,7 +11,7 @@ import (
 )
 
 // outputBytes is how much an output keeps for a reader that is slow.
-const outputBytes = 1 << 20
+const outputBytes = 256 << 10
 
 // An output takes lines for a reader that may be slow, have stopped reading, or have gone away, and
 // never makes the writer wait. Lines that find no room, or can't be written, are dropped and

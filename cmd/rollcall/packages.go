@@ -107,6 +107,10 @@ func (s *settings) engine(tenant int64, log *slog.Logger) engine.Config {
 	for i, t := range s.ISDPTypes.value {
 		types[i] = strconv.Itoa(t)
 	}
+	giveUp := s.LeaseTTL.value // to pass the lease on takes about so long
+	if s.embedded() {
+		giveUp = 0 // nobody else has the data directory
+	}
 	return engine.Config{
 		Tenant:       tenant,
 		Interval:     s.PollInterval.value,
@@ -116,7 +120,7 @@ func (s *settings) engine(tenant int64, log *slog.Logger) engine.Config {
 		Quiet:        s.QuietFields.value,
 		Types:        types,
 		BufferEvents: s.BufferEvents.value,
-		GiveUp:       !s.embedded(), // whose data directory nobody else has
+		GiveUp:       giveUp,
 		Logger:       log,
 	}
 }

@@ -120,7 +120,10 @@ func TestPages(t *testing.T) {
 	v.Edit(isdpsim.FirstID+10, isdpsim.Fields{"onlineStatus": "null"}) // one row that is rejected every time
 	v.Edit(isdpsim.FirstID+11, isdpsim.Fields{"type": `"99"`})
 	v.Edit(isdpsim.FirstID+12, isdpsim.Fields{"capacity": "[]"})
-	env := map[string]string{"ROLLCALL_NATS_URL": server.URL, "ROLLCALL_POLL_TIMEOUT": "2s", "ROLLCALL_REQUEST_TIMEOUT": "1s"}
+	env := map[string]string{
+		"ROLLCALL_NATS_URL": server.URL, "ROLLCALL_POLL_TIMEOUT": "2s", "ROLLCALL_REQUEST_TIMEOUT": "1s",
+		"ROLLCALL_LEASE_TTL": "1m", // so that it is not given up for the vendor's silence below
+	}
 
 	a := watch(t, "replica-a", v.Env(), env)
 	a.until("healthy", is("ok", ""))

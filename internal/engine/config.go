@@ -26,9 +26,11 @@ type Config struct {
 	Logger       *slog.Logger     // nil: discard
 	Now          func() time.Time // the clock of the source's pages; nil: time.Now
 
-	// GiveUp has Run return [ErrNoAnswers], so that another replica can try. It does so once; and again only after this replica,
-	// or another one, has been answered since. For where there can be another replica.
-	GiveUp bool
+	// GiveUp has Run return [ErrNoAnswers], so that another replica can try, when there was no
+	// usable answer for so long, or until the last complete sweep was stale where that is longer. It
+	// does so once; and again only after this replica, or another one, has been answered since. 0:
+	// never, for where there can be no other replica.
+	GiveUp time.Duration
 
 	// Follow is called before each sweep. It has Now follow the machine's clock, and returns by how much that has moved against
 	// the time that has passed; Nil: Now needs none.

@@ -33,13 +33,14 @@ func (l *loop) heard(at time.Time) {
 	l.turn.gaveUp = false
 }
 
-// silentAt is when the vendor has been silent for too long: three intervals or three sweeps, as
-// with staleAfter.
+// silentAt is when the vendor has been silent for too long: when the last complete sweep is stale,
+// and what a change of leader costs is less.
 func (l *loop) silentAt() time.Time {
-	return l.answered.Add(max(3*l.cfg.Interval, l.figures.StaleAfter.Sub(l.figures.CompletedAt)))
+	stale := max(3*l.cfg.Interval, l.figures.StaleAfter.Sub(l.figures.CompletedAt))
+	return l.answered.Add(max(stale, l.cfg.GiveUp))
 }
 
-func (l *loop) mayGiveUp() bool { return l.cfg.GiveUp && !l.turn.gaveUp }
+func (l *loop) mayGiveUp() bool { return l.cfg.GiveUp > 0 && !l.turn.gaveUp }
 
 // silent reports whether to give up: nothing was heard for too long, and there is nothing left to
 // publish.

@@ -27,7 +27,7 @@ func lead(t *testing.T, e *Engine, d time.Duration) (time.Duration, error) {
 func TestGivesUpOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg, m := config(), &memory{}
-		cfg.GiveUp = true
+		cfg.GiveUp = time.Second
 		v := &vendor{scripts: []func(*sweep) error{listing(on(1), off(2)), failing(poller.Unreachable)}}
 		e := New(cfg, v, m)
 		// Complete after 100 ms, stale 15 s later.
@@ -82,7 +82,9 @@ func TestDoesNotGiveUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cfg := config()
-				cfg.GiveUp = !c.alone
+				if !c.alone {
+					cfg.GiveUp = time.Second
+				}
 				took, err := lead(t, New(cfg, &vendor{scripts: c.scripts}, &memory{gate: c.gate}), time.Hour)
 				if errors.Is(err, ErrNoAnswers) || took < time.Hour {
 					t.Errorf("it led for %v: %v", took, err)
@@ -90,4 +92,26 @@ func TestDoesNotGiveUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A silence that is shorter than what it takes to pass the lease on is no reason to do so, however
+// often the vendor is asked.
+func TestGivesUpNotAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.Interval, cfg.GiveUp = 10*time.Millisecond, 10*time.Second
+		slow := func(s *sweep) error {
+			s.wait(5 * time.Second)
+			s.page(on(1))
+			return nil
+		}
+		e := New(cfg, &vendor{scripts: []func(*sweep) error{slow}}, &memory{})
+		if took, err := lead(t, e, time.Hour); errors.Is(err, ErrNoAnswers) {
+			t.Errorf("slow answers: it gave up after %v", took)
+		}
+		e = New(cfg, &vendor{scripts: []func(*sweep) error{failing(poller.Unreachable)}}, &memory{})
+		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took != cfg.GiveUp {
+			t.Errorf("no answers: it led for %v: %v", took, err)
+		}
+	})
 }
