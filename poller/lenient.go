@@ -34,6 +34,8 @@ func asMeant(text []byte) ([]byte, bool) {
 				return nil, false // what a name was meant to be nobody can tell
 			}
 			quoted, controls = !quoted, false
+		case quoted && c == 0: // what stood there before nobody can tell
+			return nil, false
 		case quoted && c < ' ':
 			controls = true
 			escaped = fmt.Appendf(escaped, `\u%04x`, c)

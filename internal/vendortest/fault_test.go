@@ -80,8 +80,12 @@ func prefixed(with string) Fault {
 	return Respelled(func(b []byte) []byte { return append([]byte(with), b...) })
 }
 
-// commas puts a comma before the end of every object, as the vendor's own example answer has it.
-func commas(b []byte) []byte { return bytes.ReplaceAll(b, []byte("}"), []byte("\t,\n}")) }
+// commas puts a comma before the end of every row, as the vendor's own example answer has it, and of
+// what is around them.
+func commas(b []byte) []byte { return ends.ReplaceAll(b, []byte("\t,\n}$1")) }
+
+// ends are those of rows, of the result and of the answer.
+var ends = regexp.MustCompile(`\}(,\{|\],|\}$|$)`)
 
 // inGBK is a text in GBK.
 func inGBK(b []byte) []byte {
