@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"sync"
 	"time"
 )
@@ -20,14 +21,17 @@ type telling struct {
 	left int // times that it was not told since
 }
 
-// mostTold bounds how many errors are told apart.
-const mostTold = 100
+// mostTold bounds how many errors are told apart, and so how many are told in a minute.
+const mostTold = 20
+
+// ownPort is what differs in one and the same error at every try: "read tcp 10.0.0.1:45784->…".
+var ownPort = regexp.MustCompile(`:\d+->`)
 
 // worth reports whether the error is to be told now, and how often it came untold before.
 func (r *repeated) worth(err error) (untold int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now, key := time.Now(), err.Error()
+	now, key := time.Now(), ownPort.ReplaceAllString(err.Error(), "->")
 	t := r.told[key]
 	if t != nil && now.Sub(t.at) < tellAgain {
 		t.left++

@@ -13,9 +13,10 @@ import (
 func TestRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r repeated
-		refused, told, untold := errors.New("refused"), 0, 0
+		told, untold := 0, 0
 		const tries = 10 * 60 * 4 // ten minutes, four a second
-		for range tries {
+		for i := range tries {
+			refused := fmt.Errorf("read tcp 10.0.0.1:%d->10.0.0.2:4222: refused", 40000+i)
 			if n, ok := r.worth(refused); ok {
 				told++
 				untold += n
