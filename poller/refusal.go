@@ -16,12 +16,15 @@ func (r *reply) refusesToken() bool {
 	switch {
 	case r.status == http.StatusUnauthorized:
 		return true
-	case !bytes.Contains(r.body, []byte(xmlRefusal)) && !bytes.Contains(r.body, []byte(jsonRefusal)):
+	case len(r.body) > maxRefusal || !bytes.Contains(r.body, []byte(xmlRefusal)) && !bytes.Contains(r.body, []byte(jsonRefusal)):
 		return false // as any page, without a closer look
 	}
 	e := oauthError(r.body)
 	return e.root == xmlRefusal || e.root == "" && e.code == jsonRefusal
 }
+
+// maxRefusal is more bytes than a refusal has.
+const maxRefusal = 16 << 10
 
 // How the vendor's server calls a token that is not valid.
 const (

@@ -246,7 +246,7 @@ func (s *sweep) take(r result) (end bool) {
 		return false
 	}
 	s.failedInRow = 0
-	p.err, p.said = nil, r.page
+	p.err, p.said, l.counted = nil, r.page, nil
 	if !r.read.Before(l.read) && r.page.total != noTotal {
 		l.total, l.read = r.page.total, r.read
 	}

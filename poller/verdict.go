@@ -17,6 +17,14 @@ type listing struct {
 	total  int        // by the newest answer
 	read   time.Time  // when that had been read
 	pages  []pageRead // by number, as far as any was tried
+
+	counted *count // of the agents on the pages; nil: to be counted anew
+}
+
+// A count is what listing.distinct returns.
+type count struct {
+	agents  int
+	sharing []int
 }
 
 // pageRead is what is known of one page in the course of a sweep.
@@ -142,6 +150,9 @@ func (l *listing) page(i int) pageRead {
 // distinct counts the agents on the listing's pages, and lists the pages that show one which is
 // shown elsewhere as well.
 func (l *listing) distinct(size int) (n int, sharing []int) {
+	if l.counted != nil {
+		return l.counted.agents, l.counted.sharing
+	}
 	on := make(map[int64]int, l.total) // agent: the first page that shows it
 	for i := range pageCount(l.total, size) {
 		for _, a := range l.agents(i) {
@@ -154,7 +165,8 @@ func (l *listing) distinct(size int) (n int, sharing []int) {
 		}
 	}
 	slices.Sort(sharing)
-	return len(on), slices.Compact(sharing)
+	l.counted = &count{len(on), slices.Compact(sharing)}
+	return l.counted.agents, l.counted.sharing
 }
 
 // agents returns the usable rows of a page, as far as it was read.
@@ -200,12 +212,18 @@ func verdict(listings []*listing, size int, cut *Error) Verdict {
 			}
 			v.Dropped += s.Dropped
 			v.Repaired += s.Repaired
-			for _, a := range s.Agents {
+		}
+		if len(listings) == 1 {
+			v.Agents, _ = l.distinct(size)
+			break
+		}
+		for i := range pageCount(l.total, size) {
+			for _, a := range l.agents(i) {
 				agents[a.AgentID()] = true
 			}
 		}
+		v.Agents = len(agents)
 	}
-	v.Agents = len(agents)
 	switch {
 	case v.Complete:
 	case cut != nil && errors.Is(cut, context.Canceled):
