@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -28,24 +30,55 @@ func (s *Server) gone() error {
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(locked, now) {
 		return fmt.Errorf("%w: %s is not the file that was locked", errGone, lockFile)
 	}
-	path := s.cfg.DataDir
-	for _, name := range []string{server.JetStreamStoreDir, logAccount, "streams", schemas.Stream} {
-		path = filepath.Join(path, name)
-		_, err := os.Stat(path)
-		switch {
-		case err == nil:
-			s.there[path] = true
-		case errors.Is(err, fs.ErrNotExist) && s.there[path]:
-			return fmt.Errorf("%w: %s is gone", errGone, path)
+	streams := filepath.Join(s.cfg.DataDir, server.JetStreamStoreDir, logAccount, "streams")
+	for _, stream := range []string{schemas.Stream, "KV_" + schemas.Bucket} {
+		dir := filepath.Join(streams, stream)
+		for _, path := range []string{
+			dir, filepath.Join(dir, "msgs"),
+			filepath.Join(dir, server.JetStreamMetaFile),
+			filepath.Join(dir, server.JetStreamMetaFileSum),
+		} {
+			_, err := os.Stat(path)
+			switch {
+			case err == nil:
+				s.there[path] = 0
+			case errors.Is(err, fs.ErrNotExist) && s.seen(path):
+				return fmt.Errorf("%w: %s is gone", errGone, path)
+			}
 		}
+		// The block with the highest number is the one that is written to. The server removes it
+		// only once there is another one.
+		blocks := filepath.Join(dir, "msgs", "*.blk")
+		last := lastBlock(blocks)
+		if before := s.there[blocks]; last < before {
+			return fmt.Errorf("%w: %d.blk of %s is gone", errGone, before, blocks)
+		}
+		s.there[blocks] = last
 	}
 	return nil
+}
+
+// seen reports whether the path was there at an earlier look.
+func (s *Server) seen(path string) bool {
+	_, ok := s.there[path]
+	return ok
+}
+
+// lastBlock is the highest number of the files that fit the pattern; 0: there are none.
+func lastBlock(pattern string) (last int) {
+	names, _ := filepath.Glob(pattern) // the pattern is well formed
+	for _, name := range names {
+		n, err := strconv.Atoi(strings.TrimSuffix(filepath.Base(name), ".blk"))
+		if err == nil {
+			last = max(last, n)
+		}
+	}
+	return last
 }
 
 // relock takes the directory as it now is, and makes it where it is missing.
 func (s *Server) relock() error {
 	_ = s.lock.Unlock() // of a file that is gone
-	clear(s.there)
 	lock, err := lockDir(s.cfg.DataDir)
 	if err != nil {
 		return err

@@ -23,9 +23,23 @@ import (
 // started anew on what is there then, and the directory is locked again.
 func TestStoreRemoved(t *testing.T) {
 	t.Parallel()
+	const bucket = "KV_" + schemas.Bucket
+	// within removes what the path names in the directory of a stream.
+	within := func(stream, path string) func(string) error {
+		return func(dir string) error {
+			found, err := filepath.Glob(filepath.Join(dir, "jetstream", logAccount, "streams", stream, path))
+			if err == nil && found == nil {
+				err = os.ErrNotExist
+			}
+			for _, name := range found {
+				err = errors.Join(err, os.RemoveAll(name))
+			}
+			return err
+		}
+	}
 	for name, c := range map[string]struct {
 		remove func(dir string) error
-		kept   bool // what the store holds
+		kept   bool // whether the stream is there then
 	}{
 		"the directory": {os.RemoveAll, false},
 		"what is in it": {func(dir string) error {
@@ -34,7 +48,15 @@ func TestStoreRemoved(t *testing.T) {
 		"the stream's": {func(dir string) error {
 			return os.RemoveAll(filepath.Join(dir, "jetstream", logAccount, "streams", schemas.Stream))
 		}, false},
-		"the lock": {func(dir string) error { return os.Remove(filepath.Join(dir, lockFile)) }, true},
+		"the stream's messages":            {within(schemas.Stream, "msgs"), true},
+		"what is in the stream's messages": {within(schemas.Stream, "msgs/*"), true},
+		"the stream's blocks":              {within(schemas.Stream, "msgs/*.blk"), true},
+		"the stream's description":         {within(schemas.Stream, "meta.inf"), false},
+		"its checksum":                     {within(schemas.Stream, "meta.sum"), false},
+		"the bucket's":                     {within(bucket, ""), true},
+		"the bucket's messages":            {within(bucket, "msgs"), true},
+		"the bucket's description":         {within(bucket, "meta.inf"), true},
+		"the lock":                         {func(dir string) error { return os.Remove(filepath.Join(dir, lockFile)) }, true},
 		"put away, an empty one in its place": {func(dir string) error {
 			return errors.Join(os.Rename(dir, dir+"-away"), os.Mkdir(dir, 0o700))
 		}, false},
@@ -60,6 +82,13 @@ func TestStoreRemoved(t *testing.T) {
 				t.Fatal(err)
 			}
 			publish(t, js, "rollcall.log.online.886.10.1", "{}")
+			kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: schemas.Bucket})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := kv.PutString(t.Context(), "lease.886", "{}"); err != nil {
+				t.Fatal(err)
+			}
 			seen := looks.Load() // what nobody has seen nobody misses
 			await(t, "a look at the store", func() bool { return looks.Load() >= seen+2 })
 			before := s.current()

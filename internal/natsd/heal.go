@@ -103,6 +103,7 @@ func (s *Server) heal(ctx context.Context) {
 			}
 		}
 		last = time.Now()
+		clear(s.there) // a start may tidy the store
 		s.log.Info("the embedded NATS server has been started anew",
 			"dir", s.cfg.DataDir, "url", s.ClientURL())
 	}

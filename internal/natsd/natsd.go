@@ -130,7 +130,9 @@ type Server struct {
 	failed chan error // see Failed
 	stop   sync.Once
 
-	there map[string]bool // directories of the store that were seen; heal's, as lock is until it has ended
+	// What was seen of the store: paths, and the last block of each stream. Like lock, heal's until it
+	// has ended.
+	there map[string]int
 
 	cancel context.CancelFunc // ends heal
 	healed chan struct{}      // closed when heal has ended
@@ -166,7 +168,7 @@ func Start(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: log, lock: lock, secret: rand.Text(), failed: make(chan error, 1), there: map[string]bool{},
+	s := &Server{cfg: cfg, log: log, lock: lock, secret: rand.Text(), failed: make(chan error, 1), there: map[string]int{},
 		cancel: func() {}, healed: make(chan struct{})}
 	if err := s.open(); err != nil {
 		close(s.healed)
