@@ -208,19 +208,20 @@ func (r *Roster) Refused(id int64) bool {
 // Agents returns how many agents are there in the published state, and how many of them are online.
 func (r *Roster) Agents() (there, online int) { return r.there, r.online }
 
-// Listed returns how many agents of the published state each listing should have at the least, as
-// far as it is known which one they are in.
+// Listed returns how many agents of the published state each listing may have: those of which it is
+// not known which one they are in may be in any.
 func (r *Roster) Listed() []int {
-	n := make([]int, max(1, len(r.rules.Types)))
+	n := make([]int, max(1, len(r.rules.Types))+1)
 	for _, e := range r.agents {
-		if !e.published.isThere() {
-			continue
-		}
-		if of, ok := r.tallied(e); ok || len(r.rules.Types) == 0 {
-			n[of]++
+		if e.published.isThere() && r.polled(e) {
+			n[r.tallied(e)]++
 		}
 	}
-	return n
+	last := len(n) - 1
+	for i := range last {
+		n[i] += n[last]
+	}
+	return n[:last]
 }
 
 // Len returns how many agents the roster remembers, removed ones included.
@@ -397,10 +398,14 @@ func (r *Roster) home(e *entry) int {
 	return len(r.rules.Types)
 }
 
-// tallied is the listing that the agent is counted in; ok is false where it is not known.
-func (r *Roster) tallied(e *entry) (listing int, ok bool) {
-	home := r.home(e)
-	return r.listing(home), e.seen != nil && len(r.rules.Types) > 0 || home < len(r.rules.Types)
+// tallied is the listing that the agent is counted in. Those of which that is not known are counted
+// by themselves, behind all listings.
+func (r *Roster) tallied(e *entry) int {
+	home, n := r.home(e), max(1, len(r.rules.Types))
+	if n == 1 || e.seen != nil || home < n {
+		return r.listing(home)
+	}
+	return n
 }
 
 // compare notes that two listings show the agent, in different states, where they do in one sweep.
@@ -425,7 +430,7 @@ func (r *Roster) Twice() []int64 {
 // Complete judges absence at the end of a complete sweep whose pages have all been observed.
 func (r *Roster) Complete(s Sweep) Absence {
 	v := Absence{Shown: r.takeAside(s.Number), Suspended: s.Unidentified > 0}
-	whole, each := tally{}, make([]tally, len(r.rules.Types))
+	whole, each := tally{}, make([]tally, max(1, len(r.rules.Types))+1)
 	var missing []*entry
 	for _, e := range r.agents {
 		if !e.there() || !r.polled(e) {
@@ -433,16 +438,13 @@ func (r *Roster) Complete(s Sweep) Absence {
 		}
 		absent := e.spared != s.Number && (e.seen == nil || e.seen.sweep != s.Number)
 		whole.add(absent)
-		if of, ok := r.tallied(e); ok {
-			each[of].add(absent)
-		}
+		each[r.tallied(e)].add(absent)
 		if absent {
 			missing = append(missing, e)
 		}
 	}
 	guards := func(e *entry) bool {
-		of, ok := r.tallied(e)
-		return whole.tooMany(r.rules.MaxMissing) || ok && each[of].tooMany(r.rules.MaxMissing)
+		return whole.tooMany(r.rules.MaxMissing) || each[r.tallied(e)].tooMany(r.rules.MaxMissing)
 	}
 	ended := s.EndedAt.UnixNano()
 	for _, e := range missing {

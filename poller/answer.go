@@ -158,7 +158,7 @@ func (e *envelope) answer(
 	switch total, ok := integer(e.total); {
 	case ok && total >= 0 && total <= maxAgents:
 		a.total = int(total)
-	case (len(e.total) == 0 || isNull(e.total)) && len(a.rows) == 0:
+	case empty(e.total) && len(a.rows) == 0:
 		// An empty listing, or a page behind the end of one.
 		a.total = noTotal
 		if page == 0 {
@@ -180,8 +180,11 @@ const noTotal = -1
 // empty reports whether a value says that there is nothing.
 func empty(raw json.RawMessage) bool {
 	switch string(raw) {
-	case "", "null", `""`:
+	case "", "null":
 		return true
+	}
+	if raw[0] == '"' {
+		return len(bytes.TrimSpace(raw[1:len(raw)-1])) == 0
 	}
 	inner := bytes.TrimSpace(raw[1:])
 	return len(inner) == 1 && (raw[0] == '{' || raw[0] == '[')

@@ -14,6 +14,9 @@ import (
 // What strict JSON refuses is looked at a second time here: what is plainly meant is read so, and
 // what is wrong within a row is that row's own matter.
 
+// maxWork bounds how many bytes are looked at to find the rows of an answer.
+const maxWork = 128 << 20
+
 // maxDepth bounds how deep what is read leniently may be nested.
 const maxDepth = 1000
 
@@ -71,7 +74,7 @@ func readDamaged(body []byte) (envelope, bool) {
 		e, err := readEnvelope(text)
 		return e, err == nil
 	}
-	d := damaged{body: body, triesLeft: maxTries * maxRows, refused: make(map[int]bool)}
+	d := damaged{body: body, left: min(64*len(body)+4<<20, maxWork), refused: make(map[int]bool)}
 	if d.begin = d.findRows(); d.begin < 0 {
 		return envelope{}, false
 	}
@@ -89,11 +92,11 @@ func readDamaged(body []byte) (envelope, bool) {
 // is looked for from which on everything fits: the rows, the end of their list, and the rest of the
 // answer. So a row within a row is never taken for one: behind it brackets are left over.
 type damaged struct {
-	body      []byte
-	begin     int // of the first row
-	rest      envelope
-	triesLeft int          // bounds the work that a hostile answer makes
-	refused   map[int]bool // places from which on it does not fit
+	body    []byte
+	begin   int // of the first row
+	rest    envelope
+	left    int          // bytes to look at: bounds the work that a hostile answer makes
+	refused map[int]bool // places from which on it does not fit
 }
 
 var errFound = errors.New("found")
@@ -134,7 +137,7 @@ func (d *damaged) rowsFrom(at int) (rows []json.RawMessage, ok bool) {
 			return rows, d.endsAt(at)
 		}
 		end := d.rowEnd(at)
-		if end < 0 || !isRow(d.body[at:end]) {
+		if end < 0 || !d.isRow(at, end) {
 			next, later, ok := d.behindBroken(at, end)
 			return append(append(rows, d.body[at:next]), later...), ok
 		}
@@ -151,8 +154,7 @@ func (d *damaged) behindBroken(at, end int) (next int, rows []json.RawMessage, o
 		if next, rows, ok := d.nextRow(at+1, end); ok {
 			return next, rows, true
 		}
-		if c := d.at(end); (c == ',' || c == ']' || c == '{') && d.triesLeft > 0 {
-			d.triesLeft--
+		if c := d.at(end); (c == ',' || c == ']' || c == '{') && d.left > 0 {
 			if rows, ok := d.rowsFrom(end); ok {
 				return end, rows, true
 			}
@@ -164,13 +166,12 @@ func (d *damaged) behindBroken(at, end int) (next int, rows []json.RawMessage, o
 // nextRow looks for the first row, or the list's end, that is between two places and from which on
 // everything fits.
 func (d *damaged) nextRow(from, before int) (at int, rows []json.RawMessage, ok bool) {
-	for at := from; at < before && d.triesLeft > 0; at++ {
+	for at := from; at < before && d.left > 0; at++ {
 		switch d.body[at] {
 		case '{':
 			if d.refused[at] {
 				continue
 			}
-			d.triesLeft--
 			if d.isRowAt(at) {
 				if rows, ok := d.rowsFrom(at); ok {
 					return at, rows, true
@@ -181,7 +182,6 @@ func (d *damaged) nextRow(from, before int) (at int, rows []json.RawMessage, ok 
 			if d.at(at+1) == ']' { // of a list in a list
 				continue
 			}
-			d.triesLeft--
 			if d.endsAt(at) {
 				return at, nil, true
 			}
@@ -194,15 +194,17 @@ func (d *damaged) nextRow(from, before int) (at int, rows []json.RawMessage, ok 
 // list's end: behind an object that is a field's value there may be the next field's name.
 func (d *damaged) isRowAt(at int) bool {
 	end := d.rowEnd(at)
-	if end < 0 || !isRow(d.body[at:end]) {
+	if end < 0 || !d.isRow(at, end) {
 		return false
 	}
 	c := d.at(d.skip(end, " \t\r\n,"))
 	return c == '{' || c == ']'
 }
 
-// isRow reports whether a text is the row of an agent.
-func isRow(text []byte) bool {
+// isRow reports whether what is between two places is the row of an agent.
+func (d *damaged) isRow(from, to int) bool {
+	text := d.body[from:to]
+	d.left -= 10 * len(text)
 	look := func(text []byte) (named int) {
 		err := jsonwalk.Walk(text, func(w *jsonwalk.Walker) error {
 			err := w.Object(func(name []byte) error {
@@ -232,9 +234,12 @@ func isRow(text []byte) bool {
 }
 
 // rowEnd returns where the row that begins at a place ends by its brackets and quotes; -1: nowhere.
-func (d *damaged) rowEnd(at int) int {
+func (d *damaged) rowEnd(at int) (end int) {
 	depth, quoted := 0, false
+	seen := at
+	defer func() { d.left -= seen - at }()
 	for i := at; i < len(d.body); i++ {
+		seen = i
 		switch c := d.body[i]; {
 		case quoted && c == '\\':
 			i++
@@ -260,6 +265,7 @@ func (d *damaged) rowEnd(at int) int {
 // endsAt reports whether the list of rows ends at a bracket: without rows, the answer is JSON.
 func (d *damaged) endsAt(at int) bool {
 	text := append(append(make([]byte, 0, 512), d.body[:d.begin]...), d.body[at:]...)
+	d.left -= 10 * len(text)
 	e, err := readEnvelope(text)
 	if err != nil {
 		meant, ok := asMeant(text)

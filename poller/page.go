@@ -7,8 +7,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
-	"regexp"
-	"strconv"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -94,8 +93,15 @@ func (r *pageReader) content(a answer, t text) *pageContent {
 		Agents: make([]schemas.Packed, 0, len(a.rows))}
 	row := rowPool.Get().(*row)
 	defer rowPool.Put(row)
+	gbk := slices.ContainsFunc(a.rows, func(raw json.RawMessage) bool {
+		return !utf8.Valid(raw) && readsAs(raw) != ""
+	})
 	for i, raw := range a.rows {
 		agent, bad := r.agent(raw, row, t)
+		if bad == nil && gbk && byChance(raw) {
+			bad = &Rejection{AgentID: agent.AgentID(), Known: true, Reason: schemas.RejectText,
+				Detail: "other rows can be read as " + readsAs(raw) + ", and so can this one"}
+		}
 		if bad != nil {
 			bad.Index = i
 			c.Rejected = append(c.Rejected, *bad)
@@ -127,6 +133,9 @@ func (r *pageReader) agent(raw []byte, row *row, t text) (schemas.Packed, *Rejec
 	case row.notText != "" || t.lossy && bytes.Contains(raw, []byte("\ufffd")):
 		return "", &Rejection{AgentID: a.AgentID(), Known: true, Reason: schemas.RejectText,
 			Detail: row.seen(t)}
+	case row.tooDeep != "":
+		return "", &Rejection{AgentID: a.AgentID(), Known: true, Reason: schemas.RejectSyntax,
+			Detail: fmt.Sprintf("a field is nested deeper than %d levels", maxLevels)}
 	case row.contradicts != "":
 		return "", &Rejection{AgentID: a.AgentID(), Known: row.contradicts != "agentId",
 			Reason: schemas.RejectSyntax, Detail: row.contradicts + " is there twice"}
@@ -150,6 +159,7 @@ type row struct {
 	notText           string // the first listed field that is not UTF-8, its value below
 	notTextValue      []byte
 	contradicts       string // a field that says who or what the agent is, and is there twice
+	tooDeep           string // a field that no reader could be expected to read
 	errAt             int    // where it is no JSON, in bytes
 }
 
@@ -158,7 +168,8 @@ var rowPool = sync.Pool{New: func() any { return new(row) }}
 // open takes a text apart, and reports whether it is a JSON object.
 func (r *row) open(raw []byte) bool {
 	r.fields.Reset()
-	r.dropped, r.repaired, r.notText, r.notTextValue, r.contradicts = 0, 0, "", nil, ""
+	r.dropped, r.repaired = 0, 0
+	r.notText, r.notTextValue, r.contradicts, r.tooDeep = "", nil, "", ""
 	err := jsonwalk.Walk(raw, func(w *jsonwalk.Walker) error {
 		err := w.Object(func(name []byte) error {
 			value, err := w.Value()
@@ -182,9 +193,13 @@ func (r *row) set(name, value []byte) {
 	}
 	switch string(name) {
 	case "agentId", "tenantId", "onlineStatus", "deleteFlag":
-		if was := r.fields.Get(string(name)); was != nil && !bytes.Equal(was, value) {
+		was, ok := integer(r.fields.Get(string(name)))
+		if is, isToo := integer(value); r.fields.Get(string(name)) != nil && (was != is || ok != isToo) {
 			r.contradicts = string(name)
 		}
+	}
+	if deep(value) {
+		r.tooDeep = string(name)
 	}
 	fixed, repaired := jsonwalk.Repair(value)
 	if repaired {
@@ -194,6 +209,48 @@ func (r *row) set(name, value []byte) {
 		}
 	}
 	r.fields.Set(name, fixed)
+}
+
+// byChance reports whether a text in GBK may have come out as UTF-8 by chance: then all that is not
+// ASCII in it are characters of two bytes, which no Chinese one has in UTF-8.
+func byChance(raw []byte) bool {
+	ascii := true
+	for _, c := range string(raw) {
+		if n := utf8.RuneLen(c); n > 2 {
+			return false
+		} else if n == 2 {
+			ascii = false
+		}
+	}
+	return !ascii && readsAs(raw) != ""
+}
+
+// maxLevels is how deep a field may be nested: events are read by JSON libraries of which some give
+// up at a thousand levels.
+const maxLevels = 500
+
+// deep reports whether a valid JSON value is nested deeper than that.
+func deep(value []byte) bool {
+	if len(value) < 2*maxLevels || value[0] != '{' && value[0] != '[' {
+		return false
+	}
+	depth, quoted := 0, false
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			if depth++; depth > maxLevels {
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
 }
 
 // seen says what is there instead of text.
@@ -209,11 +266,8 @@ func (r *row) seen(t text) string {
 	}
 }
 
-// namesAgent finds what looks like the agentId in a text that is no JSON.
-var namesAgent = regexp.MustCompile(`"agentId"\s*:\s*"?([0-9]{1,18})"?\s*[,}]`)
-
 // broken is the rejection of a text that is no JSON object. Whose row it is, it may have said before
-// it broke; or behind, once.
+// it broke. Where it names an agent anywhere else too, nobody can tell which one it meant.
 func (r *row) broken(raw []byte) *Rejection {
 	r.open(raw)
 	bad := &Rejection{Reason: schemas.RejectSyntax,
@@ -226,9 +280,11 @@ func (r *row) broken(raw []byte) *Rejection {
 	case errors.As(err, &e):
 		bad.AgentID, bad.Known = e.AgentID, e.HasID
 	}
-	if named := namesAgent.FindAllSubmatch(raw, 2); !bad.Known && len(named) == 1 {
-		id, err := strconv.ParseInt(string(named[0][1]), 10, 64)
-		bad.AgentID, bad.Known = id, err == nil
+	if bytes.Count(raw, []byte("agentId")) > 1 {
+		bad.AgentID, bad.Known = 0, false
+	}
+	if !utf8.Valid(raw) && readsAs(raw) != "" {
+		bad.Detail += "; it is not UTF-8, and can be read as " + readsAs(raw)
 	}
 	return bad
 }

@@ -99,6 +99,12 @@ func charsetOf(contentType string) (string, encoding.Encoding) {
 	if name == "" {
 		return "", nil
 	}
+	switch strings.ToLower(name) {
+	case "us-ascii", "ascii", "ansi_x3.4-1968":
+		return "", nil // of which UTF-8 is a superset
+	case "cp936", "ms936", "windows-936":
+		name = "gbk"
+	}
 	enc, err := htmlindex.Get(name)
 	if err != nil {
 		return "", nil

@@ -543,7 +543,8 @@ func (s *state) rate(context.Context) {
 	if limit == 1 {
 		aSecond = "1 request a second"
 	}
-	s.say(OK, fmt.Sprintf("at most %.3g calls a minute; the vendor publishes no limit for this call, and documents 60 a minute for a sibling service", 60*limit),
+	s.say(OK, fmt.Sprintf("at most %s calls a minute; the vendor publishes no limit for this call, and documents 60 a minute for a sibling service",
+		strconv.FormatFloat(60*limit, 'f', -1, 64)),
 		"for more, ask the vendor what this account may do, then raise ROLLCALL_RATE_LIMIT; where it refuses, rollcall slows down by itself")
 	text := fmt.Sprintf("a sweep of %s takes about %s at %s, %d at a time", count(pages, "page"), dur(sweep), aSecond, parallel)
 	faster := "raise ROLLCALL_RATE_LIMIT as far as the vendor lets you"
