@@ -120,6 +120,27 @@ func TestGuardJudgesEachListing(t *testing.T) {
 	}
 }
 
+// Agents of whom it is not known which listing they are in are judged by themselves.
+func TestGuardWithoutTypesAtRestart(t *testing.T) {
+	for _, types := range [][]string{{"0"}, {"0", "10"}} {
+		r := newReader(t, Rules{RemoveAfter: 2, MaxMissing: 0.5, MissingHold: time.Hour})
+		r.rules.Types = types
+		r.Roster = NewRoster(r.rules)
+		ten := func() (pages []listed) {
+			if len(types) > 1 {
+				pages = append(pages, in(1, many(101, 70, kind("10"))...))
+			}
+			return pages
+		}
+		r.read(true, append(ten(), in(0, many(1, 12, untyped)...))...)
+		r.again()
+		r.read(true, append(ten(), in(0))...)
+		if _, v := r.read(true, append(ten(), in(0))...); v.Held != 12 || len(v.Removed) > 0 {
+			t.Errorf("types %v: %d held, %d removed", types, v.Held, len(v.Removed))
+		}
+	}
+}
+
 // Agents without a usable type, and of odd types, belong to the listing that showed them.
 func TestRowsWithoutType(t *testing.T) {
 	rules := Rules{RemoveAfter: 2, MaxMissing: 1}

@@ -238,9 +238,9 @@ func failed(status int) *Error {
 	case status/100 == 3:
 		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d, a redirect: never followed, since it would resend the credentials; is ROLLCALL_ISDP_URL right?", status)}
 	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status >= 500:
-		return &Error{Class: Unreachable, Err: fmt.Errorf("HTTP %d", status)}
+		return &Error{Class: Unreachable, Err: fmt.Errorf("HTTP %d", status), status: status}
 	default:
-		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d", status)}
+		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d", status), status: status}
 	}
 }
 

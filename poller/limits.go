@@ -139,7 +139,11 @@ func (l *limits) refused(call string, sent time.Time, why error) {
 		return
 	}
 	l.refusals = manyRefusals - 1 // the next one is one too many as well
-	if l.slowDown(time.Now(), sent) {
+	now := time.Now()
+	if until := now.Add(plainPause); until.After(l.paused) {
+		l.paused = until
+	}
+	if l.slowDown(now, sent) {
 		l.log.Warn("the vendor refuses what it answered before: slowing down until it answers again",
 			"error", why)
 	}

@@ -62,7 +62,8 @@ type Error struct {
 	Op    string // what was being done, to what: "read page 3 of type 10 from https://…"
 	Err   error  // what went wrong; its text holds no secret
 
-	fatal bool // no other request of this sweep would fare better
+	fatal  bool // no other request of this sweep would fare better
+	status int  // the answer's, where that is the error; 0: it is not
 }
 
 // Error implements error.

@@ -16,7 +16,6 @@ func strict(text string) bool {
 		return false
 	}
 	d := json.NewDecoder(bytes.NewReader([]byte(text)))
-	d.UseNumber()
 	for {
 		token, err := d.Token()
 		if err != nil {

@@ -247,7 +247,8 @@ func (s *sweep) take(r result) (end bool) {
 	}
 	s.failedInRow = 0
 	p.err, p.said, l.counted = nil, r.page, nil
-	if !r.read.Before(l.read) && r.page.total != noTotal {
+	nothing := r.page.rows == 0 && n >= pageCount(l.total, s.p.cfg.PageSize) // and so is its total_count
+	if !r.read.Before(l.read) && r.page.total != noTotal && !nothing {
 		l.total, l.read = r.page.total, r.read
 	}
 	s.p.keep(r)

@@ -235,14 +235,18 @@ func TestPageBehindTheLast(t *testing.T) {
 		class    Class // empty: complete
 		requests int   // 0: any
 	}{
-		"cut off":              {cut, Inconsistent, 0},
-		"shrunk":               {isdpsim.Hooks(cut, behind(4, gone)), "", 5},
-		"refused":              {isdpsim.Hooks(cut, behind(4, isdpsim.StateCode("500", "no such page"))), "", 5},
-		"refused with 404":     {isdpsim.Hooks(cut, behind(4, isdpsim.Status(404))), "", 5},
-		"the first page again": {isdpsim.Hooks(cut, behind(4, isdpsim.SamePage(0))), "", 5},
-		"the last page again":  {isdpsim.Hooks(cut, behind(4, isdpsim.All(isdpsim.SamePage(3), isdpsim.Pos(3)))), "", 5},
-		"cannot be read":       {isdpsim.Hooks(cut, behind(4, isdpsim.Status(502))), Unreachable, 0},
-		"read late":            {isdpsim.Hooks(cut, isdpsim.Times(1, behind(4, isdpsim.Status(502))), behind(4, gone)), "", 0},
+		"cut off":                   {cut, Inconsistent, 0},
+		"shrunk":                    {isdpsim.Hooks(cut, behind(4, gone)), "", 5},
+		"refused":                   {isdpsim.Hooks(cut, behind(4, isdpsim.StateCode("500", "no such page"))), "", 5},
+		"refused with 404":          {isdpsim.Hooks(cut, behind(4, isdpsim.Status(404))), "", 5},
+		"the first page again":      {isdpsim.Hooks(cut, behind(4, isdpsim.SamePage(0))), "", 5},
+		"the last page again":       {isdpsim.Hooks(cut, behind(4, isdpsim.All(isdpsim.SamePage(3), isdpsim.Pos(3)))), "", 5},
+		"empty, with total_count 0": {isdpsim.Hooks(cut, behind(4, isdpsim.All(gone, isdpsim.TotalCount(0)))), "", 5},
+		"fails over it":             {isdpsim.Hooks(cut, behind(4, isdpsim.Status(500))), "", 7},
+		"HTML":                      {isdpsim.Hooks(cut, behind(4, isdpsim.HTML())), Unusable, 0},
+		"cut short":                 {isdpsim.Hooks(cut, behind(4, isdpsim.Truncated(60))), Unusable, 0},
+		"cannot be read":            {isdpsim.Hooks(cut, behind(4, isdpsim.Status(502))), Unreachable, 0},
+		"read late":                 {isdpsim.Hooks(cut, isdpsim.Times(1, behind(4, isdpsim.Status(502))), behind(4, gone)), "", 0},
 		"cut off by one": {isdpsim.OnAgents(isdpsim.All(isdpsim.TotalCount(30), func(p *isdpsim.Plan) {
 			if p.Request.Page == 6 { // the row that is left
 				p.Rows = append(p.Rows, func(rows []isdpsim.Row) []isdpsim.Row { return rows[:1] })

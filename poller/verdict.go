@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -91,7 +92,7 @@ func (l *listing) judge(size int) (again []int, err *Error) {
 func (l *listing) behind(size int) (again []int, err *Error) {
 	n := pageCount(l.total, size)
 	p := l.page(n)
-	fits := p.said != nil && (p.said.total == l.total || p.said.total == noTotal)
+	fits := p.said != nil && (p.said.rows == 0 || p.said.total == l.total || p.said.total == noTotal)
 	switch {
 	case l.total >= l.before:
 		return nil, nil
@@ -101,7 +102,7 @@ func (l *listing) behind(size int) (again []int, err *Error) {
 		err = &Error{Class: Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, but page %d, "+
 			"behind the last one, still has %d rows: the listing is cut off, and nobody is removed for that",
 			l.of, l.before, l.total, n, p.said.rows)}
-	case p.err != nil && p.err.Class == Unusable: // the vendor says in this way that there is none
+	case p.err != nil && p.saysNone():
 		return nil, nil
 	case p.err != nil:
 		err = p.err
@@ -110,6 +111,20 @@ func (l *listing) behind(size int) (again []int, err *Error) {
 			"behind the last one, was not read", l.of, l.before, l.total, n)}
 	}
 	return []int{n}, err
+}
+
+// saysNone reports whether the vendor answered in a way that says that there is no such page: it
+// refused it, or fails over it again and again.
+func (p *pageRead) saysNone() bool {
+	var no refusal
+	switch status := p.err.status; {
+	case errors.As(p.err, &no):
+		return true
+	case status == http.StatusInternalServerError:
+		return p.failures >= rounds-2 // it is asked for once a round, from the third on
+	default:
+		return status/100 == 4 && p.err.Class == Unusable
+	}
 }
 
 // showsMore reports whether a page shows anybody who is not on the first n pages. A vendor may

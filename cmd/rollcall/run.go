@@ -96,14 +96,9 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 		switch {
 		case errors.Is(err, publisher.ErrLeaseLost): // stand by
 		case errors.Is(err, engine.ErrNoAnswers):
-			// A standby hears of a lease that was given up at once, and looks once a TTL in any case.
-			away := 2 * publisherConfig.LeaseTTL
-			log.Warn("the vendor does not answer this replica: giving up the lease for a while, "+
-				"in case it answers another one", "tenant", tenant, "for", away, "err", err)
-			select {
-			case <-time.After(away):
-			case <-ctx.Done():
-			}
+			log.Warn("the vendor does not answer this replica: giving up the lease, in case it answers "+
+				"another one", "tenant", tenant, "err", err)
+			stayOut(ctx, pub, publisherConfig.LeaseTTL)
 		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 			log.Info("stopped while standing by")
 			return nil
@@ -112,6 +107,37 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 		default:
 			log.Info("stopped: everything that was seen is published")
 			return nil
+		}
+	}
+}
+
+// stayOut returns when this replica may ask for the lease again that it has given up: after two TTLs
+// where another one has taken it, or when that one has given it up too; after half of one where
+// nobody wants it. (A standby hears of it at once.)
+func stayOut(ctx context.Context, pub *publisher.Publisher, ttl time.Duration) {
+	begun := time.Now()
+	taken := false
+	for {
+		wait := ttl / 2
+		if taken {
+			wait = 2 * ttl
+		}
+		if left := wait - time.Since(begun); left <= 0 {
+			return
+		}
+		select {
+		case <-time.After(ttl / 10):
+		case <-ctx.Done():
+			return
+		}
+		look, cancel := context.WithTimeout(ctx, ttl/2)
+		st := pub.Status(look)
+		cancel()
+		switch {
+		case st.Leader != "":
+			taken = true
+		case taken && st.Lease == nil:
+			return
 		}
 	}
 }

@@ -94,10 +94,12 @@ func bindSecret(v *variable[secret], file *variable[string], k kind[secret], r r
 	return r
 }
 
-// readText reads a small file without the end of its last line. Its error does not repeat the path.
+// readText reads a small file without the end of its last line, and without the byte order mark that
+// some editors put in front. Its error does not repeat the path.
 func readText(path string) (string, error) {
 	content, err := readFile(path)
-	return strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r"), err
+	text := strings.TrimPrefix(string(content), "\ufeff")
+	return strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r"), err
 }
 
 func because(want string, err error) string {

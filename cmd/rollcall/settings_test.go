@@ -818,3 +818,14 @@ func TestSettingsTable(t *testing.T) {
 		}
 	}
 }
+
+// A secret in a file ends with the line, and some editors put a byte order mark in front of it.
+func TestReadText(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte("\ufeff s3cret \r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := readText(path); err != nil || text != " s3cret " {
+		t.Errorf("%q, %v", text, err)
+	}
+}

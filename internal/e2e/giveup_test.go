@@ -12,7 +12,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/ops"
 )
 
-const givesUp = "giving up the lease for a while"
+const givesUp = "giving up the lease, in case"
 
 // A gateway stands before the vendor, and can be shut: it answers then, but nothing of use.
 type gateway struct {

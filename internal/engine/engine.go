@@ -142,6 +142,7 @@ type loop struct {
 	had      bool      // a complete sweep has ended, ever
 	begun    time.Time
 	answered time.Time   // when the vendor last gave a usable answer; at first, when this replica began to lead
+	due      time.Time   // when the loop should go on at the latest
 	dropped  int         // fields that the last sweep left out
 	repaired int         // values in which it marked what can't stay
 	next     *time.Timer // when the next one begins
@@ -182,6 +183,7 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 	var grace <-chan time.Time
 
 	for {
+		l.awake()
 		l.drain()
 		l.commit()
 		l.measure()
@@ -189,7 +191,7 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 			return nil
 		}
 		if ctx.Err() == nil && l.silent() {
-			l.turn = turn{gaveUp: true, sweep: l.figures.Sweep}
+			l.turn = turn{gaveUp: time.Now(), sweep: l.figures.Sweep}
 			return ErrNoAnswers
 		}
 		stale.Reset(l.wake().Sub(l.now()))

@@ -37,8 +37,8 @@ func TestGivesUpOnce(t *testing.T) {
 		if h := m.commits[len(m.commits)-1].Health; h == nil || h.State != schemas.HealthFailing {
 			t.Errorf("before it gave up, the last commit's health was %+v", h)
 		}
-		// Nobody else fares better: it keeps the lease.
-		if took, err := lead(t, e, time.Hour); err != nil || took != time.Hour {
+		// Nobody else fares better: it keeps the lease, but not for ever.
+		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took != giveUpAgain {
 			t.Errorf("with the vendor away for all, it led for %v: %v", took, err)
 		}
 		// Another replica was answered meanwhile.
@@ -92,6 +92,26 @@ func TestDoesNotGiveUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A process that was paused has not been kept waiting by the vendor.
+func TestPauseIsNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.GiveUp = time.Second
+		var paused time.Duration // for so long nothing of the process ran
+		cfg.Now = func() time.Time { return time.Now().Add(paused) }
+		answers := listing(on(1))
+		v := &vendor{scripts: []func(*sweep) error{answers, func(s *sweep) error {
+			s.wait(time.Second)
+			paused += time.Hour
+			s.wait(20 * time.Second) // the loop goes on first
+			return answers(s)
+		}, answers}, now: cfg.Now}
+		if took, err := lead(t, New(cfg, v, &memory{}), time.Minute); err != nil || took != time.Minute {
+			t.Errorf("it led for %v: %v", took, err)
+		}
+	})
 }
 
 // A silence that is shorter than what it takes to pass the lease on is no reason to do so, however

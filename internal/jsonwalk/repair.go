@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -14,8 +15,8 @@ import (
 const Mark = "\ufffd{"
 
 // Repair makes a JSON value, which [Walker] reads, one that every parser takes: valid UTF-8, without
-// half a surrogate pair, and without the character U+0000 (which PostgreSQL's jsonb refuses). What
-// can't stay is marked. Of a value that needs none of this, repaired is false, and the value is
+// half a surrogate pair, without the character U+0000 (which PostgreSQL's jsonb refuses), and without
+// numbers that no float64 holds, which become strings. What can't stay is marked. Of a value that needs none of this, repaired is false, and the value is
 // returned as it is.
 func Repair(value []byte) (_ []byte, repaired bool) {
 	if plain(value) {
@@ -29,7 +30,7 @@ func Repair(value []byte) (_ []byte, repaired bool) {
 func plain(value []byte) bool {
 	ascii := true
 	for _, c := range value {
-		if c == '\\' {
+		if c == '\\' || c == 'e' || c == 'E' { // an exponent
 			return false
 		}
 		ascii = ascii && c < utf8.RuneSelf
@@ -40,8 +41,21 @@ func plain(value []byte) bool {
 // mark replaces what has to be marked. Outside strings JSON has none of it.
 func mark(value []byte) []byte {
 	out := make([]byte, 0, len(value)+16)
+	quoted := false
 	for i := 0; i < len(value); {
+		if n := number(value[i:]); !quoted && n > 0 {
+			if _, err := strconv.ParseFloat(string(value[i:i+n]), 64); err != nil {
+				out = fmt.Appendf(out, `"%snumber}%s"`, Mark, value[i:i+n])
+			} else {
+				out = append(out, value[i:i+n]...)
+			}
+			i += n
+			continue
+		}
 		r, n := character(value[i:])
+		if r == '"' && n == 1 {
+			quoted = !quoted
+		}
 		switch next := i + n; {
 		case r == invalid:
 			out = fmt.Appendf(out, "%s%02x}", Mark, value[i])
@@ -55,6 +69,18 @@ func mark(value []byte) []byte {
 		i += n
 	}
 	return out
+}
+
+// number returns how long the number is that text begins with; 0: it begins with none.
+func number(text []byte) int {
+	if text[0] != '-' && (text[0] < '0' || text[0] > '9') {
+		return 0
+	}
+	n := bytes.IndexFunc(text, func(r rune) bool { return !strings.ContainsRune("0123456789+-.eE", r) })
+	if n < 0 {
+		return len(text)
+	}
+	return n
 }
 
 // invalid is the character of a byte that begins none.
