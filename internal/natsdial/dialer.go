@@ -27,6 +27,12 @@ const (
 	latePatience = 2 * time.Second
 )
 
+// The types of the records that a server's side of a TLS handshake begins with (RFC 8446, 5.1).
+const (
+	tlsAlert     = 21
+	tlsHandshake = 22
+)
+
 var (
 	// ErrPending says that a server has not answered yet, and is given more time while others are
 	// tried.
@@ -42,26 +48,41 @@ var (
 // A dialer connects in the background. The client asks for a server's connection, waits for it for
 // a moment, and goes on to the next server; when it comes back, the connection may be there.
 type dialer struct {
-	greets  bool // the server speaks first: no connection is there before it has
+	opening opening
+	secure  bool // the settings want TLS from every server
 	servers *Servers
 
-	mu     sync.Mutex
-	nc     *nats.Conn      // nil: not connected yet
-	tries  map[string]*try // by address
-	late   map[string]bool // addresses that answered when nobody waited any longer
-	hungUp bool            // a server did, without a word, since the dialer was made
-	closed bool
+	mu       sync.Mutex
+	nc       *nats.Conn         // nil: not connected yet
+	tries    map[string]*try    // by address
+	late     map[string]bool    // addresses that answered when nobody waited any longer
+	openings map[string]opening // by address, where another one than the first was wanted since
+	hungUp   bool               // a server did, without a word, since the dialer was made
+	closed   bool
 }
+
+// An opening is how a conversation with a server begins.
+type opening int
+
+const (
+	greeting   opening = iota // the server speaks first: no connection is there before it has
+	handshake                 // TLS comes first (handshake_first)
+	webRequest                // the client speaks first, in HTTP
+)
 
 // A try is one try to reach a server.
 type try struct {
-	done chan struct{} // closed when one of the following is set
-	conn net.Conn
-	err  error
+	opening opening
+	done    chan struct{} // closed when one of the following is set
+	conn    net.Conn
+	err     error
 }
 
-func newDialer(s *Servers, greets bool) *dialer {
-	return &dialer{servers: s, greets: greets, tries: make(map[string]*try), late: make(map[string]bool)}
+func newDialer(s *Servers, o opening, secure bool) *dialer {
+	return &dialer{
+		servers: s, opening: o, secure: secure,
+		tries: make(map[string]*try), late: make(map[string]bool), openings: make(map[string]opening),
+	}
 }
 
 // Dial implements nats.CustomDialer. The client calls it with its lock held.
@@ -77,7 +98,7 @@ func (d *dialer) Dial(_, address string) (net.Conn, error) {
 	}
 	t := d.tries[address]
 	if t == nil {
-		t = &try{done: make(chan struct{})}
+		t = &try{opening: d.openingFor(address), done: make(chan struct{})}
 		d.tries[address] = t
 		go d.run(t, address)
 	}
@@ -106,14 +127,43 @@ func (d *dialer) Dial(_, address string) (net.Conn, error) {
 	if t.err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", address, t.err)
 	}
+	if nc != nil && t.opening != webRequest {
+		nc.Opts.TLSHandshakeFirst = t.opening == handshake
+		nc.Opts.Secure = d.secure || t.opening == handshake
+	}
 	return conn, nil
+}
+
+// openingFor says how to begin with a server. Before the client has got through once, it can't be
+// told of another opening. d.mu must be held.
+func (d *dialer) openingFor(address string) opening {
+	if o, ok := d.openings[address]; ok && d.nc != nil {
+		return o
+	}
+	return d.opening
+}
+
+// refused says that the server did not take this opening. The next try begins with the other one:
+// whether a server wants TLS first may have been changed since.
+func (d *dialer) refused(address string, o opening) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch o {
+	case greeting:
+		d.openings[address] = handshake
+	case handshake:
+		d.openings[address] = greeting
+	}
 }
 
 // run reaches for the server, and keeps what it gets for a moment.
 func (d *dialer) run(t *try, address string) {
 	ctx, cancel := context.WithTimeout(context.Background(), tryFor)
 	defer cancel()
-	conn, err := d.reach(ctx, address)
+	conn, err := d.reach(ctx, address, t.opening)
+	if errors.Is(err, errHungUp) {
+		d.refused(address, t.opening)
+	}
 	d.mu.Lock()
 	t.conn, t.err = conn, err
 	d.hungUp = d.hungUp || errors.Is(err, errHungUp)
@@ -136,7 +186,7 @@ func (d *dialer) run(t *try, address string) {
 }
 
 // reach connects to one of the addresses that the host has, and waits for the greeting.
-func (d *dialer) reach(ctx context.Context, address string) (net.Conn, error) {
+func (d *dialer) reach(ctx context.Context, address string, o opening) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -150,21 +200,25 @@ func (d *dialer) reach(ctx context.Context, address string) (net.Conn, error) {
 		deadline, _ := ctx.Deadline()
 		each := time.Until(deadline) / time.Duration(len(ips)-i)
 		var conn net.Conn
-		if conn, err = d.greeted(ctx, net.JoinHostPort(ip, port), each); err == nil {
-			return conn, nil
+		if conn, err = greeted(ctx, net.JoinHostPort(ip, port), each, o); err != nil {
+			continue
 		}
+		if o == handshake {
+			conn = &first{Conn: conn, refused: func() { d.refused(address, o) }}
+		}
+		return conn, nil
 	}
 	return nil, err
 }
 
 // greeted connects to an address, and waits for the first byte where there is one to wait for.
-func (d *dialer) greeted(
-	ctx context.Context, address string, most time.Duration,
+func greeted(
+	ctx context.Context, address string, most time.Duration, o opening,
 ) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-	if err != nil || !d.greets {
+	if err != nil || o != greeting {
 		return conn, err
 	}
 	deadline, _ := ctx.Deadline()
@@ -228,4 +282,23 @@ func (p *peeked) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return p.Conn.Read(b)
+}
+
+// A first connection is one on which TLS comes first. It looks at the first byte of the answer.
+type first struct {
+	net.Conn
+	refused func() // called where the answer is none to TLS
+	looked  bool   // the client reads from one goroutine at a time
+}
+
+// Read implements net.Conn.
+func (f *first) Read(b []byte) (int, error) {
+	n, err := f.Conn.Read(b)
+	if !f.looked && (n > 0 || err != nil) {
+		f.looked = true
+		if n == 0 || b[0] != tlsAlert && b[0] != tlsHandshake {
+			f.refused()
+		}
+	}
+	return n, err
 }

@@ -68,13 +68,13 @@ func (s *Servers) ConnectTo(
 		return nil, err
 	}
 	opts = slices.Concat(opts, own)
-	nc, hungUp, err := s.connect(ctx, urls, true, opts)
+	nc, hungUp, err := s.connect(ctx, urls, greeting, opts)
 	if err == nil || !hungUp || ctx.Err() != nil {
 		return nc, err
 	}
 	// A server that takes nothing but TLS (handshake_first) waits for the client to begin with it,
 	// and then hangs up.
-	nc, _, tlsErr := s.connect(ctx, urls, false, append(opts, nats.TLSHandshakeFirst()))
+	nc, _, tlsErr := s.connect(ctx, urls, handshake, opts)
 	if tlsErr == nil || errors.Is(tlsErr, nats.ErrTLS) && Advice(tlsErr) != "" {
 		return nc, tlsErr
 	}
@@ -83,13 +83,16 @@ func (s *Servers) ConnectTo(
 
 // connect connects once; hungUp: a server took the connection and closed it without a word.
 func (s *Servers) connect(
-	ctx context.Context, urls string, greets bool, opts []nats.Option,
+	ctx context.Context, urls string, o opening, opts []nats.Option,
 ) (nc *nats.Conn, hungUp bool, err error) {
 	if strings.HasPrefix(urls, "ws") { // in HTTP the client speaks first
-		greets = false
+		o = webRequest
 	}
-	d := newDialer(s, greets)
-	opts = append(opts, nats.SetCustomDialer(d), nats.SkipHostLookup())
+	d := newDialer(s, o, s.CAFile != "" || s.CertFile != "" || strings.Contains(urls, "tls://"))
+	opts = slices.Concat(opts, []nats.Option{nats.SetCustomDialer(d), nats.SkipHostLookup()})
+	if o == handshake {
+		opts = append(opts, nats.TLSHandshakeFirst())
+	}
 	type result struct {
 		nc  *nats.Conn
 		err error

@@ -370,6 +370,44 @@ func TestHandshakeFirst(t *testing.T) {
 	}
 }
 
+// Whether a server wants TLS first may be changed while it is away, both ways and for each server
+// by itself: the connection comes back.
+func TestHandshakeFirstIsSwitched(t *testing.T) {
+	t.Parallel()
+	a, m := newAuthority(t), newMount(t)
+	m.swap(map[string]string{"ca": a.pem})
+	first := func(o *server.Options) { o.TLSHandshakeFirst = true }
+	for _, scheme := range []string{"nats://", "tls://"} {
+		at, stop := run(t, a.secure())
+		again := func(o *server.Options) { o.Port = port(t, at) }
+		s := natsdial.At(strings.Replace(at, "nats://", scheme, 1))
+		s.CAFile = m.path("ca")
+		nc := connect(t, s)
+		for _, on := range []bool{true, false, true} {
+			stop()
+			lost(t, nc)
+			opts := a.secure(again)
+			if on {
+				opts = a.secure(again, first)
+			}
+			_, stop = run(t, opts)
+			works(t, nc, fmt.Sprintf("handshake_first was set to %t", on))
+		}
+
+		// Another server, which wants it the other way.
+		stop()
+		lost(t, nc)
+		other, stopOther := run(t, a.secure())
+		if err := nc.SetServerPool([]string{at, other}); err != nil {
+			t.Fatal(err)
+		}
+		works(t, nc, "another server was there")
+		_, stop = run(t, a.secure(again, first))
+		stopOther()
+		works(t, nc, "the first server came back and the other one left")
+	}
+}
+
 // What keeps TLS from coming about is told in words that say what to do.
 func TestWords(t *testing.T) {
 	t.Parallel()
