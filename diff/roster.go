@@ -444,7 +444,11 @@ func (r *Roster) Complete(s Sweep) Absence {
 		}
 	}
 	guards := func(e *entry) bool {
-		return whole.tooMany(r.rules.MaxMissing) || each[r.tallied(e)].tooMany(r.rules.MaxMissing)
+		of := r.tallied(e)
+		if of == len(each)-1 && each[of].missing <= few { // who are all of no listing
+			return whole.tooMany(r.rules.MaxMissing)
+		}
+		return whole.tooMany(r.rules.MaxMissing) || each[of].tooMany(r.rules.MaxMissing)
 	}
 	ended := s.EndedAt.UnixNano()
 	for _, e := range missing {
