@@ -163,6 +163,13 @@ func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logg
 
 func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 	var away, others repeated
+	tellAway := func(err error) {
+		err = natsdial.Advise(err)
+		if n, ok := away.worth(err); ok {
+			log.Warn("can't reconnect to NATS yet, trying again; what is seen meanwhile is kept",
+				"err", err, "untold", n)
+		}
+	}
 	return []nats.Option{
 		nats.Name("rollcall " + s.Instance.value),
 		nats.MaxReconnects(-1),    // the default gives up after 60 tries
@@ -179,6 +186,7 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
 			if !nc.IsClosed() {
 				log.Warn("lost the connection to NATS; what is seen meanwhile is kept", "err", err)
+				go refusals(nc, tellAway)
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("reconnected to NATS", "url", connectedURL(nc)) }),
@@ -186,10 +194,7 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 			if errors.Is(err, natsdial.ErrPending) {
 				return // it is given more time, and told where that was of no use
 			}
-			err = natsdial.Advise(err)
-			if n, ok := away.worth(err); ok {
-				log.Warn("can't reconnect to NATS yet, trying again; what is seen meanwhile is kept", "err", err, "untold", n)
-			}
+			tellAway(err)
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			if sub != nil {
@@ -200,6 +205,26 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 				log.Warn("NATS reports an error", "err", err, "untold", n)
 			}
 		}),
+	}
+}
+
+// refusals tells, until the connection is there again or closed, what comes of tries that reach a
+// server and get no further: TLS that does not come about, a greeting that is none. The client
+// calls ReconnectErrHandler only where no server is reached. Refused credentials it gives to
+// ErrorHandler.
+func refusals(nc *nats.Conn, tell func(error)) {
+	changed := nc.StatusChanged()
+	defer nc.RemoveStatusListener(changed)
+	for !nc.IsConnected() && !nc.IsClosed() {
+		err := nc.LastError()
+		switch {
+		case err == nil:
+		case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired),
+			errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
+		default:
+			tell(err)
+		}
+		<-changed // also when it is closed
 	}
 }
 
