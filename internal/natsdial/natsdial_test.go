@@ -402,7 +402,7 @@ func TestHandshakeFirstIsSwitched(t *testing.T) {
 			t.Fatal(err)
 		}
 		works(t, nc, "another server was there")
-		_, stop = run(t, a.secure(again, first))
+		run(t, a.secure(again, first))
 		stopOther()
 		works(t, nc, "the first server came back and the other one left")
 	}
