@@ -87,7 +87,7 @@ var vendorProbes = []probe{
 }
 
 var natsProbes = []probe{
-	{"nats", "", 5 * time.Second, (*state).connect},
+	{"nats", "", 7 * time.Second, (*state).connect}, // natsdial gives a silent server up before
 	{"permissions", "nats", 3 * time.Second, (*state).permissions},
 	{"jetstream", "nats", 3 * time.Second, (*state).jetstream},
 	{"stream", "jetstream", 3 * time.Second, (*state).stream},

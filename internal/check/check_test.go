@@ -686,7 +686,7 @@ func TestSilence(t *testing.T) {
 	if code := p.Wait(); code != 1 || time.Since(begun) > check.Limit {
 		t.Errorf("exit %d after %v", code, time.Since(begun))
 	}
-	wantSpoken(t, p, "FAIL tls no TLS: no answer in time", "FAIL nats no connection:", "FAIL listen")
+	wantSpoken(t, p, "FAIL tls no TLS: no answer in time", "it took the connection and said nothing", "FAIL listen")
 	p.NoSecrets(brokerSecret)
 }
 

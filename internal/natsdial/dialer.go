@@ -58,6 +58,7 @@ type dialer struct {
 	late     map[string]bool    // addresses that answered when nobody waited any longer
 	openings map[string]opening // by address, where another one than the first was wanted since
 	hungUp   bool               // a server did, without a word, since the dialer was made
+	failed   error              // what came of the last try that came to nothing
 	closed   bool
 }
 
@@ -166,6 +167,9 @@ func (d *dialer) run(t *try, address string) {
 	}
 	d.mu.Lock()
 	t.conn, t.err = conn, err
+	if err != nil {
+		d.failed = fmt.Errorf("connect to %s: %w", address, err)
+	}
 	d.hungUp = d.hungUp || errors.Is(err, errHungUp)
 	if d.closed && conn != nil {
 		_ = conn.Close()
@@ -247,6 +251,13 @@ func (d *dialer) pending() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.tries) > 0 && !d.closed
+}
+
+// failure is what came of the last try that came to nothing; nil: none has.
+func (d *dialer) failure() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.failed
 }
 
 // wasHungUpOn reports whether a server took the connection and closed it without a word.

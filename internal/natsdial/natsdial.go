@@ -9,6 +9,7 @@
 package natsdial
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,7 +105,10 @@ func (s *Servers) connect(
 		for err != nil && d.pending() && time.Now().Before(deadline) {
 			nc, err = nats.Connect(urls, opts...) // a server that had not answered may have by now
 		}
-		connected <- result{nc, err}
+		if errors.Is(err, ErrPending) {
+			err = cmp.Or(d.failure(), err)
+		}
+		connected <- result{nc, plain(err)}
 	}()
 	select {
 	case r := <-connected:

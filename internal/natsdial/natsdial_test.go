@@ -1,6 +1,7 @@
 package natsdial_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,6 +15,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -497,6 +499,88 @@ func TestNoServer(t *testing.T) {
 				t.Errorf("it says %v, want %q in it", err, c.want)
 			}
 		})
+	}
+}
+
+// Several silent servers are named as one is.
+func TestSilentServers(t *testing.T) {
+	t.Parallel()
+	var urls []string
+	for range 3 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0") // whose connections nobody accepts
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		urls = append(urls, "nats://"+ln.Addr().String())
+	}
+	_, err := natsdial.At(strings.Join(urls, ",")).Connect(t.Context(), quickly...)
+	if err == nil || !strings.Contains(err.Error(), "said nothing") {
+		t.Errorf("it says %v", err)
+	}
+}
+
+// ws:// at a port that is none of a WebSocket server's is told in plain words, which stay the same,
+// at first and when the client reconnects. What the server sent is not in them.
+func TestNoWebSocket(t *testing.T) {
+	t.Parallel()
+	a, m := newAuthority(t), newMount(t)
+	m.swap(map[string]string{"ca": a.pem})
+	page := func(answer string) func(t *testing.T) string {
+		return func(t *testing.T) string {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = ln.Close() })
+			go func() {
+				for {
+					conn, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					_, _ = http.ReadRequest(bufio.NewReader(conn))
+					_, _ = io.WriteString(conn, answer)
+					_ = conn.Close()
+				}
+			}()
+			return "ws://" + ln.Addr().String()
+		}
+	}
+	real := func(opts *server.Options, scheme string) func(t *testing.T) string {
+		return func(t *testing.T) string {
+			at, _ := run(t, opts)
+			return strings.Replace(at, "nats://", scheme, 1)
+		}
+	}
+	for name, start := range map[string]func(t *testing.T) string{
+		"NATS":     real(&server.Options{ServerName: "server_bytes"}, "ws://"),
+		"NATS TLS": real(a.secure(func(o *server.Options) { o.TLSHandshakeFirst = true }), "wss://"),
+		"a page":   page("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nserver_bytes"),
+		"a header": page("HTTP/1.1 200 OK\r\nserver_bytes\r\n\r\n"),
+		"TLS":      page("\x15\x03\x01\x00\x02\x02\x46\n"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := natsdial.At(start(t))
+			if strings.Contains(name, "NATS TLS") {
+				s.CAFile = m.path("ca")
+			}
+			for range 2 {
+				_, err := s.Connect(t.Context(), quickly...)
+				if err == nil || !strings.Contains(err.Error(), "is no WebSocket server") ||
+					strings.Contains(err.Error(), "server_bytes") {
+					t.Fatalf("it says %v", err)
+				}
+				if told := natsdial.Advise(err).Error(); !strings.Contains(told, "ROLLCALL_NATS_URL") {
+					t.Errorf("it says %q", told)
+				}
+			}
+		})
+	}
+	raw := errors.New(`malformed HTTP status code "{\"server_bytes\":1}"`) // as it comes later
+	if told := natsdial.Advise(raw).Error(); strings.Contains(told, "server_bytes") {
+		t.Errorf("it says %q", told)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/textproto"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -13,10 +14,26 @@ import (
 
 // Advise adds to an error of connecting what it most often means, and what to do about it.
 func Advise(err error) error {
+	err = plain(err)
 	if do := Advice(err); do != "" {
 		return fmt.Errorf("%w: %s", err, do)
 	}
 	return err
+}
+
+// errNoWebSocket stands for what the client's HTTP says of an answer that is none. Its own words
+// quote the server, differ each time, and say nothing of what to do.
+var errNoWebSocket = errors.New("what answers at this port of a ws:// or wss:// URL " +
+	"is no WebSocket server")
+
+// plain replaces errors that quote what a server has sent.
+func plain(err error) error {
+	var header textproto.ProtocolError
+	if err == nil || !errors.As(err, &header) && !strings.Contains(err.Error(), "malformed HTTP ") &&
+		!strings.Contains(err.Error(), "invalid websocket connection") {
+		return err
+	}
+	return errNoWebSocket
 }
 
 const setCert = "for a client certificate set ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"
@@ -46,6 +63,11 @@ func Advice(err error) string {
 		dns       *net.DNSError
 	)
 	switch {
+	case errors.Is(err, errSilent):
+		return "are the host and the port in ROLLCALL_NATS_URL right? If so, see that server's log"
+	case errors.Is(err, errNoWebSocket):
+		return "write nats:// or tls:// in ROLLCALL_NATS_URL, or name the port and the scheme of " +
+			"the server's websocket block"
 	case errors.Is(err, nats.ErrNoServers):
 		return "is it running, and is ROLLCALL_NATS_URL right?"
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired),
