@@ -68,8 +68,20 @@ const (
 	codeBatchIncomplete jetstream.ErrorCode = 10176
 )
 
+var errAway = errors.New("not connected to NATS")
+
+// plain says that there is no connection, where the client says it in words of its own: it keeps
+// nothing that is sent meanwhile, and so calls its buffer full.
+func plain(err error) error {
+	if errors.Is(err, nats.ErrReconnectBufExceeded) {
+		return errAway
+	}
+	return err
+}
+
 // advise says what to do about a commit that fails again and again while there is a connection.
 func (p *Publisher) advise(err error) error {
+	err = plain(err)
 	if !p.nc.IsConnected() || errors.Is(err, ErrSuperseded) {
 		return err
 	}

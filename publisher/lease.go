@@ -122,7 +122,8 @@ func (l *lease) acquire(ctx context.Context) error {
 		if failures == 3 || failures%20 == 0 {
 			level = l.p.log.Warn
 		}
-		level("nobody can tell whose the lease is, trying again", "tenant", l.p.cfg.Tenant, "tries", failures, "err", err)
+		level("nobody can tell whose the lease is, trying again",
+			"tenant", l.p.cfg.Tenant, "tries", failures, "err", plain(err))
 	})
 }
 
@@ -164,7 +165,7 @@ func (l *lease) take(ctx context.Context) error {
 	defer cancel()
 	rev, err := l.kv.Create(ctx, l.key, l.value, jetstream.KeyTTL(l.p.cfg.LeaseTTL))
 	if err != nil {
-		return fmt.Errorf("take the lease: %w", err)
+		return fmt.Errorf("take the lease: %w", plain(err))
 	}
 	l.rev = rev
 	return nil
@@ -180,7 +181,7 @@ func (l *lease) put(ctx context.Context, rev uint64) error {
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(rev, 10))
 	ack, err := l.p.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 	if err != nil {
-		return fmt.Errorf("renew the lease: %w", err)
+		return fmt.Errorf("renew the lease: %w", plain(err))
 	}
 	l.rev = ack.Sequence
 	return nil
@@ -193,7 +194,7 @@ func (l *lease) look(ctx context.Context) (holder, uint64, error) {
 		return holder{}, 0, nil
 	}
 	if err != nil {
-		return holder{}, 0, fmt.Errorf("look who holds the lease: %w", err)
+		return holder{}, 0, fmt.Errorf("look who holds the lease: %w", plain(err))
 	}
 	if len(m.Data) == 0 { // a marker: released, or expired
 		return holder{}, 0, nil

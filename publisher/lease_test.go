@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -193,6 +194,26 @@ func TestLeaseGivenUpAfterLostAnswer(t *testing.T) {
 	<-a.done
 	if e, err := kv.Get(t.Context(), schemas.LeaseKey(tenant)); !errors.Is(err, jetstream.ErrKeyNotFound) {
 		t.Errorf("the lease is still there: %s, %v", e.Value(), err)
+	}
+}
+
+// That there is no connection is said in plain words, by the lease and by what is said of commits.
+func TestLeaseAway(t *testing.T) {
+	url, stop := natstest.Start(t, "")
+	a := startReplica(t, url, "a", func(c *Config) { c.LeaseTTL = time.Hour })
+	a.waitLeading(t)
+	lost := a.nc.StatusChanged(nats.RECONNECTING)
+	stop()
+	<-lost
+	l := a.p.lease
+	_, _, looked := l.look(t.Context())
+	for what, err := range map[string]error{
+		"renew": l.confirm(t.Context()), "take": l.take(t.Context()), "look": looked,
+		"commit": a.p.advise(fmt.Errorf("commit: %w", a.nc.Publish("subject", nil))),
+	} {
+		if !errors.Is(err, errAway) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
