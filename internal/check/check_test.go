@@ -183,6 +183,22 @@ func TestRefusedForWhatItSays(t *testing.T) {
 	}
 }
 
+// Of several listings the one that fails is named.
+func TestListingIsNamed(t *testing.T) {
+	t.Parallel()
+	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
+	v.SetFault(func(q isdpsim.Request) isdpsim.Fault {
+		if q.Endpoint == isdpsim.AgentsEndpoint && q.Type == 10 {
+			return isdpsim.HTML()
+		}
+		return nil
+	})
+	cfg := config(v, broker(t, &server.Options{}))
+	cfg.Poller.Types = []int{0, 10}
+	out, _ := lines(t, cfg)
+	wantLines(t, out, "failure listing: type 10: the answer is HTML or XML, not JSON")
+}
+
 func TestOddListing(t *testing.T) {
 	t.Parallel()
 	fields := func(name, value string) isdpsim.Fault {

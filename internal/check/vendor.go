@@ -293,7 +293,7 @@ func (s *state) token(ctx context.Context) {
 		return
 	}
 	if err != nil {
-		s.trouble(err)
+		s.trouble("", err)
 		return
 	}
 	by := "by the token"
@@ -309,8 +309,9 @@ func (s *state) token(ctx context.Context) {
 	s.ok(text)
 }
 
-// trouble tells an error of the poller's, which says what to do itself.
-func (s *state) trouble(err error) {
+// trouble tells an error of the poller's, which says what to do itself. of names what it is of, where
+// there is more than one.
+func (s *state) trouble(of string, err error) {
 	text := err.Error()
 	if pe := new(poller.Error); errors.As(err, &pe) {
 		text = pe.Err.Error()
@@ -322,7 +323,7 @@ func (s *state) trouble(err error) {
 			text, do = text[:i], text[i+2:]
 		}
 	}
-	s.fail(text, do)
+	s.fail(of+text, do)
 }
 
 // listed is what the first page of a listing showed.
@@ -339,7 +340,11 @@ func (s *state) listing(ctx context.Context) {
 	for i := range max(1, len(s.Poller.Types)) {
 		seen, err := s.poller.ProbePage(ctx, i)
 		if err != nil {
-			s.trouble(err)
+			of := ""
+			if len(s.Poller.Types) > 1 {
+				of = fmt.Sprintf("type %d: ", s.Poller.Types[i])
+			}
+			s.trouble(of, err)
 			return
 		}
 		l := listed{seen, seen.Read.Sub(seen.Sent)}

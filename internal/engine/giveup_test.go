@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,12 +100,12 @@ func TestPauseIsNoSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config()
 		cfg.GiveUp = time.Second
-		var paused time.Duration // for so long nothing of the process ran
-		cfg.Now = func() time.Time { return time.Now().Add(paused) }
+		var paused atomic.Int64 // for so long nothing of the process ran
+		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(paused.Load())) }
 		answers := listing(on(1))
 		v := &vendor{scripts: []func(*sweep) error{answers, func(s *sweep) error {
 			s.wait(time.Second)
-			paused += time.Hour
+			paused.Store(int64(time.Hour))
 			s.wait(20 * time.Second) // the loop goes on first
 			return answers(s)
 		}, answers}, now: cfg.Now}
