@@ -64,9 +64,9 @@ func openBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger
 // other end.
 func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
 	var srv *natsd.Server
+	log.Info("starting the embedded NATS server: recovering the store", "dir", s.DataDir.value)
 	try := func() (err error) {
 		o.Waiting("the embedded NATS server, which is recovering the store in "+s.DataDir.value, nil)
-		log.Info("starting the embedded NATS server: recovering the store", "dir", s.DataDir.value)
 		srv, err = abandonable(ctx, func() (*natsd.Server, error) { return natsd.Start(s.natsd(log)) }, (*natsd.Server).Shutdown)
 		if err != nil && !errors.Is(err, natsd.ErrNoRoom) {
 			return backoff.Permanent(s.inVariables("natsd", err))
@@ -76,7 +76,7 @@ func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Lo
 	var told repeated
 	tell := func(err error) {
 		o.Waiting("room on the disk of ROLLCALL_DATA_DIR", err)
-		if n, ok := told.worth(err); ok {
+		if n, ok := told.worth(natsd.ErrNoRoom); ok { // whose figures change from try to try
 			log.Warn("the embedded NATS server can't be started yet, so nothing is polled or published; trying again", "err", err, "untold", n)
 		}
 	}

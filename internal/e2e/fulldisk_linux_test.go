@@ -147,6 +147,9 @@ func TestStartOnFullDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.until("healthy", is("ok", ""))
+			if n := len(w.Logged("starting the embedded NATS server")); n != 1 {
+				t.Errorf("that it starts the server is told %d times", n)
+			}
 		})
 	}
 }

@@ -145,9 +145,12 @@ func TestHangs(t *testing.T) {
 	}
 }
 
-// A start on a full disk says so, and leaves nothing behind.
+// A start on a full disk says so, logs nothing, since it will be tried again and again, and leaves
+// nothing behind. The one that works says what the disk lacks.
 func TestStartWithoutRoom(t *testing.T) {
-	cfg := Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0",
+	out := &lines{}
+	cfg := Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", MaxBytes: 1 << 60,
+		Logger:  slog.New(slog.NewTextHandler(out, nil)),
 		roomFor: func(string) error { return ErrNoRoom }}
 	if _, err := Start(cfg); !errors.Is(err, ErrNoRoom) {
 		t.Fatalf("it says %v", err)
@@ -155,8 +158,14 @@ func TestStartWithoutRoom(t *testing.T) {
 	if found, err := Look(cfg); err != nil || !errors.Is(found.Full, ErrNoRoom) {
 		t.Errorf("a look shows %+v, %v", found, err)
 	}
+	if told := out.String(); told != "" {
+		t.Errorf("it logs %s", told)
+	}
 	cfg.roomFor = nil
 	start(t, cfg)
+	if told := out.String(); strings.Count(told, "has less room") != 1 {
+		t.Errorf("it logs %s", told)
+	}
 }
 
 // A restart that fails for another reason than a full disk ends it.

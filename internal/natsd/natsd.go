@@ -183,6 +183,10 @@ func Start(cfg Config) (*Server, error) {
 
 // open starts the first server, and the gate.
 func (s *Server) open() error {
+	if err := s.start(); err != nil {
+		return err
+	}
+	// Told of a server that runs: a start on a full disk is tried again and again.
 	if free, _, ok := disk(s.cfg.DataDir); ok && s.cfg.MaxBytes > 0 {
 		if room := free + used(s.cfg.DataDir); room < s.cfg.MaxBytes {
 			s.log.LogAttrs(context.Background(), slog.LevelWarn,
@@ -190,9 +194,6 @@ func (s *Server) open() error {
 					"lower ROLLCALL_NATS_MAX_BYTES for a new stream, or make room",
 				slog.String("dir", s.cfg.DataDir), slog.Int64("room", room), slog.Int64("maxBytes", s.cfg.MaxBytes))
 		}
-	}
-	if err := s.start(); err != nil {
-		return err
 	}
 	if addr, ok := s.current().Addr().(*net.TCPAddr); ok {
 		host, _, _ := net.SplitHostPort(s.cfg.Listen)
