@@ -20,7 +20,7 @@ import (
 var errGone = errors.New("the store was removed, or another one put in its place")
 
 // gone looks whether the directory still is the one that was locked, and has what was once seen in
-// it. Only heal calls it.
+// it. Only Start, and then heal, call it.
 func (s *Server) gone() error {
 	locked, err := s.lock.Stat()
 	if err != nil {

@@ -104,6 +104,7 @@ func (s *Server) heal(ctx context.Context) {
 		}
 		last = time.Now()
 		clear(s.there) // a start may tidy the store
+		_ = s.gone()
 		s.log.Info("the embedded NATS server has been started anew",
 			"dir", s.cfg.DataDir, "url", s.ClientURL())
 	}

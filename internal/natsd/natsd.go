@@ -177,6 +177,7 @@ func Start(cfg Config) (*Server, error) {
 	}
 	var ctx context.Context
 	ctx, s.cancel = context.WithCancel(context.Background())
+	_ = s.gone() // what the store holds by now is seen at once
 	go s.heal(ctx)
 	return s, nil
 }
