@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -522,7 +523,8 @@ func TestHealthDetailFollows(t *testing.T) {
 		for n := range 8 {
 			scripts = append(scripts, because(fmt.Sprintf("port %d refuses", n)))
 		}
-		m := details(t, 5*time.Minute, append(scripts, because("no such host"))...)
+		// Not to the second at which a sweep begins.
+		m := details(t, 5*time.Minute-time.Second, append(scripts, because("no such host"))...)
 		want := []string{"ok", "failing unreachable poller: port 2 refuses", "failing unreachable poller: no such host"}
 		if got := m.healths(); !slices.Equal(got, want) {
 			t.Errorf("health was\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -793,13 +795,15 @@ func TestTooLargeToPublish(t *testing.T) {
 // What was too large to publish counts as rejected in every complete sweep, is told once, and is published when it fits.
 func TestTooLargeUntilItFits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg, limit := config(), 4000
+		cfg := config()
+		var limit atomic.Int64
+		limit.Store(4000)
 		var logged bytes.Buffer
 		cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil))
-		cfg.MaxBody = func() int { return limit }
+		cfg.MaxBody = func() int { return int(limit.Load()) }
 		big := on(1)
 		big.Other = []schemas.Field{{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
-		raise := func(s *sweep) error { limit = 20_000; return listing(big, on(2))(s) }
+		raise := func(s *sweep) error { limit.Store(20_000); return listing(big, on(2))(s) }
 		m := &memory{}
 		v := &vendor{scripts: []func(*sweep) error{listing(off(1), on(2)), listing(big, on(2)), listing(big, on(2)), raise, listing(big, on(2))}}
 		if err := play(t, cfg, v, m, 21*time.Second); err != nil {
