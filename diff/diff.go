@@ -1,12 +1,14 @@
-// Package diff holds the rules of change: what makes an event of an agent, of which type, for which reason, and when an agent
-// that is missing from the listing counts as removed.
+// Package diff holds the rules of change: what makes an event of an agent, of which type, for which
+// reason, and when an agent that is missing from the listing counts as removed.
 //
-// A change is detected against what was last observed ([Roster.Observe], [Roster.Complete]) and computed against what was last
-// published ([Rules.Event], through [Roster.Form]), so that the events of an agent chain without a gap whatever was read in
-// between, and a restart, which only knows what was published, gives the same answers.
+// A change is detected against what was last observed ([Roster.Observe], [Roster.Complete]) and
+// computed against what was last published ([Rules.Event], through [Roster.Form]), so that the
+// events of an agent chain without a gap whatever was read in between, and a restart, which only
+// knows what was published, gives the same answers.
 //
-// Everything here is a function of its arguments and of the roster: no clock, no I/O, no logging. The order of the rows of a
-// page never matters, and output is sorted by agent. A Roster is not safe for concurrent use.
+// Everything here is a function of its arguments and of the roster: no clock, no I/O, no logging.
+// The order of the rows of a page never matters, and output is sorted by agent. A Roster is not
+// safe for concurrent use.
 package diff
 
 import (
@@ -15,8 +17,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// DefaultQuiet is the list of fields whose change alone makes no event. "*" stands for every field that the vendor's
-// documentation does not list.
+// DefaultQuiet is the list of fields whose change alone makes no event. "*" stands for every field
+// that the vendor's documentation does not list.
 var DefaultQuiet = []string{
 	"lastUpdateTimestamp", "lastUpdateDate", "lastUpdatedBy", "lastUpdateName", "agentSignInTime", "agentSignInDate", "*",
 }
@@ -41,8 +43,8 @@ func counts(is bool) int {
 	return 0
 }
 
-// Observation is one change of one agent as it was observed: not yet an event, since what it amounts to depends on what will
-// have been published before it.
+// Observation is one change of one agent as it was observed: not yet an event, since what it
+// amounts to depends on what will have been published before it.
 type Observation struct {
 	AgentID   int64
 	Agent     schemas.Packed // as it was read; "": gone from the listing
@@ -55,15 +57,17 @@ type Observation struct {
 	refused bool // no message could hold its event
 }
 
-// Fold merges two observations of the same agent, one directly after the other, into their net effect.
+// Fold merges two observations of the same agent, one directly after the other, into their net
+// effect.
 func Fold(older, newer *Observation) {
 	newer.NotBefore = older.NotBefore
 	newer.Baseline = older.Baseline
 	newer.Unseen = older.Unseen
 }
 
-// Event computes the event that an observation makes, given what was last published of the agent (nil: nothing). It reports
-// false where there is nothing to say: no difference, a quiet one only, or an agent that was not there and still is not.
+// Event computes the event that an observation makes, given what was last published of the agent
+// (nil: nothing). It reports false where there is nothing to say: no difference, a quiet one only,
+// or an agent that was not there and still is not.
 func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 	listed := o.Agent != ""
 	there := listed && o.Agent.There()

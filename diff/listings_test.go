@@ -381,8 +381,8 @@ func TestStrangersAreForgotten(t *testing.T) {
 	}
 }
 
-// Listed counts who is published, in the listing that their type names or that has shown them; those
-// of whom neither is known may be in any.
+// Listed counts who is published, in the listing that their type names or that has shown them;
+// those of whom neither is known may be in any.
 func TestListed(t *testing.T) {
 	r := newReader(t, Rules{RemoveAfter: 1, MaxMissing: 1})
 	odd := agent(5, untyped)

@@ -12,8 +12,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A naive model of the rules: it keeps everything that it was ever shown, knows agents as JSON objects only, and looks the
-// answers up in that history instead of keeping counts.
+// A naive model of the rules: it keeps everything that it was ever shown, knows agents as JSON
+// objects only, and looks the answers up in that history instead of keeping counts.
 
 // object is an agent as a reader of JSON sees it; nil: gone from the listing.
 type object map[string]json.RawMessage
@@ -158,7 +158,8 @@ func (o object) typeOf() string { return strings.Trim(string(o["type"]), `"`) }
 
 func among(types []string, t string) bool { return len(types) == 0 || slices.Contains(types, t) }
 
-// lookedAt is when somebody last looked and found the agent as view says; row is what it is now, nil: gone.
+// lookedAt is when somebody last looked and found the agent as view says; row is what it is now,
+// nil: gone.
 func (m *model) lookedAt(a *modelAgent, row object) time.Time {
 	var last *modelSight
 	if n := len(a.sights); n > 0 {

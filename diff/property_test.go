@@ -56,8 +56,9 @@ func FuzzRoster(f *testing.F) {
 	})
 }
 
-// A machine is a vendor whose agents change, a roster that reads it, and a log. It asks pick for every decision, holds every
-// answer against the model's, and in the end looks at the log as a whole.
+// A machine is a vendor whose agents change, a roster that reads it, and a log. It asks pick for
+// every decision, holds every answer against the model's, and in the end looks at the log as a
+// whole.
 type machine struct {
 	t interface {
 		Helper()
@@ -530,7 +531,8 @@ func (m *machine) checkLog(log []schemas.Event, changed []time.Time) {
 		} else if d.Reason != schemas.Removed && d.Online != (d.Agent.OnlineStatus == 1) {
 			fail("no sweep has said so")
 		}
-		// Something did happen in the time that is named. (A state's own time, which a restart falls back to, is no such bound.)
+		// Something did happen in the time that is named. (A state's own time, which a restart
+		// falls back to, is no such bound.)
 		if m.honest && !d.NotBefore.IsZero() && (prev == nil || !d.NotBefore.Equal(prev.Time)) &&
 			!slices.ContainsFunc(changed, func(t time.Time) bool { return t.After(d.NotBefore) && !t.After(e.Time) }) {
 			fail("nothing happened in that time")
@@ -538,7 +540,8 @@ func (m *machine) checkLog(log []schemas.Event, changed []time.Time) {
 	}
 }
 
-// checkAbsence checks that an agent which was removed without saying so was missing from enough complete sweeps in a row.
+// checkAbsence checks that an agent which was removed without saying so was missing from enough
+// complete sweeps in a row.
 func (m *machine) checkAbsence(e *schemas.Event) {
 	id, n := e.Data.Agent.AgentID, 0
 	at := slices.IndexFunc(m.complete, func(s shownSweep) bool { return s.number == e.Data.Sweep })

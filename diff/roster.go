@@ -43,7 +43,8 @@ type Absence struct {
 	Suspended bool           // rows that nobody can name: no agent counts as missing
 }
 
-// Roster holds, for every agent, what was published, what was last observed, and since when it has been missing.
+// Roster holds, for every agent, what was published, what was last observed, and since when it has
+// been missing.
 type Roster struct {
 	rules  Rules
 	agents map[int64]*entry
@@ -119,12 +120,14 @@ func NewRoster(rules Rules) *Roster {
 	return &Roster{rules: rules, agents: make(map[int64]*entry), aside: make(map[int64]shown)}
 }
 
-// Load takes over what the log says: every agent's state, and the figures of the last watermark. It returns the agents whose
-// published state is not what the roster had published itself (at first, all of them): observations of these that are still to
-// be published refer to a past that is no more, and have to be given up with [Roster.GiveUp].
+// Load takes over what the log says: every agent's state, and the figures of the last watermark. It
+// returns the agents whose published state is not what the roster had published itself (at first,
+// all of them): observations of these that are still to be published refer to a past that is no
+// more, and have to be given up with [Roster.GiveUp].
 //
-// Everything that lives in memory only starts anew for them: late, never wrong. All but the revisions: where the log has lost
-// events that the roster knows of, an agent's next event goes on above them. lost counts these agents.
+// Everything that lives in memory only starts anew for them: late, never wrong. All but the
+// revisions: where the log has lost events that the roster knows of, an agent's next event goes on
+// above them. lost counts these agents.
 func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[int64]bool, lost int) {
 	moved = make(map[int64]bool)
 	load := func(id int64, s *State) {
@@ -199,7 +202,8 @@ func (r *Roster) Retry() {
 	}
 }
 
-// Refused reports whether an observation of the agent was refused, and none has been published since.
+// Refused reports whether an observation of the agent was refused, and none has been published
+// since.
 func (r *Roster) Refused(id int64) bool {
 	e := r.agents[id]
 	return e != nil && e.refused != nil
@@ -235,8 +239,9 @@ func (r *Roster) State(id int64) *State {
 	return nil
 }
 
-// RefusedTwice is how many of the agents of which a refused observation stands had a rejected row in the sweep besides, as where
-// rows have to be shorter now than they were then: they are one rejected record each.
+// RefusedTwice is how many of the agents of which a refused observation stands had a rejected row
+// in the sweep besides, as where rows have to be shorter now than they were then: they are one
+// rejected record each.
 func (r *Roster) RefusedTwice(sweep uint64) (n int) {
 	if r.tooLarge == 0 {
 		return 0
@@ -453,7 +458,8 @@ func (r *Roster) Complete(s Sweep) Absence {
 	ended := s.EndedAt.UnixNano()
 	for _, e := range missing {
 		if v.Suspended {
-			// Not a sweep that missed it: the counts start anew. What the guard holds it goes on holding.
+			// Not a sweep that missed it: the counts start anew. What the guard holds it goes on
+			// holding.
 			e.missing = 0
 			if e.heldSince != 0 {
 				e.heldSince = ended
@@ -675,7 +681,8 @@ func (r *Roster) changed(e *entry, a schemas.Packed) bool {
 // observed. a is what a row of a listing shows now; "": the agent is gone.
 func (r *Roster) notBefore(e *entry, a schemas.Packed, listing int) time.Time {
 	if !e.there() {
-		// The last listing without it shows that as well as a row does, unless a row that could not be used was this agent's.
+		// The last listing without it shows that as well as a row does, unless a row that could not
+		// be used was this agent's.
 		c := r.complete
 		shown := e.spared >= c.Number || e.seen != nil && e.seen.sweep >= c.Number
 		if c.Number > 0 && c.Unidentified == 0 && !shown && c.polled.has(r.typeOf(a, listing)) {

@@ -26,8 +26,9 @@ import (
 //	L      read the log anew
 //	+900   nothing for 900 seconds
 //
-// What it notes: "1 r2 offline status 110..215" for an event (agent, revision, type, reason, notBefore and time), and "missing 2
-// held 1" or "suspended" for a complete sweep of which there is such a thing to say.
+// What it notes: "1 r2 offline status 110..215" for an event (agent, revision, type, reason,
+// notBefore and time), and "missing 2 held 1" or "suspended" for a complete sweep of which there is
+// such a thing to say.
 type play struct {
 	t       *testing.T
 	rules   Rules

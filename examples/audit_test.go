@@ -19,8 +19,9 @@ import (
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
 )
 
-// The audit is killed again and again while events come, now and then with rollcall and its NATS server: its file has
-// every event of the log once, in the order of the log, and says that nothing lacks.
+// The audit is killed again and again while events come, now and then with rollcall and its NATS
+// server: its file has every event of the log once, in the order of the log, and says that nothing
+// lacks.
 func TestAuditKilled(t *testing.T) {
 	t.Parallel()
 	seed := *chaosSeed

@@ -19,8 +19,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/e2e"
 )
 
-// Whatever is killed and when: once all of it runs again, the engine's roster is the log's, and its calls are those that it has
-// confirmed.
+// Whatever is killed and when: once all of it runs again, the engine's roster is the log's, and its
+// calls are those that it has confirmed.
 func TestChaos(t *testing.T) { testChaos(t, goRouting) }
 
 func testChaos(t *testing.T, e engine) {
@@ -214,7 +214,8 @@ func (w *world) ring() {
 	}
 }
 
-// settle waits until the engine knows what rollcall has published after now, and its roster is the log's.
+// settle waits until the engine knows what rollcall has published after now, and its roster is the
+// log's.
 func (w *world) settle(after string) {
 	w.t.Helper()
 	now := time.Now()

@@ -1,5 +1,6 @@
-// Package examples has programs that read what rollcall publishes, to be copied: routing, the same in JavaScript in routing-js,
-// and audit. Its tests run them as processes, against a real NATS server and against rollcall demo, and kill everything at random:
+// Package examples has programs that read what rollcall publishes, to be copied: routing, the same
+// in JavaScript in routing-js, and audit. Its tests run them as processes, against a real NATS
+// server and against rollcall demo, and kill everything at random:
 //
 //	go test ./examples                                                   # Go alone, some seconds
 //	npm ci --prefix examples/routing-js && go test -tags ci ./examples   # and the JavaScript

@@ -41,7 +41,8 @@ func newWriter(t *testing.T, url string) *writer {
 	return &writer{t: t, p: p}
 }
 
-// commit writes events, and a watermark that says for how long they can be believed; 0: there has been no complete sweep.
+// commit writes events, and a watermark that says for how long they can be believed; 0: there has
+// been no complete sweep.
 func (w *writer) commit(valid time.Duration, events ...schemas.Event) {
 	w.t.Helper()
 	w.batch(valid, publisher.Batch{Events: events})

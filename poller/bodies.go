@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// bodies are the buffers of answers that nobody looks at any more. A sweep reads thousands of answers and keeps few: without
-// this it would make more garbage than rollcall has memory.
+// bodies are the buffers of answers that nobody looks at any more. A sweep reads thousands of
+// answers and keeps few: without this it would make more garbage than rollcall has memory.
 var bodies buffers
 
 type buffers struct{ pool sync.Pool }

@@ -100,8 +100,9 @@ func newClient(c Config) *client {
 	return cl
 }
 
-// post sends one request when its turn has come and reads the answer. Whatever the status, it is an answer; reply.sent is
-// set once the request was about to be sent. The error is an [*Error] without Op, or nil.
+// post sends one request when its turn has come and reads the answer. Whatever the status, it is an
+// answer; reply.sent is set once the request was about to be sent. The error is an [*Error] without
+// Op, or nil.
 func (c *client) post(ctx context.Context, url, token string, body []byte) (r reply, _ *Error) {
 	if err := c.limits.enter(ctx); err != nil {
 		return r, err
@@ -175,7 +176,8 @@ type requestHeader struct {
 	header http.Header
 }
 
-// header returns the header of a request with that token. Requests share it, and a transport does not alter it.
+// header returns the header of a request with that token. Requests share it, and a transport does
+// not alter it.
 func (c *client) header(token string) http.Header {
 	if last := c.last.Load(); last != nil && last.token == token {
 		return last.header
@@ -280,8 +282,8 @@ func (c *client) scrub(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// hiding replaces each secret, also where it has been quoted or escaped in the ways that errors and requests are, once or on
-// top of being a part of a JSON text.
+// hiding replaces each secret, also where it has been quoted or escaped in the ways that errors and
+// requests are, once or on top of being a part of a JSON text.
 func hiding(secrets []string) *strings.Replacer {
 	var forms []string
 	for _, secret := range secrets {

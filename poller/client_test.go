@@ -180,7 +180,8 @@ func TestRequestTimeout(t *testing.T) {
 	})
 }
 
-// However an answer fails to end, and whatever its status, the request ends in its time, and with the caller's.
+// However an answer fails to end, and whatever its status, the request ends in its time, and with
+// the caller's.
 func TestAnswersWithoutEnd(t *testing.T) {
 	const head = "Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{"
 	drip := func(line string) http.HandlerFunc {
@@ -342,7 +343,8 @@ func TestSlowDown(t *testing.T) {
 	})
 }
 
-// A throttle that answers with refusals alone, by one of the ways in which it can: 60 calls a minute.
+// A throttle that answers with refusals alone, by one of the ways in which it can: 60 calls a
+// minute.
 func TestThrottleWithoutSayingSo(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -417,7 +419,8 @@ func TestThrottleWithoutSayingSo(t *testing.T) {
 	}
 }
 
-// What is refused for good after good answers is asked for rarely, and is the same trouble as before.
+// What is refused for good after good answers is asked for rarely, and is the same trouble as
+// before.
 func TestRefusedForGood(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fault   isdpsim.Hook
@@ -465,7 +468,8 @@ func TestRefusedForGood(t *testing.T) {
 	}
 }
 
-// One page that is refused over and over, or refusals before any good answer, say nothing about how often one may ask.
+// One page that is refused over and over, or refusals before any good answer, say nothing about how
+// often one may ask.
 func TestRefusedButNotThrottled(t *testing.T) {
 	for name, tc := range map[string]struct {
 		agents int

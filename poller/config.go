@@ -21,22 +21,24 @@ import (
 // MaxPageSize is the most agents that the vendor puts on one page.
 const MaxPageSize = 50
 
-// Config says where the vendor is, who asks, and how hard it may be asked. The zero value of a field with a default means
-// that default.
+// Config says where the vendor is, who asks, and how hard it may be asked. The zero value of a
+// field with a default means that default.
 type Config struct {
-	// BaseURL is https://<isdp domain>, with a path in front of the vendor's own where a gateway wants one. http is for
-	// loopback only; user info, a query and a fragment are not allowed.
+	// BaseURL is https://<isdp domain>, with a path in front of the vendor's own where a gateway
+	// wants one. http is for loopback only; user info, a query and a fragment are not allowed.
 	BaseURL string
 
-	// The credentials of the token call, all required. None of them ever shows in an error or a log.
+	// The credentials of the token call, all required. None of them ever shows in an error or a
+	// log.
 	ClientID, ClientSecret, Username, Password string
 
-	// Reread reads the credentials anew. It is asked when the vendor has refused those in use, every few seconds at the most, and
-	// what it returns is used where it differs. Nil: they stay the same.
+	// Reread reads the credentials anew. It is asked when the vendor has refused those in use,
+	// every few seconds at the most, and what it returns is used where it differs. Nil: they stay
+	// the same.
 	Reread func() (Account, error)
 
-	// RootCAs reads the CAs to trust. It is asked when connections are made, and when the vendor's certificate is not trusted. Nil:
-	// the system's.
+	// RootCAs reads the CAs to trust. It is asked when connections are made, and when the vendor's
+	// certificate is not trusted. Nil: the system's.
 	RootCAs func() (*x509.CertPool, error)
 
 	Types          []int         // business types to read, one listing each; empty: one listing of all
@@ -47,20 +49,21 @@ type Config struct {
 	Concurrency    int           // requests in flight; default 4
 	RateLimit      float64       // the most requests a second, token calls included; default 1
 
-	// MaxRowBytes is the longest encoding (schemas.Agent.AppendJSON) of an agent that is accepted. It is asked for every page, and
-	// may be called from any goroutine. Nil: 256 KiB.
+	// MaxRowBytes is the longest encoding (schemas.Agent.AppendJSON) of an agent that is accepted.
+	// It is asked for every page, and may be called from any goroutine. Nil: 256 KiB.
 	MaxRowBytes func() int
 
-	// Logger gets what no return value says: rejected records, refused credentials (once), the vendor's wish for fewer
-	// requests (once). Nil: nobody does.
+	// Logger gets what no return value says: rejected records, refused credentials (once), the
+	// vendor's wish for fewer requests (once). Nil: nobody does.
 	Logger *slog.Logger
 
-	// Metrics gets the poller's collectors, without labels to tell pollers apart: one poller a registerer. Nil: nobody does.
+	// Metrics gets the poller's collectors, without labels to tell pollers apart: one poller a
+	// registerer. Nil: nobody does.
 	Metrics prometheus.Registerer
 
-	// Now stamps pages and verdicts; it must be safe for concurrent use, and not jump during a sweep: pages are compared by it.
-	// Timeouts, rates and token lives always go by the monotonic clock. Nil: one reading of the machine's clock plus the
-	// monotonic clock.
+	// Now stamps pages and verdicts; it must be safe for concurrent use, and not jump during a
+	// sweep: pages are compared by it. Timeouts, rates and token lives always go by the monotonic
+	// clock. Nil: one reading of the machine's clock plus the monotonic clock.
 	Now func() time.Time
 }
 
@@ -124,7 +127,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// parseBase reads a base URL. Its error never shows user info, a query, or what can't be told apart from them.
+// parseBase reads a base URL. Its error never shows user info, a query, or what can't be told apart
+// from them.
 func parseBase(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil || raw == "" || u.Opaque != "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {

@@ -77,7 +77,8 @@ func hinted(text, hint string) string {
 	return text + ": " + hint
 }
 
-// notSubscribed is what a call that the vendor refuses, though it takes the token, most likely means.
+// notSubscribed is what a call that the vendor refuses, though it takes the token, most likely
+// means.
 const notSubscribed = "if this lasts: has the application subscribed to the API findOnlineAgent? " +
 	"Or is the account bound to other addresses than this machine's?"
 
@@ -92,8 +93,8 @@ func refusedCall(e *Error, status int) *Error {
 	return e
 }
 
-// refusedToken makes of the status of a token call what it means: any 4xx refuses it, but for those that failed says are no
-// answer. code is the answer's OAuth error, where it has one.
+// refusedToken makes of the status of a token call what it means: any 4xx refuses it, but for those
+// that failed says are no answer. code is the answer's OAuth error, where it has one.
 func refusedToken(e *Error, r *reply, code string) *Error {
 	if r.status/100 != 4 || e.Class == Unreachable {
 		return e
@@ -121,7 +122,8 @@ func refusedToken(e *Error, r *reply, code string) *Error {
 	return refused
 }
 
-// refusedCredentials is the error of a token call that was refused, with what to look at by its OAuth error.
+// refusedCredentials is the error of a token call that was refused, with what to look at by its
+// OAuth error.
 func refusedCredentials(err error, code string) *Error {
 	which := "ROLLCALL_ISDP_CLIENT_ID, ROLLCALL_ISDP_CLIENT_SECRET, ROLLCALL_ISDP_USERNAME and ROLLCALL_ISDP_PASSWORD"
 	switch code {

@@ -87,10 +87,10 @@ func readDamaged(body []byte) (envelope, bool) {
 	return e, true
 }
 
-// damaged is an answer some of whose rows are no JSON, not even leniently read. A row ends where its
-// brackets and quotes say so. Where they do not, or where what they bracket is no JSON, a later row
-// is looked for from which on everything fits: the rows, the end of their list, and the rest of the
-// answer. So a row within a row is never taken for one: behind it brackets are left over.
+// damaged is an answer some of whose rows are no JSON, not even leniently read. A row ends where
+// its brackets and quotes say so. Where they do not, or where what they bracket is no JSON, a later
+// row is looked for from which on everything fits: the rows, the end of their list, and the rest of
+// the answer. So a row within a row is never taken for one: behind it brackets are left over.
 type damaged struct {
 	body    []byte
 	begin   int // of the first row
@@ -147,8 +147,8 @@ func (d *damaged) rowsFrom(at int) (rows []json.RawMessage, ok bool) {
 }
 
 // behindBroken returns where what follows a broken row begins, and the rows from there on. The row
-// begins at a place; by its brackets it ends at another, or nowhere (-1). In this order: a row begins
-// before that, the brackets are right, a row begins later.
+// begins at a place; by its brackets it ends at another, or nowhere (-1). In this order: a row
+// begins before that, the brackets are right, a row begins later.
 func (d *damaged) behindBroken(at, end int) (next int, rows []json.RawMessage, ok bool) {
 	if end >= 0 {
 		if next, rows, ok := d.nextRow(at+1, end); ok {

@@ -90,7 +90,8 @@ func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
 	return m
 }
 
-// request counts a request that was sent. One that was not, or that somebody gave up, says nothing about the vendor.
+// request counts a request that was sent. One that was not, or that somebody gave up, says nothing
+// about the vendor.
 func (m *metrics) request(call string, r *reply, err *Error) {
 	if err == nil {
 		m.answered(call, r, requestOK)

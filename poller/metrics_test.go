@@ -136,7 +136,8 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// A request that was given up since nobody wanted its answer any more says nothing about the vendor.
+// A request that was given up since nobody wanted its answer any more says nothing about the
+// vendor.
 func TestMetricsCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})

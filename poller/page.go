@@ -69,9 +69,9 @@ type pageReader struct {
 	excerpt func(json.RawMessage) string
 }
 
-// read reads the text that answered a request for a page. A text that is, byte for byte, what it was
-// when the page was last read is not decoded again: its content is last itself, unless rows may be
-// longer or shorter now.
+// read reads the text that answered a request for a page. A text that is, byte for byte, what it
+// was when the page was last read is not decoded again: its content is last itself, unless rows may
+// be longer or shorter now.
 func (r *pageReader) read(t text, number int, last *pageContent) (*pageContent, error) {
 	sum := maphash.Bytes(seed, t.utf8)
 	if last != nil && last.bytes == len(t.utf8) && last.sum == sum && last.lossy == t.lossy &&
@@ -266,8 +266,8 @@ func (r *row) seen(t text) string {
 	}
 }
 
-// broken is the rejection of a text that is no JSON object. Whose row it is, it may have said before
-// it broke. Where it names an agent anywhere else too, nobody can tell which one it meant.
+// broken is the rejection of a text that is no JSON object. Whose row it is, it may have said
+// before it broke. Where it names an agent anywhere else too, nobody can tell which one it meant.
 func (r *row) broken(raw []byte) *Rejection {
 	r.open(raw)
 	bad := &Rejection{Reason: schemas.RejectSyntax,

@@ -1,26 +1,28 @@
-// Package poller reads one ISDP+ tenant: it keeps a token, reads the listing page by page within the limits of rate and
-// concurrency, and says how far a listing can be trusted.
+// Package poller reads one ISDP+ tenant: it keeps a token, reads the listing page by page within
+// the limits of rate and concurrency, and says how far a listing can be trusted.
 //
-// A sweep reads every page of every listing once, page 0 first, and hands each page over as soon as it has been read. Pages
-// that are missing or do not fit together are asked for again, in a few rounds. At the end the verdict says whether the sweep
-// is complete: every page arrived, all pages of a listing name the same total_count, and the distinct agents plus the
-// rejected rows make that number. Whoever draws conclusions from an agent's absence may do so in complete sweeps only; what a
-// page shows has been seen in any case.
+// A sweep reads every page of every listing once, page 0 first, and hands each page over as soon as
+// it has been read. Pages that are missing or do not fit together are asked for again, in a few
+// rounds. At the end the verdict says whether the sweep is complete: every page arrived, all pages
+// of a listing name the same total_count, and the distinct agents plus the rejected rows make that
+// number. Whoever draws conclusions from an agent's absence may do so in complete sweeps only; what
+// a page shows has been seen in any case.
 //
 // # Order
 //
-// Pages arrive in no particular order, and a page that was read twice is handed over twice. [Page.Sent] and [Page.Read] are
-// the means to order what they show: of two pages that show the same agent, one is known to be newer only if its request was
-// sent after the other had been read.
+// Pages arrive in no particular order, and a page that was read twice is handed over twice.
+// [Page.Sent] and [Page.Read] are the means to order what they show: of two pages that show the
+// same agent, one is known to be newer only if its request was sent after the other had been read.
 //
 // # Trouble
 //
-// Every error is an [*Error] of one of four classes. Requests that failed for whatever reason but refused credentials are
-// tried again with growing gaps, a page four times in a sweep. When the vendor asks for fewer requests (429, Retry-After)
-// nobody asks before it said so, and the rate halves and recovers with success; it does so too when the vendor begins to refuse
-// what it answered before. Refused credentials are logged once and then
-// tried again rarely, in the end once a minute; sweeps in between end at once, without a request. No error and no log entry
-// shows a secret, a token, or more of an answer than a short excerpt of the vendor's own error message.
+// Every error is an [*Error] of one of four classes. Requests that failed for whatever reason but
+// refused credentials are tried again with growing gaps, a page four times in a sweep. When the
+// vendor asks for fewer requests (429, Retry-After) nobody asks before it said so, and the rate
+// halves and recovers with success; it does so too when the vendor begins to refuse what it
+// answered before. Refused credentials are logged once and then tried again rarely, in the end once
+// a minute; sweeps in between end at once, without a request. No error and no log entry shows a
+// secret, a token, or more of an answer than a short excerpt of the vendor's own error message.
 package poller
 
 import (
@@ -29,7 +31,8 @@ import (
 	"time"
 )
 
-// ErrTenant says that the token and the configuration do not agree on a tenant, or that neither names one.
+// ErrTenant says that the token and the configuration do not agree on a tenant, or that neither
+// names one.
 var ErrTenant = errors.New("no agreement on the tenant")
 
 // Class is what kind of trouble an error is; the set is bounded.
@@ -87,8 +90,8 @@ func (e *Error) doing(op string) *Error {
 	return &named
 }
 
-// Verdict says what a sweep came to. The counts but Requests are those of the pages that the verdict rests on: of each page of
-// the listing's present length, what it showed last.
+// Verdict says what a sweep came to. The counts but Requests are those of the pages that the
+// verdict rests on: of each page of the listing's present length, what it showed last.
 type Verdict struct {
 	Complete  bool
 	Err       error     // why not Complete, the most telling reason; always an *Error
@@ -141,9 +144,10 @@ func New(c Config) (*Poller, error) {
 	}, nil
 }
 
-// Tenant gets a token, where there is none yet, and says whose it is. A token is asked for a few times; then, or at once where
-// the credentials are refused, the token is another tenant's than Config.TenantID, or neither names a tenant, the error says why
-// there is none. It may be called again: how often the vendor is asked does not depend on that.
+// Tenant gets a token, where there is none yet, and says whose it is. A token is asked for a few
+// times; then, or at once where the credentials are refused, the token is another tenant's than
+// Config.TenantID, or neither names a tenant, the error says why there is none. It may be called
+// again: how often the vendor is asked does not depend on that.
 func (p *Poller) Tenant(ctx context.Context) (int64, error) {
 	if _, err := p.tokens.get(ctx); err != nil {
 		return 0, err
@@ -152,6 +156,6 @@ func (p *Poller) Tenant(ctx context.Context) (int64, error) {
 }
 
 // Expect says how many agents each listing had, at the least, when somebody else looked last: a
-// listing that is shorter may be cut off. It holds until a sweep is complete, and must not be called
-// during one.
+// listing that is shorter may be cut off. It holds until a sweep is complete, and must not be
+// called during one.
 func (p *Poller) Expect(agents []int) { p.expected = agents }

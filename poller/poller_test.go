@@ -56,14 +56,15 @@ func served(t *testing.T, vendor http.Handler, change func(*Config)) *Poller {
 	return p
 }
 
-// Tests on virtual time take small pages, since decoding is what costs them real time: this tenant has seven, the last of
-// four agents.
+// Tests on virtual time take small pages, since decoding is what costs them real time: this tenant
+// has seven, the last of four agents.
 const (
 	smallPage   = 5
 	smallTenant = 34
 )
 
-// direct returns a poller that calls the vendor's handler without a network: for tests on virtual time.
+// direct returns a poller that calls the vendor's handler without a network: for tests on virtual
+// time.
 func direct(t *testing.T, vendor http.Handler, change func(*Config)) *Poller {
 	t.Helper()
 	c := config("http://localhost")

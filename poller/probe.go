@@ -16,8 +16,9 @@ type TokenSeen struct {
 	Took   time.Duration
 }
 
-// ProbeToken makes one token call, whatever came of earlier ones, and keeps the token for [Poller.ProbePage]. Nothing is tried
-// again. Where the tenant is not the configured one, or nobody names one, both results are there: the error is [ErrTenant].
+// ProbeToken makes one token call, whatever came of earlier ones, and keeps the token for
+// [Poller.ProbePage]. Nothing is tried again. Where the tenant is not the configured one, or nobody
+// names one, both results are there: the error is [ErrTenant].
 func (p *Poller) ProbeToken(ctx context.Context) (TokenSeen, error) {
 	t := p.tokens
 	start := time.Now()
@@ -49,8 +50,8 @@ type PageSeen struct {
 	Date     time.Time         // by the answer's Date header, to the second; zero: it has none
 }
 
-// ProbePage asks for the first page of a listing (an index into Config.Types, 0 where there are none), once, with the token
-// of [Poller.ProbeToken].
+// ProbePage asks for the first page of a listing (an index into Config.Types, 0 where there are
+// none), once, with the token of [Poller.ProbeToken].
 func (p *Poller) ProbePage(ctx context.Context, listing int) (*PageSeen, error) {
 	p.tokens.mu.Lock()
 	token, tenant := p.tokens.current.value, p.tokens.tenant

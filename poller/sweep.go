@@ -24,8 +24,8 @@ const (
 	minSweepTimeout = time.Minute
 )
 
-// newBackOff spaces the tries of one operation. How many there are and when it is all over is for the wrappers to say: no
-// time of its own ends it.
+// newBackOff spaces the tries of one operation. How many there are and when it is all over is for
+// the wrappers to say: no time of its own ends it.
 func newBackOff() *backoff.ExponentialBackOff {
 	return backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(250*time.Millisecond),
@@ -66,19 +66,20 @@ type sweep struct {
 	rejected    map[rejection]bool
 }
 
-// rejection is what is known of a rejected record in order to tell whether it was rejected before. A record that can't be told
-// whose it is goes by its page.
+// rejection is what is known of a rejected record in order to tell whether it was rejected before.
+// A record that can't be told whose it is goes by its page.
 type rejection struct {
 	listing, page int
 	agent         int64
 	reason        string
 }
 
-// Sweep reads the whole listing once. It calls emit, on its own goroutine, for every page as soon as that has been read, and
-// reads on meanwhile only as far as Config.Concurrency goes: blocking in emit is back-pressure, and takes of the sweep's time.
+// Sweep reads the whole listing once. It calls emit, on its own goroutine, for every page as soon
+// as that has been read, and reads on meanwhile only as far as Config.Concurrency goes: blocking in
+// emit is back-pressure, and takes of the sweep's time.
 //
-// It returns when everything has been tried, the sweep's time is over, or ctx has ended; nothing of it goes on afterwards. Of an
-// incomplete sweep, what was emitted still has been seen.
+// It returns when everything has been tried, the sweep's time is over, or ctx has ended; nothing of
+// it goes on afterwards. Of an incomplete sweep, what was emitted still has been seen.
 func (p *Poller) Sweep(ctx context.Context, emit func(*Page)) Verdict {
 	s := &sweep{p: p, emit: emit, began: time.Now(), started: p.cfg.Now(), listings: make([]*listing, max(1, len(p.cfg.Types)))}
 	for i := range s.listings {
@@ -127,7 +128,8 @@ func (s *sweep) run(ctx context.Context) Verdict {
 // over reports whether no further page should be asked for.
 func (s *sweep) over() bool { return s.cut != nil || s.failedInRow >= maxFailedInRow }
 
-// jobs lists the pages to ask for next: those that are missing or do not fit, as long as they may fail once more.
+// jobs lists the pages to ask for next: those that are missing or do not fit, as long as they may
+// fail once more.
 func (s *sweep) jobs() []job {
 	var jobs []job
 	for i, l := range s.listings {
@@ -211,19 +213,21 @@ func (s *sweep) round(ctx context.Context, jobs []job) {
 	}
 }
 
-// last returns the last page that is worth asking for, by the newest total_count and the ends seen so far.
+// last returns the last page that is worth asking for, by the newest total_count and the ends seen
+// so far.
 func (s *sweep) last(listing int, ends []int) int {
 	return min(pageCount(s.listings[listing].total, s.p.cfg.PageSize)-1, ends[listing])
 }
 
-// behind reports whether a job is for the page behind the listing's last one, which has to be empty.
+// behind reports whether a job is for the page behind the listing's last one, which has to be
+// empty.
 func (s *sweep) behind(j job) bool {
 	l := s.listings[j.listing]
 	return l.total < l.before && j.number == pageCount(l.total, s.p.cfg.PageSize)
 }
 
-// take keeps what came of a page and hands it over. It reports whether the page shows that the listing ends before it,
-// whatever total_count says: it has no rows, or page 0's over again.
+// take keeps what came of a page and hands it over. It reports whether the page shows that the
+// listing ends before it, whatever total_count says: it has no rows, or page 0's over again.
 func (s *sweep) take(r result) (end bool) {
 	l, n := s.listings[r.listing], r.number
 	for len(l.pages) <= n {
@@ -287,7 +291,8 @@ func (p *Poller) keep(r result) {
 	(*of)[r.number] = r.page
 }
 
-// logRejected tells of every record that is rejected now and was not in the sweep before: one that stays is told once.
+// logRejected tells of every record that is rejected now and was not in the sweep before: one that
+// stays is told once.
 func (s *sweep) logRejected(p *Page) {
 	for _, r := range p.Rejected {
 		key := rejection{p.Listing, 0, r.AgentID, r.Reason}
@@ -376,7 +381,8 @@ func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 	return nil
 }
 
-// ask sends one agents request; where its token is refused, a few times more, with that or another token.
+// ask sends one agents request; where its token is refused, a few times more, with that or another
+// token.
 func (p *Poller) ask(ctx context.Context, body []byte, r *result) (reply, string, *Error) {
 	pause := newBackOff()
 	for n := 1; ; n++ {

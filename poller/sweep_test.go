@@ -78,7 +78,8 @@ func TestMended(t *testing.T) {
 	}
 }
 
-// What stays wrong makes an incomplete sweep, with the right reason, without many requests, and what can be read is read.
+// What stays wrong makes an incomplete sweep, with the right reason, without many requests, and
+// what can be read is read.
 func TestIncomplete(t *testing.T) {
 	for name, tc := range map[string]struct {
 		hook     isdpsim.Hook
@@ -222,8 +223,9 @@ func TestMixedFaults(t *testing.T) {
 	}
 }
 
-// Where total_count has fallen, the page behind the last one is asked for: a listing that is cut off
-// is not complete, one that has shrunk is, however the vendor answers for a page that is not there.
+// Where total_count has fallen, the page behind the last one is asked for: a listing that is cut
+// off is not complete, one that has shrunk is, however the vendor answers for a page that is not
+// there.
 func TestPageBehindTheLast(t *testing.T) {
 	behind := func(page int, f isdpsim.Fault) isdpsim.Hook { // total_count is 20, of 5 a page
 		return isdpsim.OnPage(page, f)

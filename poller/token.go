@@ -27,15 +27,16 @@ const (
 	justWorked  = time.Minute      // so long after a token was accepted no refusal of one says anything about the credentials
 )
 
-// Of several nodes that answer at one address, some may not know a token (yet) that the others take. So a token that is refused
-// is tried again, before another is asked for and, on the same page, until that counts as a failure.
+// Of several nodes that answer at one address, some may not know a token (yet) that the others
+// take. So a token that is refused is tried again, before another is asked for and, on the same
+// page, until that counts as a failure.
 const (
 	tokenRefusals = 3 // of a token, by whichever pages, with no acceptance in between
 	pageRefusals  = 6 // of a try of a page, by whichever tokens
 )
 
-// How long the token endpoint is left alone after n failures in a row: refused credentials, and everything else. The last
-// one repeats.
+// How long the token endpoint is left alone after n failures in a row: refused credentials, and
+// everything else. The last one repeats.
 var (
 	refusedGaps = []time.Duration{2 * time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute}
 	failedGaps  = []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 10 * time.Second}
@@ -52,7 +53,8 @@ type token struct {
 	refusals int  // so often it was refused since
 }
 
-// tokens keeps one valid token. Whoever finds that a new one is due asks for it, everybody else waits for that answer.
+// tokens keeps one valid token. Whoever finds that a new one is due asks for it, everybody else
+// waits for that answer.
 type tokens struct {
 	client *client
 	url    string
@@ -104,8 +106,8 @@ func (t *tokens) inUse() Account {
 	return t.creds
 }
 
-// renewed reads the credentials again, after they were refused, and reports whether they are others now, which nobody has
-// refused yet.
+// renewed reads the credentials again, after they were refused, and reports whether they are others
+// now, which nobody has refused yet.
 func (t *tokens) renewed() bool {
 	now := time.Now()
 	t.mu.Lock()
@@ -255,8 +257,8 @@ func (t *tokens) check(tenant int64) *Error {
 	return nil
 }
 
-// refused is told that an agents call refused a token. It reports whether that says nothing about the credentials: a moment
-// ago a token was accepted.
+// refused is told that an agents call refused a token. It reports whether that says nothing about
+// the credentials: a moment ago a token was accepted.
 func (t *tokens) refused(value string) (moot bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -390,14 +392,16 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 	}, max(tenant, 0), nil
 }
 
-// askedOften reports whether the endpoint is not left alone for long yet because it refused the credentials.
+// askedOften reports whether the endpoint is not left alone for long yet because it refused the
+// credentials.
 func (t *tokens) askedOften() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.failures < 2
 }
 
-// isCode reports whether s is an error code as OAuth has them, "invalid_grant" for one (RFC 6749, section 5.2).
+// isCode reports whether s is an error code as OAuth has them, "invalid_grant" for one (RFC 6749,
+// section 5.2).
 func isCode(s string) bool {
 	return s != "" && len(s) <= 40 &&
 		!strings.ContainsFunc(s, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') })

@@ -307,8 +307,9 @@ func TestTokenCallRefused(t *testing.T) {
 	}
 }
 
-// Several nodes answer at one address, and not all of them know a token that the others take. Sweeps are slower then, but they
-// are complete, tokens are asked for rarely, and nobody doubts the credentials.
+// Several nodes answer at one address, and not all of them know a token that the others take.
+// Sweeps are slower then, but they are complete, tokens are asked for rarely, and nobody doubts the
+// credentials.
 func TestTokenRefusedByTurns(t *testing.T) {
 	const xmlBody = "<InvalidTokenException><error>invalid_token</error></InvalidTokenException>"
 	const agentsPath = "/openapi/v1/openTask/findOnlineAgent"
@@ -442,7 +443,8 @@ func TestRevokedForGood(t *testing.T) {
 	}
 }
 
-// Credentials that were replaced are taken up with the next sweep after that, and nobody asks more often for it.
+// Credentials that were replaced are taken up with the next sweep after that, and nobody asks more
+// often for it.
 func TestCredentialsReplaced(t *testing.T) {
 	const renewed = "another-application-token"
 	for _, tc := range []struct {

@@ -51,9 +51,10 @@ func (l *listing) torn(page int, c *pageContent, size int) error {
 	return nil
 }
 
-// judge says whether a listing is complete: every page arrived, they agree on total_count, and the distinct agents plus the
-// rejected rows make that number. Where it is not, err is the most telling reason and again lists the pages which, read once
-// more, might mend it. This is the one place where completeness is decided.
+// judge says whether a listing is complete: every page arrived, they agree on total_count, and the
+// distinct agents plus the rejected rows make that number. Where it is not, err is the most telling
+// reason and again lists the pages which, read once more, might mend it. This is the one place
+// where completeness is decided.
 func (l *listing) judge(size int) (again []int, err *Error) {
 	seen, rejected := 0, 0
 	for i := range pageCount(l.total, size) {
@@ -200,8 +201,9 @@ func worse(a, b *Error) *Error {
 	return a
 }
 
-// verdict sums up a sweep. cut is why it was cut short, nil where it was not. Of a sweep that is complete all the same cut
-// means nothing; else a cancellation wins over everything, since whatever went wrong may have gone wrong for that.
+// verdict sums up a sweep. cut is why it was cut short, nil where it was not. Of a sweep that is
+// complete all the same cut means nothing; else a cancellation wins over everything, since whatever
+// went wrong may have gone wrong for that.
 func verdict(listings []*listing, size int, cut *Error) Verdict {
 	v := Verdict{Complete: true}
 	worst := cut

@@ -17,8 +17,9 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// Error codes of the server that decide what becomes of a commit (nats-server, jetstream_errors_generated.go). Whatever else
-// it answers, the commit is looked up in the log and, where it is not there, sent again.
+// Error codes of the server that decide what becomes of a commit (nats-server,
+// jetstream_errors_generated.go). Whatever else it answers, the commit is looked up in the log and,
+// where it is not there, sent again.
 const (
 	codeBatchDisabled jetstream.ErrorCode = 10174
 	codeBatchTooLarge jetstream.ErrorCode = 10199
@@ -44,10 +45,11 @@ type Batch struct {
 	Watermark schemas.Watermark
 }
 
-// Commit writes the batch, all or nothing, and returns when that is resolved: nil when it is in the log, [ErrTampered] when it
-// is and something else is too, [ErrSuperseded], [ErrTooLarge] or [ErrMaxBody] when it is not, a *[SetupError] when the log
-// can't be written to as it is. While the broker is away or full it goes on trying until ctx ends; then the commit may or may
-// not be in the log.
+// Commit writes the batch, all or nothing, and returns when that is resolved: nil when it is in the
+// log, [ErrTampered] when it is and something else is too, [ErrSuperseded], [ErrTooLarge] or
+// [ErrMaxBody] when it is not, a *[SetupError] when the log can't be written to as it is. While the
+// broker is away or full it goes on trying until ctx ends; then the commit may or may not be in the
+// log.
 func (p *Publisher) Commit(ctx context.Context, b Batch) error {
 	before := p.last.seq
 	msgs, id := p.messages(b, nil)
@@ -79,11 +81,12 @@ type gap struct{ above, below uint64 }
 // maxGaps is how many gaps are remembered while nobody answers what is in them.
 const maxGaps = 100
 
-// slack is by how many bytes an event may be longer than the one before it, and need no second piece of memory.
+// slack is by how many bytes an event may be longer than the one before it, and need no second
+// piece of memory.
 const slack = 128
 
-// messages encodes a batch, with the states in lacking besides those of its events. Messages of a kind share their header, to which
-// send adds what tells them apart.
+// messages encodes a batch, with the states in lacking besides those of its events. Messages of a
+// kind share their header, to which send adds what tells them apart.
 func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, string) {
 	all := make([]nats.Msg, 0, 2*len(b.Events)+len(lacking)+2)
 	header := func(contentType, name, value string) nats.Header {
@@ -176,8 +179,8 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 			return err
 		}
 		if errors.Is(sendErr, ErrMaxBody) {
-			// An earlier try may still be on its way. Where it arrives, it shuts out whatever is formed anew, which then is read
-			// from the stream: the fence lets only one of them in.
+			// An earlier try may still be on its way. Where it arrives, it shuts out whatever is
+			// formed anew, which then is read from the stream: the fence lets only one of them in.
 			return backoff.Permanent(sendErr)
 		}
 		return sendErr
@@ -207,8 +210,8 @@ func (p *Publisher) commit(ctx context.Context, msgs []*nats.Msg, id string) err
 	return nil
 }
 
-// foreign returns a message about the tenant or its agents above the given sequence, watermarks left out: the fence watches
-// over these. nil: there is none.
+// foreign returns a message about the tenant or its agents above the given sequence, watermarks
+// left out: the fence watches over these. nil: there is none.
 func (p *Publisher) foreign(ctx context.Context, above uint64) (*stored, error) {
 	var first *stored
 	for _, filter := range []string{fmt.Sprintf("agent.*.%d.>", p.cfg.Tenant), schemas.HealthSubject(p.cfg.Tenant)} {
@@ -226,7 +229,8 @@ func (p *Publisher) foreign(ctx context.Context, above uint64) (*stored, error) 
 	return first, nil
 }
 
-// send publishes the messages once, one alone as a plain fenced message, and returns the sequence of the last.
+// send publishes the messages once, one alone as a plain fenced message, and returns the sequence
+// of the last.
 func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg, patience time.Duration) (uint64, error) {
 	limit := MaxBody(p.nc)
 	for _, m := range msgs { // before any is sent: a batch without an end keeps the server waiting
@@ -245,8 +249,9 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg, patience time.Du
 		}
 		return ack.Sequence, nil
 	}
-	// While it waits for an acknowledgement in the middle of the batch, this would not see ctx end. Where it is left behind, it
-	// sends no end of the batch any more, and nobody else has the messages.
+	// While it waits for an acknowledgement in the middle of the batch, this would not see ctx end.
+	// Where it is left behind, it sends no end of the batch any more, and nobody else has the
+	// messages.
 	type answer struct {
 		ack *jetstreamext.BatchAck
 		err error
@@ -268,8 +273,8 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg, patience time.Du
 	}
 }
 
-// sendBatch publishes the messages as one atomic batch. One after another, since they share headers: the batch's own fields are
-// those of the message that is being sent.
+// sendBatch publishes the messages as one atomic batch. One after another, since they share
+// headers: the batch's own fields are those of the message that is being sent.
 func (p *Publisher) sendBatch(ctx context.Context, msgs []*nats.Msg, patience time.Duration) (*jetstreamext.BatchAck, error) {
 	batch, err := jetstreamext.NewBatchPublisher(p.js, jetstreamext.BatchFlowControl{AckFirst: true, AckEvery: 200, AckTimeout: patience})
 	if err != nil {
@@ -288,8 +293,9 @@ func (p *Publisher) sendBatch(ctx context.Context, msgs []*nats.Msg, patience ti
 	return batch.CommitMsg(ctx, msgs[last])
 }
 
-// resolve finds out what became of a commit that was sent and not acknowledged: whether it is there. Where it is not, the same
-// bytes may be sent again. An error that is not permanent means that the log can't be asked.
+// resolve finds out what became of a commit that was sent and not acknowledged: whether it is
+// there. Where it is not, the same bytes may be sent again. An error that is not permanent means
+// that the log can't be asked.
 func (p *Publisher) resolve(ctx context.Context, msgs []*nats.Msg, id string, cause error) (there bool, err error) {
 	at, w, err := p.watermark(ctx)
 	switch {
@@ -311,7 +317,8 @@ func (p *Publisher) resolve(ctx context.Context, msgs []*nats.Msg, id string, ca
 		p.advance(at)
 		return true, nil
 	case at == p.last:
-		// Not there, and perhaps on its way; or torn by a server that ran full, which left what it had taken.
+		// Not there, and perhaps on its way; or torn by a server that ran full, which left what it
+		// had taken.
 		m, err := p.foreign(ctx, p.last.seq)
 		if err != nil {
 			return false, fmt.Errorf("%w; and the log can't be asked what became of it: %w", cause, err)
@@ -325,7 +332,8 @@ func (p *Publisher) resolve(ctx context.Context, msgs []*nats.Msg, id string, ca
 	}
 }
 
-// check looks at the log where it may have changed behind our back: after a reconnect, and after a pause.
+// check looks at the log where it may have changed behind our back: after a reconnect, and after a
+// pause.
 func (p *Publisher) check(ctx context.Context) error {
 	now, reconnects := time.Now(), p.nc.Stats().Reconnects
 	// A machine that sleeps stops the monotonic clock, and a clock that is set moves the other one.
@@ -363,8 +371,8 @@ type stored struct {
 
 var errNoMessage = errors.New("no such message")
 
-// ask is a request that is sent again every askAgain until it is answered or ctx ends: what a stream is asked while it has no
-// leader is never answered.
+// ask is a request that is sent again every askAgain until it is answered or ctx ends: what a
+// stream is asked while it has no leader is never answered.
 func (p *Publisher) ask(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
 	inbox := p.nc.NewInbox()
 	sub, err := p.nc.SubscribeSync(inbox)
@@ -385,8 +393,8 @@ func (p *Publisher) ask(ctx context.Context, subject string, body []byte) (*nats
 	}
 }
 
-// leaderGet reads one message from a stream's leader. (The client's own GetMsg would use direct get, which any replica
-// answers, lagging ones too.) It proves presence, never absence.
+// leaderGet reads one message from a stream's leader. (The client's own GetMsg would use direct
+// get, which any replica answers, lagging ones too.) It proves presence, never absence.
 func (p *Publisher) leaderGet(ctx context.Context, stream string, request any) (*stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
@@ -416,7 +424,8 @@ func (p *Publisher) leaderGet(ctx context.Context, stream string, request any) (
 	return answer.Message, nil
 }
 
-// watermark reads where the tenant's watermark stands. One that can't be read has no commit, and is nobody's.
+// watermark reads where the tenant's watermark stands. One that can't be read has no commit, and is
+// nobody's.
 func (p *Publisher) watermark(ctx context.Context) (position, schemas.Watermark, error) {
 	m, err := p.leaderGet(ctx, schemas.Stream, map[string]string{"last_by_subj": schemas.WatermarkSubject(p.cfg.Tenant)})
 	if errors.Is(err, errNoMessage) {
@@ -435,9 +444,9 @@ func (p *Publisher) watermark(ctx context.Context) (position, schemas.Watermark,
 	return position{m.Seq, w.Commit.ID}, *w, nil
 }
 
-// whole reports whether all n messages of the batch that ended at sequence last are in the log, as far as can be told: its
-// first message is there, or has been rolled up or expired since and another one is there. A server that runs full in the
-// middle of a commit can leave a part of it.
+// whole reports whether all n messages of the batch that ended at sequence last are in the log, as
+// far as can be told: its first message is there, or has been rolled up or expired since and
+// another one is there. A server that runs full in the middle of a commit can leave a part of it.
 func (p *Publisher) whole(ctx context.Context, last uint64, n int) (bool, error) {
 	end, err := p.leaderGet(ctx, schemas.Stream, map[string]uint64{"seq": last})
 	if err != nil {

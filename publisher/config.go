@@ -23,7 +23,8 @@ type Config struct {
 	Exclusive    bool          // no other replica can be there, so a lease that is found is an earlier process's: taken over at once
 	Logger       *slog.Logger  // nil: discard
 
-	// Metrics gets the publisher's collectors, which have no label for the tenant: one publisher a registerer. Nil: nobody does.
+	// Metrics gets the publisher's collectors, which have no label for the tenant: one publisher a
+	// registerer. Nil: nobody does.
 	Metrics prometheus.Registerer
 }
 

@@ -17,8 +17,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// decodeEvent reads an event or a state. What did not come in a batch, or is not the agent's that its subject names, was not
-// written by rollcall.
+// decodeEvent reads an event or a state. What did not come in a batch, or is not the agent's that
+// its subject names, was not written by rollcall.
 func decodeEvent(subject string, data []byte, h nats.Header, tenant int64) (*schemas.Event, error) {
 	var e schemas.Event
 	if err := json.Unmarshal(data, &e); err != nil {
@@ -27,8 +27,8 @@ func decodeEvent(subject string, data []byte, h nats.Header, tenant int64) (*sch
 	return &e, written(subject, h, tenant, e.Data.Agent.TenantID, e.Data.Agent.AgentID)
 }
 
-// decodeState reads a state as decodeEvent does, faster where it is encoded as rollcall encodes it, and returns what it takes to go
-// on from it, and the sweep that saw it.
+// decodeState reads a state as decodeEvent does, faster where it is encoded as rollcall encodes it,
+// and returns what it takes to go on from it, and the sweep that saw it.
 func decodeState(subject string, data []byte, h nats.Header, tenant int64) (*schemas.State, uint64, error) {
 	if s, sweep, ok := takeApart(data); ok {
 		return s, sweep, written(subject, h, tenant, s.Agent.TenantID(), s.Agent.AgentID())
@@ -40,7 +40,8 @@ func decodeState(subject string, data []byte, h nats.Header, tenant int64) (*sch
 	return e.State(), e.Data.Sweep, nil
 }
 
-// written says why a message about that tenant's agent was not written by rollcall, where that is plain.
+// written says why a message about that tenant's agent was not written by rollcall, where that is
+// plain.
 func written(subject string, h nats.Header, tenant, ofTenant, ofAgent int64) error {
 	s, err := schemas.ParseSubject(subject)
 	switch {
@@ -54,7 +55,8 @@ func written(subject string, h nats.Header, tenant, ofTenant, ofAgent int64) err
 	return nil
 }
 
-// takeApart decodes an event in the form in which rollcall encodes it. It reports false of any other, valid or not.
+// takeApart decodes an event in the form in which rollcall encodes it. It reports false of any
+// other, valid or not.
 func takeApart(data []byte) (*schemas.State, uint64, bool) {
 	r := eventReaders.Get().(*eventReader)
 	defer eventReaders.Put(r)
@@ -84,7 +86,8 @@ func takeApart(data []byte) (*schemas.State, uint64, bool) {
 
 var eventReaders = sync.Pool{New: func() any { return new(eventReader) }}
 
-// An eventReader takes an event apart, without regard to anything that rollcall would not have written.
+// An eventReader takes an event apart, without regard to anything that rollcall would not have
+// written.
 type eventReader struct {
 	w    *jsonwalk.Walker
 	env  schemas.Envelope

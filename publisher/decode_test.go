@@ -33,7 +33,8 @@ func goldens(t testing.TB) map[string][]byte {
 	return events
 }
 
-// What rollcall has encoded is read in the short way: otherwise a take-over would be slow, and nobody would know.
+// What rollcall has encoded is read in the short way: otherwise a take-over would be slow, and
+// nobody would know.
 func TestOwnEventsAreTakenApart(t *testing.T) {
 	for name, b := range goldens(t) {
 		var e schemas.Event

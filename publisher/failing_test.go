@@ -80,8 +80,8 @@ func TestFailing(t *testing.T) {
 		t.Errorf("it fails since %v", since)
 	}
 
-	// What is refused for good fails until something gets through; what nobody waits for any more does
-	// not.
+	// What is refused for good fails until something gets through; what nobody waits for any more
+	// does not.
 	other, _ := counting(t, natstest.Connect(t, url))
 	commit(t, other, 3)
 	for range 2 {

@@ -14,7 +14,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A muffled dialer's connections lose everything that is written while they are muffled, and nobody notices.
+// A muffled dialer's connections lose everything that is written while they are muffled, and nobody
+// notices.
 type muffled struct{ on atomic.Bool }
 
 func (d *muffled) Dial(network, address string) (net.Conn, error) {
@@ -34,7 +35,8 @@ func (c *muffledConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// A commit on a broker that hangs ends with its context, not with the acknowledgement that is waited for.
+// A commit on a broker that hangs ends with its context, not with the acknowledgement that is
+// waited for.
 func TestCommitEndsWithContext(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	var dialer muffled

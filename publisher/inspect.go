@@ -17,9 +17,9 @@ import (
 // BucketStream is the stream behind the bucket with the leases.
 const BucketStream = kvStream
 
-// CheckVersion says whether a nats-server of that version ("2.15.2") is [MinVersion] or later, as semantic versions go: a
-// pre-release comes before its release, so that 2.12.8-RC.1 is too old and 2.13.0-RC.1 is not. What is no version is too old.
-// Its error is a *[SetupError].
+// CheckVersion says whether a nats-server of that version ("2.15.2") is [MinVersion] or later, as
+// semantic versions go: a pre-release comes before its release, so that 2.12.8-RC.1 is too old and
+// 2.13.0-RC.1 is not. What is no version is too old. Its error is a *[SetupError].
 func CheckVersion(version string) error {
 	if semver.Compare("v"+strings.TrimPrefix(version, "v"), "v"+MinVersion) >= 0 {
 		return nil
@@ -28,7 +28,8 @@ func CheckVersion(version string) error {
 		"earlier ones refuse every commit but the first", version, MinVersion)}
 }
 
-// CheckPayload says whether a server that takes messages of so many bytes (max_payload) is of use; its error is a *[SetupError].
+// CheckPayload says whether a server that takes messages of so many bytes (max_payload) is of use;
+// its error is a *[SetupError].
 func CheckPayload(bytes int64) error {
 	if bytes >= MinPayload {
 		return nil
@@ -37,7 +38,8 @@ func CheckPayload(bytes int64) error {
 		"(1MB is the default), on all servers of its cluster", bytes, MinPayload)}
 }
 
-// Misfits names everything that keeps rollcall from using a stream of this configuration as the log; empty: it fits.
+// Misfits names everything that keeps rollcall from using a stream of this configuration as the
+// log; empty: it fits.
 func Misfits(c jetstream.StreamConfig) []string { return misfits(c) }
 
 // BucketMisfits is [Misfits] for the stream behind the bucket.
@@ -54,7 +56,8 @@ type LeaseHolder struct {
 	Since    time.Time // when it took the lease
 }
 
-// ParseLease reads the value of a lease's key. ok is false where nobody holds the lease: the key is empty, or a marker.
+// ParseLease reads the value of a lease's key. ok is false where nobody holds the lease: the key is
+// empty, or a marker.
 func ParseLease(value []byte) (h LeaseHolder, ok bool) {
 	if len(value) == 0 {
 		return h, false
@@ -73,7 +76,8 @@ type Need struct {
 	Stream  string // set where the subject is stored: in the stream of that name
 }
 
-// Needs are the subjects that the log of a tenant takes, those that create stream and bucket only if manage.
+// Needs are the subjects that the log of a tenant takes, those that create stream and bucket only
+// if manage.
 func Needs(tenant int64, manage bool) []Need {
 	const api, name = "$JS.API.", consumerPrefix + "check"
 	log, lease := schemas.LogPrefix+">", fmt.Sprintf("$KV.%s.%s", schemas.Bucket, schemas.LeaseKey(tenant))

@@ -17,16 +17,17 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// ErrLeaseLost: another replica polls the tenant. Nothing more may be written, and what was not yet committed is for the other
-// one to find.
+// ErrLeaseLost: another replica polls the tenant. Nothing more may be written, and what was not yet
+// committed is for the other one to find.
 var ErrLeaseLost = errors.New("another replica holds the lease")
 
 // kvStream is the stream behind the bucket.
 const kvStream = "KV_" + schemas.Bucket
 
-// A lease says who polls a tenant: a key of the bucket that the server lets expire (per-message TTL, NATS ADR-43). It keeps
-// replicas from polling beside one another; what keeps them out of the log is the fence. So a holder that can't reach the
-// broker goes on, and stops only when it learns that another one holds the lease.
+// A lease says who polls a tenant: a key of the bucket that the server lets expire (per-message
+// TTL, NATS ADR-43). It keeps replicas from polling beside one another; what keeps them out of the
+// log is the fence. So a holder that can't reach the broker goes on, and stops only when it learns
+// that another one holds the lease.
 type lease struct {
 	p     *Publisher
 	kv    jetstream.KeyValue
@@ -44,9 +45,10 @@ type holder struct {
 	Since    time.Time `json:"since"`
 }
 
-// Lead waits until this replica holds the tenant's lease, calls lead, and gives the lease up when lead has returned. The
-// context that lead gets ends with ctx, or with the cause [ErrLeaseLost] as soon as another replica is known to hold the
-// lease. Lead returns what lead returned, or ctx's error where the lease was never ours.
+// Lead waits until this replica holds the tenant's lease, calls lead, and gives the lease up when
+// lead has returned. The context that lead gets ends with ctx, or with the cause [ErrLeaseLost] as
+// soon as another replica is known to hold the lease. Lead returns what lead returned, or ctx's
+// error where the lease was never ours.
 func (p *Publisher) Lead(ctx context.Context, lead func(context.Context) error) error {
 	value, err := json.Marshal(holder{p.cfg.Instance, nuid.Next(), time.Now().UTC().Truncate(time.Millisecond)})
 	if err != nil {
@@ -171,7 +173,8 @@ func (l *lease) take(ctx context.Context) error {
 	return nil
 }
 
-// put writes the key over its revision rev, with a full TTL. (The client's own Update would take the TTL off.)
+// put writes the key over its revision rev, with a full TTL. (The client's own Update would take
+// the TTL off.)
 func (l *lease) put(ctx context.Context, rev uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
@@ -206,8 +209,8 @@ func (l *lease) look(ctx context.Context) (holder, uint64, error) {
 	return h, m.Seq, nil
 }
 
-// confirm renews the lease, and says whose it is: nil where it is ours, [ErrLeaseLost] where it is another's. Any other error
-// means that nobody can tell.
+// confirm renews the lease, and says whose it is: nil where it is ours, [ErrLeaseLost] where it is
+// another's. Any other error means that nobody can tell.
 func (l *lease) confirm(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

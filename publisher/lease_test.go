@@ -157,7 +157,8 @@ func TestLeaseLost(t *testing.T) {
 	}
 }
 
-// A lease that lapsed with nobody else in it is taken again; one whose renewal was stored without our knowing goes on.
+// A lease that lapsed with nobody else in it is taken again; one whose renewal was stored without
+// our knowing goes on.
 func TestLeaseKept(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	a := startReplica(t, url, "a", nil)
@@ -180,8 +181,8 @@ func TestLeaseKept(t *testing.T) {
 	}
 }
 
-// A renewal that was stored without our knowing, as when the end came while it was on its way, does not keep the lease from
-// being given up.
+// A renewal that was stored without our knowing, as when the end came while it was on its way, does
+// not keep the lease from being given up.
 func TestLeaseGivenUpAfterLostAnswer(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	a := startReplica(t, url, "a", func(c *Config) { c.LeaseTTL = time.Hour })

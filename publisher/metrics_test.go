@@ -37,7 +37,8 @@ func counting(t *testing.T, nc *nats.Conn) (*Publisher, *prometheus.Registry) {
 	return p, reg
 }
 
-// wantCommits compares what is counted of commits. sent is how many messages those that are in the log have.
+// wantCommits compares what is counted of commits. sent is how many messages those that are in the
+// log have.
 func wantCommits(t *testing.T, reg *prometheus.Registry, committed, sent float64, others metrictest.Series) {
 	t.Helper()
 	want := metrictest.Series{
@@ -160,7 +161,8 @@ func TestLeader(t *testing.T) {
 	}
 }
 
-// What a look shows of a server on which nothing has been done, one that has the log, and one that has something else.
+// What a look shows of a server on which nothing has been done, one that has the log, and one that
+// has something else.
 func TestLook(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)

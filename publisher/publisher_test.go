@@ -188,7 +188,8 @@ func TestFence(t *testing.T) {
 	commit(t, second, 2, event(1, 2))
 }
 
-// Before the first commit after a sleep the log is looked at: the monotonic clock stood still, and the lease may have run out.
+// Before the first commit after a sleep the log is looked at: the monotonic clock stood still, and
+// the lease may have run out.
 func TestLooksAfterSleep(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	first, r, _ := recovered(t, natstest.Connect(t, url))
@@ -207,7 +208,8 @@ func TestLooksAfterSleep(t *testing.T) {
 	}
 }
 
-// A commit whose acknowledgement is lost is found in the log, and not written twice; one that never arrived is sent again.
+// A commit whose acknowledgement is lost is found in the log, and not written twice; one that never
+// arrived is sent again.
 func TestLostAcknowledgement(t *testing.T) {
 	for _, n := range []int{0, 1, 3} {
 		url, _ := natstest.Start(t, "")
@@ -282,7 +284,8 @@ func forge(t *testing.T, nc *nats.Conn, subject, body string) {
 	}
 }
 
-// A store that lost its end: the events of the last commit are there, but neither all states nor the watermark.
+// A store that lost its end: the events of the last commit are there, but neither all states nor
+// the watermark.
 func TestTornTail(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
@@ -431,7 +434,8 @@ func TestStreamGone(t *testing.T) {
 		return err
 	}
 	err := again()
-	// The server clears a deleted stream's store away in its own time, and refuses to make one of that name meanwhile (10049).
+	// The server clears a deleted stream's store away in its own time, and refuses to make one of
+	// that name meanwhile (10049).
 	for deadline := time.Now().Add(10 * time.Second); err != nil && strings.Contains(err.Error(), "10049") && time.Now().Before(deadline); err = again() {
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -14,15 +14,17 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// readTimeout bounds the wait for the next message while the log is read. A server that finds that a state has been replaced since the
-// consumer was created stands still until something new comes (seen with nats-server 2.15.2): reading anew helps.
+// readTimeout bounds the wait for the next message while the log is read. A server that finds that
+// a state has been replaced since the consumer was created stands still until something new comes
+// (seen with nats-server 2.15.2): reading anew helps.
 const readTimeout = 4 * time.Second
 
-// forgottenSweeps is how many sweeps may have been since the last one that changed anything, where the watermark that said so
-// can't be read any more: sweep numbers go on above them.
+// forgottenSweeps is how many sweeps may have been since the last one that changed anything, where
+// the watermark that said so can't be read any more: sweep numbers go on above them.
 const forgottenSweeps = 1 << 20
 
-// consumerPrefix begins the names of rollcall's own consumers. The embedded server keeps readers' hands off these.
+// consumerPrefix begins the names of rollcall's own consumers. The embedded server keeps readers'
+// hands off these.
 const consumerPrefix = "rollcall-"
 
 // Recovered is what the log says of a tenant, besides the states.
@@ -35,9 +37,10 @@ type Recovered struct {
 	lackingStates []schemas.Event // events whose state is older, or none
 }
 
-// Recover reads what the log says of the tenant and makes it the position that the next commit expects. state is called with
-// the state of every agent, which it may keep; where it is called twice for an agent, the later call is right. What was read may have moved
-// on by the end: then the next commit is refused, and the caller begins again.
+// Recover reads what the log says of the tenant and makes it the position that the next commit
+// expects. state is called with the state of every agent, which it may keep; where it is called
+// twice for an agent, the later call is right. What was read may have moved on by the end: then the
+// next commit is refused, and the caller begins again.
 func (p *Publisher) Recover(ctx context.Context, state func(*schemas.State)) (*Recovered, error) {
 	began := time.Now()
 	r, err := p.recover(ctx, state)
@@ -56,8 +59,9 @@ func (p *Publisher) recover(ctx context.Context, state func(*schemas.State)) (*R
 	s := &reading{p: p, state: state, from: 1, revisions: make(map[int64]uint64), lacking: make(map[int64]schemas.Event)}
 	t := p.cfg.Tenant
 
-	// The watermark is the last message of every commit: a replica that has it has all that came before. So the three are read
-	// together, and the watermark that came with the states is the one that the fence expects.
+	// The watermark is the last message of every commit: a replica that has it has all that came
+	// before. So the three are read together, and the watermark that came with the states is the
+	// one that the fence expects.
 	err := p.read(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
 		FilterSubjects: []string{fmt.Sprintf("agent.state.%d.*", t), schemas.WatermarkSubject(t), schemas.HealthSubject(t)},
@@ -74,7 +78,8 @@ func (p *Publisher) recover(ctx context.Context, state func(*schemas.State)) (*R
 	if err != nil {
 		return nil, err
 	}
-	// Whatever stands above the last whole commit is a torn one: its events are the truth, and their states lack.
+	// Whatever stands above the last whole commit is a torn one: its events are the truth, and
+	// their states lack.
 	if s.doubtful {
 		s.from = 1
 	}
@@ -201,9 +206,10 @@ func (s *reading) found(state *schemas.State, sweep uint64) {
 	s.state(state)
 }
 
-// TakeOver shuts every earlier writer out with a watermark of our own, and completes what a torn commit left undone. Whoever
-// leads (see [Publisher.Lead]) asks for the lease first, so that of two replicas which both think that they lead only one
-// shuts the other out: the other gets [ErrLeaseLost].
+// TakeOver shuts every earlier writer out with a watermark of our own, and completes what a torn
+// commit left undone. Whoever leads (see [Publisher.Lead]) asks for the lease first, so that of two
+// replicas which both think that they lead only one shuts the other out: the other gets
+// [ErrLeaseLost].
 func (p *Publisher) TakeOver(ctx context.Context, r *Recovered, w schemas.Watermark) error {
 	if p.lease != nil {
 		if err := p.lease.confirm(ctx); err != nil {

@@ -14,12 +14,13 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// Status is what a look at the broker showed. It changes nothing there, and says nothing about whether commits succeed.
+// Status is what a look at the broker showed. It changes nothing there, and says nothing about
+// whether commits succeed.
 type Status struct {
 	Stream error // why the server or the stream is not what rollcall needs, or can't be asked; nil: they fit
 	Lease  error // why the bucket or the lease in it is not; nil: this replica leads, or could
-	// Creatable says that Stream and Lease are nil although the stream or the bucket is missing: Config.Manage lets rollcall
-	// create it.
+	// Creatable says that Stream and Lease are nil although the stream or the bucket is missing:
+	// Config.Manage lets rollcall create it.
 	Creatable bool
 
 	Leader    string             // who holds the lease; empty: nobody, or not known
@@ -27,8 +28,8 @@ type Status struct {
 	Health    *schemas.Health    // nil: there is none that can be read
 }
 
-// Look asks the broker how things are, before there is a [Publisher]. Without a tenant (0) it leaves out what only a tenant
-// has. It takes as long as ctx lets it.
+// Look asks the broker how things are, before there is a [Publisher]. Without a tenant (0) it
+// leaves out what only a tenant has. It takes as long as ctx lets it.
 func Look(ctx context.Context, nc *nats.Conn, cfg Config) Status {
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -42,7 +43,8 @@ func Look(ctx context.Context, nc *nats.Conn, cfg Config) Status {
 // Leading reports whether this replica leads. It may be called at any time, from any goroutine.
 func (p *Publisher) Leading() bool { return p.leading.Load() }
 
-// Status asks the broker how things are. Unlike the other methods it may be called at any time, from any goroutine.
+// Status asks the broker how things are. Unlike the other methods it may be called at any time,
+// from any goroutine.
 func (p *Publisher) Status(ctx context.Context) Status {
 	var s Status
 	var missing bool
@@ -71,7 +73,8 @@ func (p *Publisher) lookAtStream(ctx context.Context, missing *bool) error {
 	return unfit(s.CachedInfo().Config)
 }
 
-// lookAtTenant reads what a commit ends with. Where that can't be read, the log has to be asked to know why.
+// lookAtTenant reads what a commit ends with. Where that can't be read, the log has to be asked to
+// know why.
 func (p *Publisher) lookAtTenant(ctx context.Context) (*schemas.Watermark, *schemas.Health) {
 	var watermark *schemas.Watermark
 	if at, w, err := p.watermark(ctx); err == nil && at.seq > 0 && w.Commit.ID != "" {

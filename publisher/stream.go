@@ -19,7 +19,8 @@ import (
 // refused (seen with 2.12.0 to 2.12.7).
 const MinVersion = "2.12.8"
 
-// A leaseMarkerTTL is how long the bucket remembers that a lease has ended, so that every watcher sees it.
+// A leaseMarkerTTL is how long the bucket remembers that a lease has ended, so that every watcher
+// sees it.
 const leaseMarkerTTL = time.Minute
 
 // streamConfig is the log as rollcall creates it.
@@ -79,7 +80,8 @@ func misfits(c jetstream.StreamConfig) []string {
 	return out
 }
 
-// prepare creates the stream and the bucket where they are missing, or checks them. It never alters what is there.
+// prepare creates the stream and the bucket where they are missing, or checks them. It never alters
+// what is there.
 func (p *Publisher) prepare(ctx context.Context) error {
 	if err := p.checkServer(); err != nil {
 		return err
@@ -139,8 +141,8 @@ func (p *Publisher) prepareBucket(ctx context.Context) (jetstream.KeyValue, erro
 	return kv, fitBucket(ctx, kv)
 }
 
-// checkServer says whether the server that this connection is with now can hold the stream: another one, or an older one on its
-// place, may have come with a reconnect. A *[SetupError] is final.
+// checkServer says whether the server that this connection is with now can hold the stream: another
+// one, or an older one on its place, may have come with a reconnect. A *[SetupError] is final.
 func (p *Publisher) checkServer() error {
 	version := p.nc.ConnectedServerVersion()
 	if version == "" { // that it can't be told is no reason to give up
@@ -155,11 +157,12 @@ func (p *Publisher) checkServer() error {
 	return nil
 }
 
-// errSubjectsOverlap is the server's code for a subject that another stream has (JSStreamSubjectOverlapErr).
+// errSubjectsOverlap is the server's code for a subject that another stream has
+// (JSStreamSubjectOverlapErr).
 const errSubjectsOverlap = 10065
 
-// explain adds what to do to the errors that an operator meets first. None of them is final: a server that is starting, or a
-// cluster that has no leader, answers the same.
+// explain adds what to do to the errors that an operator meets first. None of them is final: a
+// server that is starting, or a cluster that has no leader, answers the same.
 func explain(err error) error {
 	var api *jetstream.APIError
 	switch {

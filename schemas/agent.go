@@ -8,10 +8,11 @@ import (
 	"slices"
 )
 
-// Agent is one row of findOnlineAgent. A nil field was absent (or null, which the vendor uses for the same thing).
+// Agent is one row of findOnlineAgent. A nil field was absent (or null, which the vendor uses for
+// the same thing).
 //
-// The fields and their types are those of the vendor's table of findOnlineAgent, plus appName and entityName, which its
-// example answers carry and no table lists.
+// The fields and their types are those of the vendor's table of findOnlineAgent, plus appName and
+// entityName, which its example answers carry and no table lists.
 type Agent struct {
 	AgentID      int64 // the identity of an agent within its tenant; may exceed 2^53
 	TenantID     int64
@@ -66,8 +67,8 @@ func (a *Agent) There() bool { return a.DeleteFlag == nil || *a.DeleteFlag != 1 
 // Online reports whether a listed agent is online: there, and with onlineStatus 1.
 func (a *Agent) Online() bool { return a.There() && a.OnlineStatus == 1 }
 
-// TypeToken is the subject token for the agent's type: the type itself, or "_" where it is missing or not of the form
-// [A-Za-z0-9-]{1,32}.
+// TypeToken is the subject token for the agent's type: the type itself, or "_" where it is missing
+// or not of the form [A-Za-z0-9-]{1,32}.
 func (a *Agent) TypeToken() string {
 	if a.Type == nil || !isTypeToken(*a.Type) {
 		return NoType
@@ -75,7 +76,8 @@ func (a *Agent) TypeToken() string {
 	return *a.Type
 }
 
-// A listed field of the agent. at returns where an Agent keeps it: *int64 (always present), **int64 or **string.
+// A listed field of the agent. at returns where an Agent keeps it: *int64 (always present), **int64
+// or **string.
 type listedField struct {
 	name string
 	date bool // a string that holds a date
@@ -148,15 +150,16 @@ func (a *Agent) Field(name string) (json.RawMessage, bool) {
 	return a.Other[i].Value, true
 }
 
-// Differing yields the names of the fields in which a and b differ, in no particular order. Listed fields differ by value,
-// the others by their bytes.
+// Differing yields the names of the fields in which a and b differ, in no particular order. Listed
+// fields differ by value, the others by their bytes.
 func Differing(a, b *Agent) iter.Seq[string] { return a.Pack().Differing(b.Pack()) }
 
 // Changes lists every field in which to differs from from, in the order of the field names.
 func Changes(from, to *Agent) []Change { return from.Pack().Changes(to.Pack()) }
 
-// Revert returns the agent as it was before the changes that led to a: Revert(b, Changes(a, b)) equals a. Where an event's
-// changes are truncated, what it returns is right in the listed fields only.
+// Revert returns the agent as it was before the changes that led to a: Revert(b, Changes(a, b))
+// equals a. Where an event's changes are truncated, what it returns is right in the listed fields
+// only.
 func Revert(a *Agent, changes []Change) (*Agent, error) {
 	r := *a
 	r.Other = slices.Clone(a.Other)
@@ -202,8 +205,8 @@ func (a *Agent) AppendJSON(b []byte) []byte {
 	return o.end()
 }
 
-// Size is about how many bytes the agent's encoding has, at little cost: within a few hundred bytes where nothing in it has to
-// be escaped.
+// Size is about how many bytes the agent's encoding has, at little cost: within a few hundred bytes
+// where nothing in it has to be escaped.
 func (a *Agent) Size() int {
 	n := 512 // names and numbers
 	for _, f := range listedFields {
@@ -217,7 +220,8 @@ func (a *Agent) Size() int {
 	return n
 }
 
-// MarshalJSON implements [json.Marshaler]; see the package comment for how it differs from AppendJSON.
+// MarshalJSON implements [json.Marshaler]; see the package comment for how it differs from
+// AppendJSON.
 func (a Agent) MarshalJSON() ([]byte, error) { return a.AppendJSON(nil), nil }
 
 // UnmarshalJSON decodes an agent as [DecodeAgent] does, of whatever tenant.

@@ -14,8 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// asyncAPIFrame is the AsyncAPI document without what stands elsewhere already: an object {"$embed": "FILE"} is to be replaced
-// by that file, a schema without its $schema, of which AsyncAPI has its own.
+// asyncAPIFrame is the AsyncAPI document without what stands elsewhere already: an object
+// {"$embed": "FILE"} is to be replaced by that file, a schema without its $schema, of which
+// AsyncAPI has its own.
 const asyncAPIFrame = "testdata/asyncapi.json"
 
 var (
@@ -96,7 +97,8 @@ func channels(t testing.TB) map[string]apiChannel {
 	return asyncAPIDocument(t).Channels
 }
 
-// Every channel is a kind of subject, and the other way round; its address is the subject that the code makes.
+// Every channel is a kind of subject, and the other way round; its address is the subject that the
+// code makes.
 func TestAsyncAPISubjects(t *testing.T) {
 	event := func(kind EventType) string { return EventSubject(kind, 886, "10", 17813) }
 	subjects := map[Kind]string{
@@ -134,8 +136,8 @@ func TestAsyncAPISubjects(t *testing.T) {
 	}
 }
 
-// Every reference leads somewhere, every channel has one message and one operation that sends it, and every message has the
-// schema of its kind.
+// Every reference leads somewhere, every channel has one message and one operation that sends it,
+// and every message has the schema of its kind.
 func TestAsyncAPIParts(t *testing.T) {
 	root := parseJSON(t, document(t, "asyncapi"))
 	var refs func(v any)

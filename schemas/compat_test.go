@@ -14,7 +14,8 @@ import (
 	"testing"
 )
 
-// baselinePath is where the schema of version 1 is kept as readers have it. It only ever gains fields.
+// baselinePath is where the schema of version 1 is kept as readers have it. It only ever gains
+// fields.
 func baselinePath(kind string) string {
 	return filepath.Join(goldenDir, "schemas", kind+".schema.json")
 }
@@ -22,9 +23,9 @@ func baselinePath(kind string) string {
 // annotations are the keywords that no message is judged by.
 var annotations = []string{"$comment", "$schema", "default", "deprecated", "description", "examples", "readOnly", "title", "writeOnly"}
 
-// breaches tells in what a schema breaks the promise of version 1, given an earlier one: it may gain optional fields, and words.
-// Whatever else is changed hurts somebody: a new constraint those who sent, or replay, what was allowed before, and one that is
-// gone those who relied on it.
+// breaches tells in what a schema breaks the promise of version 1, given an earlier one: it may
+// gain optional fields, and words. Whatever else is changed hurts somebody: a new constraint those
+// who sent, or replay, what was allowed before, and one that is gone those who relied on it.
 func breaches(earlier, later map[string]any) []string {
 	var told []string
 	tell := func(path, format string, args ...any) {
@@ -121,7 +122,8 @@ func unannotated(v any) any {
 	return v
 }
 
-// keepBaseline compares a schema with the baseline and, if asked to, lets that gain what is new. It never loses anything.
+// keepBaseline compares a schema with the baseline and, if asked to, lets that gain what is new. It
+// never loses anything.
 func keepBaseline(path string, schema []byte, update bool) error {
 	parse := func(text []byte) (o map[string]any, err error) {
 		d := json.NewDecoder(bytes.NewReader(text))
@@ -153,7 +155,8 @@ func keepBaseline(path string, schema []byte, update bool) error {
 	if update {
 		return os.WriteFile(path, schema, 0o644)
 	}
-	// The other way round it is what is new; keeping that at once means that it can't be lost again.
+	// The other way round it is what is new; keeping that at once means that it can't be lost
+	// again.
 	if told := breaches(later, earlier); len(told) > 0 {
 		return fmt.Errorf("%s lacks what is new, so nothing keeps that: run go test ./schemas -run Compatible -update (%s)", path, strings.Join(told, "; "))
 	}

@@ -47,12 +47,12 @@ func (e *RowError) Error() string {
 	}
 }
 
-// DecodeAgent decodes one row of findOnlineAgent. A number where a string is documented, and the other way round, is
-// normalised; a null is the same as an absent field; fields that no table lists are kept as they are. An absent tenantId means
-// the given tenant; tenant 0 stands for any.
+// DecodeAgent decodes one row of findOnlineAgent. A number where a string is documented, and the
+// other way round, is normalised; a null is the same as an absent field; fields that no table lists
+// are kept as they are. An absent tenantId means the given tenant; tenant 0 stands for any.
 //
-// dropped counts the listed fields whose value could not be normalised: they are left out. An error is always a *[RowError]:
-// the row has no usable agentId or onlineStatus, or is of another tenant.
+// dropped counts the listed fields whose value could not be normalised: they are left out. An error
+// is always a *[RowError]: the row has no usable agentId or onlineStatus, or is of another tenant.
 func DecodeAgent(row []byte, tenant int64) (a Agent, dropped int, err error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(row, &fields); err != nil || fields == nil {
@@ -65,8 +65,9 @@ func DecodeAgent(row []byte, tenant int64) (a Agent, dropped int, err error) {
 	return r.Agent(tenant)
 }
 
-// A Row is a row of findOnlineAgent taken apart, for those who do so themselves. The zero Row has no fields. A Row that is used
-// again, after Reset, is faster where the next one has the same fields in the same order, as the rows of a listing do.
+// A Row is a row of findOnlineAgent taken apart, for those who do so themselves. The zero Row has
+// no fields. A Row that is used again, after Reset, is faster where the next one has the same
+// fields in the same order, as the rows of a listing do.
 type Row struct {
 	listed [len(listedTable)]json.RawMessage // in the order of listedFields; nil: not there
 	other  []Field
@@ -92,8 +93,8 @@ func (r *Row) Reset() {
 // maxSeats is more fields than rows have, but for monstrous ones.
 const maxSeats = 200
 
-// Set gives a field its value, valid JSON without white space around it, in place of the one that it had. The value is not
-// copied until Agent or Pack is called.
+// Set gives a field its value, valid JSON without white space around it, in place of the one that
+// it had. The value is not copied until Agent or Pack is called.
 func (r *Row) Set(name []byte, value json.RawMessage) {
 	if r.next == len(r.seats) {
 		r.seats = append(r.seats, seat{listed: -1})
@@ -185,7 +186,8 @@ func (r *Row) Pack(tenant int64) (p Packed, dropped int, err error) {
 	return Packed(values[maxHead-copy(values[maxHead-len(b):], b):]), dropped, nil
 }
 
-// maxHead is the longest that the fields which every agent has are packed, and which of the others there are, in bytes.
+// maxHead is the longest that the fields which every agent has are packed, and which of the others
+// there are, in bytes.
 const maxHead = 4 * binary.MaxVarintLen64
 
 // appendPacked packs a listed field's value, normalised. It reports whether it could.
@@ -223,7 +225,8 @@ func (m *memory) string(v string) *string {
 	return &m.strings[len(m.strings)-1]
 }
 
-// setListed stores raw, normalised, as the field's value; nil makes it absent. It reports whether it could.
+// setListed stores raw, normalised, as the field's value; nil makes it absent. It reports whether
+// it could.
 func (m *memory) setListed(f *listedField, a *Agent, raw json.RawMessage) bool {
 	switch p := f.at(a).(type) {
 	case *int64:
@@ -259,7 +262,8 @@ func (m *memory) setListed(f *listedField, a *Agent, raw json.RawMessage) bool {
 // Where some fields stand among the listed ones.
 var idAt, tenantAt, statusAt = listedAt("agentId"), listedAt("tenantId"), listedAt("onlineStatus")
 
-// unescaped returns what is between the quotation marks of a JSON string in which nothing has to be decoded.
+// unescaped returns what is between the quotation marks of a JSON string in which nothing has to be
+// decoded.
 func unescaped(raw json.RawMessage) ([]byte, bool) {
 	if len(raw) < 2 || raw[0] != '"' || raw[len(raw)-1] != '"' {
 		return nil, false
@@ -287,8 +291,8 @@ func unquote(raw json.RawMessage) (string, bool) {
 
 func isNull(raw json.RawMessage) bool { return bytes.Equal(raw, []byte("null")) }
 
-// integer normalises a number, or a string that holds one, to 64 bits. A fraction of zero (1.0, 1e3) is accepted as long as
-// the value is exact.
+// integer normalises a number, or a string that holds one, to 64 bits. A fraction of zero (1.0,
+// 1e3) is accepted as long as the value is exact.
 func integer(raw json.RawMessage) (int64, bool) {
 	if len(raw) == 0 {
 		return 0, false
@@ -310,8 +314,9 @@ func integer(raw json.RawMessage) (int64, bool) {
 	return integral(s)
 }
 
-// integral reads a decimal number with a fraction or an exponent whose value is an integer of 64 bits. It goes by the digits:
-// a float64 would round some fractions away, and large integers too. The exponent's size costs nothing.
+// integral reads a decimal number with a fraction or an exponent whose value is an integer of 64
+// bits. It goes by the digits: a float64 would round some fractions away, and large integers too.
+// The exponent's size costs nothing.
 func integral(s string) (int64, bool) {
 	sign := ""
 	if strings.HasPrefix(s, "-") {
@@ -329,7 +334,8 @@ func integral(s string) (int64, bool) {
 	if whole+fraction == "" {
 		return 0, false
 	}
-	// The value is significant × 10^exponent, and significant ends in no zero: an integer, unless the exponent is negative.
+	// The value is significant × 10^exponent, and significant ends in no zero: an integer, unless
+	// the exponent is negative.
 	digits := strings.TrimLeft(whole+fraction, "0")
 	significant := strings.TrimRight(digits, "0")
 	exponent += len(digits) - len(significant) - len(fraction)
@@ -346,8 +352,8 @@ func integral(s string) (int64, bool) {
 // The vendor's form of a date.
 const vendorDate = "2006-01-02T15:04:05.000-07:00"
 
-// text normalises a string, or a number by its own digits. A number in a date field is milliseconds since 1970, as in the
-// timestamp fields beside it.
+// text normalises a string, or a number by its own digits. A number in a date field is milliseconds
+// since 1970, as in the timestamp fields beside it.
 func text(raw json.RawMessage, date bool) (string, bool) {
 	if len(raw) == 0 {
 		return "", false

@@ -124,7 +124,8 @@ func TestDecodeAgentNormalises(t *testing.T) {
 		{"lastUpdateDate", `0.5`, absent, 1},
 		{"lastUpdateDate", `false`, absent, 1},
 
-		// Undocumented fields are kept as they are, null too, and so are those that differ from a documented one in case only.
+		// Undocumented fields are kept as they are, null too, and so are those that differ from a
+		// documented one in case only.
 		{"stray", `null`, `null`, 0},
 		{"stray", `""`, `""`, 0},
 		{"stray", `1.0`, `1.0`, 0},

@@ -26,8 +26,9 @@ var documents = []struct {
 	{"asyncapi", asyncAPI},
 }
 
-// Documents are the names of the documents that describe the wire to readers in other languages: "event", "watermark" and
-// "health", the JSON Schemas (2020-12) of the three payloads, and "asyncapi", an AsyncAPI 3 document of all subjects.
+// Documents are the names of the documents that describe the wire to readers in other languages:
+// "event", "watermark" and "health", the JSON Schemas (2020-12) of the three payloads, and
+// "asyncapi", an AsyncAPI 3 document of all subjects.
 func Documents() []string {
 	names := make([]string, len(documents))
 	for i, d := range documents {
@@ -36,7 +37,8 @@ func Documents() []string {
 	return names
 }
 
-// Document returns the document of that name, JSON that ends in a newline, and whether there is one.
+// Document returns the document of that name, JSON that ends in a newline, and whether there is
+// one.
 func Document(name string) ([]byte, bool) {
 	for _, d := range documents {
 		if d.name == name {

@@ -64,7 +64,8 @@ func parseObject(t testing.TB, text []byte) map[string]any {
 	return o
 }
 
-// A compiled schema of a kind of message: the document itself, and how a reader of the AsyncAPI document has it.
+// A compiled schema of a kind of message: the document itself, and how a reader of the AsyncAPI
+// document has it.
 type compiledSchemas map[string]*jsonschema.Schema
 
 func compile(t testing.TB, kind string) compiledSchemas {
@@ -90,7 +91,8 @@ func compile(t testing.TB, kind string) compiledSchemas {
 
 const asyncAPIURL = "urn:rollcall:asyncapi"
 
-// asyncAPICompiler reads the AsyncAPI document's schemas as what they are there: a superset of draft-07.
+// asyncAPICompiler reads the AsyncAPI document's schemas as what they are there: a superset of
+// draft-07.
 func asyncAPICompiler(t testing.TB) *jsonschema.Compiler {
 	t.Helper()
 	c := jsonschema.NewCompiler()
@@ -298,8 +300,8 @@ func present(v any, path string, into map[string]bool) {
 	}
 }
 
-// The fields of the Go types, of what they encode to and of the schemas are the same, of the same types, and those are
-// required that are never left out.
+// The fields of the Go types, of what they encode to and of the schemas are the same, of the same
+// types, and those are required that are never left out.
 func TestSchemasAreTheTypes(t *testing.T) {
 	var event Event
 	var mark Watermark
@@ -411,7 +413,8 @@ func at(t testing.TB, v any, path ...string) any {
 	return v
 }
 
-// The values that a field can have are those of the code. Where others may be added, they are examples.
+// The values that a field can have are those of the code. Where others may be added, they are
+// examples.
 func TestSchemasKnowTheConstants(t *testing.T) {
 	event, health := parseJSON(t, document(t, "event")), parseJSON(t, document(t, "health"))
 	reason := []string{"properties", "data", "properties", "reason"}
@@ -482,8 +485,8 @@ var badTimes = []any{
 
 const leftOut = " left out"
 
-// spoil calls try with a name for each way to spoil one of the fields that a schema names; the message is spoilt during the
-// call only.
+// spoil calls try with a name for each way to spoil one of the fields that a schema names; the
+// message is spoilt during the call only.
 func spoil(t testing.TB, schema map[string]any, message any, path string, try func(what string)) {
 	t.Helper()
 	o, ok := message.(map[string]any)
@@ -551,7 +554,8 @@ func spoil(t testing.TB, schema map[string]any, message any, path string, try fu
 	}
 }
 
-// Every golden without a field that is required is refused, and with each of the fields of another type.
+// Every golden without a field that is required is refused, and with each of the fields of another
+// type.
 func TestSchemasRefuseSpoiltGoldens(t *testing.T) {
 	for kind := range payloads {
 		schemas, document := compile(t, kind), parseObject(t, document(t, kind))
@@ -662,7 +666,8 @@ func edited(t *testing.T, edits []struct{ golden, old, new string }, check func(
 	}
 }
 
-// contract is the wire as it was promised: its examples as they stand there, and what they leave out, piece by piece.
+// contract is the wire as it was promised: its examples as they stand there, and what they leave
+// out, piece by piece.
 var contract = []struct {
 	golden, text string
 	fill         [][2]string

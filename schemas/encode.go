@@ -12,7 +12,8 @@ import (
 // TimeFormat is how every time on the wire is written: UTC, milliseconds.
 const TimeFormat = "2006-01-02T15:04:05.000Z"
 
-// FloorTime is t as the wire can say it, rounded down: for a time since which something has been true.
+// FloorTime is t as the wire can say it, rounded down: for a time since which something has been
+// true.
 func FloorTime(t time.Time) time.Time { return t.Round(0).Truncate(time.Millisecond) }
 
 // CeilTime is t as the wire can say it, rounded up: for a time by which something had happened.
@@ -103,8 +104,9 @@ func appendListed(b []byte, at any) []byte {
 	return nil
 }
 
-// appendString appends s as a JSON string. It escapes what JSON says must be, and nothing else; encoding/json would escape
-// HTML, and U+2028 and invalid UTF-8 too. An invalid byte becomes U+FFFD.
+// appendString appends s as a JSON string. It escapes what JSON says must be, and nothing else;
+// encoding/json would escape HTML, and U+2028 and invalid UTF-8 too. An invalid byte becomes
+// U+FFFD.
 func appendString(b []byte, s string) []byte {
 	plain := utf8.ValidString(s)
 	for i := 0; plain && i < len(s); i++ {

@@ -11,7 +11,8 @@ import (
 // EventType is the type of an event, and the first two tokens of its subject.
 type EventType string
 
-// The three types of events. For every agent, online and offline strictly alternate, beginning with online.
+// The three types of events. For every agent, online and offline strictly alternate, beginning with
+// online.
 const (
 	Online  EventType = "agent.online"  // the agent was not online, or not known, and now is
 	Offline EventType = "agent.offline" // the agent was online and now is not
@@ -60,8 +61,8 @@ type EventData struct {
 	Agent         Agent     // as it now is; of a removed agent, as it was last seen
 	Changes       []Change  // every field that differs from the previous revision's agent, by name
 
-	// ChangesTruncated says that Changes lacks the undocumented fields: with them the event would not
-	// have fitted into a message.
+	// ChangesTruncated says that Changes lacks the undocumented fields: with them the event would
+	// not have fitted into a message.
 	ChangesTruncated bool
 }
 
@@ -128,8 +129,8 @@ func (d *EventData) appendJSON(b []byte) []byte {
 	return o.end()
 }
 
-// TruncateChanges leaves the undocumented fields out of Changes. It reports false, and does nothing,
-// where there are none.
+// TruncateChanges leaves the undocumented fields out of Changes. It reports false, and does
+// nothing, where there are none.
 func (d *EventData) TruncateChanges() bool {
 	listed := slices.DeleteFunc(slices.Clone(d.Changes), func(c Change) bool { return !Listed(c.Field) })
 	if len(listed) == len(d.Changes) {
@@ -151,11 +152,13 @@ func (c *Change) appendJSON(b []byte) []byte {
 	return o.end()
 }
 
-// MarshalJSON implements [json.Marshaler]; see the package comment for how it differs from AppendJSON.
+// MarshalJSON implements [json.Marshaler]; see the package comment for how it differs from
+// AppendJSON.
 func (e Event) MarshalJSON() ([]byte, error) { return e.AppendJSON(nil), nil }
 
-// UnmarshalJSON decodes an event, and refuses what is none: another spec version, schema or source, an unknown type, no revision, no
-// time, no agent, or an id that is not the agent's. Unknown fields and reasons are accepted; times are cut to UTC milliseconds.
+// UnmarshalJSON decodes an event, and refuses what is none: another spec version, schema or source,
+// an unknown type, no revision, no time, no agent, or an id that is not the agent's. Unknown fields
+// and reasons are accepted; times are cut to UTC milliseconds.
 func (e *Event) UnmarshalJSON(b []byte) error {
 	var w struct {
 		SpecVersion string
@@ -192,7 +195,8 @@ type Envelope struct {
 	Event
 }
 
-// Check refuses what [Event.UnmarshalJSON] refuses, and cuts the times as it does. Of the agent it looks at the ids only.
+// Check refuses what [Event.UnmarshalJSON] refuses, and cuts the times as it does. Of the agent it
+// looks at the ids only.
 func (e *Envelope) Check() error {
 	d := &e.Data
 	for _, t := range []*time.Time{&e.Time, &d.NotBefore, &d.Since, &d.PreviousSince} {

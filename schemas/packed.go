@@ -9,9 +9,9 @@ import (
 	"strconv"
 )
 
-// Packed is an agent as it is kept in memory: about a third of the size of an [Agent], in one piece, and exactly the same agent
-// when it is unpacked. Two agents are the same if, and only if, they are packed the same. The form is nobody else's business
-// and may change; "" is no agent.
+// Packed is an agent as it is kept in memory: about a third of the size of an [Agent], in one
+// piece, and exactly the same agent when it is unpacked. Two agents are the same if, and only if,
+// they are packed the same. The form is nobody else's business and may change; "" is no agent.
 type Packed string
 
 // Pack packs the agent.
@@ -141,8 +141,8 @@ func (p Packed) Online() bool {
 	return status == 1 && p.There()
 }
 
-// Differing yields the names of the fields in which p and q differ, in no particular order. Listed fields differ by value, the
-// others by their bytes. Neither may be "".
+// Differing yields the names of the fields in which p and q differ, in no particular order. Listed
+// fields differ by value, the others by their bytes. Neither may be "".
 func (p Packed) Differing(q Packed) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for name := range p.differing(q) {
@@ -153,7 +153,8 @@ func (p Packed) Differing(q Packed) iter.Seq[string] {
 	}
 }
 
-// Changes lists every field in which to differs from p, in the order of the field names. Neither may be "".
+// Changes lists every field in which to differs from p, in the order of the field names. Neither
+// may be "".
 func (p Packed) Changes(to Packed) []Change {
 	var cs []Change
 	for name, values := range p.differing(to) {
@@ -239,7 +240,8 @@ type fields struct {
 // open begins with p's first field.
 func (f *fields) open(p Packed) { *f = fields{rest: p} }
 
-// listed returns a listed field's value as it is packed, "" where it is absent. They are asked for one after another.
+// listed returns a listed field's value as it is packed, "" where it is absent. They are asked for
+// one after another.
 func (f *fields) listed(i int) Packed {
 	if i == neverLacking {
 		f.has, f.rest = uvarint(f.rest)
@@ -282,7 +284,8 @@ func (f *fields) other() (name string, v Packed) {
 	return name, Packed(value)
 }
 
-// field returns one of the listed fields that may be lacking as it is packed; ok is false where it is.
+// field returns one of the listed fields that may be lacking as it is packed; ok is false where it
+// is.
 func (p Packed) field(i int) (v Packed, ok bool) {
 	var f fields
 	f.open(p)

@@ -59,7 +59,8 @@ func BenchmarkUnpack(b *testing.B) {
 	}
 }
 
-// A row that is used again is what its fields say, whatever the one before it had, and in whatever order.
+// A row that is used again is what its fields say, whatever the one before it had, and in whatever
+// order.
 func TestRowIsUsedAgain(t *testing.T) {
 	var r Row
 	for _, names := range [][]string{

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Watermark is the statement that everything a complete sweep saw has been published. It is the last message of every commit.
-// Zero times are absent: there has been no complete sweep.
+// Watermark is the statement that everything a complete sweep saw has been published. It is the
+// last message of every commit. Zero times are absent: there has been no complete sweep.
 type Watermark struct {
 	TenantID    int64       `json:"tenantId"`
 	Sweep       uint64      `json:"sweep"`       // the last complete sweep, 0 before any
@@ -75,7 +75,8 @@ func (w *Watermark) LastSweep() uint64 {
 	return w.Sweep
 }
 
-// HealthState says how a tenant's listing fares. It says nothing about whether rollcall lives: only the watermark does.
+// HealthState says how a tenant's listing fares. It says nothing about whether rollcall lives: only
+// the watermark does.
 type HealthState string
 
 // The states of health.

@@ -12,7 +12,8 @@ const (
 	Stream = "AGENT_EVENTS" // the one stream, the log
 	Bucket = "rollcall"     // the KV bucket with the leases
 
-	// LogPrefix is where rollcall publishes: the stream stores rollcall.log.X as agent.X (a subject transform).
+	// LogPrefix is where rollcall publishes: the stream stores rollcall.log.X as agent.X (a subject
+	// transform).
 	LogPrefix = "rollcall.log."
 	// StoredPrefix begins every subject in the log.
 	StoredPrefix = "agent."
@@ -42,7 +43,8 @@ type Subject struct {
 	AgentID int64  // of events and states
 }
 
-// EventSubject is where an event is stored: agent.online.886.10.17813. typeToken is [Agent.TypeToken]'s.
+// EventSubject is where an event is stored: agent.online.886.10.17813. typeToken is
+// [Agent.TypeToken]'s.
 func EventSubject(t EventType, tenant int64, typeToken string, agentID int64) string {
 	return string(t) + "." + strconv.FormatInt(tenant, 10) + "." + typeToken + "." + strconv.FormatInt(agentID, 10)
 }

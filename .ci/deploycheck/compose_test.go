@@ -242,7 +242,8 @@ func checkServices(t *testing.T, project *types.Project) {
 	}
 }
 
-// TestProvisioning sees whether Grafana finds the data source and the dashboard that compose mounts.
+// TestProvisioning sees whether Grafana finds the data source and the dashboard that compose
+// mounts.
 func TestProvisioning(t *testing.T) {
 	project := compose(t, nil, "compose.yaml")
 	var sources struct {

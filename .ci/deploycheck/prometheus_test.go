@@ -43,7 +43,8 @@ type ruleTests struct {
 	}
 }
 
-// TestAlerts: each says what happened, what to do and where to read on, and is tested where it fires and where it does not.
+// TestAlerts: each says what happened, what to do and where to read on, and is tested where it
+// fires and where it does not.
 func TestAlerts(t *testing.T) {
 	var r rules
 	if err := yaml.Unmarshal([]byte(read(t, "deploy/prometheus/rules.yml")), &r); err != nil {
@@ -200,7 +201,8 @@ func grafanaQuery(expr string) string {
 	return strings.NewReplacer("$__rate_interval", "1m", "$job", ".*", "$tenant", ".*").Replace(expr)
 }
 
-// metrics are the names that the metrics' document has, and those of Prometheus and its Go client's collectors.
+// metrics are the names that the metrics' document has, and those of Prometheus and its Go client's
+// collectors.
 func metrics(t *testing.T) map[string]bool {
 	t.Helper()
 	data, err := os.ReadFile(*metricsTable)
@@ -220,7 +222,8 @@ func metrics(t *testing.T) map[string]bool {
 	return known
 }
 
-// checkQuery parses an expression, sees whether there is every metric that it uses, and returns their names.
+// checkQuery parses an expression, sees whether there is every metric that it uses, and returns
+// their names.
 func checkQuery(t *testing.T, where, query string) []string {
 	t.Helper()
 	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)

@@ -15,7 +15,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/natsdial"
 )
 
-// A broker is the NATS server that holds the log: an embedded one, or the one that the settings name.
+// A broker is the NATS server that holds the log: an embedded one, or the one that the settings
+// name.
 type broker struct {
 	nc     *nats.Conn
 	url    string       // where clients on this machine find it, without user info
@@ -23,7 +24,8 @@ type broker struct {
 	close  func()
 }
 
-// during runs do. Where the broker fails for good meanwhile, it ends do's context, and returns why besides do's own error.
+// during runs do. Where the broker fails for good meanwhile, it ends do's context, and returns why
+// besides do's own error.
 func (b *broker) during(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -46,7 +48,8 @@ func (b *broker) during(ctx context.Context, do func(context.Context) error) err
 	return errors.Join(<-why, err)
 }
 
-// openBroker starts the embedded server or connects to the one that the settings name, and tells operators of the connection.
+// openBroker starts the embedded server or connects to the one that the settings name, and tells
+// operators of the connection.
 func openBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
 	open := embeddedBroker
 	if !s.embedded() {
@@ -59,9 +62,9 @@ func openBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger
 	return b, err
 }
 
-// embeddedBroker starts the embedded server. Where its disk is full, it waits for room until ctx ends. The recovery of a large store
-// can't be cut short: when ctx ends, it is left behind, and ends with the process. Nothing is lost by that, as nothing is by any
-// other end.
+// embeddedBroker starts the embedded server. Where its disk is full, it waits for room until ctx
+// ends. The recovery of a large store can't be cut short: when ctx ends, it is left behind, and
+// ends with the process. Nothing is lost by that, as nothing is by any other end.
 func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
 	var srv *natsd.Server
 	log.Info("starting the embedded NATS server: recovering the store", "dir", s.DataDir.value)
@@ -98,7 +101,8 @@ func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Lo
 	}}, nil
 }
 
-// abandonable returns what do does or, where ctx ends before, ctx's error; what do then makes after all is given to undo.
+// abandonable returns what do does or, where ctx ends before, ctx's error; what do then makes after
+// all is given to undo.
 func abandonable[T any](ctx context.Context, do func() (T, error), undo func(T)) (T, error) {
 	type result struct {
 		made T
@@ -128,8 +132,8 @@ func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logg
 	servers, opts := s.natsServers(log), connectOptions(s, log)
 	failed := make(chan error, 1)
 	opts = append(opts, nats.ClosedHandler(func(nc *nats.Conn) {
-		// The client has given the connection up for good, after an error that it knows no way to deal with. (When the end closes
-		// it, nobody asks any more.)
+		// The client has given the connection up for good, after an error that it knows no way to
+		// deal with. (When the end closes it, nobody asks any more.)
 		why := fmt.Errorf("the connection to NATS was closed for good (%w): start rollcall again, "+
 			"which connects anew; what is not published is read again from the vendor", cmp.Or(nc.LastError(), nats.ErrConnectionClosed))
 		select {
@@ -179,7 +183,8 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 		nats.PingInterval(10 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(5 * time.Second),
-		// The client holds its lock while it writes: to a server that reads nothing, for a minute unless told otherwise.
+		// The client holds its lock while it writes: to a server that reads nothing, for a minute
+		// unless told otherwise.
 		nats.FlusherTimeout(5 * time.Second),
 		nats.ReconnectOnFlusherError(),
 		nats.IgnoreAuthErrorAbort(), // permissions may come back as well
@@ -228,5 +233,6 @@ func refusals(nc *nats.Conn, tell func(error)) {
 	}
 }
 
-// connectedURL is where the server is, without user info: the user in it may be a token, which the client would show.
+// connectedURL is where the server is, without user info: the user in it may be a token, which the
+// client would show.
 func connectedURL(nc *nats.Conn) string { return shownURL(nc.ConnectedUrl()) }

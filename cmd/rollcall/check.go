@@ -47,7 +47,8 @@ Exit code 0: nothing failed, warnings included. 1: something failed that may men
 	return cmd
 }
 
-// reporting collects a check's results and prints them: as they come, or as one document in the end.
+// reporting collects a check's results and prints them: as they come, or as one document in the
+// end.
 type reporting struct {
 	check.Report
 	printer check.Printer

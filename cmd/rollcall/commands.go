@@ -12,7 +12,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// Stamped by the linker (-X main.version=… -X main.commit=…); empty in a plain go build, which knows both from the checkout.
+// Stamped by the linker (-X main.version=… -X main.commit=…); empty in a plain go build, which
+// knows both from the checkout.
 var version, commit string
 
 // errUsage marks a command line that can't be understood.

@@ -30,7 +30,8 @@ const (
 	demoSummaryEvery = 15 * time.Second
 )
 
-// runDemo runs the simulated tenant and, unless simOnly, all of rollcall against it, until ctx ends.
+// runDemo runs the simulated tenant and, unless simOnly, all of rollcall against it, until ctx
+// ends.
 func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, simOnly bool) error {
 	signal.Ignore(syscall.SIGPIPE)
 	tenant := isdpsim.New(isdpsim.Config{Churn: demoChurn, Seed: uint64(time.Now().UnixNano()), NoHistory: true})
@@ -112,7 +113,8 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 	})
 }
 
-// demoSettings are the environment's, with a simulated tenant and the demo's pace where nothing else was asked for.
+// demoSettings are the environment's, with a simulated tenant and the demo's pace where nothing
+// else was asked for.
 func demoSettings(url string) (*settings, []string, error) {
 	s, warnings, err := loadSettings(withoutVendor)
 	if err != nil {

@@ -6,8 +6,9 @@ import (
 	"log/slog"
 )
 
-// newLogger logs to w, a line each, as the settings say: text or JSON, from the least level upwards. Secrets are of type
-// [secret] and log as "[redacted]". Of lines that an [output] had to drop, the log itself tells.
+// newLogger logs to w, a line each, as the settings say: text or JSON, from the least level
+// upwards. Secrets are of type [secret] and log as "[redacted]". Of lines that an [output] had to
+// drop, the log itself tells.
 func newLogger(w io.Writer, s *settings) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: s.LogLevel.value, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Value.Kind() == slog.KindDuration { // JSON would say nanoseconds

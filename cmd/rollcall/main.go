@@ -1,4 +1,5 @@
-// Command rollcall turns the agent listing of an ISDP+ tenant into a stream of events on NATS JetStream.
+// Command rollcall turns the agent listing of an ISDP+ tenant into a stream of events on NATS
+// JetStream.
 package main
 
 import (
@@ -18,8 +19,9 @@ import (
 )
 
 func main() {
-	// Nearly all of the heap are agents, which stay: to let it double before the collector looks at it would be to pay for their
-	// memory twice, while what becomes garbage is little. GOGC and GOMEMLIMIT do what they always do.
+	// Nearly all of the heap are agents, which stay: to let it double before the collector looks at
+	// it would be to pay for their memory twice, while what becomes garbage is little. GOGC and
+	// GOMEMLIMIT do what they always do.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
@@ -35,11 +37,12 @@ func main() {
 // flushTimeout is how long the end waits for whoever reads what the process has written.
 const flushTimeout = time.Second
 
-// hangupTwice is within which time two hangups are one: a terminal that closes sends one, and so does its shell.
+// hangupTwice is within which time two hangups are one: a terminal that closes sends one, and so
+// does its shell.
 const hangupTwice = time.Second
 
-// untilSignal returns a context that ends with the first signal that asks the process to stop. A second one ends the process at
-// once.
+// untilSignal returns a context that ends with the first signal that asks the process to stop. A
+// second one ends the process at once.
 func untilSignal() context.Context {
 	ctx, stop := context.WithCancel(context.Background())
 	stopping := []os.Signal{os.Interrupt, syscall.SIGTERM}

@@ -19,8 +19,8 @@ import (
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
-// documented is the table of docs/metrics.md as it should be: every series that there is from the start. look is the last
-// column, which only people can write, by metric.
+// documented is the table of docs/metrics.md as it should be: every series that there is from the
+// start. look is the last column, which only people can write, by metric.
 func documented(t *testing.T, look map[string]string) string {
 	t.Helper()
 	setEnv(t, working(map[string]string{"ROLLCALL_HTTP_LISTEN": "off"}))
@@ -81,7 +81,8 @@ func documented(t *testing.T, look map[string]string) string {
 	return b.String()
 }
 
-// docs/metrics.md tells every metric as the registry has it. To bring it up to date, all but what to look at:
+// docs/metrics.md tells every metric as the registry has it. To bring it up to date, all but what
+// to look at:
 //
 //	go test ./cmd/rollcall -run TestMetricsDocumented -update
 func TestMetricsDocumented(t *testing.T) {

@@ -24,8 +24,8 @@ import (
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
-// operators is the side of a process that its operators see. It is there before anything else, so that it can tell what the
-// start waits for.
+// operators is the side of a process that its operators see. It is there before anything else, so
+// that it can tell what the start waits for.
 type operators struct {
 	*ops.Process
 	registry *prometheus.Registry
@@ -39,8 +39,8 @@ type operators struct {
 	board atomic.Pointer[http.Handler] // nil: nobody knows the tenant yet
 }
 
-// openOperators opens the listeners that the settings name. With spare, one that is there by default moves to a free port where
-// its own is taken.
+// openOperators opens the listeners that the settings name. With spare, one that is there by
+// default moves to a free port where its own is taken.
 func openOperators(s *settings, log *slog.Logger, spare bool) (*operators, error) {
 	o := &operators{Process: ops.NewProcess(s.Instance.value, nil), registry: prometheus.NewRegistry(), log: log}
 	version, commit := build()
@@ -128,8 +128,8 @@ const (
 	lateFlush = 400 * time.Millisecond
 )
 
-// watchEnd ends the process where its end takes too long: nothing should be able to hold it up, and this is for what can. The
-// returned function ends the watch.
+// watchEnd ends the process where its end takes too long: nothing should be able to hold it up, and
+// this is for what can. The returned function ends the watch.
 func (o *operators) watchEnd(ctx context.Context) (stop func() bool) {
 	ended := make(chan struct{})
 	unwatch := context.AfterFunc(ctx, func() {

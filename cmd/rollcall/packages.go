@@ -38,7 +38,8 @@ func (s *settings) poller(log *slog.Logger) poller.Config {
 	}
 }
 
-// rereadAccount reads the credentials that stand in files, each by the path that was set; nil where none does.
+// rereadAccount reads the credentials that stand in files, each by the path that was set; nil where
+// none does.
 func (s *settings) rereadAccount() func() (poller.Account, error) {
 	type part struct {
 		name, value, file string

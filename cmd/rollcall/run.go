@@ -111,9 +111,9 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	}
 }
 
-// stayOut returns when this replica may ask for the lease again that it has given up: after two TTLs
-// where another one has taken it, or when that one has given it up too; after half of one where
-// nobody wants it. (A standby hears of it at once.)
+// stayOut returns when this replica may ask for the lease again that it has given up: after two
+// TTLs where another one has taken it, or when that one has given it up too; after half of one
+// where nobody wants it. (A standby hears of it at once.)
 func stayOut(ctx context.Context, pub *publisher.Publisher, ttl time.Duration) {
 	begun := time.Now()
 	taken := false
@@ -153,13 +153,14 @@ func ended(ctx context.Context, err error) error {
 const (
 	// tenantPatience is how long a start waits for a token that confirms the configured tenant.
 	tenantPatience = 10 * time.Second
-	// logPatience is how long one try to open the log may take: a request that a cluster gets before it has a leader is never
-	// answered.
+	// logPatience is how long one try to open the log may take: a request that a cluster gets
+	// before it has a leader is never answered.
 	logPatience = 3 * time.Second
 )
 
-// whoseToken says which tenant is polled. Where that is configured, a vendor that is away does not keep rollcall from starting
-// and saying so; where it isn't, nothing can start before the first token.
+// whoseToken says which tenant is polled. Where that is configured, a vendor that is away does not
+// keep rollcall from starting and saying so; where it isn't, nothing can start before the first
+// token.
 func whoseToken(ctx context.Context, source *poller.Poller, s *settings, o *operators, log *slog.Logger) (int64, error) {
 	const waiting = "the vendor's first token"
 	o.Waiting(waiting, nil)

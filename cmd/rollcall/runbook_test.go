@@ -21,10 +21,12 @@ import (
 
 const runbook = "docs/operations.md"
 
-// Packages that are not part of a running rollcall, or only of its simulated tenant: nobody has to look up what these log.
+// Packages that are not part of a running rollcall, or only of its simulated tenant: nobody has to
+// look up what these log.
 var testsOnly = []string{"archtest", "bench", "brokertest", "checker", "e2e", "fieldtools", "isdpsim", "metrictest", "natstest", "permtest", "soak", "vendortest"}
 
-// Messages that are no literals where they are logged, by the file and the expression, as the runbook has them.
+// Messages that are no literals where they are logged, by the file and the expression, as the
+// runbook has them.
 var composed = map[string][]string{
 	"cmd/rollcall/run.go: w": {
 		"… is none of rollcall's settings and has no effect",
@@ -37,7 +39,8 @@ var constants = map[string]string{
 	"schemas.LogPrefix": schemas.LogPrefix,
 }
 
-// Every message of level warning and above is in the runbook's table with its level, and every message in the table is logged.
+// Every message of level warning and above is in the runbook's table with its level, and every
+// message in the table is logged.
 func TestRunbookMessages(t *testing.T) {
 	logged, problems := map[string]string{}, []string{}
 	for _, path := range sources(t) {
@@ -72,7 +75,8 @@ func TestRunbookMessages(t *testing.T) {
 	}
 }
 
-// Every alert has a heading that its runbook_url leads to, and no heading is of an alert that is gone.
+// Every alert has a heading that its runbook_url leads to, and no heading is of an alert that is
+// gone.
 func TestRunbookAlerts(t *testing.T) {
 	rules, err := os.ReadFile("../../deploy/prometheus/rules.yml")
 	if err != nil {
@@ -117,7 +121,8 @@ func section(t *testing.T, name string) string {
 	return body
 }
 
-// sources are the module's files that can log something in a running rollcall, by their paths within the module.
+// sources are the module's files that can log something in a running rollcall, by their paths
+// within the module.
 func sources(t *testing.T) []string {
 	t.Helper()
 	var files []string
@@ -140,8 +145,9 @@ func sources(t *testing.T) []string {
 	return files
 }
 
-// warnings finds what a file logs at warning and above: calls of Warn and Error, of a variable that holds one of these methods,
-// and of Log and LogAttrs with such a level. It tells of messages that it can't read.
+// warnings finds what a file logs at warning and above: calls of Warn and Error, of a variable that
+// holds one of these methods, and of Log and LogAttrs with such a level. It tells of messages that
+// it can't read.
 func warnings(path string, src []byte) (found map[string]string, problems []string) {
 	levels := map[string]string{
 		"Warn": "warning", "WarnContext": "warning", "LevelWarn": "warning",

@@ -7,8 +7,9 @@ import (
 
 const redacted = "[redacted]"
 
-// A secret is a string that no log line, error or page can show by accident: every way of printing or encoding it gives
-// "[redacted]". The string is behind a pointer because fmt prints what is in an unexported field without asking its methods.
+// A secret is a string that no log line, error or page can show by accident: every way of printing
+// or encoding it gives "[redacted]". The string is behind a pointer because fmt prints what is in
+// an unexported field without asking its methods.
 type secret struct{ s *string }
 
 func newSecret(s string) secret { return secret{&s} }

@@ -19,9 +19,10 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// settings is the whole environment of rollcall. What each variable takes, its default and what it is for stand in groups;
-// the tags here only tell envconfig the names. They are full names, and Process is called without a prefix: with one,
-// envconfig would take LOG_LEVEL for ROLLCALL_LOG_LEVEL wherever the latter is not set.
+// settings is the whole environment of rollcall. What each variable takes, its default and what it
+// is for stand in groups; the tags here only tell envconfig the names. They are full names, and
+// Process is called without a prefix: with one, envconfig would take LOG_LEVEL for
+// ROLLCALL_LOG_LEVEL wherever the latter is not set.
 type settings struct {
 	ISDPURL              variable[string] `envconfig:"ROLLCALL_ISDP_URL"`
 	ISDPClientID         variable[secret] `envconfig:"ROLLCALL_ISDP_CLIENT_ID"`
@@ -72,13 +73,15 @@ type settings struct {
 	LogFormat variable[string]     `envconfig:"ROLLCALL_LOG_FORMAT"`
 }
 
-// A variable is one variable of the environment: what it holds and, once loaded, what that means or else the default.
+// A variable is one variable of the environment: what it holds and, once loaded, what that means or
+// else the default.
 type variable[T any] struct {
 	value T
 	raw   *string // a pointer, so that no verb of fmt prints a secret that stands here
 }
 
-// Decode keeps what the variable holds. It never fails: an error of envconfig's prints the value and ends the reading.
+// Decode keeps what the variable holds. It never fails: an error of envconfig's prints the value
+// and ends the reading.
 func (v *variable[T]) Decode(raw string) error {
 	v.raw = &raw
 	return nil
@@ -92,7 +95,8 @@ func (v *variable[T]) text() string {
 	return *v.raw
 }
 
-// isSet reports whether someone chose a value, in this variable itself: for a secret, see also its file's.
+// isSet reports whether someone chose a value, in this variable itself: for a secret, see also its
+// file's.
 func (v *variable[T]) isSet() bool { return strings.TrimSpace(v.text()) != "" }
 
 // embedded reports whether the log is kept by rollcall's own NATS server.
@@ -106,13 +110,15 @@ const (
 	withVendor                  // ROLLCALL_ISDP_… is required
 )
 
-// loadSettings reads the environment and the files that it names. The error joins one [*setting.Error] for everything that
-// can't be used, with the name of the variable as its Field, and never holds a secret. The warnings are worth a line of the
-// log each, also beside an error, which a mistyped name may explain.
+// loadSettings reads the environment and the files that it names. The error joins one
+// [*setting.Error] for everything that can't be used, with the name of the variable as its Field,
+// and never holds a secret. The warnings are worth a line of the log each, also beside an error,
+// which a mistyped name may explain.
 func loadSettings(src source) (s *settings, warnings []string, err error) {
 	s = new(settings)
 	if envconfig.Process("", s) != nil {
-		// No Decode fails, so this is a field that envconfig can't take. What it says of that may hold a value.
+		// No Decode fails, so this is a field that envconfig can't take. What it says of that may
+		// hold a value.
 		return nil, nil, errors.New("the settings are declared in a way that envconfig refuses: a bug in rollcall")
 	}
 	var errs []error
@@ -200,8 +206,9 @@ func anyPort(addr string) bool {
 	return strings.Trim(port, "0") == ""
 }
 
-// inVariables puts the names of the variables into what a package's Config.Validate reported, and what they hold in place of
-// what that was read as. pkg is the package's name. An error of a field that no variable sets stays as it is.
+// inVariables puts the names of the variables into what a package's Config.Validate reported, and
+// what they hold in place of what that was read as. pkg is the package's name. An error of a field
+// that no variable sets stays as it is.
 func (s *settings) inVariables(pkg string, err error) error {
 	var e *setting.Error
 	if !errors.As(err, &e) {
@@ -258,8 +265,8 @@ func unknownVariables(environ, known []string) []string {
 
 const envPrefix = "ROLLCALL_"
 
-// serviceLink reports whether the variable is one of those by which Kubernetes tells a pod of a Service, here one whose name
-// begins with rollcall.
+// serviceLink reports whether the variable is one of those by which Kubernetes tells a pod of a
+// Service, here one whose name begins with rollcall.
 func serviceLink(name, value string) bool {
 	if strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT") {
 		return true
@@ -273,8 +280,8 @@ func serviceLink(name, value string) bool {
 	return false
 }
 
-// oddFields tells of quiet fields that look like a mistyped name of one that is usually quiet. Names that the vendor's
-// documentation does not list are otherwise fine: such fields come.
+// oddFields tells of quiet fields that look like a mistyped name of one that is usually quiet.
+// Names that the vendor's documentation does not list are otherwise fine: such fields come.
 func (s *settings) oddFields() []string {
 	var warnings []string
 	for _, f := range s.QuietFields.value {

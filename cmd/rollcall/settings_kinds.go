@@ -114,8 +114,8 @@ func wholeSeconds(least time.Duration) kind[time.Duration] {
 	return duration(fmt.Sprintf("a duration of whole seconds such as `30s` or `12h`, at least `%s`", least), least, time.Second)
 }
 
-// size takes numbers of bytes of at least least, which want has to say. KB and MB are refused: some take them for thousands,
-// some not.
+// size takes numbers of bytes of at least least, which want has to say. KB and MB are refused: some
+// take them for thousands, some not.
 func size(want string, least int64) kind[int64] {
 	units := []struct {
 		suffix string
@@ -246,7 +246,8 @@ func isPort(s string) bool {
 	return err == nil
 }
 
-// isServer reports whether the URL names a host, and a port that something can listen on where it names one.
+// isServer reports whether the URL names a host, and a port that something can listen on where it
+// names one.
 func isServer(u *url.URL) bool {
 	host, port := u.Hostname(), u.Port()
 	if _, err := netip.ParseAddr(host); err == nil {
@@ -288,8 +289,8 @@ func isLoopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || net.ParseIP(host).IsLoopback()
 }
 
-// shownURL leaves out whatever may be a password: user info, a query, and of what is no URL all that follows a sign that could
-// introduce one, or comes before one that could end it.
+// shownURL leaves out whatever may be a password: user info, a query, and of what is no URL all
+// that follows a sign that could introduce one, or comes before one that could end it.
 func shownURL(raw string) string {
 	if u, err := url.Parse(raw); err == nil && u.Host != "" && u.Opaque == "" {
 		plain := url.URL{Scheme: u.Scheme, Host: u.Host}
@@ -342,8 +343,8 @@ var natsURLs = kind[secret]{want: "`nats://`, `tls://`, `ws://` or `wss://` URLs
 
 // Files.
 
-// fileOf takes the path of a file and reads it through the given function. Where the file holds a secret, so may the
-// variable by mistake: then only what begins like a path is shown.
+// fileOf takes the path of a file and reads it through the given function. Where the file holds a
+// secret, so may the variable by mistake: then only what begins like a path is shown.
 func fileOf[T any](want string, holdsSecret bool, read func(path string, content []byte) (T, error)) kind[T] {
 	k := kind[T]{want: want, parse: func(raw string) (v T, err error) {
 		content, err := readFile(raw)
@@ -388,7 +389,8 @@ func withoutPath(err error) error {
 	return err
 }
 
-// vendorCAs keeps the path: the file is read again while rollcall runs, and read here so that a wrong one stops the start.
+// vendorCAs keeps the path: the file is read again while rollcall runs, and read here so that a
+// wrong one stops the start.
 var vendorCAs = fileOf("the path of a readable file with CA certificates in PEM", false, func(path string, content []byte) (string, error) {
 	_, err := withSystemCAs(content)
 	return path, err
@@ -406,8 +408,8 @@ func withSystemCAs(content []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// The files below are read again by nats.go at each connection, so that they can be replaced while rollcall runs. They are
-// read here so that a wrong one stops the start.
+// The files below are read again by nats.go at each connection, so that they can be replaced while
+// rollcall runs. They are read here so that a wrong one stops the start.
 var (
 	natsCAs = fileOf("the path of a readable file with CA certificates in PEM", false, func(path string, content []byte) (string, error) {
 		if !x509.NewCertPool().AppendCertsFromPEM(content) {

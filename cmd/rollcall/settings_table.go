@@ -16,7 +16,8 @@ type group struct {
 	rows  []row
 }
 
-// A row is all there is to know of one variable. Every check, every error and the README come from it.
+// A row is all there is to know of one variable. Every check, every error and the README come from
+// it.
 type row struct {
 	name     string
 	file     string // the variable that may name a file to read the value from instead
@@ -62,7 +63,8 @@ func bind[T any](v *variable[T], k kind[T], r row) row {
 	return r
 }
 
-// bindSecret is bind for a secret that may stand in a file: all of the file but one newline at its end.
+// bindSecret is bind for a secret that may stand in a file: all of the file but one newline at its
+// end.
 func bindSecret(v *variable[secret], file *variable[string], k kind[secret], r row) row {
 	r.file = r.name + "_FILE"
 	r = bind(v, k, r)
@@ -94,8 +96,8 @@ func bindSecret(v *variable[secret], file *variable[string], k kind[secret], r r
 	return r
 }
 
-// readText reads a small file without the end of its last line, and without the byte order mark that
-// some editors put in front. Its error does not repeat the path.
+// readText reads a small file without the end of its last line, and without the byte order mark
+// that some editors put in front. Its error does not repeat the path.
 func readText(path string) (string, error) {
 	content, err := readFile(path)
 	text := strings.TrimPrefix(string(content), "\ufeff")

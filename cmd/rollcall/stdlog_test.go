@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// What libraries write to the standard logger comes out as lines of the log, without what they quote.
+// What libraries write to the standard logger comes out as lines of the log, without what they
+// quote.
 func TestStandardLog(t *testing.T) {
 	flags, out := stdlog.Flags(), stdlog.Writer()
 	defer func() { stdlog.SetFlags(flags); stdlog.SetOutput(out) }()

@@ -181,7 +181,8 @@ func (s *settings) watched() (servers *natsdial.Servers, where string, err error
 	return s.natsServers(slog.New(slog.DiscardHandler)), strings.Join(names, ","), nil
 }
 
-// connectWatch connects once: who watches wants to know at once that there is nothing to see. Later it reconnects for ever.
+// connectWatch connects once: who watches wants to know at once that there is nothing to see. Later
+// it reconnects for ever.
 func connectWatch(ctx context.Context, servers *natsdial.Servers) (*nats.Conn, error) {
 	return servers.Connect(ctx,
 		nats.Name("rollcall watch"),

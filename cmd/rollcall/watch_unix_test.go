@@ -110,7 +110,8 @@ func TestWatchDemo(t *testing.T) {
 	}
 }
 
-// Who reads the first lines only ends the watch, quietly; who stops reading does not keep it from ending.
+// Who reads the first lines only ends the watch, quietly; who stops reading does not keep it from
+// ending.
 func TestWatchPipe(t *testing.T) {
 	t.Parallel()
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 400})

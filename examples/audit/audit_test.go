@@ -195,7 +195,8 @@ func TestGaps(t *testing.T) {
 	r.acknowledged(append(have, line(6, sixth, `"missing":3,`), line(7, event(2, 2, time.Second), ""))...)
 }
 
-// The durable consumer is lost: everything comes again, and is known. With the log lost as well, the same revisions are new.
+// The durable consumer is lost: everything comes again, and is known. With the log lost as well,
+// the same revisions are new.
 func TestBegunAnew(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

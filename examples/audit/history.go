@@ -36,7 +36,8 @@ type history struct {
 
 type agent struct{ tenant, id int64 }
 
-// A mark is how far an agent's events are there. Its times never go back, as its revisions don't in one log.
+// A mark is how far an agent's events are there. Its times never go back, as its revisions don't in
+// one log.
 type mark struct {
 	revision uint64
 	time     time.Time

@@ -1,5 +1,5 @@
-// Audit writes every event of a tenant into a file, a line each, once and in order, whatever is killed and when. With
-// go run ./cmd/rollcall demo in one terminal:
+// Audit writes every event of a tenant into a file, a line each, once and in order, whatever is
+// killed and when. With go run ./cmd/rollcall demo in one terminal:
 //
 //	go run ./examples/audit
 //
@@ -33,8 +33,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// ackWait is how long an event that was handed to a process that died is kept from the next one. An effect that takes longer
-// does no harm: the event comes again and is known.
+// ackWait is how long an event that was handed to a process that died is kept from the next one. An
+// effect that takes longer does no harm: the event comes again and is known.
 const ackWait = 2 * time.Second
 
 func main() {
@@ -96,7 +96,8 @@ func run(ctx context.Context, natsURL string, tenant int64, durable, file string
 	return err
 }
 
-// consume appends events until something goes wrong. What the file can't take is final: somebody has to make room.
+// consume appends events until something goes wrong. What the file can't take is final: somebody
+// has to make room.
 func consume(ctx context.Context, js jetstream.JetStream, config jetstream.ConsumerConfig, h *history, proceeds func()) error {
 	consumer, err := js.CreateOrUpdateConsumer(ctx, schemas.Stream, config)
 	if err != nil {

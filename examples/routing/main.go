@@ -1,5 +1,5 @@
-// Routing is a small routing engine: it gives video calls to agents that are on duty, by what rollcall's log says. With
-// go run ./cmd/rollcall demo in one terminal:
+// Routing is a small routing engine: it gives video calls to agents that are on duty, by what
+// rollcall's log says. With go run ./cmd/rollcall demo in one terminal:
 //
 //	go run ./examples/routing
 //
@@ -9,12 +9,14 @@
 //	curl -X PUT 127.0.0.1:8090/calls/room-1
 //	curl -X DELETE 127.0.0.1:8090/calls/room-1
 //
-// The one who calls names the call, so who gets no answer can ask again and gets the same agent. An agent gets as many calls at a
-// time as its capacity says; the least loaded one is next. When rollcall's picture is stale the answer is 503: nobody
-// knows who is on duty, so do what you do without rollcall. Health "holding" or "failing" is passed on as it is; the picture is
-// still the best there is until it is stale.
+// The one who calls names the call, so who gets no answer can ask again and gets the same agent. An
+// agent gets as many calls at a time as its capacity says; the least loaded one is next. When
+// rollcall's picture is stale the answer is 503: nobody knows who is on duty, so do what you do
+// without rollcall. Health "holding" or "failing" is passed on as it is; the picture is still the
+// best there is until it is stale.
 //
-// Who is on duty is read from the log at every start. The calls are kept in a file, which a crash leaves whole.
+// Who is on duty is read from the log at every start. The calls are kept in a file, which a crash
+// leaves whole.
 package main
 
 import (

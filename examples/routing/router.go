@@ -53,7 +53,8 @@ func newRouter(roster *follow.Roster, file string) (*router, error) {
 	return r, nil
 }
 
-// available are the agents on duty for video calls, by agentId, busy ones included. r.mu must be held.
+// available are the agents on duty for video calls, by agentId, busy ones included. r.mu must be
+// held.
 func (r *router) available() []agent {
 	load := map[string]int64{}
 	for _, id := range r.calls {

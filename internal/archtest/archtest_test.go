@@ -40,8 +40,8 @@ func (g graph) inside(path string) (string, bool) {
 	return strings.CutPrefix(path, g.module+"/")
 }
 
-// reached are the imports of a package and of the module's own packages that it imports, directly or not. The tests'
-// imports count for the package itself only, and only if asked for.
+// reached are the imports of a package and of the module's own packages that it imports, directly
+// or not. The tests' imports count for the package itself only, and only if asked for.
 func (g graph) reached(name string, tests bool) []string {
 	p := g.pkgs[name]
 	imports := slices.Clone(p.Imports)
@@ -112,7 +112,8 @@ const (
 	natsBatch  = "github.com/synadia-io/orbit.go"
 )
 
-// Packages that the rules speak of. They have to be there, lest a rule holds because its package was renamed.
+// Packages that the rules speak of. They have to be there, lest a rule holds because its package
+// was renamed.
 var known = []string{"cmd/rollcall", "diff", "examples/audit", "examples/routing", "internal/isdpsim", "poller", "publisher", "schemas", "schemas/follow"}
 
 var rules = []rule{
@@ -171,8 +172,8 @@ func broken(g graph, rules []rule) []string {
 func list(t *testing.T) graph {
 	t.Helper()
 	root := filepath.Join("..", "..")
-	// The result of this test may come from go test's cache, which knows of what the test itself has opened, not of what
-	// go list has: so open every directory. A changed file shows in it.
+	// The result of this test may come from go test's cache, which knows of what the test itself
+	// has opened, not of what go list has: so open every directory. A changed file shows in it.
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && path != root && strings.HasPrefix(d.Name(), ".") {
 			return fs.SkipDir

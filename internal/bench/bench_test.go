@@ -20,8 +20,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// This binary is also the processes that bench starts, but for rollcall: its own ones, and the nats-server, which saves building
-// one.
+// This binary is also the processes that bench starts, but for rollcall: its own ones, and the
+// nats-server, which saves building one.
 func TestMain(m *testing.M) {
 	if os.Getenv(roleVariable) != "" {
 		main()
@@ -106,7 +106,8 @@ func TestTarget(t *testing.T) {
 	}
 }
 
-// Rows are made of the medians of what was measured, at each size those with a target that the size has.
+// Rows are made of the medians of what was measured, at each size those with a target that the size
+// has.
 func TestRows(t *testing.T) {
 	r := newReport(options{sizes: []int{340, 10_000, 100_000}, rounds: 3})
 	for _, c := range []struct {

@@ -46,7 +46,8 @@ func startBroker(ctx context.Context, binary, dir string) (*broker, error) {
 	}
 	host, port, _ := strings.Cut(addr, ":")
 	config := filepath.Join(dir, "nats.conf")
-	// How much the streams may take is said where they are created; here it is only not to be in the way.
+	// How much the streams may take is said where they are created; here it is only not to be in
+	// the way.
 	conf := fmt.Sprintf("host: %s\nport: %s\njetstream { store_dir: %q, max_file_store: 1TB }\n", host, port, filepath.Join(dir, "store"))
 	if err := os.WriteFile(config, []byte(conf), 0o600); err != nil {
 		return nil, err

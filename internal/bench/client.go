@@ -169,7 +169,8 @@ func startClient(self string, env []string, url string, concurrency int) (*floor
 	return &floorClient{p, json.NewDecoder(bufio.NewReader(p.stdout))}, nil
 }
 
-// sweep has the client sweep n times, and returns the CPU that a sweep took and the times that the sweeps took.
+// sweep has the client sweep n times, and returns the CPU that a sweep took and the times that the
+// sweeps took.
 func (c *floorClient) sweep(n int, interval time.Duration) (cpu time.Duration, walls []time.Duration, err error) {
 	before, err := c.cpu()
 	if err != nil {

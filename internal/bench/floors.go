@@ -22,7 +22,8 @@ const (
 	floorPrefix = "bench-log." // what floorStream takes …
 	floorStored = "bench."     // … and stores it as
 
-	// commitChanges is how many changed agents fit into one commit: the server takes 1000 messages a batch.
+	// commitChanges is how many changed agents fit into one commit: the server takes 1000 messages
+	// a batch.
 	commitChanges = 499
 )
 
@@ -32,7 +33,8 @@ type logged struct {
 	body  []byte
 }
 
-// readStates reads the last message of every state's subject, as cheaply as a client can, and returns how long that took.
+// readStates reads the last message of every state's subject, as cheaply as a client can, and
+// returns how long that took.
 func (b *broker) readStates(ctx context.Context, keep bool) (took time.Duration, states []logged, err error) {
 	runtime.GC()
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -72,7 +74,8 @@ func (b *broker) readStates(ctx context.Context, keep bool) (took time.Duration,
 	}
 }
 
-// A floor writes what rollcall writes, on a stream of the same configuration, and does nothing else.
+// A floor writes what rollcall writes, on a stream of the same configuration, and does nothing
+// else.
 type floor struct {
 	b    *broker
 	mark []byte // the body of a watermark
@@ -107,7 +110,8 @@ func (f *floor) watermark() *nats.Msg {
 	return f.message(fmt.Sprintf("watermark.%d", tenantID), schemas.ContentTypeJSON, jetstream.MsgRollup, jetstream.MsgRollupSubject, f.mark)
 }
 
-// commits makes the commits that bring these states, as rollcall would: all events, then all states, then the watermark.
+// commits makes the commits that bring these states, as rollcall would: all events, then all
+// states, then the watermark.
 func (f *floor) commits(states []logged) [][]*nats.Msg {
 	var all [][]*nats.Msg
 	for len(states) > 0 {
@@ -142,8 +146,8 @@ func (f *floor) commit(ctx context.Context, msgs []*nats.Msg) error {
 	return nil
 }
 
-// batches publishes the states in full commits, one after another, and returns how long that took and the CPU that the client
-// needed for it.
+// batches publishes the states in full commits, one after another, and returns how long that took
+// and the CPU that the client needed for it.
 func (f *floor) batches(ctx context.Context, states []logged) (took, cpu time.Duration, err error) {
 	all := f.commits(states)
 	runtime.GC()
@@ -177,7 +181,8 @@ func (f *floor) singles(ctx context.Context, states []logged, n int) ([]time.Dur
 	return took, nil
 }
 
-// watermarks publishes n watermarks and nothing else, one an interval, and returns the CPU that the broker needed for one.
+// watermarks publishes n watermarks and nothing else, one an interval, and returns the CPU that the
+// broker needed for one.
 func (f *floor) watermarks(ctx context.Context, n int, interval time.Duration) (time.Duration, error) {
 	before, err := f.b.cpu()
 	if err != nil {

@@ -1,13 +1,14 @@
-// Bench measures rollcall from outside, every figure beside its floor: what the same work costs at the least, measured in the
-// same run, taking turns.
+// Bench measures rollcall from outside, every figure beside its floor: what the same work costs at
+// the least, measured in the same run, taking turns.
 //
 //	go run ./internal/bench
 //	go run ./internal/bench -sizes 340,10000 -modes static,drift -rounds 5 -json out.json
 //	go run ./internal/bench -sizes 1000000 -modes static -rounds 1
 //
-// Everything runs as a process of its own on this machine: rollcall as it is built from this source, a nats-server with
-// JetStream in files, the simulated tenant, which serves pages that it has prepared, and the client that is the floor of polling:
-// it reads the same pages and throws them away. While one is measured the others are idle, or stopped (SIGSTOP).
+// Everything runs as a process of its own on this machine: rollcall as it is built from this
+// source, a nats-server with JetStream in files, the simulated tenant, which serves pages that it
+// has prepared, and the client that is the floor of polling: it reads the same pages and throws
+// them away. While one is measured the others are idle, or stopped (SIGSTOP).
 //
 // # Modes
 //
@@ -20,16 +21,18 @@
 //
 // # What is measured
 //
-// CPU is user and system time of the whole process, by its CPU clock, from one watermark of a complete sweep to another. Time is
-// what the watermarks say of their sweeps, or what passes until one arrives. Memory is the peak of the resident set. The rate
-// limit is set so high that it never limits.
+// CPU is user and system time of the whole process, by its CPU clock, from one watermark of a
+// complete sweep to another. Time is what the watermarks say of their sweeps, or what passes until
+// one arrives. Memory is the peak of the resident set. The rate limit is set so high that it never
+// limits.
 //
-// The floors are: the client; one commit (event, state, watermark) on an otherwise idle broker; atomic batches as full as a
-// commit can be, of the very states that rollcall has published, each twice, on a stream with the log's own configuration; and
-// reading the last message of every state's subject.
+// The floors are: the client; one commit (event, state, watermark) on an otherwise idle broker;
+// atomic batches as full as a commit can be, of the very states that rollcall has published, each
+// twice, on a stream with the log's own configuration; and reading the last message of every
+// state's subject.
 //
-// A figure is the median over the rounds; a ratio is that of the two medians. The exit code is 1 where something went wrong, not
-// where a target was missed.
+// A figure is the median over the rounds; a ratio is that of the two medians. The exit code is 1
+// where something went wrong, not where a target was missed.
 package main
 
 import (

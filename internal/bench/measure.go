@@ -45,7 +45,8 @@ type world struct {
 	states   []logged // as they were read last
 }
 
-// measure measures everything that the options say. What it returns may lack what came after an error.
+// measure measures everything that the options say. What it returns may lack what came after an
+// error.
 func measure(ctx context.Context, o options, stderr io.Writer) (*report, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -99,7 +100,8 @@ func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.stderr, "%6.1fs  %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// pace is how often sweeps begin, and how many make one measurement: long enough to count, short enough to take turns.
+// pace is how often sweeps begin, and how many make one measurement: long enough to count, short
+// enough to take turns.
 func (w *world) pace() (interval time.Duration, sweeps int) {
 	switch {
 	case w.quick:
@@ -225,7 +227,8 @@ func (w *world) noteMemory(life string) error {
 	return nil
 }
 
-// rarely is so long an interval that the sweep which shows a lot is the only one until all of that has been published.
+// rarely is so long an interval that the sweep which shows a lot is the only one until all of that
+// has been published.
 func (w *world) rarely() time.Duration {
 	if w.quick {
 		return 200 * time.Millisecond
@@ -263,7 +266,8 @@ func (w *world) alone(do func() error) error {
 // profileSeconds is how long a profile lasts, beside what it has to wait for.
 const profileSeconds = 10
 
-// profile takes profiles of rollcall while do is done, again and again for some seconds, where profiles are wanted.
+// profile takes profiles of rollcall while do is done, again and again for some seconds, where
+// profiles are wanted.
 func (w *world) profile(ctx context.Context, mode string, seconds int, do func(context.Context) error) error {
 	if w.profiles == "" {
 		return nil

@@ -80,7 +80,8 @@ func (w *world) firstStart(ctx context.Context, round int) (err error) {
 	})
 }
 
-// rateUntil is how many events a second there were, one an agent, from the first answer since the tenant's mark.
+// rateUntil is how many events a second there were, one an agent, from the first answer since the
+// tenant's mark.
 func (w *world) rateUntil(m mark) (float64, error) {
 	var first int64
 	if err := w.tenant.ask("first", &first); err != nil {
@@ -104,7 +105,8 @@ func (w *world) drift(ctx context.Context) error {
 	return errors.Join(err, w.tenant.ask("drift?n=0", nil))
 }
 
-// polling measures sweeps that find no change worth an event: rollcall's, the client's, and what the broker has of them.
+// polling measures sweeps that find no change worth an event: rollcall's, the client's, and what
+// the broker has of them.
 func (w *world) polling(ctx context.Context, mode string) error {
 	for range w.rounds {
 		period, err := w.sweepsOf(ctx, mode)
@@ -198,8 +200,8 @@ func inMS(d []time.Duration) []float64 {
 	return v
 }
 
-// churn measures how long changes take: at the pace at which everything else is measured, and at one at which the rate limit
-// makes a sweep last two seconds, where it would be shorter.
+// churn measures how long changes take: at the pace at which everything else is measured, and at
+// one at which the rate limit makes a sweep last two seconds, where it would be shorter.
 func (w *world) churn(ctx context.Context) error {
 	const paced = 2 * time.Second
 	lasted, err := w.latencies(ctx, "churn")
@@ -399,8 +401,8 @@ func (w *world) mass(ctx context.Context) error {
 	return err
 }
 
-// massChange flips every agent, and returns how many events a second that made, and how many microseconds of rollcall's CPU each
-// took, the reading of its page included.
+// massChange flips every agent, and returns how many events a second that made, and how many
+// microseconds of rollcall's CPU each took, the reading of its page included.
 func (w *world) massChange(ctx context.Context) (rate, cpu float64, err error) {
 	if err := errors.Join(w.tenant.ask("flipall", nil), w.tenant.ask("mark", nil)); err != nil {
 		return 0, 0, err
@@ -425,7 +427,8 @@ func (w *world) massChange(ctx context.Context) (rate, cpu float64, err error) {
 	return rate, perAgent(after-before, w.n), err
 }
 
-// restart measures how long it takes from the end of one process until the next one's first complete sweep.
+// restart measures how long it takes from the end of one process until the next one's first
+// complete sweep.
 func (w *world) restart(ctx context.Context) error {
 	lease := settings{"ROLLCALL_LEASE_TTL": leaseTTL.String()}
 	if err := w.stopRollcall("end"); err != nil {

@@ -11,8 +11,8 @@ import (
 	"unsafe"
 )
 
-// cpuTime is how much CPU a process has used so far, user and system, all threads, to the nanosecond: the clock that
-// clock_getcpuclockid(3) names.
+// cpuTime is how much CPU a process has used so far, user and system, all threads, to the
+// nanosecond: the clock that clock_getcpuclockid(3) names.
 func cpuTime(pid int) (time.Duration, error) {
 	const cpuClockSched = 2
 	var ts syscall.Timespec

@@ -27,8 +27,8 @@ type process struct {
 	done   chan struct{} // closed when it has ended
 }
 
-// start starts a program with these variables in its environment and little else. Where pipes is set, the caller talks to it
-// through stdin and stdout.
+// start starts a program with these variables in its environment and little else. Where pipes is
+// set, the caller talks to it through stdin and stdout.
 func start(name, path string, env []string, pipes bool, args ...string) (*process, error) {
 	p := &process{name: name, cmd: exec.Command(path, args...), stderr: &tail{}, done: make(chan struct{})}
 	p.cmd.Env = append([]string{}, env...)

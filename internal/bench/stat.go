@@ -18,7 +18,8 @@ func median(v []float64) float64 {
 	return (s[m-1] + s[m]) / 2
 }
 
-// percentile is the least value that at least the share p of the values does not exceed, NaN where there are none.
+// percentile is the least value that at least the share p of the values does not exceed, NaN where
+// there are none.
 func percentile(v []float64, p float64) float64 {
 	if len(v) == 0 {
 		return math.NaN()

@@ -27,7 +27,8 @@ const (
 	aToken     = "6f1f7a52-8c1e-4b7e-9a33-0c4d5e6f7a8b" // the only one there ever is
 )
 
-// A listing is a simulated tenant whose pages have been prepared, so that serving one is little more than writing it.
+// A listing is a simulated tenant whose pages have been prepared, so that serving one is little
+// more than writing it.
 type listing struct {
 	pages []*page
 	total int

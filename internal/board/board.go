@@ -1,13 +1,17 @@
-// Package board serves one page that shows who is on duty, what has just happened, and whether that can be believed.
+// Package board serves one page that shows who is on duty, what has just happened, and whether that
+// can be believed.
 //
-// It is a consumer of the log like any other: [Board.Run] follows the states of one tenant with package follow, and each open
-// page gets all of them first and then every change, as server-sent events. So the page is as right as the log, and it works
-// on a replica that stands by as well as on the one that leads. While no page is open the log is not read at all.
+// It is a consumer of the log like any other: [Board.Run] follows the states of one tenant with
+// package follow, and each open page gets all of them first and then every change, as server-sent
+// events. So the page is as right as the log, and it works on a replica that stands by as well as
+// on the one that leads. While no page is open the log is not read at all.
 //
-// All pages are sent the same bytes, encoded once. A page that reads more slowly than things change misses revisions in
-// between, never the newest, and costs no memory for what it has not read yet; one that does not read at all is dropped.
+// All pages are sent the same bytes, encoded once. A page that reads more slowly than things change
+// misses revisions in between, never the newest, and costs no memory for what it has not read yet;
+// one that does not read at all is dropped.
 //
-// The board can only be read: it answers GET and HEAD. Whatever the vendor says reaches the document as text.
+// The board can only be read: it answers GET and HEAD. Whatever the vendor says reaches the
+// document as text.
 package board
 
 import (
@@ -49,7 +53,8 @@ type paces struct {
 
 var defaultPaces = paces{gap: 100 * time.Millisecond, beat: 2 * time.Second, linger: 30 * time.Second, stall: 15 * time.Second}
 
-// A Board is the page and what it needs. It is an [http.Handler] for the paths /, /events, /agents/ and /assets/.
+// A Board is the page and what it needs. It is an [http.Handler] for the paths /, /events, /agents/
+// and /assets/.
 type Board struct {
 	cfg     Config
 	paces   paces
@@ -89,9 +94,9 @@ func New(cfg Config) *Board {
 	return b
 }
 
-// Run follows the log for the open pages until ctx ends, and then returns nil; it returns an error if the connection to NATS is
-// closed for good. Its end closes every open page's stream, so it should end before the HTTP server is shut down. It may
-// be called once.
+// Run follows the log for the open pages until ctx ends, and then returns nil; it returns an error
+// if the connection to NATS is closed for good. Its end closes every open page's stream, so it
+// should end before the HTTP server is shut down. It may be called once.
 func (b *Board) Run(ctx context.Context) error {
 	defer close(b.ended)
 	for {
@@ -144,7 +149,8 @@ func (b *Board) follow(ctx context.Context, h *hub) error {
 	return nil
 }
 
-// idle says that nobody has looked for a while. What was followed is then forgotten: the next page begins a new hub.
+// idle says that nobody has looked for a while. What was followed is then forgotten: the next page
+// begins a new hub.
 func (b *Board) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -200,8 +206,8 @@ func (b *Board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.mux.ServeHTTP(w, r)
 }
 
-// ownHost refuses what a browser was tricked into asking of a loopback address under another site's name (DNS rebinding). Names
-// that reach other addresses can't be known here.
+// ownHost refuses what a browser was tricked into asking of a loopback address under another site's
+// name (DNS rebinding). Names that reach other addresses can't be known here.
 func ownHost(r *http.Request) bool {
 	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
 		if at, err := netip.ParseAddrPort(local.String()); err == nil && !at.Addr().IsLoopback() {

@@ -371,7 +371,8 @@ func TestUnusableState(t *testing.T) {
 	}
 }
 
-// A page that does not read for a while is told the newest state of every agent once, not each change.
+// A page that does not read for a while is told the newest state of every agent once, not each
+// change.
 func TestSlowPage(t *testing.T) {
 	r := newRig(t, func(_ *Config, p *paces) { p.gap = 0 })
 	name := strings.Repeat("很", 150)

@@ -11,8 +11,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// What the page gets is made for it and nobody else, and changes with it: ids as strings, since JavaScript's numbers can't hold
-// them all, and times in milliseconds, 0 where there is none.
+// What the page gets is made for it and nobody else, and changes with it: ids as strings, since
+// JavaScript's numbers can't hold them all, and times in milliseconds, 0 where there is none.
 
 const (
 	maxText  = 200 // characters of a name or another text of the vendor's
@@ -59,7 +59,8 @@ func encodeHealth(h *schemas.Health) *health {
 	return &health{string(h.State), string(h.Reason), cut(h.Detail, 1000), millis(h.Since)}
 }
 
-// encodeRow is an agent: id, name, account, type, area, capacity, state, since, revision. What the vendor does not say is null.
+// encodeRow is an agent: id, name, account, type, area, capacity, state, since, revision. What the
+// vendor does not say is null.
 func encodeRow(e *schemas.Event) json.RawMessage {
 	a := &e.Data.Agent
 	state := off
@@ -112,7 +113,8 @@ func encodeEvent(e *schemas.Event, quiet []string, loud bool) json.RawMessage {
 	return mustEncode(v)
 }
 
-// value is a changed field's value as text: a string without its quotes, everything else as the log has it.
+// value is a changed field's value as text: a string without its quotes, everything else as the log
+// has it.
 func value(v json.RawMessage) *string {
 	if v == nil {
 		return nil

@@ -63,7 +63,8 @@ func (b *Board) past(ctx context.Context, id int64) ([]*schemas.Event, error) {
 		return fmt.Errorf("board: %s for the events of agent %d in the stream %s: %w", what, id, schemas.Stream, err)
 	}
 	var consumer jetstream.Consumer
-	// A consumer can begin somewhere and not end somewhere, so where there are many events, begin later.
+	// A consumer can begin somewhere and not end somewhere, so where there are many events, begin
+	// later.
 	for _, back := range []time.Duration{0, 24 * time.Hour, time.Hour, 5 * time.Minute} {
 		cfg := jetstream.ConsumerConfig{FilterSubject: fmt.Sprintf("agent.*.%d.*.%d", b.cfg.Tenant, id), AckPolicy: jetstream.AckNonePolicy,
 			MemoryStorage: true, Replicas: 1, InactiveThreshold: 5 * time.Second} // it need not be deleted, which takes another right

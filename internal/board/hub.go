@@ -19,8 +19,9 @@ const (
 	chunk     = 250 // agents a message, so that none is large
 )
 
-// A hub holds what every page is shown, encoded. Each change gets the next version; a page only remembers the version that it has
-// been sent, and whatever is above that is what it lacks. So nothing is queued for anyone.
+// A hub holds what every page is shown, encoded. Each change gets the next version; a page only
+// remembers the version that it has been sent, and whatever is above that is what it lacks. So
+// nothing is queued for anyone.
 type hub struct {
 	cfg   Config
 	dirty chan struct{} // holds a token when there is something for the next frame
@@ -95,8 +96,8 @@ func (h *hub) take(roster *follow.Roster, u follow.Update) {
 	}
 }
 
-// anew makes h like a roster that has been read from the beginning. What is as it was gets no new version, so open pages
-// are sent the difference only. h.mu must be held.
+// anew makes h like a roster that has been read from the beginning. What is as it was gets no new
+// version, so open pages are sent the difference only. h.mu must be held.
 func (h *hub) anew(roster *follow.Roster) {
 	all := roster.Agents()
 	seen := make(map[int64]bool, len(all))
@@ -112,7 +113,8 @@ func (h *hub) anew(roster *follow.Roster) {
 			h.lose(id)
 		}
 	}
-	// Of each agent only the last event is known here. They are of different agents, so their times may order them.
+	// Of each agent only the last event is known here. They are of different agents, so their times
+	// may order them.
 	slices.SortStableFunc(news, func(a, b *schemas.Event) int { return a.Time.Compare(b.Time) })
 	for _, e := range news[max(0, len(news)-maxRecent):] {
 		h.tell(e)
@@ -129,7 +131,8 @@ func (h *hub) anew(roster *follow.Roster) {
 	h.say()
 }
 
-// put makes the event its agent's state, and reports whether that is another revision than the one before. h.mu must be held.
+// put makes the event its agent's state, and reports whether that is another revision than the one
+// before. h.mu must be held.
 func (h *hub) put(e *schemas.Event) bool {
 	id := e.Data.Agent.AgentID
 	r := &row{revision: e.Data.Revision, json: encodeRow(e)}
@@ -242,7 +245,8 @@ func (h *hub) lack(from uint64) lack {
 	return l
 }
 
-// A message is what a page reads at a time. Every message says what time it is here, by which the page judges freshness.
+// A message is what a page reads at a time. Every message says what time it is here, by which the
+// page judges freshness.
 type message struct {
 	Now    int64             `json:"now"`              // milliseconds since 1970, like all times below
 	Begin  bool              `json:"begin,omitempty"`  // all that follows up to Ready is the whole of it
@@ -253,8 +257,8 @@ type message struct {
 	Events []json.RawMessage `json:"events,omitempty"` // see encodeEvent; the oldest first
 }
 
-// encode writes the lack as messages of an event stream; as all there is, if whole. The last message has the events,
-// after the rows of the agents that they are about.
+// encode writes the lack as messages of an event stream; as all there is, if whole. The last
+// message has the events, after the rows of the agents that they are about.
 func (l lack) encode(whole bool, write func([]byte) error) error {
 	m := message{Begin: whole, Trust: l.trust}
 	for i := len(l.rows) - 1; i >= 0; i-- { // the oldest first

@@ -22,7 +22,8 @@ var files embed.FS
 // The languages of the page. The first is for readers who ask for none of them.
 var languages = []string{"en", "zh-CN"}
 
-// A site is the page and its assets, made once. The assets' address changes with their content, so a browser may keep them.
+// A site is the page and its assets, made once. The assets' address changes with their content, so
+// a browser may keep them.
 type site struct {
 	version string
 	pages   map[string]content // by language
@@ -166,8 +167,8 @@ func base(lang string) string {
 	return b
 }
 
-// weight is how much a header like Accept-Language wants something: the q of the first item that is it, or a kind of it. Of items with
-// the same q the earlier one weighs a little more.
+// weight is how much a header like Accept-Language wants something: the q of the first item that is
+// it, or a kind of it. Of items with the same q the earlier one weighs a little more.
 func weight(header, want string) float64 {
 	for i, item := range strings.Split(header, ",") {
 		name, params, _ := strings.Cut(item, ";")

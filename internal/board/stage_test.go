@@ -30,8 +30,9 @@ import (
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
-// The stage is rollcall with a board, a simulated tenant and a nats-server, in a process of its own, and a second HTTP server that
-// says what is to happen to them: for the browser tests, the screenshots and the measurements, and for whoever wants to look.
+// The stage is rollcall with a board, a simulated tenant and a nats-server, in a process of its
+// own, and a second HTTP server that says what is to happen to them: for the browser tests, the
+// screenshots and the measurements, and for whoever wants to look.
 var (
 	stageListen   = flag.String("stage", "", "run the stage in place of the tests, with the board on this address (127.0.0.1:8080)")
 	stageAgents   = flag.Int("stage.agents", 340, "agents of the stage's tenant")
@@ -75,7 +76,8 @@ type play struct {
 	stopEngine func() // nil: stopped
 }
 
-// stage runs until ctx ends, or ready returns an error. It is told the addresses of the board, of the second server and of NATS.
+// stage runs until ctx ends, or ready returns an error. It is told the addresses of the board, of
+// the second server and of NATS.
 func stage(ctx context.Context, ready func(board, control, nats string) error) error {
 	dir, err := os.MkdirTemp("", "rollcall-board-")
 	if err != nil {

@@ -63,8 +63,8 @@ func init() {
 
 var errCurtain = errors.New("the end")
 
-// onStage runs node with the addresses of a stage in its environment, and returns what it wrote. If apart, the board that node is
-// told of is in a process of its own.
+// onStage runs node with the addresses of a stage in its environment, and returns what it wrote. If
+// apart, the board that node is told of is in a process of its own.
 func onStage(ctx context.Context, most time.Duration, apart bool, args ...string) (out []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()

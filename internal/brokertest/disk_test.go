@@ -19,7 +19,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/checker"
 )
 
-// serve is a nats-server whose files can't grow beyond a limit: to the store that is a disk without room.
+// serve is a nats-server whose files can't grow beyond a limit: to the store that is a disk without
+// room.
 func serve(args string) {
 	var dir string
 	var port int
@@ -53,7 +54,8 @@ type diskServer struct {
 	addr string
 }
 
-// start starts the server with so much room in a file; 0: as much as it likes. It reports whether it came up.
+// start starts the server with so much room in a file; 0: as much as it likes. It reports whether
+// it came up.
 func (d *diskServer) start(limit int) bool {
 	d.t.Helper()
 	port := -1
@@ -86,8 +88,9 @@ func (d *diskServer) kill() {
 	}
 }
 
-// A disk that runs full in the middle of a commit, staged as a limit on the size of files: the log is true again when there is
-// room. What the server does with its store meanwhile is its own affair; that it comes up again is not asserted.
+// A disk that runs full in the middle of a commit, staged as a limit on the size of files: the log
+// is true again when there is room. What the server does with its store meanwhile is its own
+// affair; that it comes up again is not asserted.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	limits := []int{100_000}

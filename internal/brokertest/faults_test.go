@@ -54,7 +54,8 @@ var commitMessage = batch(func(int) bool { return true }, true)
 
 func large(n int) bool { return n > 900 }
 
-// following matches only after a large commit has been sent. It is called by one goroutine at a time.
+// following matches only after a large commit has been sent. It is called by one goroutine at a
+// time.
 func following(match func(*frame) bool) func(*frame) bool {
 	sent := false
 	return func(f *frame) bool {
@@ -93,7 +94,8 @@ func delivered(prefix string) func(*frame) bool {
 	return func(f *frame) bool { return f.isMsg() && strings.HasPrefix(f.subject, prefix) }
 }
 
-// flippers is how many agents flip in the settings of one commit, which so has 2*flippers+1 messages.
+// flippers is how many agents flip in the settings of one commit, which so has 2*flippers+1
+// messages.
 const flippers = 8
 
 var points = []point{
@@ -213,8 +215,8 @@ func (t *table) log(tb testing.TB, names []string) {
 	tb.Logf("%d of %d faults left an exact log; %d events checked\n%s", exact, len(names), events, b.String())
 }
 
-// TestFaults: at every point of the cycle the process dies, or the call fails, once with its effect persisted and once not.
-// After each the log is exact.
+// TestFaults: at every point of the cycle the process dies, or the call fails, once with its effect
+// persisted and once not. After each the log is exact.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	var results table
@@ -310,8 +312,8 @@ func (r *rig) run(w row, trap *rule) *checker.Report {
 	return report
 }
 
-// burst makes more changes than one commit takes, and springs the trap at one of theirs: a first commit is held back until
-// all others have been seen.
+// burst makes more changes than one commit takes, and springs the trap at one of theirs: a first
+// commit is held back until all others have been seen.
 func (r *rig) burst(p *process, trap *rule) {
 	p.proxy.hold()
 	r.flip(r.agents[0])

@@ -100,8 +100,8 @@ func (a *absent) Commit(ctx context.Context, b publisher.Batch) error {
 	return nil
 }
 
-// An hour without the broker, at twenty changes a second: memory does not grow once the buffer is full, and in the end
-// everybody's state is right.
+// An hour without the broker, at twenty changes a second: memory does not grow once the buffer is
+// full, and in the end everybody's state is right.
 func TestHourOfChurn(t *testing.T) {
 	const agents, perSweep, limit = 300, 100, 2000
 	synctest.Test(t, func(t *testing.T) {
@@ -135,7 +135,8 @@ func TestHourOfChurn(t *testing.T) {
 		churn(54 * time.Minute)
 		hour := heap()
 		t.Logf("heap: %.1f MB at first, %.1f MB after 6 minutes, %.1f MB after an hour", before, full, hour)
-		// Without a bound it would be ten times as much after an hour as after six minutes, and thirty times the full buffer.
+		// Without a bound it would be ten times as much after an hour as after six minutes, and
+		// thirty times the full buffer.
 		if grown, allowed := hour-before, 4*max(1, full-before); grown > allowed {
 			t.Errorf("the heap grew by %.1f MB in an hour, and by %.1f MB in the first 6 minutes", grown, full-before)
 		}

@@ -25,7 +25,8 @@ func scenarios(t *testing.T, all []scenario) {
 	side(t, all, func(s scenario) string { return s.name }, func(t *testing.T, s scenario) { s.run(t) })
 }
 
-// While the broker is away polling goes on, and what was seen is published in order when it is back: every flip.
+// While the broker is away polling goes on, and what was seen is published in order when it is
+// back: every flip.
 func TestOutages(t *testing.T) {
 	t.Parallel()
 	rounds := 6
@@ -241,7 +242,8 @@ func (f filler) leave(bytes int) {
 			n++
 		}
 	}
-	// The first ones are large, and most of the others take a thousand bytes and some for the subject.
+	// The first ones are large, and most of the others take a thousand bytes and some for the
+	// subject.
 	info, err := s.Info(f.r.t.Context())
 	if err != nil {
 		f.r.t.Fatal(err)
@@ -288,7 +290,8 @@ func (a allowance) leave(bytes int) {
 
 func (a allowance) end() { a.set(1 << 30) }
 
-// An account or a server that runs full in the middle of a commit can tear it. It is repaired, and the log is exact.
+// An account or a server that runs full in the middle of a commit can tear it. It is repaired, and
+// the log is exact.
 func TestRunningFull(t *testing.T) {
 	t.Parallel()
 	kinds := []struct {
@@ -371,7 +374,8 @@ func (r *rig) fullInTheMiddle(s squeeze, changes int, dies bool) {
 	}
 }
 
-// A process that was stopped in the middle of whatever it did, and goes on when another one leads, can't write one message.
+// A process that was stopped in the middle of whatever it did, and goes on when another one leads,
+// can't write one message.
 func TestStaleWriter(t *testing.T) {
 	t.Parallel()
 	var all []scenario

@@ -176,7 +176,8 @@ func (p *proxy) accept() {
 	}
 }
 
-// says makes the servers of connections that are made from now on say something else of themselves than they do; nil: no more.
+// says makes the servers of connections that are made from now on say something else of themselves
+// than they do; nil: no more.
 func (p *proxy) says(info func([]byte) []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -37,10 +37,12 @@ var (
 	verbose = flag.Bool("rollcall.log", false, "show what rollcall logs, also of tests that pass")
 )
 
-// patience bounds every wait for something that must happen. It guards against hanging, and measures nothing.
+// patience bounds every wait for something that must happen. It guards against hanging, and
+// measures nothing.
 const patience = 60 * time.Second
 
-// side runs cases beside one another, since most of them mostly wait. (t.Parallel would run as many as there are processors.)
+// side runs cases beside one another, since most of them mostly wait. (t.Parallel would run as many
+// as there are processors.)
 func side[T any](t *testing.T, cases []T, name func(T) string, run func(*testing.T, T)) {
 	t.Helper()
 	free := make(chan struct{}, 32)
@@ -470,8 +472,8 @@ func (p *process) die() {
 	p.proxy.release()
 }
 
-// stop ends the process as a signal does, and returns what it ended with. That not everything could be published within its
-// grace period is nobody's fault.
+// stop ends the process as a signal does, and returns what it ended with. That not everything could
+// be published within its grace period is nobody's fault.
 func (p *process) stop() error {
 	p.r.t.Helper()
 	p.cancel()
@@ -574,25 +576,28 @@ func (r *rig) check() *checker.Report {
 	}
 	report := checker.Check(log, truth, r.opt)
 	if !r.opt.LossyLive {
-		// A sweep whose end is still waiting when the next has ended without news leaves its watermark to that one. So absence is
-		// judged by what the pages showed, as where not every watermark is known.
+		// A sweep whose end is still waiting when the next has ended without news leaves its
+		// watermark to that one. So absence is judged by what the pages showed, as where not every
+		// watermark is known.
 		report.Violations = slices.DeleteFunc(report.Violations, func(v checker.Violation) bool { return v.Rule == checker.RuleAbsence })
 		opt := r.opt
 		opt.LossyLive = true
 		again := checker.Check(log, truth, opt)
 		report.Violations = append(report.Violations, slices.DeleteFunc(again.Violations, func(v checker.Violation) bool { return v.Rule != checker.RuleAbsence })...)
 	}
-	// Health was ok when all was published (see settle), and a busy machine may have failed a sweep since.
+	// Health was ok when all was published (see settle), and a busy machine may have failed a sweep
+	// since.
 	report.Violations = slices.DeleteFunc(report.Violations, func(v checker.Violation) bool { return v.Rule == checker.RuleFinal && v.Agent == 0 })
 	if r.opt.Rollback != checker.NoRollback {
-		// A watermark that was lost while its sequence is not used again looks as if a later one had replaced it.
+		// A watermark that was lost while its sequence is not used again looks as if a later one
+		// had replaced it.
 		report.Violations = slices.DeleteFunc(report.Violations, func(v checker.Violation) bool {
 			return v.Rule == checker.RuleWatermark && strings.Contains(v.Text, "the one before it")
 		})
 	}
 	if r.opt.Foreign != nil {
-		// Where the watermark itself has been destroyed nobody can say any more which sweep was complete: until the next one is,
-		// none is claimed to have been.
+		// Where the watermark itself has been destroyed nobody can say any more which sweep was
+		// complete: until the next one is, none is claimed to have been.
 		none := make(map[uint64]bool)
 		for _, m := range log.Live {
 			if strings.HasPrefix(m.Subject, "agent.watermark.") && bytes.Contains(m.Body, []byte(`"sweep":0,`)) {
@@ -620,7 +625,8 @@ func (r *rig) dump(dir string, stored []checker.Message) {
 	_ = os.WriteFile(filepath.Join(dir, strings.ReplaceAll(r.t.Name(), "/", "_")+".log"), b.Bytes(), 0o600)
 }
 
-// allFlips checks that the log has every flip that a living process has seen: once, and in order, which the alternation says.
+// allFlips checks that the log has every flip that a living process has seen: once, and in order,
+// which the alternation says.
 func (r *rig) allFlips() {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -22,8 +22,8 @@ func (b *broker) msgs() string {
 	return filepath.Join(b.dir, "jetstream", "$G", "streams", schemas.Stream, "msgs")
 }
 
-// cutTail takes bytes off the end of the log's newest block, as a machine that lost its power may. stale keeps the server's
-// index, which then tells of more than there is.
+// cutTail takes bytes off the end of the log's newest block, as a machine that lost its power may.
+// stale keeps the server's index, which then tells of more than there is.
 func (b *broker) cutTail(bytes int64, stale bool) {
 	b.t.Helper()
 	blocks, err := filepath.Glob(filepath.Join(b.msgs(), "*.blk"))
@@ -68,7 +68,8 @@ func (b *broker) restore(from string) {
 	}
 }
 
-// committedLast flips agents and returns as soon as their commit is the log's last: nothing is polled meanwhile. resume goes on.
+// committedLast flips agents and returns as soon as their commit is the log's last: nothing is
+// polled meanwhile. resume goes on.
 func (r *rig) committedLast(p *process, ids ...int64) (resume func()) {
 	r.t.Helper()
 	done := make(chan struct{}, 1)
@@ -91,8 +92,8 @@ func (r *rig) committedLast(p *process, ids ...int64) (resume func()) {
 	return r.gate.Unlock
 }
 
-// A broker that lost the end of what it had acknowledged: noticed, said, and made true again, above every revision that a
-// living process remembers.
+// A broker that lost the end of what it had acknowledged: noticed, said, and made true again, above
+// every revision that a living process remembers.
 func TestTornTail(t *testing.T) {
 	t.Parallel()
 	var all []scenario
@@ -238,7 +239,8 @@ func TestRolledBack(t *testing.T) {
 			r.b.stop()
 			r.b.restore(old)
 			r.b.start()
-			// The other writer knows nothing of what was lost, and says what it may: that it is there.
+			// The other writer knows nothing of what was lost, and says what it may: that it is
+			// there.
 			nc := r.b.connect()
 			other, err := publisher.Open(t.Context(), nc, publisher.Config{Tenant: 886, Instance: "other", Replicas: 1, Manage: true,
 				EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 2 * time.Second})
@@ -376,7 +378,8 @@ func forgeries(r *rig) []forgery {
 	}
 }
 
-// What no commit wrote is noticed, logged and put right, while a process runs and while none does; nobody is locked out.
+// What no commit wrote is noticed, logged and put right, while a process runs and while none does;
+// nobody is locked out.
 func TestForgeries(t *testing.T) {
 	t.Parallel()
 	var names []string
@@ -420,7 +423,8 @@ func TestForgeries(t *testing.T) {
 				r.flip(r.agents[1:6]...)
 				r.settle(p)
 				likely := f.name == "health, failing" && while == "it is down" // it may well have been the predecessor's
-				// On a busy machine health may change just then: the true message replaces the forged one before anybody has looked.
+				// On a busy machine health may change just then: the true message replaces the
+				// forged one before anybody has looked.
 				replaced := strings.HasPrefix(f.name, "health") && while != "it is down" && p.log.count("msg=health ") > told
 				if !f.quiet && !likely && !replaced && !p.log.has("level=ERROR") && !p.log.has("level=WARN") {
 					t.Error("it was not logged")

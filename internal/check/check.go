@@ -1,8 +1,10 @@
-// Package check tries what the daemon would use, one thing after the other, and says what is wrong and how to mend it.
+// Package check tries what the daemon would use, one thing after the other, and says what is wrong
+// and how to mend it.
 //
-// It changes nothing: it makes one token call and one page call of each listing, and of NATS it reads. What it publishes, to
-// learn what it may, are messages that a server refuses for what they say if it does not refuse them for who says it: none is
-// stored, no stream, bucket or consumer is made, and no lease is taken.
+// It changes nothing: it makes one token call and one page call of each listing, and of NATS it
+// reads. What it publishes, to learn what it may, are messages that a server refuses for what they
+// say if it does not refuse them for who says it: none is stored, no stream, bucket or consumer is
+// made, and no lease is taken.
 package check
 
 import (
@@ -188,7 +190,8 @@ func (s *state) skip(why string)      { s.say(Skipped, why, "") }
 // stop keeps what needs the probe under way from being tried, without a result of its own.
 func (s *state) stop() { s.stopped[s.name] = true }
 
-// clean makes what may hold foreign words fit to be shown: no secrets, one line, nothing that a terminal obeys, not long.
+// clean makes what may hold foreign words fit to be shown: no secrets, one line, nothing that a
+// terminal obeys, not long.
 func (s *state) clean(text string) string {
 	const most = 1000
 	for _, secret := range s.secrets {

@@ -36,7 +36,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// calm is an interval after which nothing is stale for as long as a test takes; the first sweep is at once.
+// calm is an interval after which nothing is stale for as long as a test takes; the first sweep is
+// at once.
 const calm = "1m"
 
 // config is a good setting.
@@ -87,7 +88,8 @@ func wantLines(t *testing.T, lines []string, wants ...string) {
 	}
 }
 
-// everything is all that a broker keeps: of each stream its configuration, its state and its consumers.
+// everything is all that a broker keeps: of each stream its configuration, its state and its
+// consumers.
 func everything(t *testing.T, url string) map[string]*jetstream.StreamInfo {
 	t.Helper()
 	js, err := jetstream.New(natstest.Connect(t, url))
@@ -107,8 +109,8 @@ func everything(t *testing.T, url string) map[string]*jetstream.StreamInfo {
 	return all
 }
 
-// What is there is the same afterwards, and what is not is still not there; and the vendor is asked exactly what the
-// documentation says.
+// What is there is the same afterwards, and what is not is still not there; and the vendor is asked
+// exactly what the documentation says.
 func TestChangesNothing(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -155,7 +157,8 @@ func TestChangesNothing(t *testing.T) {
 	}
 }
 
-// What a refused message could change, were it not refused: where nothing is denied, the header alone keeps it out.
+// What a refused message could change, were it not refused: where nothing is denied, the header
+// alone keeps it out.
 func TestRefusedForWhatItSays(t *testing.T) {
 	t.Parallel()
 	url := broker(t, &server.Options{})
@@ -356,7 +359,8 @@ func TestLog(t *testing.T) {
 	put(t, nc, "$KV.rollcall.lease.886", map[string]any{"instance": "host-1", "id": "x", "since": now.Add(-3 * time.Hour)})
 	say("ok lease: host-1 polls tenant 886, since", "(3h)", "warning watermark: stale since", "> see the log of host-1, and the health below")
 
-	// Who polls commits, or says why it can't read the listing: one that has done neither for a while can't commit.
+	// Who polls commits, or says why it can't read the listing: one that has done neither for a
+	// while can't commit.
 	sayNo := func(want string) {
 		t.Helper()
 		out, r := lines(t, cfg)
@@ -422,7 +426,8 @@ func TestToken(t *testing.T) {
 	p.NoSecrets(append(v.Secrets(), brokerSecret)...)
 }
 
-// Whoever may do what Needs lists, and no more, can run rollcall: check asks for no less and no more than it takes.
+// Whoever may do what Needs lists, and no more, can run rollcall: check asks for no less and no
+// more than it takes.
 func TestNeeds(t *testing.T) {
 	t.Parallel()
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})

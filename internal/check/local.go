@@ -51,7 +51,8 @@ func (s *state) data(context.Context) {
 	s.ok(text)
 }
 
-// embedded looks at the embedded server: connects as a reader where it runs, or else sees that its port is free.
+// embedded looks at the embedded server: connects as a reader where it runs, or else sees that its
+// port is free.
 func (s *state) embedded(ctx context.Context) {
 	listen := s.Embedded.Listen
 	if listen == "" {

@@ -122,8 +122,8 @@ func plainBroker(t *testing.T) string {
 	return s.ClientURL()
 }
 
-// oldBroker says that it is a nats-server of a version, and no more than a client needs to believe it. members are others of its
-// cluster.
+// oldBroker says that it is a nats-server of a version, and no more than a client needs to believe
+// it. members are others of its cluster.
 func oldBroker(t *testing.T, version string, members ...string) string {
 	t.Helper()
 	ln := listen(t)

@@ -23,7 +23,8 @@ import (
 const (
 	nearlyFull = 0.8 // of the log's size limit
 
-	// commitPatience is how long after the watermark is stale, and after the last commit, a leader may still be about to commit.
+	// commitPatience is how long after the watermark is stale, and after the last commit, a leader
+	// may still be about to commit.
 	commitPatience = 15 * time.Second
 )
 
@@ -44,8 +45,9 @@ const (
 	membersWithin = 2 * time.Second
 )
 
-// oldMembers names the other servers of the cluster that are too old: rollcall may be connected to any of them next. Those that
-// can't be reached from here are left out; whether they are there is another probe's matter.
+// oldMembers names the other servers of the cluster that are too old: rollcall may be connected to
+// any of them next. Those that can't be reached from here are left out; whether they are there is
+// another probe's matter.
 func (s *state) oldMembers(ctx context.Context) (old []string) {
 	ctx, cancel := context.WithTimeout(ctx, membersWithin)
 	defer cancel()
@@ -162,14 +164,16 @@ func (s *state) jetstream(ctx context.Context) {
 	s.ok(text)
 }
 
-// violated reports whether the last thing that the server said was that this subject is not permitted.
+// violated reports whether the last thing that the server said was that this subject is not
+// permitted.
 func (s *state) violated(subject string) bool {
 	err := s.nc.LastError()
 	return errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject+`"`)
 }
 
-// denies asks whether this user may publish on a subject, by publishing what the receiver refuses for what it says: a message
-// for a stream of another name than the one that stores it, or else a request that is none.
+// denies asks whether this user may publish on a subject, by publishing what the receiver refuses
+// for what it says: a message for a stream of another name than the one that stores it, or else a
+// request that is none.
 func (s *state) denies(ctx context.Context, subject, stream string) (bool, error) {
 	m := nats.NewMsg(subject)
 	m.Reply = nats.NewInbox() // to nobody
@@ -520,7 +524,8 @@ func (s *state) health(ctx context.Context) {
 		}
 		s.warn(text, do)
 	}
-	// A leader says in the stream that it can't read the listing, or commits a watermark: one that does neither can't commit.
+	// A leader says in the stream that it can't read the listing, or commits a watermark: one that
+	// does neither can't commit.
 	if !s.committed.IsZero() && h.State != schemas.HealthFailing && (s.lead.by != "" || s.running) {
 		who := cmp.Or(s.lead.by, "the rollcall that runs here")
 		s.fail(fmt.Sprintf("%s polls tenant %d, and nothing has been committed since %s (%s)", who, s.tenant, at(s.committed), dur(s.now().Sub(s.committed))),

@@ -55,7 +55,8 @@ func portOf(u *url.URL) string {
 	return "443"
 }
 
-// dns looks up the vendor's domain, or the proxy's where one is used: then the proxy looks the domain up.
+// dns looks up the vendor's domain, or the proxy's where one is used: then the proxy looks the
+// domain up.
 func (s *state) dns(ctx context.Context) {
 	_, host, _ := s.vendor()
 	whose, setting := "", "ROLLCALL_ISDP_URL"
@@ -228,7 +229,8 @@ func issuer(cert *x509.Certificate) string {
 	return cert.Issuer.String()
 }
 
-// dial connects to the vendor, through the proxy where there is one. Its errors name no credentials of the proxy's.
+// dial connects to the vendor, through the proxy where there is one. Its errors name no credentials
+// of the proxy's.
 func (s *state) dial(ctx context.Context, host, port string) (net.Conn, error) {
 	target := net.JoinHostPort(host, port)
 	if s.Proxy == nil {
@@ -309,8 +311,8 @@ func (s *state) token(ctx context.Context) {
 	s.ok(text)
 }
 
-// trouble tells an error of the poller's, which says what to do itself. of names what it is of, where
-// there is more than one.
+// trouble tells an error of the poller's, which says what to do itself. of names what it is of,
+// where there is more than one.
 func (s *state) trouble(of string, err error) {
 	text := err.Error()
 	if pe := new(poller.Error); errors.As(err, &pe) {

@@ -49,7 +49,8 @@ func Check(log Log, truth Truth, opt Options) *Report {
 	return c.finish()
 }
 
-// read takes every message apart. What can't be read is reported and then left aside, but for its place in its commit.
+// read takes every message apart. What can't be read is reported and then left aside, but for its
+// place in its commit.
 func (c *check) read(line, lost []*Message) {
 	c.line = line
 	c.out.Stats.Messages, c.out.Stats.Lost = len(line), len(lost)

@@ -14,7 +14,8 @@ type commit struct {
 	mark  *Message // its watermark, if known
 }
 
-// commits checks that each commit is whole: its events, the states they lead to, and one watermark in the end.
+// commits checks that each commit is whole: its events, the states they lead to, and one watermark
+// in the end.
 func (c *check) commits() {
 	lastMark := uint64(0)
 	for seq := range c.watermarks {
@@ -101,7 +102,8 @@ func (c *check) ending(k *commit) bool {
 	return whole
 }
 
-// states checks that each state in a commit is its agent's last event there; and, in a whole commit, that none is missing.
+// states checks that each state in a commit is its agent's last event there; and, in a whole
+// commit, that none is missing.
 func (c *check) states(k *commit, whole bool) {
 	last := map[int64]*Message{}
 	had := map[int64]*Message{}

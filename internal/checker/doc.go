@@ -1,21 +1,26 @@
-// Package checker is a model checker for tests: it reads the whole log of a tenant and the history of the simulated tenant
-// that it was made from, and tells every breach of the contract that the two together show.
+// Package checker is a model checker for tests: it reads the whole log of a tenant and the history
+// of the simulated tenant that it was made from, and tells every breach of the contract that the
+// two together show.
 //
-// It shares no code with what it checks: it takes messages apart, normalises the vendor's rows, recomputes changes and replays
-// watermarks by itself, from the contract's text. It imports the simulated tenant for the types of its record only.
+// It shares no code with what it checks: it takes messages apart, normalises the vendor's rows,
+// recomputes changes and replays watermarks by itself, from the contract's text. It imports the
+// simulated tenant for the types of its record only.
 //
 // # What it knows
 //
-// The stored log alone lacks most watermarks and states, which are rolled up: then commits are judged as far as their
-// remains show them. With a Recording of everything republished since the start every commit is judged whole.
+// The stored log alone lacks most watermarks and states, which are rolled up: then commits are
+// judged as far as their remains show them. With a Recording of everything republished since the
+// start every commit is judged whole.
 //
-// The history says what was true, the recorded pages what was shown. Where pages are given they alone decide whether an
-// event had been shown, because faults can make a page differ from the truth. The history always decides what must be in the
-// log in the end, and what lasted long enough to be there in between.
+// The history says what was true, the recorded pages what was shown. Where pages are given they
+// alone decide whether an event had been shown, because faults can make a page differ from the
+// truth. The history always decides what must be in the log in the end, and what lasted long enough
+// to be there in between.
 //
 // # What it can't know
 //
-// Which answers rollcall took in: a page that was sent may have been dropped by a process that was killed. So every judgement
-// is of the form "some answer showed it" or "no choice of answers can have shown it", never "this answer must have been used".
-// A breach that it tells is one; the absence of breaches is no proof.
+// Which answers rollcall took in: a page that was sent may have been dropped by a process that was
+// killed. So every judgement is of the form "some answer showed it" or "no choice of answers can
+// have shown it", never "this answer must have been used". A breach that it tells is one; the
+// absence of breaches is no proof.
 package checker

@@ -87,7 +87,8 @@ func TestRejectedRows(t *testing.T) {
 	}
 }
 
-// A state that nobody could see during an outage need not be in the log, and must be where there was none.
+// A state that nobody could see during an outage need not be in the log, and must be where there
+// was none.
 func TestOutage(t *testing.T) {
 	w := newWorld(t, 7)
 	w.doSweep(nil)
@@ -248,7 +249,8 @@ func TestStory(t *testing.T) {
 	}
 }
 
-// The checker's normalisation and rollcall's were written apart. Where they differ, the contract has to say who is right.
+// The checker's normalisation and rollcall's were written apart. Where they differ, the contract
+// has to say who is right.
 func TestNormalisationAgrees(t *testing.T) {
 	r := newRules(Options{Tenant: tenant}.withDefaults())
 	rows := []string{

@@ -49,8 +49,8 @@ func (c *check) followOne(prev, e *event) {
 	}
 }
 
-// followLost judges an event above a gap that a rollback left. The revision before it is one that was lost, or, where
-// rollcall went by the log, the last one that was not.
+// followLost judges an event above a gap that a rollback left. The revision before it is one that
+// was lost, or, where rollcall went by the log, the last one that was not.
 func (c *check) followLost(prev, e *event) {
 	faults := c.link(prev, e)
 	if len(faults) == 0 {
@@ -184,7 +184,8 @@ func lengthOf(changes []change) (n int) {
 	return n
 }
 
-// unfit reports whether the event that leads from one row to another may be too large for a message, whatever is left out.
+// unfit reports whether the event that leads from one row to another may be too large for a
+// message, whatever is left out.
 func (c *check) unfit(from, to *row) bool {
 	changed := slices.DeleteFunc(changesOf(from, to), func(c change) bool { return listed[c.field] == 0 })
 	return len(to.full)+lengthOf(changed) > c.opt.MaxPayload/10*9

@@ -11,8 +11,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
 )
 
-// A span is a stretch of an agent's life in which its rows did not change. Its end counts too, as the history's times may
-// be coarse.
+// A span is a stretch of an agent's life in which its rows did not change. Its end counts too, as
+// the history's times may be coarse.
 type span struct {
 	from, to time.Time // to is zero while it lasts
 	rows     []*row    // usable ones; several where the listing has the agent twice

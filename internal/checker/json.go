@@ -18,8 +18,8 @@ type member struct {
 	value json.RawMessage
 }
 
-// members splits a JSON object, in order, repeated names included. encoding/json would fold the case of names, and lose
-// repetitions.
+// members splits a JSON object, in order, repeated names included. encoding/json would fold the
+// case of names, and lose repetitions.
 func members(b []byte) ([]member, error) {
 	if !json.Valid(b) {
 		return nil, errors.New("not JSON")
@@ -58,7 +58,8 @@ func elements(b []byte) ([]json.RawMessage, error) {
 	return out, err
 }
 
-// blank and value walk over valid JSON: to the next byte that is no white space, and to the end of a value.
+// blank and value walk over valid JSON: to the next byte that is no white space, and to the end of
+// a value.
 func blank(b []byte, i int) int {
 	for i < len(b) && strings.IndexByte(" \t\r\n", b[i]) >= 0 {
 		i++
@@ -99,7 +100,8 @@ type object struct {
 	err    error
 }
 
-// strictly opens an object that has all the required fields, each once, and no others than those and the optional ones.
+// strictly opens an object that has all the required fields, each once, and no others than those
+// and the optional ones.
 func strictly(what string, b []byte, required, optional string) *object {
 	o := &object{what: what, fields: map[string]json.RawMessage{}}
 	ms, err := members(b)

@@ -14,7 +14,8 @@ type stay struct {
 	row      *row      // nil: not there
 }
 
-// stays are an agent's states in the history. Where there is no telling what rollcall should publish, there is none.
+// stays are an agent's states in the history. Where there is no telling what rollcall should
+// publish, there is none.
 func (c *check) stays(id int64) []stay {
 	var out []stay
 	open := false // the last one may go on
@@ -45,7 +46,8 @@ func (c *check) asBefore(a, b *row) bool {
 	return a == b || a != nil && b != nil && c.rules.alike(a, b)
 }
 
-// lasted checks that every state that lasted for the bound, outages not counted, is in the log by then.
+// lasted checks that every state that lasted for the bound, outages not counted, is in the log by
+// then.
 func (c *check) lasted() {
 	if c.opt.Bound <= 0 {
 		return
@@ -81,7 +83,8 @@ func (c *check) lasted() {
 	}
 }
 
-// published reports whether by the times of its events an agent was like r at some moment; nil: not there.
+// published reports whether by the times of its events an agent was like r at some moment; nil: not
+// there.
 func (c *check) published(id int64, r *row, from, to time.Time) bool {
 	var held *event // when the stretch begins
 	for _, e := range c.byAgent[id] {
@@ -133,8 +136,9 @@ func merged(in []Interval) []Interval {
 	return out
 }
 
-// after finds the moment by which d has passed since from, the outages not counted. An outage starts the wait anew, since a
-// sweep that it cut off saw nothing. ok is false where that is not before to.
+// after finds the moment by which d has passed since from, the outages not counted. An outage
+// starts the wait anew, since a sweep that it cut off saw nothing. ok is false where that is not
+// before to.
 func after(from, to time.Time, d time.Duration, outages []Interval) (due time.Time, ok bool) {
 	due = from.Add(d)
 	for _, o := range outages {

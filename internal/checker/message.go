@@ -77,11 +77,11 @@ func token(subject string, i int) string {
 	return first
 }
 
-// gather makes one log of what is stored and what was republished: every message that still counts, by sequence, and those
-// that the broker has lost, in the order of their arrival.
+// gather makes one log of what is stored and what was republished: every message that still counts,
+// by sequence, and those that the broker has lost, in the order of their arrival.
 //
-// A message counts as lost where another one took its sequence, or one before it, later; and where it should be stored and
-// is not.
+// A message counts as lost where another one took its sequence, or one before it, later; and where
+// it should be stored and is not.
 func (c *check) gather(log Log) (line, lost []*Message) {
 	keep := func(m *Message) bool { return c.opt.Foreign == nil || !c.opt.Foreign(*m) }
 	type arrival struct {
@@ -152,8 +152,8 @@ func (c *check) gather(log Log) (line, lost []*Message) {
 	return line, lost
 }
 
-// ghosts moves what was recorded, and is not stored, to the lost ones where its commit has lost a message; and where a recording
-// with holes can't tell whether it still counts.
+// ghosts moves what was recorded, and is not stored, to the lost ones where its commit has lost a
+// message; and where a recording with holes can't tell whether it still counts.
 func (c *check) ghosts(line, lost []*Message, stored map[uint64]*Message) (kept, gone []*Message) {
 	torn := map[string]bool{"": c.opt.LossyLive}
 	for _, m := range lost {

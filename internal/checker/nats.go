@@ -15,8 +15,8 @@ import (
 // stream is the log's name.
 const stream = "AGENT_EVENTS"
 
-// Read returns all that the log holds of a tenant, in its order. Nobody should write meanwhile: what is rolled up while it
-// reads may be missing, and a commit may be cut off.
+// Read returns all that the log holds of a tenant, in its order. Nobody should write meanwhile:
+// what is rolled up while it reads may be missing, and a commit may be cut off.
 func Read(ctx context.Context, nc *nats.Conn, tenant int64) ([]Message, error) {
 	out, err := read(ctx, nc, tenant)
 	if err != nil {
@@ -74,9 +74,10 @@ type Recording struct {
 	changed chan struct{} // closed and replaced with each message
 }
 
-// Record keeps everything that the log republishes from now on, of all tenants, up to about maxBytes of subjects, headers and
-// bodies (0: 1 GiB). Start it before rollcall, on a connection of its own that nothing slows down. While the connection is
-// away messages are missed: see Options.LossyLive.
+// Record keeps everything that the log republishes from now on, of all tenants, up to about
+// maxBytes of subjects, headers and bodies (0: 1 GiB). Start it before rollcall, on a connection of
+// its own that nothing slows down. While the connection is away messages are missed: see
+// Options.LossyLive.
 func Record(nc *nats.Conn, maxBytes int) (*Recording, error) {
 	if maxBytes == 0 {
 		maxBytes = 1 << 30
@@ -122,15 +123,16 @@ func (r *Recording) Messages() []Message {
 	return slices.Clone(r.msgs)
 }
 
-// Dropped says how many messages were not kept for want of room, and how many on agent.> the log had not republished.
+// Dropped says how many messages were not kept for want of room, and how many on agent.> the log
+// had not republished.
 func (r *Recording) Dropped() (dropped, foreign int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.dropped, r.foreign
 }
 
-// Wait returns when the message with a sequence has been recorded last, as the messages come after the acknowledgement of
-// their commit. It gives up with ctx.
+// Wait returns when the message with a sequence has been recorded last, as the messages come after
+// the acknowledgement of their commit. It gives up with ctx.
 func (r *Recording) Wait(ctx context.Context, seq uint64) error {
 	for {
 		r.mu.Lock()

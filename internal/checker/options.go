@@ -9,13 +9,16 @@ import (
 
 // Log is what is known of the log. It may hold other tenants' messages, which are left aside.
 type Log struct {
-	// Stored is what the stream holds, by sequence: see Read. Read it when nothing is being written any more.
+	// Stored is what the stream holds, by sequence: see Read. Read it when nothing is being written
+	// any more.
 	Stored []Message
 
-	// Live is what was republished since the stream was made, in the order of its arrival: see Record. Empty: not recorded.
+	// Live is what was republished since the stream was made, in the order of its arrival: see
+	// Record. Empty: not recorded.
 	Live []Message
 
-	// ReadAt is when Stored was read: events whose TTL was over by then may be missing from it. Zero: none is.
+	// ReadAt is when Stored was read: events whose TTL was over by then may be missing from it.
+	// Zero: none is.
 	ReadAt time.Time
 }
 
@@ -38,15 +41,17 @@ const (
 	// NoRollback: it did not. Whatever went missing is a breach.
 	NoRollback Rollback = iota
 
-	// Remembered: it did, while the process lived that had written them. Revisions may have gaps, but no id is used twice.
+	// Remembered: it did, while the process lived that had written them. Revisions may have gaps,
+	// but no id is used twice.
 	Remembered
 
-	// Forgotten: it did, and whoever wrote next did not know what had been lost. Ids may be used again.
+	// Forgotten: it did, and whoever wrote next did not know what had been lost. Ids may be used
+	// again.
 	Forgotten
 )
 
-// Options says what was set up and what was done to rollcall, the broker and the vendor. The zero value, with a Tenant, is the
-// strictest: no fault but those of the vendor that its record shows.
+// Options says what was set up and what was done to rollcall, the broker and the vendor. The zero
+// value, with a Tenant, is the strictest: no fault but those of the vendor that its record shows.
 type Options struct {
 	Tenant int64 // whose log; required
 
@@ -60,46 +65,49 @@ type Options struct {
 	MaxPayload  int   // the largest message that the server takes; 0: 1 MiB
 	MaxRowBytes int   // rows at least nine tenths as long may have been rejected; 0: 256 KiB
 
-	// Bound is how long a state must last, outages not counted, to be certain to be in the log with a time within it: a few
-	// sweeps and the longest answer. 0: not checked.
+	// Bound is how long a state must last, outages not counted, to be certain to be in the log with
+	// a time within it: a few sweeps and the longest answer. 0: not checked.
 	Bound time.Duration
 
-	// RemovalBound is the same for an agent's absence from the listing, which takes RemoveAfter whole sweeps. 0: as Bound;
-	// below 0: not checked (the guard holds removals back).
+	// RemovalBound is the same for an agent's absence from the listing, which takes RemoveAfter
+	// whole sweeps. 0: as Bound; below 0: not checked (the guard holds removals back).
 	RemovalBound time.Duration
 
-	// Outages is when nobody could sweep: rollcall dead or without the lease, the vendor down or lying, or the broker
-	// away so long that detail was folded. It may overlap and be in any order.
+	// Outages is when nobody could sweep: rollcall dead or without the lease, the vendor down or
+	// lying, or the broker away so long that detail was folded. It may overlap and be in any order.
 	Outages []Interval
 
-	// Until is how long rollcall was there to see changes. Zero: until the last complete sweep that the log knows of.
+	// Until is how long rollcall was there to see changes. Zero: until the last complete sweep that
+	// the log knows of.
 	Until time.Time
 
-	// Quiescent says that the tenant had come to rest and rollcall had seen it: states equal the truth, health is ok.
+	// Quiescent says that the tenant had come to rest and rollcall had seen it: states equal the
+	// truth, health is ok.
 	Quiescent bool
 
-	// Skew is by how much the clocks of rollcall's replicas and of the tenant may differ, besides the millisecond to which
-	// times are rounded.
+	// Skew is by how much the clocks of rollcall's replicas and of the tenant may differ, besides
+	// the millisecond to which times are rounded.
 	Skew time.Duration
 
 	Rollback Rollback // what the broker forgot
 
-	// Torn says that the store ran full, so that commits may be torn, or that states were damaged: commits may lack messages
-	// and may bring states without events.
+	// Torn says that the store ran full, so that commits may be torn, or that states were damaged:
+	// commits may lack messages and may bring states without events.
 	Torn bool
 
 	// Folded says that the buffer's limit was passed: since may lie between two events.
 	Folded bool
 
-	// Expired says that events have left the log by their age: an agent's first known revision may be above 1.
+	// Expired says that events have left the log by their age: an agent's first known revision may
+	// be above 1.
 	Expired bool
 
-	// LossyLive says that the recording has holes, as after reconnects. Without it every commit must be known whole where
-	// Live is given.
+	// LossyLive says that the recording has holes, as after reconnects. Without it every commit
+	// must be known whole where Live is given.
 	LossyLive bool
 
-	// BrokenPages lets rows of answers that did not arrive in good order count as shown: for isdpsim.Huge, whose answer a
-	// patient reader can use.
+	// BrokenPages lets rows of answers that did not arrive in good order count as shown: for
+	// isdpsim.Huge, whose answer a patient reader can use.
 	BrokenPages bool
 
 	// Foreign names messages that a test wrote itself, to be left aside. Nil: none.

@@ -98,8 +98,8 @@ func (w *shown) saw(id int64, like func(*row) bool) bool {
 	return false
 }
 
-// needed are the answers that a complete sweep has chosen from, page by page. A page that lies beyond the least total_count
-// of its listing may not have been needed.
+// needed are the answers that a complete sweep has chosen from, page by page. A page that lies
+// beyond the least total_count of its listing may not have been needed.
 func (w *shown) needed() map[[2]int][]*pageRows {
 	if w.choices != nil {
 		return w.choices

@@ -53,7 +53,8 @@ func (c *check) replay() {
 	}
 }
 
-// upTo is the roster as a sweep left it: where only the last watermark of several is known, it may bring later changes.
+// upTo is the roster as a sweep left it: where only the last watermark of several is known, it may
+// bring later changes.
 func (c *check) upTo(roster map[int64]*event, sweep uint64) map[int64]*event {
 	out := make(map[int64]*event, len(roster))
 	for id, e := range roster {
@@ -88,7 +89,8 @@ func (c *check) figures(w *watermark, roster map[int64]*event) {
 	}
 }
 
-// sweeps checks a watermark against the last one and the last of a complete sweep; nil: none is known.
+// sweeps checks a watermark against the last one and the last of a complete sweep; nil: none is
+// known.
 func (c *check) sweeps(w, last, complete *watermark) {
 	fail := func(format string, args ...any) { c.report(RuleWatermark, 0, w.msg.Seq, format, args...) }
 	switch {
@@ -101,8 +103,8 @@ func (c *check) sweeps(w, last, complete *watermark) {
 	}
 }
 
-// fresh checks that after a complete sweep the published states are what the sweep read. Of an event that was wrong at an
-// earlier sweep already (told) nothing more is said.
+// fresh checks that after a complete sweep the published states are what the sweep read. Of an
+// event that was wrong at an earlier sweep already (told) nothing more is said.
 func (c *check) fresh(w *watermark, roster map[int64]*event, told map[*event]bool) {
 	win := c.window(w.startedAt, w.completedAt)
 	var sure, possible int64

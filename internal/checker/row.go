@@ -12,7 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// listed are the fields that the vendor's table lists, by the type that it documents: a number, a string, a date.
+// listed are the fields that the vendor's table lists, by the type that it documents: a number, a
+// string, a date.
 var listed = func() map[string]byte {
 	m := map[string]byte{}
 	for kind, names := range map[byte]string{
@@ -29,8 +30,9 @@ var listed = func() map[string]byte {
 	return m
 }()
 
-// A row is an agent, normalised. Each value is written so that two are the same exactly if their text is: "n1" for the number,
-// "s1" for the string, "r" and the bytes of a field that no table lists. wild stands for one that the contract leaves open.
+// A row is an agent, normalised. Each value is written so that two are the same exactly if their
+// text is: "n1" for the number, "s1" for the string, "r" and the bytes of a field that no table
+// lists. wild stands for one that the contract leaves open.
 type row struct {
 	id            int64
 	fields        map[string]string
@@ -51,7 +53,8 @@ const (
 	nameless         // nobody can tell whose
 )
 
-// A seen is a vendor's row as it was taken in: row is set unless it is rejected or nameless, id unless nameless.
+// A seen is a vendor's row as it was taken in: row is set unless it is rejected or nameless, id
+// unless nameless.
 type seen struct {
 	verdict verdict
 	id      int64
@@ -127,7 +130,8 @@ func (r rules) newRow(id int64, fields map[string]string) *row {
 	return w
 }
 
-// exact reads the agent of a message of rollcall's own, whose listed fields must have their documented types.
+// exact reads the agent of a message of rollcall's own, whose listed fields must have their
+// documented types.
 func (r rules) exact(raw json.RawMessage) (*row, error) {
 	ms, err := members(raw)
 	if err != nil {
@@ -161,7 +165,8 @@ func documented(name string, raw json.RawMessage) (string, error) {
 	return v, nil
 }
 
-// numeral is what is read as a number; the exponent is short because an integer of 64 bits needs no longer one.
+// numeral is what is read as a number; the exponent is short because an integer of 64 bits needs no
+// longer one.
 var numeral = regexp.MustCompile(`^[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?$`)
 
 // normal is a value as the documented type has it; "" where it is null or can't be normalised.

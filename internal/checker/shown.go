@@ -27,8 +27,8 @@ func (c *check) shownOne(prev, e *event) {
 		c.out.Stats.Removals++
 		c.absence(prev, e)
 	}
-	// What the agent was before was still shown not before notBefore. After a restart notBefore may be the state's own time,
-	// which lies behind that.
+	// What the agent was before was still shown not before notBefore. After a restart notBefore may
+	// be the state's own time, which lies behind that.
 	if e.notBefore.IsZero() || prev.gone() || e.rev != prev.rev+1 || e.notBefore.Equal(prev.time) {
 		return
 	}
@@ -53,8 +53,9 @@ func (c *check) shownRow(prev, e *event) {
 	}
 }
 
-// absence checks that an agent removed for its absence was missing from as many complete sweeps in a row as it takes, all of
-// one process. Where not all watermarks are known, the last sweep alone is judged.
+// absence checks that an agent removed for its absence was missing from as many complete sweeps in
+// a row as it takes, all of one process. Where not all watermarks are known, the last sweep alone
+// is judged.
 func (c *check) absence(prev, e *event) {
 	id := e.agent.id
 	last := -1

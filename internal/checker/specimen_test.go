@@ -20,7 +20,8 @@ type specimen struct {
 	opt   Options
 }
 
-// find is the index of the n-th event (from 0; below 0 from the end) of a kind, with a reason and a first revision.
+// find is the index of the n-th event (from 0; below 0 from the end) of a kind, with a reason and a
+// first revision.
 func (s *specimen) find(kind, reason string, least uint64, n int) int {
 	var at []int
 	for i, m := range s.live {

@@ -15,8 +15,9 @@ import (
 
 const tenant = 886
 
-// A world is a simulated tenant and the least publisher that keeps the contract: one that reads whole snapshots, and writes a
-// list of messages instead of a stream. It shares the wire types with rollcall and nothing with the checker.
+// A world is a simulated tenant and the least publisher that keeps the contract: one that reads
+// whole snapshots, and writes a list of messages instead of a stream. It shares the wire types with
+// rollcall and nothing with the checker.
 type world struct {
 	t     testing.TB
 	now   time.Time

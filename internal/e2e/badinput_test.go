@@ -22,7 +22,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
 )
 
-// refuses runs rollcall, which is to end by itself with an exit code, and returns its lines on standard error.
+// refuses runs rollcall, which is to end by itself with an exit code, and returns its lines on
+// standard error.
 func refuses(t *testing.T, code int, env map[string]string, args ...string) []string {
 	t.Helper()
 	p := Rollcall(t, env, args...)
@@ -35,7 +36,8 @@ func refuses(t *testing.T, code int, env map[string]string, args ...string) []st
 	return strings.Split(strings.TrimSuffix(p.Stderr(), "\n"), "\n")
 }
 
-// named fails the test unless each of the names begins what exactly one of the lines says, with every one of its words.
+// named fails the test unless each of the names begins what exactly one of the lines says, with
+// every one of its words.
 func named(t *testing.T, lines []string, wants map[string][]string) {
 	t.Helper()
 	for name, words := range wants {

@@ -18,8 +18,8 @@ import (
 // binDir is where Main has the binaries built; empty: Main was not called.
 var binDir string
 
-// Main runs a test package's tests, and afterwards removes the binaries that they had built: func TestMain(m *testing.M) {
-// os.Exit(e2e.Main(m)) }.
+// Main runs a test package's tests, and afterwards removes the binaries that they had built: func
+// TestMain(m *testing.M) { os.Exit(e2e.Main(m)) }.
 func Main(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "rollcall-e2e-")
 	if err != nil {
@@ -31,7 +31,8 @@ func Main(m *testing.M) int {
 	return m.Run()
 }
 
-// Binary builds rollcall, once, and returns its path. It has the race detector where the test has it.
+// Binary builds rollcall, once, and returns its path. It has the race detector where the test has
+// it.
 func Binary(t testing.TB) string {
 	t.Helper()
 	return built(t, rollcallBinary)
@@ -54,8 +55,9 @@ var rollcallBinary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The result of a test may come from go test's cache, which knows of the files that the test itself has opened, not of
-	// those that go build has: so open every directory. A changed file shows in it.
+	// The result of a test may come from go test's cache, which knows of the files that the test
+	// itself has opened, not of those that go build has: so open every directory. A changed file
+	// shows in it.
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && path != root && strings.HasPrefix(d.Name(), ".") {
 			return fs.SkipDir

@@ -117,7 +117,8 @@ func TestDemoTwice(t *testing.T) {
 	}
 }
 
-// The simulated tenant alone is one that the daemon can be pointed at, with the very lines that it prints.
+// The simulated tenant alone is one that the daemon can be pointed at, with the very lines that it
+// prints.
 func TestDemoSimOnly(t *testing.T) {
 	t.Parallel()
 	sim := Rollcall(t, nil, "demo", "--sim-only")

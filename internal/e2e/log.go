@@ -35,7 +35,8 @@ func (m Msg) IsEvent() bool {
 	return kind == "online" || kind == "offline" || kind == "updated"
 }
 
-// ReadLog reads the log from a sequence on, up to its present end; filters as of a consumer, none: everything.
+// ReadLog reads the log from a sequence on, up to its present end; filters as of a consumer, none:
+// everything.
 func ReadLog(t testing.TB, nc *nats.Conn, from uint64, filters ...string) []Msg {
 	t.Helper()
 	return read(t, nc, jetstream.OrderedConsumerConfig{
@@ -96,7 +97,8 @@ func read(t testing.TB, nc *nats.Conn, cfg jetstream.OrderedConsumerConfig) []Ms
 	}
 }
 
-// Last reads the last message of a subject, and reports whether there is one that can be had just now.
+// Last reads the last message of a subject, and reports whether there is one that can be had just
+// now.
 func Last(nc *nats.Conn, subject string) (Msg, bool) {
 	m, err := nc.Request("$JS.API.DIRECT.GET."+Stream+"."+subject, nil, 2*time.Second)
 	if err != nil || m.Header.Get("Nats-Subject") == "" {
@@ -106,8 +108,8 @@ func Last(nc *nats.Conn, subject string) (Msg, bool) {
 	return Msg{m.Header.Get("Nats-Subject"), seq, m.Header, string(m.Data)}, err == nil
 }
 
-// A Recorder is a plain subscriber of everything that is committed: what came, in the order in which it came. Its methods may be
-// called from any goroutine.
+// A Recorder is a plain subscriber of everything that is committed: what came, in the order in
+// which it came. Its methods may be called from any goroutine.
 type Recorder struct {
 	nc *nats.Conn
 
@@ -116,7 +118,8 @@ type Recorder struct {
 	bad  []string // messages that can't be the log's
 }
 
-// Record subscribes to agent.> at a server that may still have to start. Ready says when the subscription is in place.
+// Record subscribes to agent.> at a server that may still have to start. Ready says when the
+// subscription is in place.
 func Record(t testing.TB, url string) *Recorder {
 	t.Helper()
 	r := &Recorder{nc: Connect(t, url)}

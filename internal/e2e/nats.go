@@ -23,8 +23,8 @@ var (
 	ports   = map[int]bool{} // given out by FreePort
 )
 
-// FreePort returns a port of 127.0.0.1 that nothing listens on, outside the range that systems take ports for outgoing
-// connections from, so that it stays free while a server restarts.
+// FreePort returns a port of 127.0.0.1 that nothing listens on, outside the range that systems take
+// ports for outgoing connections from, so that it stays free while a server restarts.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	portsMu.Lock()
@@ -55,8 +55,8 @@ type NATSServer struct {
 	config string
 }
 
-// NewNATSServer describes a server on a store and a port of its own; Start starts it. extra are further lines of its
-// configuration file.
+// NewNATSServer describes a server on a store and a port of its own; Start starts it. extra are
+// further lines of its configuration file.
 func NewNATSServer(t testing.TB, extra string) *NATSServer {
 	t.Helper()
 	dir, port := t.TempDir(), FreePort(t)
@@ -84,7 +84,8 @@ func (s *NATSServer) Configure(lines string) {
 	}
 }
 
-// Start starts the server, also again after Kill or Terminate: on the same store and port. It returns when JetStream answers.
+// Start starts the server, also again after Kill or Terminate: on the same store and port. It
+// returns when JetStream answers.
 func (s *NATSServer) Start() {
 	s.t.Helper()
 	s.Process = Start(s.t, built(s.t, natsServerBinary), nil, "-c", s.config)
@@ -102,7 +103,8 @@ func (s *NATSServer) Start() {
 	})
 }
 
-// Connect connects a client to a server that may still have to start, and that may go away and come back, until the test ends.
+// Connect connects a client to a server that may still have to start, and that may go away and come
+// back, until the test ends.
 func Connect(t testing.TB, url string) *nats.Conn {
 	t.Helper()
 	nc, err := nats.Connect(url, nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1),

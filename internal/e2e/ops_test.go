@@ -108,7 +108,8 @@ func is(state, reason string) func(ops.Readiness) bool {
 	}
 }
 
-// What the pages of two replicas say is what happened: as the log, the vendor and a plain subscriber have it.
+// What the pages of two replicas say is what happened: as the log, the vendor and a plain
+// subscriber have it.
 func TestPages(t *testing.T) {
 	t.Parallel()
 	server := NewNATSServer(t, "")

@@ -14,7 +14,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
 )
 
-// The oracle says what the log has to be, from the contract and the listing alone. It shares no code with the product.
+// The oracle says what the log has to be, from the contract and the listing alone. It shares no
+// code with the product.
 
 // oracleFields are the documented fields in the order in which an agent is written, and how.
 var oracleFields = []struct{ name, as string }{
@@ -86,7 +87,8 @@ func quote(s string) string {
 	return b.String() + `"`
 }
 
-// readRow reads a row of the listing. Where it can't be used, p is nil, and id says whose it is, if known.
+// readRow reads a row of the listing. Where it can't be used, p is nil, and id says whose it is, if
+// known.
 func readRow(row json.RawMessage, tenant int64) (p person, id int64, known bool) {
 	var raw map[string]json.RawMessage
 	if json.Unmarshal(row, &raw) != nil || raw == nil {
@@ -173,11 +175,12 @@ const (
 	openTime, openSweep, openNotBefore, openSince, openPrevious = "\x01", "\x02", "\x03", "\x04", "\x05"
 )
 
-// restarted says that rollcall starts anew, and knows of the last sweep what its watermark says: how many rows it had rejected,
-// not whose.
+// restarted says that rollcall starts anew, and knows of the last sweep what its watermark says:
+// how many rows it had rejected, not whose.
 func (o *oracle) restarted() { o.blind, o.hidden = o.rejected > 0, map[int64]bool{} }
 
-// observe says which events the listing makes. gone: the agents that it does not show count as removed.
+// observe says which events the listing makes. gone: the agents that it does not show count as
+// removed.
 func (o *oracle) observe(listing []isdpsim.Row, gone bool) (events []*wanted, rejected, unidentified, missing int) {
 	shown, hidden := make(map[int64]bool), make(map[int64]bool)
 	for _, row := range listing {
@@ -318,7 +321,8 @@ func differing(a, b person) []string {
 	return names
 }
 
-// match compares a body with a template and returns what stands where the template is open. Where they differ, where says how.
+// match compares a body with a template and returns what stands where the template is open. Where
+// they differ, where says how.
 func match(template, body string) (open map[string]string, where string) {
 	open = make(map[string]string)
 	at := 0

@@ -16,11 +16,12 @@ import (
 	"time"
 )
 
-// Patience is how long a condition may take to come true before a test gives up: far longer than it ever should.
+// Patience is how long a condition may take to come true before a test gives up: far longer than it
+// ever should.
 const Patience = 30 * time.Second
 
-// Eventually waits until ok says so, and fails the test where that takes longer than Patience. what ends the sentence "waited in
-// vain for …".
+// Eventually waits until ok says so, and fails the test where that takes longer than Patience. what
+// ends the sentence "waited in vain for …".
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	if !within(Patience, ok) {
@@ -41,8 +42,8 @@ func within(d time.Duration, ok func() bool) bool {
 	return true
 }
 
-// A Process is a running program, and what it has written. It is killed at the end of the test, if it is still there. Its
-// methods may be called from any goroutine.
+// A Process is a running program, and what it has written. It is killed at the end of the test, if
+// it is still there. Its methods may be called from any goroutine.
 type Process struct {
 	t    testing.TB
 	name string
@@ -71,7 +72,8 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// Start starts a program. Of the test's own environment it gets PATH, HOME and TMPDIR only, and env besides.
+// Start starts a program. Of the test's own environment it gets PATH, HOME and TMPDIR only, and env
+// besides.
 func Start(t testing.TB, path string, env map[string]string, args ...string) *Process {
 	t.Helper()
 	p := newProcess(t, path, env, args...)
@@ -216,8 +218,8 @@ func (l LogLine) Level() string { s, _ := l["level"].(string); return s }
 // Message is the line's message.
 func (l LogLine) Message() string { s, _ := l["msg"].(string); return s }
 
-// Log is what the process has logged so far, where it logs in JSON (ROLLCALL_LOG_FORMAT). Other lines of standard error, one
-// that is still being written included, are left out.
+// Log is what the process has logged so far, where it logs in JSON (ROLLCALL_LOG_FORMAT). Other
+// lines of standard error, one that is still being written included, are left out.
 func (p *Process) Log() []LogLine {
 	var lines []LogLine
 	for raw := range strings.Lines(p.Stderr()) {
@@ -234,7 +236,8 @@ func (p *Process) Logged(text string) []LogLine {
 	return slices.DeleteFunc(p.Log(), func(l LogLine) bool { return !strings.Contains(l.Message(), text) })
 }
 
-// WaitFor waits until the process has written text to either output. It fails the test where the process ends without.
+// WaitFor waits until the process has written text to either output. It fails the test where the
+// process ends without.
 func (p *Process) WaitFor(text string) {
 	p.t.Helper()
 	ended := false

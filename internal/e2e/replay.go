@@ -86,9 +86,10 @@ type replayed struct {
 	removed bool
 }
 
-// Replay goes through all messages of one tenant's log, as a plain subscriber has them: none left out, none rolled up. It
-// checks what the contract says of the messages by themselves, whatever the tenant did: whole commits, revisions without gap,
-// alternation, states that equal the last event, watermarks that replay to the states. maxAge is the log's, for Nats-TTL.
+// Replay goes through all messages of one tenant's log, as a plain subscriber has them: none left
+// out, none rolled up. It checks what the contract says of the messages by themselves, whatever the
+// tenant did: whole commits, revisions without gap, alternation, states that equal the last event,
+// watermarks that replay to the states. maxAge is the log's, for Nats-TTL.
 func Replay(msgs []Msg, maxAge time.Duration) Replayed {
 	r := &replay{
 		maxAge: strconv.FormatInt(int64(maxAge/time.Second), 10), agents: make(map[int64]*replayed),
@@ -285,8 +286,9 @@ func (r *replay) watermark(m Msg) {
 	clear(r.changed)
 }
 
-// SameLog compares what a plain subscriber has had of a log, from its first message on, with what the log now holds, and tells
-// every difference: the log must have every event, and of every other subject the last message.
+// SameLog compares what a plain subscriber has had of a log, from its first message on, with what
+// the log now holds, and tells every difference: the log must have every event, and of every other
+// subject the last message.
 func SameLog(live, stored []Msg) []string {
 	var problems []string
 	last := make(map[string]uint64)

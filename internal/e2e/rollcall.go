@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// Settings are those that tests start from: a fast pace, no page but the log's, and the log as JSON at debug level. Those in
-// each of more are added in order; an empty value takes a setting out.
+// Settings are those that tests start from: a fast pace, no page but the log's, and the log as JSON
+// at debug level. Those in each of more are added in order; an empty value takes a setting out.
 func Settings(more ...map[string]string) map[string]string {
 	env := map[string]string{
 		"ROLLCALL_POLL_INTERVAL":  "200ms",

@@ -80,7 +80,8 @@ type step struct {
 	sweeps  int    // complete sweeps to wait for; 0 means one, or two where agents are gone
 	missing int    // agents that are, in the end, and are held
 	health  string // what it has to be in the end; empty: ok
-	// sinceOwn: notBefore is not that of the restart but the time of the state before (the last watermark had missed something).
+	// sinceOwn: notBefore is not that of the restart but the time of the state before (the last
+	// watermark had missed something).
 	sinceOwn bool
 }
 
@@ -240,7 +241,8 @@ func (w *world) start() {
 // instance is the name of the rollcall that runs now.
 func (w *world) instance() string { return fmt.Sprintf("e2e-%d", w.starts) }
 
-// takenOver returns the first watermark of the rollcall that runs now: it repeats the figures that the last one left.
+// takenOver returns the first watermark of the rollcall that runs now: it repeats the figures that
+// the last one left.
 func (w *world) takenOver() Watermark {
 	w.t.Helper()
 	for _, m := range w.live.Through(w.t, w.wm.Seq) {
@@ -270,8 +272,8 @@ func (w *world) play(s step) {
 	w.settled(s, begun, time.Now())
 }
 
-// settled waits for a watermark of sweeps that began after end, and compares the log since the last time with what the oracle
-// says. begun and end are around what happened.
+// settled waits for a watermark of sweeps that began after end, and compares the log since the last
+// time with what the oracle says. begun and end are around what happened.
 func (w *world) settled(s step, begun, end time.Time) {
 	w.t.Helper()
 	sweeps := s.sweeps
@@ -423,7 +425,8 @@ func (w *world) event(s step, e *wanted, m Msg, begun, end time.Time) {
 	w.oracle.agents[e.id] = &after
 }
 
-// complete waits for the watermark of a complete sweep, with nothing in progress, that began after a time.
+// complete waits for the watermark of a complete sweep, with nothing in progress, that began after
+// a time.
 func (w *world) complete(what string, after time.Time) {
 	w.t.Helper()
 	before := w.mark
@@ -450,7 +453,8 @@ func (w *world) complete(what string, after time.Time) {
 	}
 }
 
-// healthIs waits until the health message says "state" or "state reason", and checks every byte of it.
+// healthIs waits until the health message says "state" or "state reason", and checks every byte of
+// it.
 func (w *world) healthIs(what, want string) {
 	w.t.Helper()
 	state, reason, _ := strings.Cut(want, " ")
@@ -576,7 +580,8 @@ func (w *world) outage() {
 		v.SetFault(nil)
 		w.settled(step{name: c.health + ", and ok again"}, begun, time.Now())
 	}
-	// A page of three comes without rows: fewer agents than the guard would hold back, in more sweeps than a removal takes.
+	// A page of three comes without rows: fewer agents than the guard would hold back, in more
+	// sweeps than a removal takes.
 	begun := time.Now()
 	incomplete := func() int { return len(w.proc.Logged("sweep incomplete")) }
 	before := incomplete()
@@ -612,7 +617,8 @@ func (w *world) flipped(id int64) string {
 	return "online status"
 }
 
-// terminate ends rollcall in good order, changes things while it is away, and starts it again on the same store.
+// terminate ends rollcall in good order, changes things while it is away, and starts it again on
+// the same store.
 func (w *world) terminate(flips, edited, gone int64) {
 	w.t.Helper()
 	w.terminateQuietly()
@@ -681,7 +687,8 @@ func (w *world) terminateQuietly() {
 	}
 }
 
-// killed ends rollcall with SIGKILL where the last sweep had rejected a row, so that its watermark bounds nothing.
+// killed ends rollcall with SIGKILL where the last sweep had rejected a row, so that its watermark
+// bounds nothing.
 func (w *world) killed(flips, edited int64) {
 	w.t.Helper()
 	v := w.vendor
@@ -704,7 +711,8 @@ func (w *world) killed(flips, edited int64) {
 	w.play(step{name: "the rejected record goes", do: func() { v.Remove(900003) }})
 }
 
-// brokerKilled kills the nats-server, changes things while it is away, and starts it again on the same store.
+// brokerKilled kills the nats-server, changes things while it is away, and starts it again on the
+// same store.
 func (w *world) brokerKilled(server *NATSServer, flips, edited int64) {
 	w.t.Helper()
 	v := w.vendor
@@ -717,7 +725,8 @@ func (w *world) brokerKilled(server *NATSServer, flips, edited int64) {
 		v.Edit(edited, isdpsim.Fields{"capacity": "93"})
 	})
 	end := time.Now()
-	// It goes on polling meanwhile: a sweep that began after the change has ended when the one after it begins.
+	// It goes on polling meanwhile: a sweep that began after the change has ended when the one
+	// after it begins.
 	sweeps := v.Stats().PageRequests + 3*len(v.Listing())/25 + 3
 	Eventually(w.t, "sweeps without a broker", func() bool { return v.Stats().PageRequests >= sweeps })
 	// The plain subscriber is back before rollcall writes: while it is paused nothing is.
@@ -730,7 +739,8 @@ func (w *world) brokerKilled(server *NATSServer, flips, edited int64) {
 	}}, begun, end)
 }
 
-// compareAll compares all that there is: the log, the plain subscription, the states, what the oracle knows.
+// compareAll compares all that there is: the log, the plain subscription, the states, what the
+// oracle knows.
 func (w *world) compareAll() {
 	w.t.Helper()
 	nc := w.nc

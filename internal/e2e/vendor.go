@@ -20,8 +20,8 @@ type Vendor struct {
 	gate sync.RWMutex // read-locked by every request under way
 }
 
-// NewVendor serves a simulated tenant until the test ends. Credentials that cfg does not name are secrets of its own, to look
-// for where they should not be; see Secrets.
+// NewVendor serves a simulated tenant until the test ends. Credentials that cfg does not name are
+// secrets of its own, to look for where they should not be; see Secrets.
 func NewVendor(t testing.TB, cfg isdpsim.Config) *Vendor {
 	t.Helper()
 	for _, c := range []struct {
@@ -52,7 +52,8 @@ func (v *Vendor) serve(w http.ResponseWriter, r *http.Request) {
 	v.ServeHTTP(w, r)
 }
 
-// Atomically runs do while no request is under way: no answer shows a part of what it changes. Requests wait meanwhile.
+// Atomically runs do while no request is under way: no answer shows a part of what it changes.
+// Requests wait meanwhile.
 func (v *Vendor) Atomically(do func()) {
 	release := v.Hold()
 	defer release()
@@ -76,7 +77,8 @@ func (v *Vendor) Env() map[string]string {
 	}
 }
 
-// Secrets is everything that must never be written anywhere: the secret credentials and all tokens so far.
+// Secrets is everything that must never be written anywhere: the secret credentials and all tokens
+// so far.
 func (v *Vendor) Secrets() []string {
 	return append(v.Tokens(), v.cfg.ClientSecret, v.cfg.Password)
 }

@@ -27,24 +27,26 @@ type Config struct {
 	Now          func() time.Time // the clock of the source's pages; nil: time.Now
 
 	// GiveUp has Run return [ErrNoAnswers], so that another replica can try, when there was no
-	// usable answer for so long, or until the last complete sweep was stale where that is longer. It
-	// does so once; and again only after this replica, or another one, has been answered since. 0:
-	// never, for where there can be no other replica.
+	// usable answer for so long, or until the last complete sweep was stale where that is longer.
+	// It does so once; and again only after this replica, or another one, has been answered since.
+	// 0: never, for where there can be no other replica.
 	GiveUp time.Duration
 
-	// Follow is called before each sweep. It has Now follow the machine's clock, and returns by how much that has moved against
-	// the time that has passed; Nil: Now needs none.
+	// Follow is called before each sweep. It has Now follow the machine's clock, and returns by how
+	// much that has moved against the time that has passed; Nil: Now needs none.
 	Follow func() time.Duration
 
 	// Expect is told how many agents each listing should have at the least, before the first sweep;
 	// see [poller.Poller.Expect]. Nil: nobody is.
 	Expect func(agents []int)
 
-	// MaxBody is how large an event may be now, in bytes. It is asked when a commit is formed, since a new connection may have
-	// another limit. It may be called from any goroutine. Nil: there is no limit.
+	// MaxBody is how large an event may be now, in bytes. It is asked when a commit is formed,
+	// since a new connection may have another limit. It may be called from any goroutine. Nil:
+	// there is no limit.
 	MaxBody func() int
 
-	// Metrics gets the engine's collectors, which have no label for the tenant: one engine a registerer. Nil: nobody does.
+	// Metrics gets the engine's collectors, which have no label for the tenant: one engine a
+	// registerer. Nil: nobody does.
 	Metrics prometheus.Registerer
 }
 

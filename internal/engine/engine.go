@@ -1,9 +1,11 @@
-// Package engine is the loop between the vendor and the log: one goroutine a tenant that observes pages as they are read,
-// publishes what changed, and moves the watermark when a complete sweep has been published.
+// Package engine is the loop between the vendor and the log: one goroutine a tenant that observes
+// pages as they are read, publishes what changed, and moves the watermark when a complete sweep has
+// been published.
 //
-// Reading and committing go on beside that goroutine, one sweep and one commit at a time. What is observed while a commit is on
-// its way goes into the next one, so a burst makes few commits and a single change waits for nothing. What was observed counts
-// as published only when its commit is in the log.
+// Reading and committing go on beside that goroutine, one sweep and one commit at a time. What is
+// observed while a commit is on its way goes into the next one, so a burst makes few commits and a
+// single change waits for nothing. What was observed counts as published only when its commit is in
+// the log.
 package engine
 
 import (
@@ -35,7 +37,8 @@ type Log interface {
 	Commit(ctx context.Context, b publisher.Batch) error
 }
 
-// commitBytes bounds a commit by the size of its agents, so that a batch of large ones does not fill anybody's buffers.
+// commitBytes bounds a commit by the size of its agents, so that a batch of large ones does not
+// fill anybody's buffers.
 const commitBytes = 8 << 20
 
 // Engine runs one tenant. Make it with [New].
@@ -75,10 +78,11 @@ func (e *UnpublishedError) Error() string {
 	return fmt.Sprintf("%d changes that were seen are not known to be published; the next start publishes every difference that still stands", e.Changes)
 }
 
-// Run takes the log over and polls until ctx ends; then it publishes what was seen, for the grace period at most, and returns
-// nil or an *[UnpublishedError]. It returns [publisher.ErrLeaseLost] at once when another replica leads, also where that is the
-// cause of ctx's end, and [ErrNoAnswers] where Config.GiveUp asks for it. Any other error is one that the log's set-up has to be
-// mended for. Run may be called again.
+// Run takes the log over and polls until ctx ends; then it publishes what was seen, for the grace
+// period at most, and returns nil or an *[UnpublishedError]. It returns [publisher.ErrLeaseLost] at
+// once when another replica leads, also where that is the cause of ctx's end, and [ErrNoAnswers]
+// where Config.GiveUp asks for it. Any other error is one that the log's set-up has to be mended
+// for. Run may be called again.
 func (e *Engine) Run(ctx context.Context) error {
 	// Commits outlive ctx by the grace period.
 	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
@@ -398,7 +402,8 @@ func (l *loop) commit() {
 	}
 }
 
-// inProgress names the sweep that a commit brings changes of, where that is a later one than the last complete one.
+// inProgress names the sweep that a commit brings changes of, where that is a later one than the
+// last complete one.
 func inProgress(sweep, complete uint64) *schemas.InProgress {
 	if sweep <= complete {
 		return nil
@@ -414,7 +419,8 @@ func (l *loop) maxBody() int {
 	return l.cfg.MaxBody()
 }
 
-// fits reports whether an event is small enough to publish. Encoding it to find out is left to the few that may not be.
+// fits reports whether an event is small enough to publish. Encoding it to find out is left to the
+// few that may not be.
 func fits(e *schemas.Event, limit int) bool {
 	size := e.Data.Agent.Size()
 	for _, c := range e.Data.Changes {
@@ -494,7 +500,8 @@ type taken struct {
 	told      uint64 // the last sweep that our first watermark told of
 }
 
-// takeOver reads the log and shuts every earlier writer out, trying until ctx ends. sweep is the last one begun here.
+// takeOver reads the log and shuts every earlier writer out, trying until ctx ends. sweep is the
+// last one begun here.
 func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 	var t *taken
 	try := func() error {

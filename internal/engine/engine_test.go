@@ -27,7 +27,8 @@ func config() Config {
 	return Config{Tenant: tenant, Interval: 5 * time.Second, RemoveAfter: 2, MaxMissing: 0.5, MissingHold: 15 * time.Minute, BufferEvents: 1000}
 }
 
-// A vendor is a source whose sweeps are scripted: each runs the next script, and the last one for ever.
+// A vendor is a source whose sweeps are scripted: each runs the next script, and the last one for
+// ever.
 type vendor struct {
 	scripts []func(s *sweep) error
 	begun   []time.Time
@@ -149,8 +150,9 @@ func (m *memory) Commit(ctx context.Context, b publisher.Batch) error {
 	return nil
 }
 
-// story tells the commits, one a line: the events, the health, the watermark. Whether the end of a sweep goes into the commit of what
-// was read last or into one of its own, at the same instant, is the scheduler's business: both are told as the one.
+// story tells the commits, one a line: the events, the health, the watermark. Whether the end of a
+// sweep goes into the commit of what was read last or into one of its own, at the same instant, is
+// the scheduler's business: both are told as the one.
 func (m *memory) story() string {
 	var lines []string
 	var last publisher.Batch             // of what was read last
@@ -275,7 +277,8 @@ func TestWatermarks(t *testing.T) {
 	})
 }
 
-// A change is in the log while the sweep is still under way, and a sweep longer than the interval is followed by the next at once.
+// A change is in the log while the sweep is still under way, and a sweep longer than the interval
+// is followed by the next at once.
 func TestChangesDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
@@ -365,7 +368,8 @@ func TestTooLarge(t *testing.T) {
 	})
 }
 
-// While the broker is away polling goes on, and afterwards everything is published in order, flips included.
+// While the broker is away polling goes on, and afterwards everything is published in order, flips
+// included.
 func TestBrokerAway(t *testing.T) {
 	flips := []func(*sweep) error{listing(on(1), on(2)), listing(off(1), on(2)), listing(on(1), on(2)), listing(off(1), off(2))}
 	away := func() *memory {
@@ -396,7 +400,8 @@ func TestBrokerAway(t *testing.T) {
 	})
 }
 
-// Somebody else has written: the log is read anew, what it has of other agents goes on, and what it has otherwise counts.
+// Somebody else has written: the log is read anew, what it has of other agents goes on, and what it
+// has otherwise counts.
 func TestSuperseded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := diff.Rules{}
@@ -580,8 +585,8 @@ func TestDroppedPageIsASignOfLife(t *testing.T) {
 	})
 }
 
-// Watermarks say which types were polled; those that repeat an earlier sweep, which it polled. And what
-// two listings show of the same agent is told once.
+// Watermarks say which types were polled; those that repeat an earlier sweep, which it polled. And
+// what two listings show of the same agent is told once.
 func TestPolledTypes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
@@ -688,7 +693,8 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// Where another replica leads nothing more is written, neither when a commit finds out nor when the lease's keeper does.
+// Where another replica leads nothing more is written, neither when a commit finds out nor when the
+// lease's keeper does.
 func TestLeaseLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
@@ -728,7 +734,8 @@ func TestStopWithoutChanges(t *testing.T) {
 	})
 }
 
-// A commit of which a server stored a part: what it had not taken in yet of the same agents goes on from there.
+// A commit of which a server stored a part: what it had not taken in yet of the same agents goes on
+// from there.
 func TestTornCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
@@ -792,7 +799,8 @@ func TestTooLargeToPublish(t *testing.T) {
 	})
 }
 
-// What was too large to publish counts as rejected in every complete sweep, is told once, and is published when it fits.
+// What was too large to publish counts as rejected in every complete sweep, is told once, and is
+// published when it fits.
 func TestTooLargeUntilItFits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config()
@@ -827,15 +835,16 @@ func TestTooLargeUntilItFits(t *testing.T) {
 	})
 }
 
-// A watermark that has told of a sweep is followed by none that knows of fewer, also where there is something to say before
-// that sweep has begun.
+// A watermark that has told of a sweep is followed by none that knows of fewer, also where there is
+// something to say before that sweep has begun.
 func TestWatermarksNeverGoBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{foreign: []schemas.Event{}}
 		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m, 6*time.Second); err != nil {
 			t.Fatal(err)
 		}
-		// Whether health is told with the change or with the sweep behind it is the scheduler's business.
+		// Whether health is told with the change or with the sweep behind it is the scheduler's
+		// business.
 		want := strings.Join([]string{"[0 0/0 +1]", "[0 0/0]" /* another writer's */, "[0 0/0 +2]", "online:1/1(baseline) [0 1/1 +2]", "[2 1/1]"}, "\n")
 		if got := strings.ReplaceAll(m.story(), "ok ", ""); got != want {
 			t.Errorf("the log says\n%s\nwant\n%s", got, want)

@@ -17,7 +17,8 @@ import (
 // failAfter is how many incomplete sweeps in a row make a tenant failing.
 const failAfter = 3
 
-// health decides what the tenant's health message has to say. It is told what happens, and gives the message that lacks.
+// health decides what the tenant's health message has to say. It is told what happens, and gives
+// the message that lacks.
 type health struct {
 	tenant int64
 	last   schemas.Health // what is in the log; no state: nothing
@@ -41,7 +42,8 @@ func newHealth(tenant int64, interval time.Duration, now time.Time) *health {
 	return &health{tenant: tenant, begun: now, patience: 3 * interval, staleAfter: now.Add(3 * interval)}
 }
 
-// load takes over what the log says. Time during which nobody polled is nobody's failure: the deadline counts from now on.
+// load takes over what the log says. Time during which nobody polled is nobody's failure: the
+// deadline counts from now on.
 func (h *health) load(last *schemas.Health, w schemas.Watermark) {
 	h.last = schemas.Health{}
 	if last != nil {
@@ -57,7 +59,8 @@ func (h *health) load(last *schemas.Health, w schemas.Watermark) {
 	}
 }
 
-// stepped says that the clock has moved by d against the time that has passed: patience counts the latter.
+// stepped says that the clock has moved by d against the time that has passed: patience counts the
+// latter.
 func (h *health) stepped(d time.Duration) {
 	h.begun, h.moved = h.begun.Add(d), h.moved.Add(d)
 	if !h.staleAfter.IsZero() {
@@ -73,7 +76,8 @@ func (h *health) deadline() time.Time {
 	return h.staleAfter
 }
 
-// answered says that a page has arrived. A tenant's first sweep may take its time as long as it gets answers.
+// answered says that a page has arrived. A tenant's first sweep may take its time as long as it
+// gets answers.
 func (h *health) answered() {
 	if !h.settled {
 		h.settled, h.staleAfter = true, time.Time{}
@@ -114,7 +118,8 @@ func tellRejected(v *poller.Verdict) string {
 		v.Rejected, v.Agents+v.Rejected, strings.Join(reasons, ", "))
 }
 
-// incomplete says that a sweep was not, and reports whether that is worth a warning: the first, and when the reason changes.
+// incomplete says that a sweep was not, and reports whether that is worth a warning: the first, and
+// when the reason changes.
 func (h *health) incomplete(reason schemas.HealthReason, err error, at time.Time) bool {
 	news := h.failures == 0 || reason != h.reason
 	h.failures++

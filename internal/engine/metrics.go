@@ -14,8 +14,8 @@ import (
 // What became of a sweep, besides the classes of errors.
 const sweepComplete = "complete"
 
-// metrics are the engine's collectors. The gauges are 0 while this replica does not lead, so that the sum or the largest of all
-// replicas' is the leader's.
+// metrics are the engine's collectors. The gauges are 0 while this replica does not lead, so that
+// the sum or the largest of all replicas' is the leader's.
 type metrics struct {
 	sweeps     *prometheus.CounterVec // by result
 	sweepTime  prometheus.Histogram

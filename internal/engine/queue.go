@@ -7,11 +7,11 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A queue holds, in order, the observations that are still to be published, and between them the ends of complete sweeps: an
-// end may be published once everything before it has been.
+// A queue holds, in order, the observations that are still to be published, and between them the
+// ends of complete sweeps: an end may be published once everything before it has been.
 //
-// Beyond its limit it folds: the oldest observation of an agent that has a newer one goes into that one. So it never holds more
-// than the limit or one observation an agent, whichever is larger.
+// Beyond its limit it folds: the oldest observation of an agent that has a newer one goes into that
+// one. So it never holds more than the limit or one observation an agent, whichever is larger.
 type queue struct {
 	items  []item           // nil observations have been folded or given up
 	first  uint64           // the number of items[0]; numbers are never used twice
@@ -82,8 +82,8 @@ func (q *queue) compact() {
 	q.relink()
 }
 
-// pushEnd marks that everything a complete sweep saw has been pushed. Of sweeps that saw nothing new only the latest is kept
-// behind the one that did: what they say, it says too.
+// pushEnd marks that everything a complete sweep saw has been pushed. Of sweeps that saw nothing
+// new only the latest is kept behind the one that did: what they say, it says too.
 func (q *queue) pushEnd(figures schemas.Watermark) {
 	if n := len(q.ends); n > q.fixed+1 && q.ends[n-2].at == q.next() {
 		q.ends = q.ends[:n-1]
@@ -101,7 +101,8 @@ func (q *queue) fold() bool {
 		}
 		older := &q.items[n-q.first]
 		diff.Fold(older.obs, q.items[older.newer-q.first].obs)
-		// What the folded observation saw will be published with the newer one: a sweep that ended in between can't say so before.
+		// What the folded observation saw will be published with the newer one: a sweep that ended
+		// in between can't say so before.
 		kept := q.ends[:0]
 		for _, e := range q.ends {
 			if n >= e.at || older.newer < e.at {
@@ -117,8 +118,9 @@ func (q *queue) fold() bool {
 	return false
 }
 
-// A batch is the front of the queue, on its way into the log. It goes no further than the end of a sweep, so that the states
-// which the watermark of a complete sweep vouches for are those that this sweep read.
+// A batch is the front of the queue, on its way into the log. It goes no further than the end of a
+// sweep, so that the states which the watermark of a complete sweep vouches for are those that this
+// sweep read.
 type batch struct {
 	obs   []*diff.Observation
 	until uint64             // the number of the first item that is not in it
@@ -126,7 +128,8 @@ type batch struct {
 	rest  bool               // whether observations are left behind it
 }
 
-// peek returns up to most observations, of up to about size bytes, from the front, and pins them until done is called.
+// peek returns up to most observations, of up to about size bytes, from the front, and pins them
+// until done is called.
 func (q *queue) peek(most, size int) batch {
 	b := batch{until: q.first}
 	stop := q.next()
@@ -193,9 +196,9 @@ func (q *queue) relink() {
 	}
 }
 
-// giveUp drops the observations of the agents in moved, and all ends: what they say refers to a log that is no more. Where the
-// log says what one of them saw, since a part of its commit was stored, those behind it go on from there. It returns what it
-// dropped.
+// giveUp drops the observations of the agents in moved, and all ends: what they say refers to a log
+// that is no more. Where the log says what one of them saw, since a part of its commit was stored,
+// those behind it go on from there. It returns what it dropped.
 func (q *queue) giveUp(moved map[int64]bool, state func(id int64) *schemas.State) []*diff.Observation {
 	stored := make(map[int64]int) // agent: the last of its items that the log has
 	for i := range q.items {

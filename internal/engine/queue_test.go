@@ -10,8 +10,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// Whatever is folded and however it is cut into commits: the same states in the end, the log a sound one, and no sweep said to
-// be published before all that it saw is.
+// Whatever is folded and however it is cut into commits: the same states in the end, the log a
+// sound one, and no sweep said to be published before all that it saw is.
 func TestQueue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const agents = 4

@@ -36,7 +36,8 @@ func (e *Engine) Status() Status {
 	return e.board.status
 }
 
-// measure brings the gauges and the status up to what the loop knows. It runs at every turn of the loop.
+// measure brings the gauges and the status up to what the loop knows. It runs at every turn of the
+// loop.
 func (l *loop) measure() {
 	l.metrics.pending.Set(float64(l.queue.live))
 	l.board.change(func(s *Status) { s.Pending = l.queue.live })
@@ -102,7 +103,8 @@ const few = 3
 // toldAtOnce is how many agents one line of log output names.
 const toldAtOnce = 10
 
-// refused tells of changes that no message can hold: once for each agent, until a change of its is published.
+// refused tells of changes that no message can hold: once for each agent, until a change of its is
+// published.
 func (l *loop) refused(obs []*diff.Observation) {
 	l.metrics.dropped.Add(float64(len(obs)))
 	var agents []int64

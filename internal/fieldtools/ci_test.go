@@ -23,8 +23,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// modules installs the scripts and what package-lock.json says, once, in a directory of their own: nothing of it belongs among
-// the sources.
+// modules installs the scripts and what package-lock.json says, once, in a directory of their own:
+// nothing of it belongs among the sources.
 var modules = sync.OnceValues(func() (dir string, err error) {
 	if dir, err = os.MkdirTemp(toolDir, "npm-"); err != nil {
 		return "", err
@@ -335,7 +335,8 @@ var (
 	demoURL    = regexp.MustCompile(`(?m)^  NATS +(nats://127\.0\.0\.1:\d+) `)
 )
 
-// Each command that the README shows for the nats command line is run as it stands there against the demo.
+// Each command that the README shows for the nats command line is run as it stands there against
+// the demo.
 func TestNatsCommandLine(t *testing.T) {
 	t.Parallel()
 	readme, err := readmeText()

@@ -151,7 +151,8 @@ func cloudEvent(m e2e.Msg) error {
 	return nil
 }
 
-// Whatever a run stores and sends, in every kind of message, is what the schemas say, and CloudEvents where it should be.
+// Whatever a run stores and sends, in every kind of message, is what the schemas say, and
+// CloudEvents where it should be.
 func TestEveryMessage(t *testing.T) {
 	t.Parallel()
 	t.Run("embedded", func(t *testing.T) {

@@ -36,7 +36,8 @@ const (
 	large  = int64(9007199254740993) // 2^53 + 1: a float64, and so a number of JavaScript, can't hold it
 )
 
-// A world is a rollcall that follows a simulated tenant to which everything has happened that makes a message of its own kind.
+// A world is a rollcall that follows a simulated tenant to which everything has happened that makes
+// a message of its own kind.
 type world struct {
 	t      *testing.T
 	vendor *e2e.Vendor
@@ -45,7 +46,8 @@ type world struct {
 	url    string
 }
 
-// newWorld runs the built binary with these settings of where its log is, and returns when the script has been played.
+// newWorld runs the built binary with these settings of where its log is, and returns when the
+// script has been played.
 func newWorld(t *testing.T, where map[string]string, url string) *world {
 	t.Helper()
 	w := &world{t: t, vendor: e2e.NewVendor(t, isdpsim.Config{Agents: 30, Seed: 7}), nc: e2e.Connect(t, url), live: e2e.Record(t, url), url: url}
@@ -106,7 +108,8 @@ func patched(t testing.TB, row json.RawMessage, fields isdpsim.Fields) json.RawM
 	return p
 }
 
-// state waits until an agent's state contains each of the parts; health does so for the health message.
+// state waits until an agent's state contains each of the parts; health does so for the health
+// message.
 func (w *world) state(id int64, parts ...string) {
 	w.t.Helper()
 	w.last(fmt.Sprintf("agent.state.%d.%d", tenant, id), parts)

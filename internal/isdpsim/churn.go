@@ -19,11 +19,13 @@ func newChurn(seed uint64) churn {
 	return churn{rand: rand.New(rand.NewPCG(seed, 1)), gaps: rand.New(rand.NewPCG(seed, 2))}
 }
 
-// maxGone bounds how many absent agents may still return; beyond it the one that left first stays away.
+// maxGone bounds how many absent agents may still return; beyond it the one that left first stays
+// away.
 const maxGone = 1000
 
-// Run makes the tenant's agents change at the rate of Config.Churn, with exponentially distributed gaps, until ctx ends. It
-// returns nil then, and never before. It follows the real clock (or that of a testing/synctest bubble), not Config.Now.
+// Run makes the tenant's agents change at the rate of Config.Churn, with exponentially distributed
+// gaps, until ctx ends. It returns nil then, and never before. It follows the real clock (or that
+// of a testing/synctest bubble), not Config.Now.
 func (t *Tenant) Run(ctx context.Context) error {
 	if t.cfg.Churn <= 0 {
 		<-ctx.Done()
@@ -58,9 +60,10 @@ func (t *Tenant) Churn(n int) {
 	}
 }
 
-// Step makes one change: mostly an agent signs in or out, such that the share on duty stays about 15 to 40 per cent; now and
-// then one is edited, touched (its stamps alone change), added, deleted, removed from the listing, or comes back. Only rows
-// that have an agentId and an onlineStatus are chosen. It reports whether there was any agent to change.
+// Step makes one change: mostly an agent signs in or out, such that the share on duty stays about
+// 15 to 40 per cent; now and then one is edited, touched (its stamps alone change), added, deleted,
+// removed from the listing, or comes back. Only rows that have an agentId and an onlineStatus are
+// chosen. It reports whether there was any agent to change.
 func (t *Tenant) Step() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -85,8 +88,8 @@ func (t *Tenant) Step() bool {
 	return done || t.signSome(now) || t.editSome(now)
 }
 
-// mostThere and fewestThere bound how many agents churn lets be there; mostDeleted, how many rows of deleted ones it keeps in
-// the listing.
+// mostThere and fewestThere bound how many agents churn lets be there; mostDeleted, how many rows
+// of deleted ones it keeps in the listing.
 func (t *Tenant) mostThere() int   { return t.cfg.Agents + t.cfg.Agents/10 + 1 }
 func (t *Tenant) fewestThere() int { return t.cfg.Agents - t.cfg.Agents/10 }
 func (t *Tenant) mostDeleted() int { return t.cfg.Agents/20 + 1 }
@@ -94,8 +97,8 @@ func (t *Tenant) mostDeleted() int { return t.cfg.Agents/20 + 1 }
 // anyone is for pick.
 func anyone(*agent) bool { return true }
 
-// pick finds a listed agent at random that is well-formed, deleted or not, and what want says; nil: none is. mu is held,
-// here and below.
+// pick finds a listed agent at random that is well-formed, deleted or not, and what want says; nil:
+// none is. mu is held, here and below.
 func (t *Tenant) pick(deleted bool, want func(*agent) bool) *agent {
 	n := len(t.listing)
 	if n == 0 {
@@ -157,7 +160,8 @@ func (t *Tenant) touchSome(now time.Time) bool {
 	return a != nil && t.edit(now, a, Edited, t.stamped(now, a, false, Fields{}))
 }
 
-// takeSome deletes an agent or removes it from the listing. Where many have been deleted, it clears one of their rows away.
+// takeSome deletes an agent or removes it from the listing. Where many have been deleted, it clears
+// one of their rows away.
 func (t *Tenant) takeSome(now time.Time, del bool) bool {
 	if del && len(t.listing)-t.there >= t.mostDeleted() {
 		if a := t.pick(true, anyone); a != nil {

@@ -29,7 +29,8 @@ const (
 	ExpiresString                       // "1799"
 )
 
-// Config describes a simulated tenant. Its zero value is a tenant of 340 agents that change only when told to.
+// Config describes a simulated tenant. Its zero value is a tenant of 340 agents that change only
+// when told to.
 type Config struct {
 	Agents   int   // agents at the start; 0 means 340, below zero none
 	TenantID int64 // the tenant in rows and token answers; 0 means 886
@@ -44,25 +45,29 @@ type Config struct {
 	TokenTTL  time.Duration // how long a token lives, by Now; 0 means 1799s
 	ExpiresIn ExpiresIn     // default: alternating
 
-	// ReuseTokens answers a token request with the token issued last for as long as that lives, with what is left of its
-	// life. By default every request gets a fresh token and the others stay valid.
+	// ReuseTokens answers a token request with the token issued last for as long as that lives,
+	// with what is left of its life. By default every request gets a fresh token and the others
+	// stay valid.
 	ReuseTokens bool
 
-	// RefusedStatus answers wrong credentials. 0: 401 for a wrong client, 400 for a wrong user or password.
+	// RefusedStatus answers wrong credentials. 0: 401 for a wrong client, 400 for a wrong user or
+	// password.
 	RefusedStatus int
 
-	// InvalidTokenStatus goes with the XML that answers an unknown, expired or revoked token. 0 means 200, the least
-	// helpful that the vendor sends.
+	// InvalidTokenStatus goes with the XML that answers an unknown, expired or revoked token. 0
+	// means 200, the least helpful that the vendor sends.
 	InvalidTokenStatus int
 
-	// NoHistory keeps no History, which otherwise grows by one row with each change: for tenants that run for days.
+	// NoHistory keeps no History, which otherwise grows by one row with each change: for tenants
+	// that run for days.
 	NoHistory bool
 
 	// RecordPages keeps what every answer of the agents endpoint showed, for Pages.
 	RecordPages bool
 
-	// Now is the tenant's clock: times in rows and in the history, the life of tokens. It must be safe for concurrent use
-	// and must not call the Tenant. Nil means time.Now. Delays and the pace of Run follow the real clock.
+	// Now is the tenant's clock: times in rows and in the history, the life of tokens. It must be
+	// safe for concurrent use and must not call the Tenant. Nil means time.Now. Delays and the pace
+	// of Run follow the real clock.
 	Now func() time.Time
 }
 

@@ -9,24 +9,26 @@ import (
 	"time"
 )
 
-// SetOnline signs an agent in or out as the vendor shows it: onlineStatus, and the stamps that the row has
-// (agentSignInTime and agentSignInDate on signing in, lastUpdateTimestamp and lastUpdateDate always). It reports whether
-// that changed anything. To change onlineStatus and nothing else, use Edit.
+// SetOnline signs an agent in or out as the vendor shows it: onlineStatus, and the stamps that the
+// row has (agentSignInTime and agentSignInDate on signing in, lastUpdateTimestamp and
+// lastUpdateDate always). It reports whether that changed anything. To change onlineStatus and
+// nothing else, use Edit.
 func (t *Tenant) SetOnline(id int64, online bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.setOnline(t.cfg.Now(), t.get(id), online)
 }
 
-// Edit sets some fields of a row and leaves every other byte as it is. It reports whether that changed anything. It panics
-// where the row is not a JSON object.
+// Edit sets some fields of a row and leaves every other byte as it is. It reports whether that
+// changed anything. It panics where the row is not a JSON object.
 func (t *Tenant) Edit(id int64, fields Fields) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.edit(t.cfg.Now(), t.get(id), Edited, fields)
 }
 
-// Replace gives an agent any bytes for a row, listed or not as it was. It reports whether that changed anything.
+// Replace gives an agent any bytes for a row, listed or not as it was. It reports whether that
+// changed anything.
 func (t *Tenant) Replace(id int64, row json.RawMessage) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -35,8 +37,8 @@ func (t *Tenant) Replace(id int64, row json.RawMessage) bool {
 	return t.put(t.cfg.Now(), a, Replaced, row, learn(row), a.listed)
 }
 
-// Add lists any bytes as a new row behind all others and returns the id to name it by: the agentId, or a negative number
-// where the row has none or one that is taken.
+// Add lists any bytes as a new row behind all others and returns the id to name it by: the agentId,
+// or a negative number where the row has none or one that is taken.
 func (t *Tenant) Add(row json.RawMessage) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -60,19 +62,20 @@ func (t *Tenant) AddAgent() int64 {
 // Remove takes agents out of the listing, all at one instant, and returns how many were in it.
 func (t *Tenant) Remove(ids ...int64) int { return t.list(Removed, false, ids) }
 
-// Restore puts agents that were removed back to where they were in the listing's order, all at one instant, and returns how
-// many came back.
+// Restore puts agents that were removed back to where they were in the listing's order, all at one
+// instant, and returns how many came back.
 func (t *Tenant) Restore(ids ...int64) int { return t.list(Restored, true, ids) }
 
-// Delete marks agents as deleted (deleteFlag 1), all at one instant; they stay listed, and keep their onlineStatus. It
-// returns how many that changed.
+// Delete marks agents as deleted (deleteFlag 1), all at one instant; they stay listed, and keep
+// their onlineStatus. It returns how many that changed.
 func (t *Tenant) Delete(ids ...int64) int { return t.flag(Deleted, "1", ids) }
 
-// Undelete takes the mark off again (deleteFlag 0), all at one instant, and returns how many that changed.
+// Undelete takes the mark off again (deleteFlag 0), all at one instant, and returns how many that
+// changed.
 func (t *Tenant) Undelete(ids ...int64) int { return t.flag(Undeleted, "0", ids) }
 
-// NewRow returns a row like those of the tenant's own agents for any id, to be altered with Patch and listed with Add. It
-// depends on nothing but the seed, the tenant and the id.
+// NewRow returns a row like those of the tenant's own agents for any id, to be altered with Patch
+// and listed with Add. It depends on nothing but the seed, the tenant and the id.
 func (t *Tenant) NewRow(id int64) json.RawMessage {
 	row, _ := person(t.cfg.Seed, t.cfg.TenantID, id)
 	return row

@@ -12,16 +12,18 @@ import (
 	"time"
 )
 
-// A Hook looks at a request and says what is to go wrong with its answer; nil: nothing. It may be called for several
-// requests at a time, and it may use the Tenant.
+// A Hook looks at a request and says what is to go wrong with its answer; nil: nothing. It may be
+// called for several requests at a time, and it may use the Tenant.
 type Hook func(Request) Fault
 
-// A Fault changes the plan for one answer. Faults compose: All joins several, and each of the constructors below changes
-// one thing, so that most go with one another. Of two that send differently, or answer instead, the later one wins.
+// A Fault changes the plan for one answer. Faults compose: All joins several, and each of the
+// constructors below changes one thing, so that most go with one another. Of two that send
+// differently, or answer instead, the later one wins.
 type Fault func(*Plan)
 
-// Plan is how one request will be answered: the extension point for faults of one's own. The zero value, with Request and
-// Page as they were asked for, is an answer without fault. Its parts take effect in the order in which they stand here.
+// Plan is how one request will be answered: the extension point for faults of one's own. The zero
+// value, with Request and Page as they were asked for, is an answer without fault. Its parts take
+// effect in the order in which they stand here.
 type Plan struct {
 	Request   Request
 	Meanwhile []func(*Tenant)     // done first: what happens to the tenant before this answer
@@ -124,7 +126,8 @@ func After(n int, h Hook) Hook {
 	}
 }
 
-// Sometimes lets a share p (0 to 1) of a hook's faults through, which ones depends on the seed and the request's number.
+// Sometimes lets a share p (0 to 1) of a hook's faults through, which ones depends on the seed and
+// the request's number.
 func Sometimes(seed uint64, p float64, h Hook) Hook {
 	return func(r Request) Fault {
 		if rand.New(rand.NewPCG(seed, uint64(r.Number))).Float64() < p {
@@ -134,8 +137,8 @@ func Sometimes(seed uint64, p float64, h Hook) Hook {
 	}
 }
 
-// Meanwhile does something to the tenant just before the request is answered: agents that sign in or leave while a listing
-// is being read, for one.
+// Meanwhile does something to the tenant just before the request is answered: agents that sign in
+// or leave while a listing is being read, for one.
 func Meanwhile(do func(*Tenant)) Fault {
 	return func(p *Plan) { p.Meanwhile = append(p.Meanwhile, do) }
 }
@@ -253,11 +256,12 @@ func TotalCountOff(by int) Fault {
 // Pos lies about pos.
 func Pos(n int) Fault { return func(p *Plan) { p.Pos = append(p.Pos, func(int) int { return n }) } }
 
-// Rows changes the page's rows in any way. change gets a slice that is its own; the bytes of a row are shared and must be
-// replaced, not altered.
+// Rows changes the page's rows in any way. change gets a slice that is its own; the bytes of a row
+// are shared and must be replaced, not altered.
 func Rows(change func([]Row) []Row) Fault { return func(p *Plan) { p.Rows = append(p.Rows, change) } }
 
-// DropRows leaves out rows by their index on the page; those that the page does not have are ignored.
+// DropRows leaves out rows by their index on the page; those that the page does not have are
+// ignored.
 func DropRows(indices ...int) Fault {
 	return Rows(func(rows []Row) []Row {
 		kept := rows[:0:0]
@@ -270,7 +274,8 @@ func DropRows(indices ...int) Fault {
 	})
 }
 
-// DuplicateRow shows a row twice on the page, the second time, behind all others, with some fields changed (nil: none).
+// DuplicateRow shows a row twice on the page, the second time, behind all others, with some fields
+// changed (nil: none).
 func DuplicateRow(index int, fields Fields) Fault {
 	return Rows(func(rows []Row) []Row {
 		if index >= len(rows) {
@@ -290,7 +295,8 @@ func ChangeRow(index int, fields Fields) Fault {
 	})
 }
 
-// InsertRow shows any bytes as one row more, behind all others on the page, with id 0 in the record of pages.
+// InsertRow shows any bytes as one row more, behind all others on the page, with id 0 in the record
+// of pages.
 func InsertRow(row string) Fault {
 	return Rows(func(rows []Row) []Row { return append(rows, Row{JSON: json.RawMessage(row)}) })
 }
@@ -319,7 +325,8 @@ func Truncated(n int) Fault {
 	return Body(func(b []byte) []byte { return b[:min(n, len(b))] })
 }
 
-// Corrupt overwrites the byte in the body's middle with a NUL, which no JSON may hold; the length stays.
+// Corrupt overwrites the byte in the body's middle with a NUL, which no JSON may hold; the length
+// stays.
 func Corrupt() Fault {
 	return Body(func(b []byte) []byte {
 		b = bytes.Clone(b)

@@ -207,7 +207,8 @@ func (c *client) login2(tenant *Tenant) {
 	c.login()
 }
 
-// TestLate sees that a delayed answer shows what is true when it comes, a late one what was true when it was asked for.
+// TestLate sees that a delayed answer shows what is true when it comes, a late one what was true
+// when it was asked for.
 func TestLate(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Kind says what kind of a change one was. It is a label for readers: Before and After say what there was to see.
+// Kind says what kind of a change one was. It is a label for readers: Before and After say what
+// there was to see.
 type Kind string
 
 const (
@@ -22,8 +23,8 @@ const (
 	Undeleted Kind = "undeleted" // deleteFlag 0
 )
 
-// Change is one change of the listing, at one instant. Applied in order to an empty set, each putting After in the place of
-// Before, the changes of a History give the listing.
+// Change is one change of the listing, at one instant. Applied in order to an empty set, each
+// putting After in the place of Before, the changes of a History give the listing.
 type Change struct {
 	Seq    int       // its index in the History
 	Time   time.Time // by the tenant's clock
@@ -33,8 +34,9 @@ type Change struct {
 	After  json.RawMessage // the row as it is listed; nil: it is not
 }
 
-// History returns every change in order, the first agents included. Changes of an agent that is not listed are in it when
-// the agent returns, since no page could show them before. The rows are shared and must not be altered.
+// History returns every change in order, the first agents included. Changes of an agent that is not
+// listed are in it when the agent returns, since no page could show them before. The rows are
+// shared and must not be altered.
 func (t *Tenant) History() []Change { return t.HistorySince(0) }
 
 // HistorySince is History from the change with the given Seq on.
@@ -56,20 +58,20 @@ type PageAnswer struct {
 	Pos      int // what the answer said
 	Total    int // what the answer said
 
-	// Rows is what the answer said; a row made up by a fault has the id that the fault gave it. Shared between answers:
-	// not to be altered.
+	// Rows is what the answer said; a row made up by a fault has the id that the fault gave it.
+	// Shared between answers: not to be altered.
 	Rows []Row
 
-	// Broken says that these rows did not reach the client as one well-formed answer: a fault changed the status or the body,
-	// or the client had gone.
+	// Broken says that these rows did not reach the client as one well-formed answer: a fault
+	// changed the status or the body, or the client had gone.
 	Broken bool
 }
 
 // lookup is what a page answer depends on besides the listing.
 type lookup struct{ page, size, typ, online int }
 
-// Pages returns what every answer of the agents endpoint showed, in the order of the look-ups, where Config.RecordPages is
-// set. Requests that were answered without a look-up are not in it.
+// Pages returns what every answer of the agents endpoint showed, in the order of the look-ups,
+// where Config.RecordPages is set. Requests that were answered without a look-up are not in it.
 func (t *Tenant) Pages() []PageAnswer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -80,8 +82,8 @@ func (t *Tenant) Pages() []PageAnswer {
 	return pages
 }
 
-// share lets an answer use the rows of the last answer to the same look-up where they are the same, so that pages without
-// news cost next to nothing. mu is held.
+// share lets an answer use the rows of the last answer to the same look-up where they are the same,
+// so that pages without news cost next to nothing. mu is held.
 func (t *Tenant) share(key lookup, p *PageAnswer) {
 	same := func(a, b Row) bool {
 		return a.ID == b.ID && len(a.JSON) == len(b.JSON) && (len(a.JSON) == 0 || &a.JSON[0] == &b.JSON[0])

@@ -73,7 +73,8 @@ func (t *Tenant) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	sent = true
 }
 
-// reply makes the answer that goes out, unless it is sent in an unusual way, and says which page it showed, if any.
+// reply makes the answer that goes out, unless it is sent in an unusual way, and says which page it
+// showed, if any.
 func (t *Tenant) reply(r *http.Request, body []byte, q query, plan *Plan) (Reply, *PageAnswer) {
 	switch {
 	case plan.Reply != nil:
@@ -129,8 +130,8 @@ func (t *Tenant) page(q query, plan *Plan) (Reply, *PageAnswer) {
 	return jsonReply(http.StatusOK, render(pos, total, rows)), shown
 }
 
-// lookUp returns the rows of a page and the size of the whole listing. Without a filter it touches only the page's rows. mu
-// is held.
+// lookUp returns the rows of a page and the size of the whole listing. Without a filter it touches
+// only the page's rows. mu is held.
 func (t *Tenant) lookUp(q query, page int) (rows []Row, total int) {
 	first, last := math.MaxInt, math.MaxInt
 	if page <= len(t.listing)/q.size {
@@ -179,7 +180,8 @@ type query struct {
 	problem     string // why it can't be answered
 }
 
-// readQuery is as strict as the vendor's table: integers are numbers. What the table does not list is ignored.
+// readQuery is as strict as the vendor's table: integers are numbers. What the table does not list
+// is ignored.
 func readQuery(body []byte) query {
 	q := query{size: MaxPageSize, typ: -1, online: -1}
 	var in map[string]json.RawMessage

@@ -24,8 +24,8 @@ var (
 // onDuty is the share of agents on duty that a tenant starts with and that churn tends to.
 const onDuty = 0.27
 
-// person makes an agent's row as the vendor shows it: every documented field or null, `type` as a string, dates that lag
-// their timestamps, and a few fields that no page of the vendor's lists.
+// person makes an agent's row as the vendor shows it: every documented field or null, `type` as a
+// string, dates that lag their timestamps, and a few fields that no page of the vendor's lists.
 func person(seed uint64, tenant, id int64) (json.RawMessage, facts) {
 	r := rand.New(rand.NewPCG(seed, uint64(id)))
 	chance := func(p float64) bool { return r.Float64() < p }
@@ -99,7 +99,8 @@ func person(seed uint64, tenant, id int64) (json.RawMessage, facts) {
 	str("appName", "isdp-opentask")
 	orNull(0.5, "entityName", `"OnlineAgentEntity"`)
 
-	// Undocumented, and awkward to carry: numbers that lose digits on the way through a float64, escapes, nesting, spaces.
+	// Undocumented, and awkward to carry: numbers that lose digits on the way through a float64,
+	// escapes, nesting, spaces.
 	num("version", int64(r.IntN(40)))
 	raw("remark", "null")
 	if chance(0.3) {
@@ -111,7 +112,8 @@ func person(seed uint64, tenant, id int64) (json.RawMessage, facts) {
 	return append(b, '}'), f
 }
 
-// lag is by how much an agent's dates are behind their timestamps: some seconds, and for some a time zone besides.
+// lag is by how much an agent's dates are behind their timestamps: some seconds, and for some a
+// time zone besides.
 func lag(seed uint64, id int64) time.Duration {
 	h := rand.NewPCG(seed^0x1a6, uint64(id)).Uint64()
 	d := time.Duration(h%90) * time.Second

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Fields are fields of a row by name, each value as it is to stand in the row: raw JSON text, or anything else where the
-// row is to be broken. An empty value takes the field out.
+// Fields are fields of a row by name, each value as it is to stand in the row: raw JSON text, or
+// anything else where the row is to be broken. An empty value takes the field out.
 type Fields map[string]string
 
 // facts is what the tenant itself needs to know of a row.
@@ -130,8 +130,8 @@ func parseInt(s string) (int64, bool) {
 	return n, err == nil
 }
 
-// Patch returns row with some fields set, added behind the others in the order of their names, or taken out. Every other
-// byte stays as it is. The row must be a JSON object.
+// Patch returns row with some fields set, added behind the others in the order of their names, or
+// taken out. Every other byte stays as it is. The row must be a JSON object.
 func Patch(row json.RawMessage, fields Fields) (json.RawMessage, error) {
 	ms, err := members(row)
 	if err != nil {

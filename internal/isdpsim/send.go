@@ -13,15 +13,17 @@ import (
 	"time"
 )
 
-// Delivery is an answer about to be sent, for Plan.Send, which may panic with http.ErrAbortHandler to close the connection.
+// Delivery is an answer about to be sent, for Plan.Send, which may panic with http.ErrAbortHandler
+// to close the connection.
 type Delivery struct {
 	W       http.ResponseWriter // the headers are set, Content-Length apart; nothing has been written
 	Context context.Context     // ends when the client leaves
 	Status  int
 	Body    []byte // not to be altered
 
-	// Last is to be called before the write with which the client has its whole answer, so that its next request does not
-	// count as one beside this. Where it is not called, the request counts as in flight until Plan.Send returns.
+	// Last is to be called before the write with which the client has its whole answer, so that its
+	// next request does not count as one beside this. Where it is not called, the request counts as
+	// in flight until Plan.Send returns.
 	Last func()
 }
 
@@ -33,7 +35,8 @@ func sendWhole(d *Delivery) {
 	d.W.Write(d.Body)
 }
 
-// start sends the headers with the length of the whole body, and its first n bytes (never all) at once.
+// start sends the headers with the length of the whole body, and its first n bytes (never all) at
+// once.
 func (d *Delivery) start(n int) {
 	d.W.Header().Set("Content-Length", strconv.Itoa(max(1, len(d.Body))))
 	d.W.WriteHeader(d.Status)
@@ -55,7 +58,8 @@ func Cut(n int) Fault {
 	})
 }
 
-// Reset announces the whole body and resets the connection after n bytes; 0: before any byte of an answer.
+// Reset announces the whole body and resets the connection after n bytes; 0: before any byte of an
+// answer.
 func Reset(n int) Fault {
 	return sending(func(d *Delivery) {
 		if n > 0 {
@@ -77,7 +81,8 @@ func Reset(n int) Fault {
 	})
 }
 
-// Hang announces the whole body and sends nothing more after n bytes, until the client leaves; 0: not even the headers.
+// Hang announces the whole body and sends nothing more after n bytes, until the client leaves; 0:
+// not even the headers.
 func Hang(n int) Fault {
 	return sending(func(d *Delivery) {
 		if n > 0 {
@@ -88,13 +93,14 @@ func Hang(n int) Fault {
 	})
 }
 
-// Raw sends bytes as they are in the place of an answer, and keeps the connection open until the client closes it or sends
-// something else.
+// Raw sends bytes as they are in the place of an answer, and keeps the connection open until the
+// client closes it or sends something else.
 func Raw(text string) Fault {
 	return sending(func(d *Delivery) { d.raw([]byte(text), d.Last) })
 }
 
-// Behind sends the whole answer and, behind it, bytes that belong to none. The connection stays open.
+// Behind sends the whole answer and, behind it, bytes that belong to none. The connection stays
+// open.
 func Behind(text string) Fault {
 	return func(p *Plan) {
 		p.Send = func(d *Delivery) {
@@ -105,7 +111,8 @@ func Behind(text string) Fault {
 	}
 }
 
-// raw takes the connection over, writes to it and waits until the client has closed it, or sends something else.
+// raw takes the connection over, writes to it and waits until the client has closed it, or sends
+// something else.
 func (d *Delivery) raw(text []byte, last func()) {
 	conn, _, err := http.NewResponseController(d.W).Hijack()
 	if err != nil {
@@ -117,8 +124,8 @@ func (d *Delivery) raw(text []byte, last func()) {
 	_, _ = conn.Read(make([]byte, 1))
 }
 
-// Switch answers 101, as to a request for another protocol that nobody made, and keeps the connection open. Without a
-// protocol it does not even name one.
+// Switch answers 101, as to a request for another protocol that nobody made, and keeps the
+// connection open. Without a protocol it does not even name one.
 func Switch(protocol string) Fault {
 	if protocol == "" {
 		return Raw("HTTP/1.1 101 Switching Protocols\r\n\r\n")
@@ -126,8 +133,8 @@ func Switch(protocol string) Fault {
 	return Raw("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + protocol + "\r\n\r\n")
 }
 
-// Huge sends a body of n bytes without announcing its length. It is the right answer, valid JSON, with spaces before its
-// last byte: whoever takes it in has read it all.
+// Huge sends a body of n bytes without announcing its length. It is the right answer, valid JSON,
+// with spaces before its last byte: whoever takes it in has read it all.
 func Huge(n int64) Fault {
 	return sending(func(d *Delivery) {
 		d.W.WriteHeader(d.Status)

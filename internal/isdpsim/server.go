@@ -19,8 +19,9 @@ type Server struct {
 	ln     net.Listener
 }
 
-// Listen takes a port: addr is "127.0.0.1:8081" or ":8081", or with port 0 any that is free. Any host but the loopback
-// interface is refused. From then on clients can connect; they are answered while Serve runs.
+// Listen takes a port: addr is "127.0.0.1:8081" or ":8081", or with port 0 any that is free. Any
+// host but the loopback interface is refused. From then on clients can connect; they are answered
+// while Serve runs.
 func (t *Tenant) Listen(addr string) (*Server, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -39,8 +40,8 @@ func (t *Tenant) Listen(addr string) (*Server, error) {
 	return &Server{URL: "http://" + ln.Addr().String(), tenant: t, ln: ln}, nil
 }
 
-// Serve answers requests until ctx ends, and then returns nil after it has closed the port and all connections. It may be
-// called once.
+// Serve answers requests until ctx ends, and then returns nil after it has closed the port and all
+// connections. It may be called once.
 func (s *Server) Serve(ctx context.Context) error {
 	srv := &http.Server{
 		Handler:           s.tenant,

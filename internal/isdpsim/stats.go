@@ -57,9 +57,9 @@ func newStats() stats { return stats{visits: make(map[[2]int]int)} }
 // maxRequests is how many requests are remembered one by one, at least; at most twice as many.
 const maxRequests = 100_000
 
-// Stats returns the counts so far. A request is in flight from when its body has been read until just before its client has
-// the whole answer, so that a client that never has more than n requests open is never counted with more; but one that gives
-// up counts until the tenant has noticed.
+// Stats returns the counts so far. A request is in flight from when its body has been read until
+// just before its client has the whole answer, so that a client that never has more than n requests
+// open is never counted with more; but one that gives up counts until the tenant has noticed.
 func (t *Tenant) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -68,15 +68,16 @@ func (t *Tenant) Stats() Stats {
 	return s
 }
 
-// Requests returns the requests so far in the order of their numbers, the last 100,000 at least, with their times: to see
-// what rate they came at.
+// Requests returns the requests so far in the order of their numbers, the last 100,000 at least,
+// with their times: to see what rate they came at.
 func (t *Tenant) Requests() []Request {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.stats.requests)
 }
 
-// arrive counts a request in and returns the hook that it passes through; leave counts it out, once.
+// arrive counts a request in and returns the hook that it passes through; leave counts it out,
+// once.
 func (t *Tenant) arrive(r *http.Request, q query) (req Request, hook Hook, leave func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,19 +1,22 @@
-// Package isdpsim is a simulated ISDP+ tenant: an HTTP handler with the vendor's two calls, whose agents sign in and out,
-// change, come and go, by themselves from a seed or as a script says, and which can be told to misbehave.
+// Package isdpsim is a simulated ISDP+ tenant: an HTTP handler with the vendor's two calls, whose
+// agents sign in and out, change, come and go, by themselves from a seed or as a script says, and
+// which can be told to misbehave.
 //
 // # What is exact
 //
-// A Tenant makes each change at one instant, under the same lock under which it looks up a page. So History lists the changes
-// in the order in which pages could show them, and a page shows all changes up to one point of the history and none after it.
+// A Tenant makes each change at one instant, under the same lock under which it looks up a page. So
+// History lists the changes in the order in which pages could show them, and a page shows all
+// changes up to one point of the history and none after it.
 //
-// The first rows depend on the seed alone, never on the clock or on how many agents there are; the n-th change of Step
-// depends on the seed, the changes before it and the clock.
+// The first rows depend on the seed alone, never on the clock or on how many agents there are; the
+// n-th change of Step depends on the seed, the changes before it and the clock.
 //
 // # Scripts
 //
-// Agents are named by an id: the row's agentId where it has one that can be read when the row is added, else a negative
-// number that the tenant hands out. The id stays with the agent whatever its row says later. Methods that name an agent
-// panic where no such agent has ever been: that is a mistake in the script. Changes that change nothing are not recorded.
+// Agents are named by an id: the row's agentId where it has one that can be read when the row is
+// added, else a negative number that the tenant hands out. The id stays with the agent whatever its
+// row says later. Methods that name an agent panic where no such agent has ever been: that is a
+// mistake in the script. Changes that change nothing are not recorded.
 //
 // Faults are described at Fault and Hook.
 package isdpsim
@@ -29,7 +32,8 @@ import (
 	"time"
 )
 
-// A Tenant is the simulated tenant. It is an http.Handler; all its methods are safe for concurrent use.
+// A Tenant is the simulated tenant. It is an http.Handler; all its methods are safe for concurrent
+// use.
 type Tenant struct {
 	cfg       Config
 	bytesSent atomic.Int64
@@ -104,8 +108,8 @@ func (t *Tenant) get(id int64) *agent {
 	return a
 }
 
-// put is the one place where an agent changes: its row, whether it is listed, the counts, the history. It reports whether
-// anything changed. mu is held, or nobody else knows t.
+// put is the one place where an agent changes: its row, whether it is listed, the counts, the
+// history. It reports whether anything changed. mu is held, or nobody else knows t.
 func (t *Tenant) put(now time.Time, a *agent, kind Kind, row json.RawMessage, f facts, listed bool) bool {
 	if a.listed == listed && bytes.Equal(a.row, row) {
 		return false
@@ -149,8 +153,9 @@ func (t *Tenant) place(a *agent, listed bool) {
 	}
 }
 
-// Agent returns an agent's row and whether it is listed; of an agent that has left, the row it would return with. The row
-// is nil where there has never been such an agent, and must not be altered.
+// Agent returns an agent's row and whether it is listed; of an agent that has left, the row it
+// would return with. The row is nil where there has never been such an agent, and must not be
+// altered.
 func (t *Tenant) Agent(id int64) (row json.RawMessage, listed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

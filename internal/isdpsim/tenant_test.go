@@ -187,8 +187,8 @@ func replay(t *testing.T, tenant *Tenant, changes []Change) {
 func equalRaw(a, b json.RawMessage) bool { return bytes.Equal(a, b) }
 func equalRow(a, b Row) bool             { return a.ID == b.ID && bytes.Equal(a.JSON, b.JSON) }
 
-// TestHistoryExact reads pages while agents change, and sees that each page showed all changes up to one point of the
-// history and none after it.
+// TestHistoryExact reads pages while agents change, and sees that each page showed all changes up
+// to one point of the history and none after it.
 func TestHistoryExact(t *testing.T) {
 	tenant, c := start(t, Config{Agents: 40, RecordPages: true, Seed: 3})
 	ctx, stop := context.WithCancel(t.Context())

@@ -43,7 +43,8 @@ func (t *Tenant) SetPassword(password string) {
 	t.cfg.Password = password
 }
 
-// Tokens returns every access and refresh token ever issued, for tests that look for them where they should not be.
+// Tokens returns every access and refresh token ever issued, for tests that look for them where
+// they should not be.
 func (t *Tenant) Tokens() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,9 +1,10 @@
 // Package jsonwalk takes JSON apart without making values of it: what a member's value is, its
-// reader decides. It reads what encoding/json reads, duplicate names and invalid UTF-8 included, and
-// refuses what encoding/json refuses, what is nested deeper than 10,000 levels included. Names come
-// repaired; a value that is to be handed on goes through [Repair].
+// reader decides. It reads what encoding/json reads, duplicate names and invalid UTF-8 included,
+// and refuses what encoding/json refuses, what is nested deeper than 10,000 levels included. Names
+// come repaired; a value that is to be handed on goes through [Repair].
 //
-// It exists because rows and states are read by the hundred thousand, and most of their members are only passed on.
+// It exists because rows and states are read by the hundred thousand, and most of their members are
+// only passed on.
 package jsonwalk
 
 import (
@@ -30,7 +31,8 @@ type Walker struct {
 	text []byte
 }
 
-// Walk calls each with a Walker at the beginning of text, and returns its error. The Walker is each's only until it returns.
+// Walk calls each with a Walker at the beginning of text, and returns its error. The Walker is
+// each's only until it returns.
 func Walk(text []byte, each func(w *Walker) error) error {
 	w := walkers.Get().(*Walker)
 	defer func() {
@@ -50,8 +52,9 @@ func (w *Walker) Read(text []byte) {
 // Offset is how much of the text has been read, in bytes.
 func (w *Walker) Offset() int { return int(w.d.InputOffset()) }
 
-// Object reads an object. It calls member for each of its members, with the name decoded, in their order; member has to read the
-// value, with [Walker.Value], [Walker.Object] or [Walker.Array]. An error of member's ends it.
+// Object reads an object. It calls member for each of its members, with the name decoded, in their
+// order; member has to read the value, with [Walker.Value], [Walker.Object] or [Walker.Array]. An
+// error of member's ends it.
 func (w *Walker) Object(member func(name []byte) error) error {
 	if w.d.PeekKind() != jsontext.KindBeginObject {
 		return w.not()
@@ -76,8 +79,8 @@ func (w *Walker) Object(member func(name []byte) error) error {
 	return err
 }
 
-// Array reads the beginning of an array, and calls inside, which has to read its elements, as long as there are [Walker.More], and
-// its [Walker.End].
+// Array reads the beginning of an array, and calls inside, which has to read its elements, as long
+// as there are [Walker.More], and its [Walker.End].
 func (w *Walker) Array(inside func() error) error {
 	if w.d.PeekKind() != jsontext.KindBeginArray {
 		return w.not()
@@ -112,7 +115,8 @@ func (w *Walker) Value() ([]byte, error) {
 	}
 }
 
-// scalar reads a value that is neither an object nor an array; as a token, since that costs half of what a value does.
+// scalar reads a value that is neither an object nor an array; as a token, since that costs half of
+// what a value does.
 func (w *Walker) scalar() ([]byte, error) {
 	begin := w.Offset()
 	if _, err := w.d.ReadToken(); err != nil {

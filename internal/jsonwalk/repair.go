@@ -14,10 +14,10 @@ import (
 // texts that were different stay different.
 const Mark = "\ufffd{"
 
-// Repair makes a JSON value, which [Walker] reads, one that every parser takes: valid UTF-8, without
-// half a surrogate pair, without the character U+0000 (which PostgreSQL's jsonb refuses), and without
-// numbers that no float64 holds, which become strings. What can't stay is marked. Of a value that needs none of this, repaired is false, and the value is
-// returned as it is.
+// Repair makes a JSON value, which [Walker] reads, one that every parser takes: valid UTF-8,
+// without half a surrogate pair, without the character U+0000 (which PostgreSQL's jsonb refuses),
+// and without numbers that no float64 holds, which become strings. What can't stay is marked. Of a
+// value that needs none of this, repaired is false, and the value is returned as it is.
 func Repair(value []byte) (_ []byte, repaired bool) {
 	if plain(value) {
 		return value, false

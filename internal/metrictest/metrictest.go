@@ -1,4 +1,5 @@
-// Package metrictest reads metrics for tests: as a map from series, written as Prometheus writes them, to values.
+// Package metrictest reads metrics for tests: as a map from series, written as Prometheus writes
+// them, to values.
 package metrictest
 
 import (
@@ -11,11 +12,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// Series are the values of rollcall's own series, by name{label="value",…} with the labels in order. Histograms have only
-// their _count and _sum.
+// Series are the values of rollcall's own series, by name{label="value",…} with the labels in
+// order. Histograms have only their _count and _sum.
 type Series map[string]float64
 
-// Gather reads a registry, and fails the test where that does not work or a metric is not as Prometheus wants it.
+// Gather reads a registry, and fails the test where that does not work or a metric is not as
+// Prometheus wants it.
 func Gather(t testing.TB, g prometheus.Gatherer) Series {
 	t.Helper()
 	problems, err := testutil.GatherAndLint(g)

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// serverLog hands the server's messages on to slog. What the server calls fatal is kept instead, for Start to return:
-// its usual logger would end the process.
+// serverLog hands the server's messages on to slog. What the server calls fatal is kept instead,
+// for Start to return: its usual logger would end the process.
 type serverLog struct {
 	log   *slog.Logger
 	limit *rate.Limiter // of warnings and errors, most of which a network client can provoke as often as it likes
@@ -32,7 +32,8 @@ func (l *serverLog) fatal() error {
 	return l.first
 }
 
-// fatalError carries a fatal message and, to be told apart by, the error that was formatted into it.
+// fatalError carries a fatal message and, to be told apart by, the error that was formatted into
+// it.
 type fatalError struct {
 	msg   string
 	cause error
@@ -69,7 +70,8 @@ func (l *serverLog) Errorf(format string, v ...any) {
 // Warnf implements [server.Logger].
 func (l *serverLog) Warnf(format string, v ...any) { l.limited(slog.LevelWarn, format, v) }
 
-// Noticef implements [server.Logger]. Notices are about starting and stopping, of which rollcall gives its own account.
+// Noticef implements [server.Logger]. Notices are about starting and stopping, of which rollcall
+// gives its own account.
 func (l *serverLog) Noticef(format string, v ...any) { l.emit(slog.LevelDebug, format, v) }
 
 // Debugf implements [server.Logger]; the server is not asked for these.

@@ -23,8 +23,9 @@ type Found struct {
 	Full    error // [ErrNoRoom], with figures and what to do: the server does not start on that disk; nil: it does
 }
 
-// Look looks at the data directory and writes nothing. The error is a [*setting.Error] where Start could not use it. To see
-// whether the directory is in use it holds the lock for an instant: only for a start at that very moment it looks used.
+// Look looks at the data directory and writes nothing. The error is a [*setting.Error] where Start
+// could not use it. To see whether the directory is in use it holds the lock for an instant: only
+// for a start at that very moment it looks used.
 func Look(cfg Config) (Found, error) {
 	found := Found{Room: -1}
 	unusable := func(err error) (Found, error) {

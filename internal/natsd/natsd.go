@@ -1,14 +1,16 @@
 // Package natsd runs the NATS server that rollcall brings along for when it is not given one.
 //
-// rollcall itself connects in process ([Server.Connect]) and may do everything in the log's account. Whoever connects
-// over the network gets a reader's permissions and nothing more, whatever credentials are shown: plain subscriptions on
-// agent.>, and of the JetStream API what reading the stream AGENT_EVENTS takes. readers.go says how that is done.
+// rollcall itself connects in process ([Server.Connect]) and may do everything in the log's
+// account. Whoever connects over the network gets a reader's permissions and nothing more, whatever
+// credentials are shown: plain subscriptions on agent.>, and of the JetStream API what reading the
+// stream AGENT_EVENTS takes. readers.go says how that is done.
 //
-// The store is synced to disk before anything is acknowledged. Only the client port is opened: no monitoring, no
-// cluster, no leaf nodes.
+// The store is synced to disk before anything is acknowledged. Only the client port is opened: no
+// monitoring, no cluster, no leaf nodes.
 //
-// A server whose store can't be written any more, most often since its disk was full, is started anew within the process as
-// soon as there is room; heal.go says why. To its clients, rollcall's own connections included, that is a restart.
+// A server whose store can't be written any more, most often since its disk was full, is started
+// anew within the process as soon as there is room; heal.go says why. To its clients, rollcall's
+// own connections included, that is a restart.
 package natsd
 
 import (
@@ -31,7 +33,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
-// DefaultListen is where the server listens unless told otherwise: NATS's own port, on loopback only.
+// DefaultListen is where the server listens unless told otherwise: NATS's own port, on loopback
+// only.
 const DefaultListen = "127.0.0.1:4222"
 
 // Errors that [Start] wraps, for callers that can do better than give up.
@@ -45,12 +48,13 @@ var (
 )
 
 const (
-	// lockFile is locked for as long as a server uses the directory. It is never deleted: a lock on a deleted file
-	// excludes nobody.
+	// lockFile is locked for as long as a server uses the directory. It is never deleted: a lock on
+	// a deleted file excludes nobody.
 	lockFile = "rollcall.lock"
 
-	// maxStore is the server's own limit on stored bytes. It only has to lie above that of every stream, also of one
-	// that was created under another setting: a full stream refuses a commit as a whole, a full server tears it.
+	// maxStore is the server's own limit on stored bytes. It only has to lie above that of every
+	// stream, also of one that was created under another setting: a full stream refuses a commit as
+	// a whole, a full server tears it.
 	maxStore = 1 << 60
 
 	// maxMemory is the server's limit on streams in memory, of which there are none.
@@ -61,20 +65,21 @@ const (
 
 	readyTimeout = 30 * time.Second
 
-	// endTimeout is how long a server may take to end, so that a process that first publishes what it has seen and gives up its
-	// lease ends within 10 s. What was acknowledged is on disk by then; what remains is an index, without which the next start
-	// takes longer.
+	// endTimeout is how long a server may take to end, so that a process that first publishes what
+	// it has seen and gives up its lease ends within 10 s. What was acknowledged is on disk by
+	// then; what remains is an index, without which the next start takes longer.
 	endTimeout = 1500 * time.Millisecond
 )
 
 // Config says where a server listens and keeps its store.
 type Config struct {
-	// Listen is host:port; empty means [DefaultListen], port 0 or -1 a free one, an empty host every interface.
+	// Listen is host:port; empty means [DefaultListen], port 0 or -1 a free one, an empty host
+	// every interface.
 	Listen string
 	// DataDir holds the store and is created where it is missing. One server uses it at a time.
 	DataDir string
-	// MaxBytes is the log's size limit in bytes, 0 where it is not known. The server's limits do not depend on it;
-	// Start warns where the disk has less room.
+	// MaxBytes is the log's size limit in bytes, 0 where it is not known. The server's limits do
+	// not depend on it; Start warns where the disk has less room.
 	MaxBytes int64
 	// Logger gets the server's own messages; nil discards them.
 	Logger *slog.Logger
@@ -130,8 +135,8 @@ type Server struct {
 	failed chan error // see Failed
 	stop   sync.Once
 
-	// What was seen of the store: paths, and the last block of each stream. Like lock, heal's until it
-	// has ended.
+	// What was seen of the store: paths, and the last block of each stream. Like lock, heal's until
+	// it has ended.
 	there map[string]int
 
 	cancel context.CancelFunc // ends heal
@@ -142,8 +147,9 @@ type Server struct {
 	behind bool           // one was left behind, and may still use the directory
 }
 
-// Start starts a server on cfg's directory and returns when clients can connect and the streams have been recovered.
-// Its errors say which setting to change; [ErrListen] and [ErrDirInUse] can be told apart.
+// Start starts a server on cfg's directory and returns when clients can connect and the streams
+// have been recovered. Its errors say which setting to change; [ErrListen] and [ErrDirInUse] can be
+// told apart.
 func Start(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -208,8 +214,8 @@ func (s *Server) open() error {
 	return openGate(s.gate)
 }
 
-// start starts a server on the directory, which has to be locked. It fails with ErrNoRoom where the disk is full: what a
-// server does on such a disk is not known (it has panicked).
+// start starts a server on the directory, which has to be locked. It fails with ErrNoRoom where the
+// disk is full: what a server does on such a disk is not known (it has panicked).
 func (s *Server) start() error {
 	if err := s.cfg.roomFor(s.cfg.DataDir); err != nil {
 		return err
@@ -236,8 +242,8 @@ func (s *Server) start() error {
 	opts.JetStreamMaxStore = maxStore
 	opts.JetStreamMaxMemory = maxMemory
 	opts.CustomClientAuthentication = access
-	// Not used to authenticate anyone: it makes the server say that credentials are not required, which some clients
-	// insist on.
+	// Not used to authenticate anyone: it makes the server say that credentials are not required,
+	// which some clients insist on.
 	opts.Users = []*server.User{{Username: "reader"}}
 	opts.NoAuthUser = "reader"
 
@@ -336,9 +342,9 @@ func used(dir string) int64 {
 	return sum
 }
 
-// Connect opens an in-process connection with full rights in the log's account. The caller closes it, before Shutdown.
-// Options that say where to connect, or as whom, have no effect. With [nats.MaxReconnects] below zero it outlives the servers
-// that are started anew.
+// Connect opens an in-process connection with full rights in the log's account. The caller closes
+// it, before Shutdown. Options that say where to connect, or as whom, have no effect. With
+// [nats.MaxReconnects] below zero it outlives the servers that are started anew.
 func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 	all := append(opts[:len(opts):len(opts)], nats.InProcessServer(s), nats.UserInfo(ownUser, s.secret))
 	nc, err := nats.Connect("", all...)
@@ -357,8 +363,9 @@ func (s *Server) InProcessConn() (net.Conn, error) {
 	return ns.InProcessConn()
 }
 
-// Failed gets the error that ends the server's life where only a new process helps. Nothing is committed any more then; what
-// is left to do is to end the process, with an exit code that has it started again.
+// Failed gets the error that ends the server's life where only a new process helps. Nothing is
+// committed any more then; what is left to do is to end the process, with an exit code that has it
+// started again.
 func (s *Server) Failed() <-chan error { return s.failed }
 
 // ClientURL is where clients on this machine find the server, with the port it really has.
@@ -370,9 +377,10 @@ func (s *Server) ClientURL() string {
 	return "nats://" + net.JoinHostPort(host, port)
 }
 
-// Shutdown hands out what is on its way to clients, closes every connection, writes out the store, waits for all that, and
-// gives up the directory. What was acknowledged is on disk already, so a server that does not end within 1.5 seconds is left
-// behind, and keeps the directory until the process ends. Later calls wait for the first and do nothing.
+// Shutdown hands out what is on its way to clients, closes every connection, writes out the store,
+// waits for all that, and gives up the directory. What was acknowledged is on disk already, so a
+// server that does not end within 1.5 seconds is left behind, and keeps the directory until the
+// process ends. Later calls wait for the first and do nothing.
 func (s *Server) Shutdown() {
 	s.stop.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
@@ -394,8 +402,8 @@ func (s *Server) Shutdown() {
 	})
 }
 
-// endCurrent ends the server that runs, and reports whether it, and every one before it, has ended. Where ctx ends before, it
-// is left behind.
+// endCurrent ends the server that runs, and reports whether it, and every one before it, has ended.
+// Where ctx ends before, it is left behind.
 func (s *Server) endCurrent(ctx context.Context) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

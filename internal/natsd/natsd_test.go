@@ -522,7 +522,8 @@ func TestReaderForbidden(t *testing.T) {
 	}
 }
 
-// TestForgery lets one client point what the server checks least, where answers go, at the subjects that others follow.
+// TestForgery lets one client point what the server checks least, where answers go, at the subjects
+// that others follow.
 func TestForgery(t *testing.T) {
 	s := start(t, Config{})
 	ownNC, js := own(t, s)
@@ -639,7 +640,8 @@ func TestPublishingIsRefusedAloud(t *testing.T) {
 	}
 }
 
-// TestNoQueueGroups: a group would be one across all clients, and take messages from whoever uses its name.
+// TestNoQueueGroups: a group would be one across all clients, and take messages from whoever uses
+// its name.
 func TestNoQueueGroups(t *testing.T) {
 	s := start(t, Config{})
 	_, js := own(t, s)

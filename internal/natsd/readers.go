@@ -19,9 +19,9 @@ import (
 
 // How network clients are kept to reading
 //
-// Permissions alone can't do it. The server checks what a client publishes, but not where the answer to a request goes,
-// nor where a push consumer delivers: in the log's own account a reader could point either at rollcall.log.>, at
-// agent.>, or at the API itself. So:
+// Permissions alone can't do it. The server checks what a client publishes, but not where the
+// answer to a request goes, nor where a push consumer delivers: in the log's own account a reader
+// could point either at rollcall.log.>, at agent.>, or at the API itself. So:
 //
 //   - Every network connection has an account of its own. Whatever it publishes, wherever it directs the answers to its
 //     requests, the messages of its pull consumers or the server's message traces, it only ever reaches itself.
@@ -47,18 +47,20 @@ const (
 	gatePre  = "rollcall.gate."
 	gateWait = 5 * time.Second
 
-	// quietPull is how long a request for messages may go without a message or a heartbeat before the way back to the
-	// reader is forgotten; what is delivered to the request later is lost. It costs some 2 KB for each request that
-	// was made within that time on an inbox that is still subscribed to.
+	// quietPull is how long a request for messages may go without a message or a heartbeat before
+	// the way back to the reader is forgotten; what is delivered to the request later is lost. It
+	// costs some 2 KB for each request that was made within that time on an inbox that is still
+	// subscribed to.
 	quietPull = 5 * time.Minute
 )
 
-// ReservedConsumer is how the names of rollcall's own consumers on the log begin. Readers do not see them in lists and
-// can neither change nor delete them; the rest of the name should be random, so that nobody can guess it and ask for
-// their messages.
+// ReservedConsumer is how the names of rollcall's own consumers on the log begin. Readers do not
+// see them in lists and can neither change nor delete them; the rest of the name should be random,
+// so that nobody can guess it and ask for their messages.
 const ReservedConsumer = "rollcall-"
 
-// direct are the API requests that go straight to JetStream: they change nothing but a reader's own position.
+// direct are the API requests that go straight to JetStream: they change nothing but a reader's own
+// position.
 var direct = map[string]server.ServiceRespType{
 	"$JS.API.INFO":                               server.Singleton,
 	"$JS.API.STREAM.NAMES":                       server.Singleton,
@@ -151,8 +153,8 @@ func (a *access) Check(c server.ClientAuthentication) bool {
 	return true
 }
 
-// free finds or makes an account without a connection. Accounts can't be removed from a server; there are never more
-// than there were connections at the same time. a.mu must be held.
+// free finds or makes an account without a connection. Accounts can't be removed from a server;
+// there are never more than there were connections at the same time. a.mu must be held.
 func (a *access) free() (*server.Account, error) {
 	for _, acc := range a.readers {
 		if acc.NumLocalConnections() == 0 {
@@ -251,7 +253,8 @@ func refusal(err error) []byte {
 	return b
 }
 
-// readersConsumer checks a request for a consumer and encodes it anew, so that what is carried out is what was checked.
+// readersConsumer checks a request for a consumer and encodes it anew, so that what is carried out
+// is what was checked.
 func readersConsumer(req string, body []byte) ([]byte, error) {
 	var r server.CreateConsumerRequest
 	d := json.NewDecoder(bytes.NewReader(body))

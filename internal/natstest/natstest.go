@@ -1,4 +1,5 @@
-// Package natstest runs real nats-servers for tests: in process, on a free port of 127.0.0.1, with file storage.
+// Package natstest runs real nats-servers for tests: in process, on a free port of 127.0.0.1, with
+// file storage.
 package natstest
 
 import (
@@ -11,7 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Start runs a server on the store directory dir (empty: one of the test's own) until the test ends or stop is called.
+// Start runs a server on the store directory dir (empty: one of the test's own) until the test ends
+// or stop is called.
 func Start(t testing.TB, dir string) (url string, stop func()) {
 	t.Helper()
 	return StartOptions(t, &server.Options{StoreDir: dir})
@@ -28,7 +30,8 @@ func StartAt(t testing.TB, dir, url string) (stop func()) {
 	return stop
 }
 
-// StartOptions is Start with options of the server's; host, port, JetStream and logging are set here.
+// StartOptions is Start with options of the server's; host, port, JetStream and logging are set
+// here.
 func StartOptions(t testing.TB, opts *server.Options) (url string, stop func()) {
 	t.Helper()
 	if opts.StoreDir == "" {

@@ -13,8 +13,9 @@ import (
 // maxAnswer is how many bytes of an answer are read: far more than a readiness takes.
 const maxAnswer = 64 << 10
 
-// Ready asks a running rollcall whether it is ready. base is where it listens, as http://host:port. The error says that nobody
-// answers, or not as rollcall does: a process that answers and is not ready is no error. It waits as long as ctx lets it.
+// Ready asks a running rollcall whether it is ready. base is where it listens, as http://host:port.
+// The error says that nobody answers, or not as rollcall does: a process that answers and is not
+// ready is no error. It waits as long as ctx lets it.
 func Ready(ctx context.Context, base string) (Readiness, error) {
 	var r Readiness
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+PathReady, nil)

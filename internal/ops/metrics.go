@@ -11,8 +11,9 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// Register registers what is known of every process: its build, the Go runtime, the operating system's view of it, and the
-// connection to NATS. nats returns that connection, nil where there is none yet.
+// Register registers what is known of every process: its build, the Go runtime, the operating
+// system's view of it, and the connection to NATS. nats returns that connection, nil where there is
+// none yet.
 func Register(reg prometheus.Registerer, version, commit string, nats func() *nats.Conn) {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	auto := promauto.With(reg)

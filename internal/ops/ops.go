@@ -1,9 +1,9 @@
-// Package ops is the side of rollcall that its operators see: whether it lives (/healthz), whether it is ready and why not
-// (/readyz), and its metrics (/metrics), over HTTP.
+// Package ops is the side of rollcall that its operators see: whether it lives (/healthz), whether
+// it is ready and why not (/readyz), and its metrics (/metrics), over HTTP.
 //
-// [Process] collects what there is to tell from the start on, before the vendor or NATS have answered. [Handler] serves it, and
-// [Serve] serves that on a listener of [Listen]'s. Nothing of it holds a secret, or a name or account of a person, so that it can
-// be shown to probes and scrapers.
+// [Process] collects what there is to tell from the start on, before the vendor or NATS have
+// answered. [Handler] serves it, and [Serve] serves that on a listener of [Listen]'s. Nothing of it
+// holds a secret, or a name or account of a person, so that it can be shown to probes and scrapers.
 package ops
 
 import (
@@ -38,7 +38,8 @@ type Options struct {
 	Metrics prometheus.Gatherer
 	Logger  *slog.Logger // what went wrong with /metrics; nil: discard
 
-	// Board is served at every other path; nil: nothing is. It sees to it itself how long its answers may take.
+	// Board is served at every other path; nil: nothing is. It sees to it itself how long its
+	// answers may take.
 	Board http.Handler
 	// LocalOnly refuses requests whose Host is not localhost or a loopback address, with or without a port. It is for listeners
 	// on loopback, which any page that the operator's browser shows could otherwise read, through a name that resolves to
@@ -162,7 +163,8 @@ func localOnly(next http.Handler) http.Handler {
 	})
 }
 
-// localHost reports whether the value of a Host header names this machine by itself, with or without a port.
+// localHost reports whether the value of a Host header names this machine by itself, with or
+// without a port.
 func localHost(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -174,8 +176,8 @@ func localHost(host string) bool {
 	return strings.ToLower(name) == "localhost" || err == nil && addr.Unmap().IsLoopback()
 }
 
-// fromLoopback lets callers on this machine through. What others sent through a proxy on this machine is not theirs, as far as
-// the proxy says so.
+// fromLoopback lets callers on this machine through. What others sent through a proxy on this
+// machine is not theirs, as far as the proxy says so.
 func fromLoopback(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from, err := netip.ParseAddrPort(r.RemoteAddr)

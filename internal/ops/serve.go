@@ -19,8 +19,9 @@ var ErrInUse = errors.New("the address is in use")
 // shutdownTimeout is how long answers that are under way at the end may still take.
 const shutdownTimeout = time.Second
 
-// Listen opens the address, host:port, that the variable of that name holds. Its error names both, and says what to do: it is
-// [ErrInUse], which may pass, or a [*setting.Error] where no waiting helps. instead ends the sentence "set … to a free address".
+// Listen opens the address, host:port, that the variable of that name holds. Its error names both,
+// and says what to do: it is [ErrInUse], which may pass, or a [*setting.Error] where no waiting
+// helps. instead ends the sentence "set … to a free address".
 func Listen(variable, addr, instead string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err == nil {
@@ -50,8 +51,8 @@ func OnLoopback(ln net.Listener) bool {
 	return ok && addr.IP.IsLoopback()
 }
 
-// Serve serves the handler on ln, which it closes, until ctx ends; answers that are under way then get a second. The server sets
-// no limit on how long an answer takes: its handlers do.
+// Serve serves the handler on ln, which it closes, until ctx ends; answers that are under way then
+// get a second. The server sets no limit on how long an answer takes: its handlers do.
 func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler:           h,

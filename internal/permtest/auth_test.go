@@ -75,7 +75,8 @@ func (a *authority) issue(name string, ca bool) (certFile, keyFile string) {
 	return certFile, keyFile
 }
 
-// tries runs rollcall with settings that it can't connect with, and wants the words in one of its warnings or errors.
+// tries runs rollcall with settings that it can't connect with, and wants the words in one of its
+// warnings or errors.
 func tries(t *testing.T, v *e2e.Vendor, env map[string]string, words ...string) {
 	t.Helper()
 	p := e2e.Rollcall(t, e2e.Settings(v.Env(), env))
@@ -98,7 +99,8 @@ func tries(t *testing.T, v *e2e.Vendor, env map[string]string, words ...string) 
 	t.Log(told)
 }
 
-// works runs rollcall with settings that it can connect with, until its log says that an agent is online.
+// works runs rollcall with settings that it can connect with, until its log says that an agent is
+// online.
 func works(t *testing.T, v *e2e.Vendor, operator *nats.Conn, env map[string]string) {
 	t.Helper()
 	p := e2e.Rollcall(t, e2e.Settings(v.Env(), env))

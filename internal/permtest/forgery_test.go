@@ -19,7 +19,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/e2e"
 )
 
-// targets are what forgers aim at, each with a subscriber on exactly that subject: push consumers deliver to nobody else's.
+// targets are what forgers aim at, each with a subscriber on exactly that subject: push consumers
+// deliver to nobody else's.
 var targets = []string{"agent.online.886.10.1", "agent.state.886.1", "agent.watermark.886"}
 
 // A victim is a plain subscriber.
@@ -69,7 +70,8 @@ type forger struct {
 	nc *nats.Conn
 }
 
-// replies directs every answer that the API gives, and every message that it delivers, to the targets.
+// replies directs every answer that the API gives, and every message that it delivers, to the
+// targets.
 func (f forger) replies() {
 	f.t.Helper()
 	pull := `{"stream_name":"AGENT_EVENTS","config":{"name":"forger","durable_name":"forger","ack_policy":"explicit","filter_subject":"agent.online.>"}}`
@@ -82,8 +84,8 @@ func (f forger) replies() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	// A message of one's own, whose acknowledgement asks for the next one, to go anywhere. On a cluster the way to a new consumer
-	// may not be known yet.
+	// A message of one's own, whose acknowledgement asks for the next one, to go anywhere. On a
+	// cluster the way to a new consumer may not be known yet.
 	var m *nats.Msg
 	e2e.Eventually(f.t, "a message", func() bool {
 		if err := f.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS.forger", inbox.Subject, nil); err != nil {
@@ -134,7 +136,8 @@ var elsewhere = []string{
 	"$JS.FC.AGENT_EVENTS.x.y", "$JS.ACK.AGENT_EVENTS.audit.1.1.1.1.1", "$SYS.REQ.SERVER.PING", "$JS.EVENT.ADVISORY.x",
 }
 
-// pushes creates push consumers that deliver there, whole messages and empty ones: those are what purges and deletes.
+// pushes creates push consumers that deliver there, whole messages and empty ones: those are what
+// purges and deletes.
 func (f forger) pushes(to ...string) {
 	f.t.Helper()
 	for i, to := range to {
@@ -153,7 +156,8 @@ func (f forger) pushes(to ...string) {
 	}
 }
 
-// No reader can make a plain subscriber see what was not committed, nor reach anything else by what the server sends for it.
+// No reader can make a plain subscriber see what was not committed, nor reach anything else by what
+// the server sends for it.
 func TestForgery(t *testing.T) {
 	t.Parallel()
 	u, other := newUsers(t), newUser(t)

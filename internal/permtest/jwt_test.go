@@ -19,7 +19,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
 )
 
-// A decentralised is accounts.conf as an operator's JWTs: the same accounts, exports, imports, limits, mappings and permissions.
+// A decentralised is accounts.conf as an operator's JWTs: the same accounts, exports, imports,
+// limits, mappings and permissions.
 type decentralised struct {
 	t        testing.TB
 	operator nkeys.KeyPair
@@ -108,7 +109,8 @@ func (d *decentralised) translate(name string, acc map[string]any) {
 		exporter := text(from, "account")
 		i.Account, i.Subject = d.public(d.keys[exporter]), jwt.Subject(text(from, "subject"))
 		i.Name = string(i.Subject)
-		// An export that names its accounts is a private one here, which takes a token of the exporter's.
+		// An export that names its accounts is a private one here, which takes a token of the
+		// exporter's.
 		activation := jwt.NewActivationClaims(c.Subject)
 		activation.ImportSubject, activation.ImportType = i.Subject, i.Type
 		token, err := activation.Encode(d.keys[exporter])
@@ -197,7 +199,8 @@ func (d *decentralised) start(t *testing.T) *node {
 	return n
 }
 
-// The same with JWTs: rollcall works with a credentials file, readers read, and neither can do more.
+// The same with JWTs: rollcall works with a credentials file, readers read, and neither can do
+// more.
 func TestCreds(t *testing.T) {
 	t.Parallel()
 	d := translate(t)

@@ -69,7 +69,8 @@ func (w *world) publish(subject, body, header, value string) {
 	}
 }
 
-// copied waits until the copy has caught up. It makes its first try to find the log when it is created and one every ten seconds.
+// copied waits until the copy has caught up. It makes its first try to find the log when it is
+// created and one every ten seconds.
 func (w *world) copied() {
 	w.t.Helper()
 	log, readers := stream(w.t, w.operatorConn, ""), stream(w.t, w.connect(w.copyOperator.opt), "")
@@ -269,8 +270,8 @@ func TestReaderForbidden(t *testing.T) {
 	}
 }
 
-// A queue group is one across all accounts that import the messages, so readers could take one another's: they get none, and
-// with a name of their own as reader.conf says.
+// A queue group is one across all accounts that import the messages, so readers could take one
+// another's: they get none, and with a name of their own as reader.conf says.
 func TestQueueGroups(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -344,7 +345,8 @@ func (w *world) settle() {
 	}
 }
 
-// state is all that a reader must not change: the streams' configurations, their messages, the lease.
+// state is all that a reader must not change: the streams' configurations, their messages, the
+// lease.
 func (w *world) state() []string {
 	w.t.Helper()
 	var out []string

@@ -275,7 +275,8 @@ func stream(t testing.TB, nc *nats.Conn, domain string) jetstream.JetStream {
 	return js
 }
 
-// edited copies the files to a directory of the test's own, and replaces in one of them what occurs there exactly once.
+// edited copies the files to a directory of the test's own, and replaces in one of them what occurs
+// there exactly once.
 func edited(t testing.TB, file string, oldNew ...string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()

@@ -88,7 +88,8 @@ func (in *inner) end(t *testing.T, gently bool) {
 	}
 }
 
-// TestClocks: two replicas whose clocks disagree by twenty minutes take over from one another, both ways, in good order and not.
+// TestClocks: two replicas whose clocks disagree by twenty minutes take over from one another, both
+// ways, in good order and not.
 func TestClocks(t *testing.T) {
 	t.Parallel()
 	const wrong = 10 * time.Minute

@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(e2e.Main(m))
 }
 
-// patience is how long a condition may take to come true before a test gives up: far longer than it ever should.
+// patience is how long a condition may take to come true before a test gives up: far longer than it
+// ever should.
 const patience = time.Minute
 
 // await waits until ok says so; what ends the sentence "waited in vain for …".

@@ -12,7 +12,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/checker"
 )
 
-// leads waits until a tenant's replica holds the lease and has put a watermark into the log, and returns that one's sequence.
+// leads waits until a tenant's replica holds the lease and has put a watermark into the log, and
+// returns that one's sequence.
 func (w *world) leads(t *tenant, r *replica) (seq uint64) {
 	w.t.Helper()
 	await(w.t, r.name+" to lead", func() bool {
@@ -23,7 +24,8 @@ func (w *world) leads(t *tenant, r *replica) (seq uint64) {
 	return seq
 }
 
-// someoneLeads waits until one of a tenant's two replicas leads, and returns that and the other one.
+// someoneLeads waits until one of a tenant's two replicas leads, and returns that and the other
+// one.
 func (w *world) someoneLeads(t *tenant) (leader, standby *replica) {
 	w.t.Helper()
 	await(w.t, "one of the two to lead", func() bool {
@@ -48,7 +50,8 @@ func (w *world) standsBy(r *replica, n int) {
 	})
 }
 
-// onlyPolls checks that of the two only the leader asks for pages, while it sweeps three times more.
+// onlyPolls checks that of the two only the leader asks for pages, while it sweeps three times
+// more.
 func (w *world) onlyPolls(t *tenant, leader, standby *replica) {
 	w.t.Helper()
 	before := standby.pages.Load()
@@ -119,8 +122,9 @@ func TestReplicas(t *testing.T) {
 	leader, standby = standby, leader
 	w.standsBy(standby, 1)
 
-	// Stopped past its lease with changes on their way to it, and then continued: at once when the other one leads, so soon
-	// after its own last commit that it has no reason to look at the log before the next one; or after a while.
+	// Stopped past its lease with changes on their way to it, and then continued: at once when the
+	// other one leads, so soon after its own last commit that it has no reason to look at the log
+	// before the next one; or after a while.
 	for round := range 4 {
 		said := len(leader.proc.Logged("standing by"))
 		await(t, "the lease to have been renewed some time ago", func() bool {

@@ -20,8 +20,9 @@ func (w *world) pause(least, most time.Duration) {
 	time.Sleep(least + time.Duration(w.rand.Int64N(int64(most-least)+1)))
 }
 
-// aim waits, half of the time, for the first message that comes after a moment when there was none, and then up to three
-// milliseconds: so the next fault strikes while a commit is on its way. It never waits long.
+// aim waits, half of the time, for the first message that comes after a moment when there was none,
+// and then up to three milliseconds: so the next fault strikes while a commit is on its way. It
+// never waits long.
 func (w *world) aim() {
 	take, then := w.rand.IntN(2) == 0, time.Duration(w.rand.Int64N(int64(3*time.Millisecond)))
 	if !take {
@@ -167,8 +168,8 @@ func killBoth(w *world) {
 	}
 }
 
-// killLeader kills the node that leads the log, or at times any other. The next fault waits until the cluster is whole: it
-// stands the loss of one node.
+// killLeader kills the node that leads the log, or at times any other. The next fault waits until
+// the cluster is whole: it stands the loss of one node.
 func killLeader(w *world) {
 	w.current()
 	n := w.nodes[w.rand.IntN(len(w.nodes))]
@@ -184,7 +185,8 @@ func killLeader(w *world) {
 	w.startNode(n)
 }
 
-// misbehave has a share of the vendor's answers go wrong from now on, or all those about one page, while the next faults strike.
+// misbehave has a share of the vendor's answers go wrong from now on, or all those about one page,
+// while the next faults strike.
 func misbehave(w *world) {
 	t := w.someTenant()
 	share, seed := 0.05+0.3*w.rand.Float64(), w.rand.Uint64()
@@ -271,8 +273,9 @@ var scenarios = []scenario{
 	}},
 }
 
-// spell lets time pass between two faults: most often until the tenants are being polled again, for a while at times, so that
-// there are states that last; or next to none, so that what is recovering is struck again.
+// spell lets time pass between two faults: most often until the tenants are being polled again, for
+// a while at times, so that there are states that last; or next to none, so that what is recovering
+// is struck again.
 func (w *world) spell() {
 	kind, least := w.rand.IntN(6), time.Duration(0)
 	switch kind {
@@ -344,7 +347,8 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// TestBrokerAway: a rollcall that is ended while the broker is away says what it could not publish, and the next one does.
+// TestBrokerAway: a rollcall that is ended while the broker is away says what it could not publish,
+// and the next one does.
 func TestBrokerAway(t *testing.T) {
 	t.Parallel()
 	const changes = 7

@@ -33,11 +33,13 @@ const (
 	leaseTTL    = 2 * time.Second // as in e2e.Settings
 	churn       = 40              // changes a second and tenant
 
-	// A state that lasts for bound while complete sweeps are published at least every mostGap is certain to be in the log.
+	// A state that lasts for bound while complete sweeps are published at least every mostGap is
+	// certain to be in the log.
 	bound        = 3 * time.Second
 	removalBound = 6 * time.Second
 	mostGap      = time.Second
-	// mostExit is how long SIGTERM may take: the 10 seconds that rollcall allows itself, and some for a busy machine.
+	// mostExit is how long SIGTERM may take: the 10 seconds that rollcall allows itself, and some
+	// for a busy machine.
 	mostExit = 12 * time.Second
 	// clocks is how far a process's clock, which never jumps, may be from the test's.
 	clocks = 25 * time.Millisecond
@@ -97,7 +99,8 @@ type replica struct {
 	waiting atomic.Int64 // requests that arrived at a closed gate
 }
 
-// newWorld builds the parts; nothing but the nats-servers and the tenants runs yet. again is the command that does the same.
+// newWorld builds the parts; nothing but the nats-servers and the tenants runs yet. again is the
+// command that does the same.
 func newWorld(t *testing.T, l layout, seed uint64, again string) *world {
 	t.Helper()
 	l.tenants, l.replicas = max(1, l.tenants), max(1, l.replicas)
@@ -350,8 +353,8 @@ func (w *world) mark(tenant int64) (mark, uint64, bool) {
 	return m, msg.Seq, true
 }
 
-// swept waits until a tenant's complete sweep begun after t is in the log, of an instance unless that is empty, and returns
-// the sequence of its watermark.
+// swept waits until a tenant's complete sweep begun after t is in the log, of an instance unless
+// that is empty, and returns the sequence of its watermark.
 func (w *world) swept(tenant int64, after time.Time, instance string) (seq uint64) {
 	w.t.Helper()
 	after = after.Add(w.ahead)
@@ -393,7 +396,8 @@ func (w *world) finish(change func(*checker.Options)) {
 	w.judge(change)
 }
 
-// judge ends every process, and has the checker judge the log of each tenant. change, if any, alters its options.
+// judge ends every process, and has the checker judge the log of each tenant. change, if any,
+// alters its options.
 func (w *world) judge(change func(*checker.Options)) {
 	w.t.Helper()
 	if len(w.nodes) > 0 {
@@ -450,7 +454,8 @@ func (w *world) judge(change func(*checker.Options)) {
 	}
 }
 
-// keep writes what a failed test's processes wrote, and the logs that were judged, to a directory, to be looked into.
+// keep writes what a failed test's processes wrote, and the logs that were judged, to a directory,
+// to be looked into.
 func (w *world) keep() {
 	dir, err := os.MkdirTemp("", fmt.Sprintf("soak-%d-", w.seed))
 	if err != nil {
@@ -493,7 +498,8 @@ func add(sum *checker.Stats, s checker.Stats) {
 	sum.Final += s.Final
 }
 
-// clean checks that no process of the tenant's has panicked, raced, told a secret, or found the log other than it should be.
+// clean checks that no process of the tenant's has panicked, raced, told a secret, or found the log
+// other than it should be.
 func (t *tenant) clean(tb testing.TB) {
 	tb.Helper()
 	for _, r := range t.replicas {

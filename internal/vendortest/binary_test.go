@@ -26,8 +26,9 @@ import (
 	"github.com/rollcall-events/rollcall/internal/natstest"
 )
 
-// The secrets. Each consists of two parts that no way of quoting or escaping changes, and of characters between them that every
-// one does: a search for the parts finds it however it is written.
+// The secrets. Each consists of two parts that no way of quoting or escaping changes, and of
+// characters between them that every one does: a search for the parts finds it however it is
+// written.
 const (
 	clientSecret = `kQ7vXz2LmT "<&>'\%/+=ü pR9wYb4NcH`
 	password     = `hJ3tFs8VdK\"{$}` + "`" + ` gM6uWe1ZaB`

@@ -80,8 +80,8 @@ func prefixed(with string) Fault {
 	return Respelled(func(b []byte) []byte { return append([]byte(with), b...) })
 }
 
-// commas puts a comma before the end of every row, as the vendor's own example answer has it, and of
-// what is around them.
+// commas puts a comma before the end of every row, as the vendor's own example answer has it, and
+// of what is around them.
 func commas(b []byte) []byte { return ends.ReplaceAll(b, []byte("\t,\n}$1")) }
 
 // ends are those of rows, of the result and of the answer.
@@ -280,8 +280,8 @@ func faults() []fault {
 	return out
 }
 
-// pauses waits for what the vendor wished for to have been heeded: after an answer that said so there came no request for about
-// a second, but for those that were under way.
+// pauses waits for what the vendor wished for to have been heeded: after an answer that said so
+// there came no request for about a second, but for those that were under way.
 func pauses(r *rig, on time.Time) {
 	r.eventually("some more requests", func() bool { return r.injected.Load() >= 2 })
 	in := 0
@@ -400,15 +400,16 @@ func twice(p *Plan) {
 	})(p)
 }
 
-// elsewhere shows on a page, in the place of its first row, an agent that page 0 shows in the other state.
+// elsewhere shows on a page, in the place of its first row, an agent that page 0 shows in the other
+// state.
 func elsewhere(p *Plan) {
 	var first Row
 	Meanwhile(func(t *Tenant) { first = t.Listing()[0] })(p)
 	Rows(func(rows []Row) []Row { rows[0] = flip(first); return rows })(p)
 }
 
-// shifting lets, once in each sweep, the first agent of all leave and a new one join while the pages are read, so that
-// everybody moves up one place and every count stays right.
+// shifting lets, once in each sweep, the first agent of all leave and a new one join while the
+// pages are read, so that everybody moves up one place and every count stays right.
 func shifting(*rig) Hook {
 	return onceASweep(3, func(t *Tenant) {
 		t.Remove(t.IDs()[0])
@@ -462,7 +463,8 @@ func everyOther(hook func(*rig) Hook) func(*rig) Hook {
 	}
 }
 
-// redirect sends one endpoint's requests to a server that would answer them rightly, and fails the test where one comes.
+// redirect sends one endpoint's requests to a server that would answer them rightly, and fails the
+// test where one comes.
 func redirect(status int, endpoint Endpoint) func(*rig) Hook {
 	return func(r *rig) Hook {
 		trap := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
@@ -480,8 +482,8 @@ func redirect(status int, endpoint Endpoint) func(*rig) Hook {
 	}
 }
 
-// badRecord is a fault of one agent's record. Where it can be told whose it is, another agent that leaves meanwhile is removed;
-// otherwise nobody is.
+// badRecord is a fault of one agent's record. Where it can be told whose it is, another agent that
+// leaves meanwhile is removed; otherwise nobody is.
 func badRecord(name string, fields Fields, known bool) fault {
 	f := fault{name: "record " + name, goes: true, variant: strings.Contains(name, "null") || strings.Contains(name, "no number")}
 	if !known {

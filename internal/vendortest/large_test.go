@@ -36,7 +36,8 @@ func many(n, value int) Fields {
 	return f
 }
 
-// A change that fits into a message only without the undocumented fields in it goes without them, and says so.
+// A change that fits into a message only without the undocumented fields in it goes without them,
+// and says so.
 func TestChangesTooManyToList(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, setup{seed: 41, agents: 12, churn: -1, maxPayload: 64 << 10, maxRow: 32 << 10})
@@ -71,8 +72,8 @@ func TestChangesTooManyToList(t *testing.T) {
 	r.finish(checker.Options{}, true)
 }
 
-// A change that does not fit even so is a rejected record: counted in every sweep that shows it, told once, and over when the
-// agent can be published again.
+// A change that does not fit even so is a rejected record: counted in every sweep that shows it,
+// told once, and over when the agent can be published again.
 func TestChangeTooLargeToPublish(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, setup{seed: 42, agents: 12, churn: -1, maxPayload: 48 << 10, maxRow: 32 << 10})

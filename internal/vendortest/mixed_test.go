@@ -145,8 +145,8 @@ var tricks = []trick{
 	spoil("no object", func(t *Tenant, id int64) { t.Replace(id, json.RawMessage(`[1,2,3]`)) }),
 }
 
-// TestMixed mixes the tricks at random, from a seed: of an even one such that pages show what was true at some time, if they
-// show anything; of an odd one all of them.
+// TestMixed mixes the tricks at random, from a seed: of an even one such that pages show what was
+// true at some time, if they show anything; of an odd one all of them.
 func TestMixed(t *testing.T) {
 	if *seedFlag != 0 || *long == 0 {
 		seeds := []uint64{1, 2, 3, 4, 5, 6}

@@ -11,8 +11,9 @@ import (
 	"github.com/rollcall-events/rollcall/internal/checker"
 )
 
-// TestPatience refuses the credentials for as long as -long says: the token endpoint is left alone more and more, in the end for a
-// minute. (The poller's own tests do this in virtual time, which a network does not know.)
+// TestPatience refuses the credentials for as long as -long says: the token endpoint is left alone
+// more and more, in the end for a minute. (The poller's own tests do this in virtual time, which a
+// network does not know.)
 func TestPatience(t *testing.T) {
 	if *long < 2*time.Minute {
 		t.Skip("takes minutes: run it with -long 4m or more")

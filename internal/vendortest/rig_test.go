@@ -34,7 +34,8 @@ import (
 
 const (
 	tenant = 886
-	// patience is how long a condition may take to come true before a test gives up: far longer than it ever should.
+	// patience is how long a condition may take to come true before a test gives up: far longer
+	// than it ever should.
 	patience = 2 * time.Minute
 )
 
@@ -62,7 +63,8 @@ const (
 	maxRowBytes = 16 << 10
 )
 
-// A rig is rollcall but for its process: a simulated tenant over HTTP, poller, engine, publisher, a nats-server.
+// A rig is rollcall but for its process: a simulated tenant over HTTP, poller, engine, publisher, a
+// nats-server.
 type rig struct {
 	t     *testing.T
 	setup setup
@@ -347,7 +349,8 @@ func (r *rig) asked(endpoint isdpsim.Endpoint, since time.Time) (n int) {
 	return n
 }
 
-// quiesce lets the tenant come to rest, faults and changes both, and waits until all of it is published.
+// quiesce lets the tenant come to rest, faults and changes both, and waits until all of it is
+// published.
 func (r *rig) quiesce() {
 	r.t.Helper()
 	r.inject(nil)
@@ -360,7 +363,8 @@ func (r *rig) quiesce() {
 	})
 }
 
-// finish stops rollcall and judges all that it wrote. With honest pages the history is a witness beside the pages.
+// finish stops rollcall and judges all that it wrote. With honest pages the history is a witness
+// beside the pages.
 func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 	r.t.Helper()
 	if err := r.stop(); err != nil {
@@ -399,13 +403,14 @@ func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 	return report.Stats
 }
 
-// stalled reports whether a health message says only that no sweep has completed in the time that one should take, which at
-// these intervals a busy machine is enough for.
+// stalled reports whether a health message says only that no sweep has completed in the time that
+// one should take, which at these intervals a busy machine is enough for.
 func stalled(h schemas.Health) bool { return strings.HasPrefix(h.Detail, "no complete sweep within") }
 
-// check is checker.Check. Where a commit takes longer than a sweep, the end of a complete sweep goes into the log with that of
-// the next, if nothing lies in between: an agent's removal then names a sweep that no watermark does. The checker takes that for
-// a breach; and a machine that stalls before the end, as at rest it must not.
+// check is checker.Check. Where a commit takes longer than a sweep, the end of a complete sweep
+// goes into the log with that of the next, if nothing lies in between: an agent's removal then
+// names a sweep that no watermark does. The checker takes that for a breach; and a machine that
+// stalls before the end, as at rest it must not.
 func (r *rig) check(log checker.Log, truth checker.Truth, opt checker.Options) *checker.Report {
 	report := checker.Check(log, truth, opt)
 	report.Violations = slices.DeleteFunc(report.Violations, func(v checker.Violation) bool {
@@ -428,8 +433,8 @@ func (r *rig) check(log checker.Log, truth checker.Truth, opt checker.Options) *
 	return report
 }
 
-// gaps are the stretches in which no sweep completed, by the log itself: from when rollcall could begin, or one began, to the
-// end of the next.
+// gaps are the stretches in which no sweep completed, by the log itself: from when rollcall could
+// begin, or one began, to the end of the next.
 func (r *rig) gaps() (out []checker.Interval) {
 	last := r.began
 	for _, w := range r.heardMarks() {
@@ -444,8 +449,8 @@ func (r *rig) gaps() (out []checker.Interval) {
 	return out
 }
 
-// wantTruth fails the test where an agent was said to be offline that, by the tenant's history, never was in the time in
-// which the event places that.
+// wantTruth fails the test where an agent was said to be offline that, by the tenant's history,
+// never was in the time in which the event places that.
 func (r *rig) wantTruth() {
 	r.t.Helper()
 	type span struct {
@@ -483,15 +488,17 @@ func (r *rig) wantTruth() {
 	}
 }
 
-// wantLimits fails the test where the tenant was asked more than allowed: at once, in a time, for tokens. abandons says that
-// requests were given up, which the tenant counts as under way until it has noticed.
+// wantLimits fails the test where the tenant was asked more than allowed: at once, in a time, for
+// tokens. abandons says that requests were given up, which the tenant counts as under way until it
+// has noticed.
 func (r *rig) wantLimits(abandons bool) {
 	r.t.Helper()
 	s := r.sim.Stats()
 	if s.MaxInFlight > concurrency && !abandons {
 		r.t.Errorf("%d requests under way at a time, want %d at the most", s.MaxInFlight, concurrency)
 	}
-	// Requests are spread evenly when they are sent; on their way they can bunch, as many as are under way at a time.
+	// Requests are spread evenly when they are sent; on their way they can bunch, as many as are
+	// under way at a time.
 	const window = 500 * time.Millisecond
 	all := r.sim.Requests()
 	r.wantRate(all, window, int(rateLimit*window.Seconds())+1+2*concurrency, "requests")
@@ -513,7 +520,8 @@ func (r *rig) wantRate(requests []isdpsim.Request, window time.Duration, most in
 	}
 }
 
-// A door is a listener that can be shut: then connections, those that are open too, are closed at once.
+// A door is a listener that can be shut: then connections, those that are open too, are closed at
+// once.
 type door struct {
 	net.Listener
 

@@ -10,15 +10,18 @@ import (
 	"github.com/mattn/go-runewidth"
 )
 
-// cells counts the columns that characters take. Those of ambiguous width count as narrow whatever the locale: that is how
-// nearly all terminals draw them, in China too, and the output does not depend on where it was made.
+// cells counts the columns that characters take. Those of ambiguous width count as narrow whatever
+// the locale: that is how nearly all terminals draw them, in China too, and the output does not
+// depend on where it was made.
 var cells = &runewidth.Condition{StrictEmojiNeutral: true}
 
-// marks is how many combining marks may follow a character. Some scripts need a few; a tower of them covers other lines.
+// marks is how many combining marks may follow a character. Some scripts need a few; a tower of
+// them covers other lines.
 const marks = 3
 
-// clean makes a value safe to show on a line of its own: control characters, escape sequences, line breaks, what reverses or
-// hides text and what no font has are spelt out, and bytes that are no UTF-8 too.
+// clean makes a value safe to show on a line of its own: control characters, escape sequences, line
+// breaks, what reverses or hides text and what no font has are spelt out, and bytes that are no
+// UTF-8 too.
 func clean(s string) string {
 	plain := func(c rune) bool { return c >= ' ' && c < 0x7f }
 	if strings.IndexFunc(s, func(c rune) bool { return !plain(c) }) < 0 {

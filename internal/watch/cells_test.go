@@ -41,7 +41,8 @@ func TestClean(t *testing.T) {
 var anyText = rapid.OneOf(rapid.String(), rapid.StringOf(rapid.RuneFrom(nil, unicode.C, unicode.M, unicode.Z, unicode.Han, unicode.Arabic)),
 	rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) }))
 
-// harmless reports whether nothing in s can move a terminal's cursor, end a line or turn text around.
+// harmless reports whether nothing in s can move a terminal's cursor, end a line or turn text
+// around.
 func harmless(s string) bool {
 	bad := func(c rune) bool {
 		return unicode.In(c, unicode.C, unicode.Zl, unicode.Zp) || unicode.Is(unicode.Bidi_Control, c)

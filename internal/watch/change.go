@@ -16,8 +16,8 @@ type change struct {
 	what string
 }
 
-// describe tells what an event changed: before is the agent's last event that has been shown, nil if none. Where events between
-// the two were not shown, it tells the difference to what was.
+// describe tells what an event changed: before is the agent's last event that has been shown, nil
+// if none. Where events between the two were not shown, it tells the difference to what was.
 func describe(before, e *schemas.Event) change {
 	d := &e.Data
 	kind := strings.TrimPrefix(string(e.Type), "agent.")
@@ -83,8 +83,8 @@ func stateWord(online bool) string {
 	return "offline"
 }
 
-// fields tells the fields that changed, each with both values. Those that are usually quiet are left out where others changed
-// too: they only came along.
+// fields tells the fields that changed, each with both values. Those that are usually quiet are
+// left out where others changed too: they only came along.
 func fields(changes []schemas.Change, kind string) []string {
 	var loud, quiet []string
 	for _, c := range changes {

@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// jsonLine is a message of the log as one line: {"subject":…,"seq":…,"message":…}, the message byte for byte as it is stored,
-// but for line breaks between its tokens, which rollcall does not write. For a terminal, what could steer it is spelt as JSON
-// lets it be: the same values.
+// jsonLine is a message of the log as one line: {"subject":…,"seq":…,"message":…}, the message byte
+// for byte as it is stored, but for line breaks between its tokens, which rollcall does not write.
+// For a terminal, what could steer it is spelt as JSON lets it be: the same values.
 func jsonLine(m *message, terminal bool) []byte {
 	subject, err := json.Marshal(m.subject)
 	if err != nil {

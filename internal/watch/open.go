@@ -17,8 +17,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas/follow"
 )
 
-// readersDomain is the JetStream domain under which readers in an account of their own can find the log, where that account has
-// a JetStream of its own or none.
+// readersDomain is the JetStream domain under which readers in an account of their own can find the
+// log, where that account has a JetStream of its own or none.
 const readersDomain = "rollcall"
 
 // patience is how long an attempt to read the log may take at the start.
@@ -53,7 +53,8 @@ func open(ctx context.Context, nc *nats.Conn, where string) (jetstream.JetStream
 	return nil, nil, hint(first, where)
 }
 
-// tenantsOf lists the tenants. That a request is not permitted comes as an error of the connection: nobody answers the request.
+// tenantsOf lists the tenants. That a request is not permitted comes as an error of the connection:
+// nobody answers the request.
 func tenantsOf(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) ([]int64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -23,13 +23,16 @@ type message struct {
 // errLost says that the connection was lost. What came meanwhile has to be asked for.
 var errLost = errors.New("no connection to NATS")
 
-// Heartbeats tell within about twice this time that a consumer has died with the server that had it.
+// Heartbeats tell within about twice this time that a consumer has died with the server that had
+// it.
 const heartbeat = 5 * time.Second
 
-// read calls each for the messages of a consumer, in the order of the log; if there are none at first, once with nil. It
-// returns nil when each returns false, and an error when it can't be sure to have seen all.
+// read calls each for the messages of a consumer, in the order of the log; if there are none at
+// first, once with nil. It returns nil when each returns false, and an error when it can't be sure
+// to have seen all.
 //
-// The client's own ordered consumer would go on by itself from the sequence after the last one, also in a log that went backwards.
+// The client's own ordered consumer would go on by itself from the sequence after the last one,
+// also in a log that went backwards.
 func read(ctx context.Context, js jetstream.JetStream, cfg jetstream.ConsumerConfig, each func(*message) bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -261,7 +261,8 @@ func TestLostAndBack(t *testing.T) {
 	stop()
 }
 
-// Of events none is left out, however slow this end is, and also when the connection is lost meanwhile.
+// Of events none is left out, however slow this end is, and also when the connection is lost
+// meanwhile.
 func TestEveryEvent(t *testing.T) {
 	dir := t.TempDir()
 	url, stop := natstest.Start(t, dir)
@@ -429,7 +430,8 @@ func TestTenants(t *testing.T) {
 	out.waitFor(t, "0 of 0 agents on duty")
 }
 
-// importing starts a server with a log in one account, and a reader in another that imports the API under a prefix.
+// importing starts a server with a log in one account, and a reader in another that imports the API
+// under a prefix.
 func importing(t *testing.T) (url string) {
 	t.Helper()
 	conf := filepath.Join(t.TempDir(), "nats.conf")
@@ -459,7 +461,8 @@ func importing(t *testing.T) (url string) {
 
 func as(user, url string) string { return strings.Replace(url, "nats://", "nats://"+user+":x@", 1) }
 
-// The log is found where its API is imported under a prefix, and where it can't be read one line says why.
+// The log is found where its API is imported under a prefix, and where it can't be read one line
+// says why.
 func TestOpen(t *testing.T) {
 	url := importing(t)
 	nc := natstest.Connect(t, as("log", url))

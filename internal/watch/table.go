@@ -102,7 +102,8 @@ type table struct {
 	widths  []int
 }
 
-// newTable fits the agents into so many columns of the screen, 0: any number. Of a narrow screen it leaves columns out.
+// newTable fits the agents into so many columns of the screen, 0: any number. Of a narrow screen it
+// leaves columns out.
 func newTable(columns []column, agents []*schemas.Event, screen int, now time.Time) *table {
 	t, sum := fitted(columns, agents, screen, now)
 	for _, title := range left {
@@ -168,7 +169,8 @@ func (t *table) line(of func(column) string, paint func(title, cell string) stri
 	return b.String()
 }
 
-// bySince orders agents by the second in which their present state began: who has just come stands last, beside what comes next.
+// bySince orders agents by the second in which their present state began: who has just come stands
+// last, beside what comes next.
 func bySince(a, b *schemas.Event) int {
 	second := func(e *schemas.Event) time.Time { return e.Data.Since.Truncate(time.Second) }
 	return cmp.Or(second(a).Compare(second(b)), byID(a, b))

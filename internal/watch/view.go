@@ -16,8 +16,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A view is what is shown, and what it takes to show it. One goroutine has it. Its methods write into out and notes; flush
-// brings that to the reader.
+// A view is what is shown, and what it takes to show it. One goroutine has it. Its methods write
+// into out and notes; flush brings that to the reader.
 type view struct {
 	cfg   *Config
 	out   bytes.Buffer
@@ -79,7 +79,8 @@ func (v *view) wanted(e *schemas.Event) bool {
 	return e != nil && (v.cfg.Agent == nil || *v.cfg.Agent == e.Data.Agent.AgentID) && (v.cfg.Type == "" || v.cfg.Type == e.Data.Agent.TypeToken())
 }
 
-// touches reports whether an event is about an agent that was asked for, also one that was until this event. before may be nil.
+// touches reports whether an event is about an agent that was asked for, also one that was until
+// this event. before may be nil.
 func (v *view) touches(before, e *schemas.Event) bool {
 	if v.wanted(e) || v.wanted(before) {
 		return true
@@ -277,7 +278,8 @@ func (v *view) changeLine(at time.Time, e *schemas.Event, c change) {
 		pad(value(e.Data.Agent.AgentName), v.name, false)+gap+c.what, true)
 }
 
-// line begins with a time and a word. Changes are cut at the edge of the screen, what an operator has to know is not.
+// line begins with a time and a word. Changes are cut at the edge of the screen, what an operator
+// has to know is not.
 func (v *view) line(at time.Time, word, style, text string, fits bool) {
 	at = at.In(v.cfg.Zone)
 	if day := at.Format(time.DateOnly); day != v.day && day > v.day {
@@ -353,13 +355,15 @@ func (v *view) tellHealth(h *schemas.Health) {
 	v.line(at, word, style, told, false)
 }
 
-// isStale is the contract's word on it: the next complete sweep is overdue. A log that knows of no complete sweep is no better.
+// isStale is the contract's word on it: the next complete sweep is overdue. A log that knows of no
+// complete sweep is no better.
 func (v *view) isStale(now time.Time) bool {
 	w := v.watermark
 	return w == nil || w.Sweep == 0 || now.After(w.StaleAfter)
 }
 
-// checkStale tells when the picture has become stale, and when it is no longer. Time alone can make it so.
+// checkStale tells when the picture has become stale, and when it is no longer. Time alone can make
+// it so.
 func (v *view) checkStale() {
 	now := v.now()
 	stale, w := v.isStale(now), v.watermark
@@ -409,7 +413,8 @@ func (v *view) bad(err error) {
 	v.line(v.now(), "BAD", warning, cut(clean(err.Error()), 500), false)
 }
 
-// message takes in a message of the log as it is stored: an event, watermark or health, or for JSON any.
+// message takes in a message of the log as it is stored: an event, watermark or health, or for JSON
+// any.
 func (v *view) message(m *message) {
 	s, err := schemas.ParseSubject(m.subject)
 	if err != nil {

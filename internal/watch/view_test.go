@@ -98,7 +98,8 @@ func mark(sweep uint64, started time.Time) *schemas.Watermark {
 
 var ok = &schemas.Health{TenantID: 886, State: schemas.HealthOK, Since: noon.Add(-time.Hour)}
 
-// screen makes a view that writes into a buffer, 0 columns: a pipe. The time is what clock points to.
+// screen makes a view that writes into a buffer, 0 columns: a pipe. The time is what clock points
+// to.
 func screen(clock *time.Time, columns int, edit ...func(*Config)) (*view, *bytes.Buffer) {
 	var out bytes.Buffer
 	cfg := &Config{Where: "nats://127.0.0.1:4222", Out: &out, Notes: io.Discard, Zone: zone, Now: func() time.Time { return *clock },

@@ -50,12 +50,13 @@ type Config struct {
 	Now  func() time.Time // the clock; nil: time.Now
 }
 
-// Run shows what the log on nc says until ctx ends or nobody reads any more, and then returns nil. It returns an error
-// where there is no such log or tenant at the start, a [*setting.Error] where the command line would have to differ; later
-// nothing but closing nc stops it: it tells what is wrong and tries again.
+// Run shows what the log on nc says until ctx ends or nobody reads any more, and then returns nil.
+// It returns an error where there is no such log or tenant at the start, a [*setting.Error] where
+// the command line would have to differ; later nothing but closing nc stops it: it tells what is
+// wrong and tries again.
 //
-// A slow reader holds up nothing but itself: of an agent that changes often it may see the newest change only, but for
-// [Events], where it sees all.
+// A slow reader holds up nothing but itself: of an agent that changes often it may see the newest
+// change only, but for [Events], where it sees all.
 func Run(ctx context.Context, nc *nats.Conn, cfg Config) error {
 	if cfg.Zone == nil {
 		cfg.Zone = time.Local
@@ -70,10 +71,12 @@ func Run(ctx context.Context, nc *nats.Conn, cfg Config) error {
 	return newView(&cfg).run(ctx, w.follow)
 }
 
-// A do runs a function on the view's goroutine, and returns when it has been run, or is no longer wanted.
+// A do runs a function on the view's goroutine, and returns when it has been run, or is no longer
+// wanted.
 type do func(func(*view))
 
-// run shows what source does to the view, and what the passing of time does. It returns when source has.
+// run shows what source does to the view, and what the passing of time does. It returns when source
+// has.
 func (v *view) run(ctx context.Context, source func(context.Context, do) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -195,8 +198,9 @@ func (w *watcher) roster(ctx context.Context, js jetstream.JetStream, tenant int
 	})
 }
 
-// states brings the messages of the agents' states, and the watermark and health: all that are there, then each newer one. After
-// an interruption only those come that are other ones than before.
+// states brings the messages of the agents' states, and the watermark and health: all that are
+// there, then each newer one. After an interruption only those come that are other ones than
+// before.
 func (w *watcher) states(ctx context.Context, js jetstream.JetStream, tenant int64, do do) error {
 	agent := "*"
 	if w.cfg.Agent != nil {
@@ -235,8 +239,8 @@ func (w *watcher) events(ctx context.Context, js jetstream.JetStream, tenant int
 	next := uint64(0) // the sequence to go on from; 0: nothing has been read yet
 	last := uint64(0) // that of the last watermark
 	return w.again(ctx, do, func(ctx context.Context, ok func()) error {
-		// The watermark and health as they are, and with them the moment to begin at. All up to a watermark is one commit's or
-		// older, so what comes after it comes whole.
+		// The watermark and health as they are, and with them the moment to begin at. All up to a
+		// watermark is one commit's or older, so what comes after it comes whole.
 		var now []*message
 		var top uint64
 		err := read(ctx, js, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: status}, func(m *message) bool {
@@ -291,7 +295,8 @@ func (w *watcher) events(ctx context.Context, js jetstream.JetStream, tenant int
 
 var errBackwards = errors.New("the log went back (a backup restored?): events may come twice")
 
-// again tries until ctx ends or the connection is closed for good, and tells what goes wrong. try calls ok when it can read.
+// again tries until ctx ends or the connection is closed for good, and tells what goes wrong. try
+// calls ok when it can read.
 func (w *watcher) again(ctx context.Context, do do, try func(ctx context.Context, ok func()) error) error {
 	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(2*time.Second),
 		backoff.WithMaxElapsedTime(0))

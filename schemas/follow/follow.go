@@ -18,7 +18,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A Roster is what the log says of one tenant. Its methods may be called from any goroutine, [Roster.Run] from one at a time.
+// A Roster is what the log says of one tenant. Its methods may be called from any goroutine,
+// [Roster.Run] from one at a time.
 type Roster struct {
 	tenant int64
 
@@ -38,15 +39,16 @@ func New(tenant int64) *Roster {
 	return &Roster{tenant: tenant, view: view{agents: map[int64]*schemas.Event{}}}
 }
 
-// An Update is one thing that [Roster.Run] has learned, after the roster holds it. One of its fields is set, besides Seq and
-// Before. What the pointers lead to must not be modified.
+// An Update is one thing that [Roster.Run] has learned, after the roster holds it. One of its
+// fields is set, besides Seq and Before. What the pointers lead to must not be modified.
 type Update struct {
 	// Seq is the message's sequence in the stream; 0 for Anew, and for an Err that is about none.
 	Seq uint64
-	// Anew: the states have all been read, and the roster is no longer what it was before. Look at all of it. There is one
-	// such update at the beginning and one after each interruption.
+	// Anew: the states have all been read, and the roster is no longer what it was before. Look at
+	// all of it. There is one such update at the beginning and one after each interruption.
 	Anew bool
-	// State is the last event of an agent. An agent that was removed has one too, with the reason [schemas.Removed].
+	// State is the last event of an agent. An agent that was removed has one too, with the reason
+	// [schemas.Removed].
 	State *schemas.Event
 	// Before is the last event that the roster had of State's agent; nil if none.
 	Before *schemas.Event
@@ -54,12 +56,13 @@ type Update struct {
 	Watermark *schemas.Watermark
 	// Health is the tenant's new health.
 	Health *schemas.Health
-	// Err says that reading was interrupted, and is tried again; or, as a [*MessageError], that a message can't be used.
+	// Err says that reading was interrupted, and is tried again; or, as a [*MessageError], that a
+	// message can't be used.
 	Err error
 }
 
-// A MessageError is about a message in the log that is not what its subject says. An agent whose state it was is unknown
-// until it has another.
+// A MessageError is about a message in the log that is not what its subject says. An agent whose
+// state it was is unknown until it has another.
 type MessageError struct {
 	Subject string
 	Seq     uint64 // in the stream
@@ -73,28 +76,34 @@ func (e *MessageError) Error() string {
 func (e *MessageError) Unwrap() error { return e.Err }
 
 var (
-	// errInterrupted ends a reading whose connection was lost: what was missed meanwhile is only in the states.
+	// errInterrupted ends a reading whose connection was lost: what was missed meanwhile is only in
+	// the states.
 	errInterrupted = errors.New("the connection to NATS was lost")
 	// errStalled ends a reading that stands still in the midst of the states.
 	errStalled = errors.New("the server stopped sending states")
 )
 
-// stall is how long the next state may take to come. The server makes a list of the states at a consumer's creation. When it finds
-// that one of them has been replaced since, it waits for any new message, or a heartbeat, before it looks at the next one: after a mass
-// change that is as good as for ever (seen with nats-server 2.15.2). A new consumer has a new list.
+// stall is how long the next state may take to come. The server makes a list of the states at a
+// consumer's creation. When it finds that one of them has been replaced since, it waits for any new
+// message, or a heartbeat, before it looks at the next one: after a mass change that is as good as
+// for ever (seen with nats-server 2.15.2). A new consumer has a new list.
 const stall = 2 * time.Second
 
-// Heartbeats tell within about twice this time that a consumer has died with the server that had it. Tests shorten it.
+// Heartbeats tell within about twice this time that a consumer has died with the server that had
+// it. Tests shorten it.
 var heartbeat = 5 * time.Second
 
-// Run reads the log into the roster until ctx ends, and returns ctx's error, or until js's connection is closed for good, and
-// returns [nats.ErrConnectionClosed]: connect with [nats.MaxReconnects] -1. Whatever else goes wrong it tells as an Update and tries
-// again, a quarter of a second later at first and then every two seconds or so.
+// Run reads the log into the roster until ctx ends, and returns ctx's error, or until js's
+// connection is closed for good, and returns [nats.ErrConnectionClosed]: connect with
+// [nats.MaxReconnects] -1. Whatever else goes wrong it tells as an Update and tries again, a
+// quarter of a second later at first and then every two seconds or so.
 //
-// notify may be nil. It is called for one update after the other, never from two goroutines at a time; reading goes on when
-// it has returned, and a change that is overtaken by a newer one of the same agent meanwhile may never be told.
+// notify may be nil. It is called for one update after the other, never from two goroutines at a
+// time; reading goes on when it has returned, and a change that is overtaken by a newer one of the
+// same agent meanwhile may never be told.
 //
-// js needs the right to create consumers of the stream AGENT_EVENTS and to ask them for messages, and no other.
+// js needs the right to create consumers of the stream AGENT_EVENTS and to ask them for messages,
+// and no other.
 func (r *Roster) Run(ctx context.Context, js jetstream.JetStream, notify func(Update)) error {
 	if notify == nil {
 		notify = func(Update) {}
@@ -153,12 +162,14 @@ func (r *Roster) follow(ctx context.Context, js jetstream.JetStream, notify func
 	})
 }
 
-// consume calls each for the last message of every subject that the consumer filters, and for each further one, in the order
-// of the stream, with the number of messages that were still to come; if there are none at first, once with a nil message. It returns
-// when it can't be sure to have seen all, but never without an error.
+// consume calls each for the last message of every subject that the consumer filters, and for each
+// further one, in the order of the stream, with the number of messages that were still to come; if
+// there are none at first, once with a nil message. It returns when it can't be sure to have seen
+// all, but never without an error.
 //
-// The client's own ordered consumer would go on from the sequence after the last one that it has seen. That is a long wait in
-// a log that went backwards, so here every interruption means a new consumer and all states again.
+// The client's own ordered consumer would go on from the sequence after the last one that it has
+// seen. That is a long wait in a log that went backwards, so here every interruption means a new
+// consumer and all states again.
 func consume(ctx context.Context, js jetstream.JetStream, cfg jetstream.ConsumerConfig, each func(m jetstream.Msg, pending uint64)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -284,7 +295,8 @@ func (r *Roster) Agent(id int64) (*schemas.Event, bool) {
 	return e, ok
 }
 
-// Agents returns the last event of every agent, removed ones included, by agentId. The events must not be modified.
+// Agents returns the last event of every agent, removed ones included, by agentId. The events must
+// not be modified.
 func (r *Roster) Agents() []*schemas.Event {
 	r.mu.RLock()
 	all := slices.Collect(maps.Values(r.agents))
@@ -293,7 +305,8 @@ func (r *Roster) Agents() []*schemas.Event {
 	return all
 }
 
-// Tenants returns the tenants that the log knows of, in ascending order. It needs the rights of [Roster.Run].
+// Tenants returns the tenants that the log knows of, in ascending order. It needs the rights of
+// [Roster.Run].
 func Tenants(ctx context.Context, js jetstream.JetStream) ([]int64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -141,7 +141,8 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// until waits for an update that is as wanted, and returns it with what was told between the one before and it.
+// until waits for an update that is as wanted, and returns it with what was told between the one
+// before and it.
 func (f *follower) until(what string, want func(Update) bool) (u Update, before []Update) {
 	f.t.Helper()
 	eventually(f.t, what, func() bool {
@@ -276,7 +277,8 @@ func TestNothingToRead(t *testing.T) {
 	}
 }
 
-// Whatever interrupts reading: it is told, and then the roster is the log's again. The roster stays what it was meanwhile.
+// Whatever interrupts reading: it is told, and then the roster is the log's again. The roster stays
+// what it was meanwhile.
 func TestInterruptions(t *testing.T) {
 	t.Parallel()
 	for name, interrupt := range map[string]func(t *testing.T) (urls []string, do func(f *follower)){
@@ -482,7 +484,8 @@ func raw(t *testing.T, js jetstream.JetStream, subject, body string) {
 
 func encoded(e schemas.Event) string { return string(e.AppendJSON(nil)) }
 
-// What can't be used is told, costs its own agent only, and hinders nothing; before the states are all read and after.
+// What can't be used is told, costs its own agent only, and hinders nothing; before the states are
+// all read and after.
 func TestUnusable(t *testing.T) {
 	t.Parallel()
 	other := event(5, 2)
@@ -626,7 +629,8 @@ func TestTenants(t *testing.T) {
 	}
 }
 
-// A reader that lags sees an agent's revisions in order and in the end the newest one, whatever it skips.
+// A reader that lags sees an agent's revisions in order and in the end the newest one, whatever it
+// skips.
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	url, _ := natstest.Start(t, "")

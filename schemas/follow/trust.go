@@ -12,11 +12,12 @@ import (
 type Trust struct {
 	// Watermark is the tenant's last watermark; nil if none has been read.
 	Watermark *schemas.Watermark
-	// Health is the tenant's health; nil if none has been read. It says how the vendor's listing fares: with "failing" the
-	// picture ages until it is stale, with "holding" agents that may have left are still shown as they were.
+	// Health is the tenant's health; nil if none has been read. It says how the vendor's listing
+	// fares: with "failing" the picture ages until it is stale, with "holding" agents that may have
+	// left are still shown as they were.
 	Health *schemas.Health
-	// Age is how old the picture may be: the time since the last complete sweep had begun. Changes that a later sweep saw are
-	// there already. 0 if there has been no complete sweep.
+	// Age is how old the picture may be: the time since the last complete sweep had begun. Changes
+	// that a later sweep saw are there already. 0 if there has been no complete sweep.
 	Age time.Duration
 
 	read bool
@@ -29,12 +30,14 @@ var (
 	ErrNotRead = errors.New("the states have not been read from the log yet")
 	// ErrNoSweep: rollcall has not seen the whole listing yet, so agents may lack.
 	ErrNoSweep = errors.New("rollcall has not read the whole listing yet")
-	// ErrStale: the next complete sweep is overdue. rollcall, NATS or the vendor is down, or the way to them.
+	// ErrStale: the next complete sweep is overdue. rollcall, NATS or the vendor is down, or the
+	// way to them.
 	ErrStale = errors.New("the picture is stale")
 )
 
-// Trust says how far the roster can be believed at now. It compares now with times of rollcall's clock, so the two machines'
-// clocks should agree to well within the poll interval, as NTP makes them.
+// Trust says how far the roster can be believed at now. It compares now with times of rollcall's
+// clock, so the two machines' clocks should agree to well within the poll interval, as NTP makes
+// them.
 func (r *Roster) Trust(now time.Time) Trust {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -45,8 +48,8 @@ func (r *Roster) Trust(now time.Time) Trust {
 	return t
 }
 
-// Err is nil while the roster may be acted on: the states have been read, and the watermark is not overdue. Otherwise it is, or
-// wraps, [ErrNotRead], [ErrNoSweep] or [ErrStale].
+// Err is nil while the roster may be acted on: the states have been read, and the watermark is not
+// overdue. Otherwise it is, or wraps, [ErrNotRead], [ErrNoSweep] or [ErrStale].
 func (t Trust) Err() error {
 	switch w := t.Watermark; {
 	case !t.read:
