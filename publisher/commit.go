@@ -238,7 +238,7 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg, patience time.Du
 			return 0, fmt.Errorf("%w: %d bytes, and %d are allowed", ErrMaxBody, len(m.Data), limit)
 		}
 	}
-	ended := ctx.Done()
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	if len(msgs) == 1 {
 		defer cancel()
@@ -268,8 +268,8 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg, patience time.Du
 			return 0, a.err
 		}
 		return a.ack.Sequence, nil
-	case <-ended:
-		return 0, ctx.Err()
+	case <-caller.Done():
+		return 0, caller.Err() // ctx, which ends because of that, may yet be about to
 	}
 }
 
