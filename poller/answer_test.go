@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/simplifiedchinese"
@@ -400,6 +401,62 @@ func TestCompression(t *testing.T) {
 	} {
 		if _, err := decompressed(body); err == nil {
 			t.Errorf("%s: no error", what)
+		}
+	}
+}
+
+// A field that is nested deeper than JSON libraries read rejects its row.
+func TestDeepField(t *testing.T) {
+	field := func(levels int) string {
+		return `{"agentId":1,"onlineStatus":1,"x":` + strings.Repeat("[", levels) + strings.Repeat("]", levels) + `}`
+	}
+	if c := mustRead(t, answerOf(field(maxLevels), plainRow(5))); len(c.Agents) != 2 {
+		t.Errorf("%d levels: %+v", maxLevels, c.Rejected)
+	}
+	c := mustRead(t, answerOf(field(maxLevels+1), plainRow(5)))
+	if !slices.Equal(agentIDs(c), []int64{5}) || len(c.Rejected) != 1 || c.Rejected[0].AgentID != 1 {
+		t.Errorf("%d levels: agents %v, rejected %+v", maxLevels+1, agentIDs(c), c.Rejected)
+	}
+}
+
+// A name in GBK that is UTF-8 by chance is not published as what it is not, beside rows that show
+// what the page is in.
+func TestGBKByChance(t *testing.T) {
+	gbk := func(name string) string {
+		b, err := simplifiedchinese.GBK.NewEncoder().String(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	row := func(id int, name string) string {
+		return fmt.Sprintf(`{"agentId":%d,"onlineStatus":1,"agentName":"%s"}`, id, name)
+	}
+	chance := gbk("钱伟")
+	if !utf8.ValidString(chance) {
+		t.Fatal("the name is not UTF-8: nothing is shown by it")
+	}
+	c := mustRead(t, answerOf(row(1, gbk("张三")), row(2, chance), plainRow(5)))
+	if !slices.Equal(agentIDs(c), []int64{5}) || len(c.Rejected) != 2 || c.Rejected[1].AgentID != 2 {
+		t.Errorf("agents %v, rejected %+v", agentIDs(c), c.Rejected)
+	}
+	if c := mustRead(t, answerOf(row(2, "Müller"), plainRow(5))); len(c.Agents) != 2 {
+		t.Errorf("beside none that is GBK: %+v", c.Rejected)
+	}
+}
+
+// An answer that is made to be looked at for ever is given up when enough of it has been looked at.
+func TestHostileAnswer(t *testing.T) {
+	for _, part := range []string{"{", `<a href="{x}">[]</a>`, `{"agentId":1,"onlineStatus":1},"`} {
+		body := []byte(`{"stateCode":"0","result":{"data":[` + strings.Repeat(part, 300_000/len(part)))
+		d := damaged{body: body, left: 1 << 20, refused: make(map[int]bool)}
+		d.begin = d.findRows()
+		if _, ok := d.rowsFrom(d.begin); ok {
+			t.Errorf("%s…: it fits", part)
+		}
+		// What was begun is finished: a pass or two over the answer.
+		if over := -d.left; over > 40*len(body) {
+			t.Errorf("%s…: %d bytes more than allowed were looked at, of %d", part, over, len(body))
 		}
 	}
 }
