@@ -219,6 +219,7 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 				return context.Cause(ctx)
 			}
 			ended = nil
+			l.health.stopping = true
 			l.logger.Info("stopping: publishing what was seen", "pending", l.queue.live)
 			grace = time.After(l.cfg.Grace)
 		case <-grace:

@@ -734,6 +734,27 @@ func TestStopWithoutChanges(t *testing.T) {
 	})
 }
 
+// A stop that takes longer than a watermark may be old is no trouble of the vendor's.
+func TestSlowStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, m := config(), &memory{}
+		cfg.Interval = time.Second
+		ctx, stop := context.WithCancel(t.Context())
+		m.gate = func(context.Context) error {
+			if len(m.commits) == 2 {
+				stop()
+				m.slow = 5 * time.Second
+				return publisher.ErrSuperseded
+			}
+			return nil
+		}
+		if err := New(cfg, &vendor{scripts: []func(*sweep) error{listing(on(1)), listing(off(1))}}, m).Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) ok [1 1/1]", "[1 1/1 +2]", "offline:1/2(status) [1 0/1 +2]")
+	})
+}
+
 // A commit of which a server stored a part: what it had not taken in yet of the same agents goes on
 // from there.
 func TestTornCommit(t *testing.T) {

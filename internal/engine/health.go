@@ -34,6 +34,7 @@ type health struct {
 	detail     string
 	staleAfter time.Time     // when to lose patience; zero: not by the clock
 	settled    bool          // staleAfter stands, whatever the vendor answers
+	stopping   bool          // nobody looks any more, so no sweep is overdue
 	begun      time.Time     // when this process began to look
 	patience   time.Duration // how long a start may go without a complete sweep
 }
@@ -70,7 +71,7 @@ func (h *health) stepped(d time.Duration) {
 
 // deadline is when overdue has to be called.
 func (h *health) deadline() time.Time {
-	if h.staleAfter.IsZero() || h.failed() {
+	if h.stopping || h.staleAfter.IsZero() || h.failed() {
 		return h.begun.AddDate(100, 0, 0)
 	}
 	return h.staleAfter
