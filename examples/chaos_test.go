@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/rollcall-events/rollcall/internal/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/e2e"
 )
 
 // Whatever is killed and when: once all of it runs again, the engine's roster is the log's, and its

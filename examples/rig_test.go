@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rollcall-events/rollcall/internal/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/e2e"
 )
 
 var (

@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
-	"github.com/rollcall-events/rollcall/internal/metrictest"
+	"github.com/rollcall-events/rollcall/internal/test/metrictest"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 

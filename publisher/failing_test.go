@@ -11,8 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/rollcall-events/rollcall/internal/metrictest"
-	"github.com/rollcall-events/rollcall/internal/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/metrictest"
+	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 

@@ -16,7 +16,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/natsdial"
-	"github.com/rollcall-events/rollcall/internal/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/natstest"
 )
 
 // A broker that fails for good ends what runs on it, and its reason comes first; an end of another

@@ -14,7 +14,7 @@ import (
 	"github.com/mattn/go-runewidth"
 	"golang.org/x/sys/unix"
 
-	"github.com/rollcall-events/rollcall/internal/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/e2e"
 )
 
 // A terminal is a pseudo terminal with a program in it, and all that it has shown.

@@ -16,9 +16,9 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	"github.com/rollcall-events/rollcall/internal/e2e"
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
-	"github.com/rollcall-events/rollcall/internal/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/natstest"
 )
 
 func TestMain(m *testing.M) { os.Exit(e2e.Main(m)) }

@@ -20,9 +20,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rollcall-events/rollcall/internal/engine"
-	"github.com/rollcall-events/rollcall/internal/metrictest"
-	"github.com/rollcall-events/rollcall/internal/natstest"
 	"github.com/rollcall-events/rollcall/internal/setting"
+	"github.com/rollcall-events/rollcall/internal/test/metrictest"
+	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
