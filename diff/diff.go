@@ -17,16 +17,10 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// DefaultQuiet is the list of fields whose change alone makes no event. "*" stands for every field
-// that the vendor's documentation does not list.
-var DefaultQuiet = []string{
-	"lastUpdateTimestamp", "lastUpdateDate", "lastUpdatedBy", "lastUpdateName", "agentSignInTime", "agentSignInDate", "*",
-}
-
 // Rules are the settings of change. The guard (MaxMissing) judges the whole and each polled type by
 // itself, and lets three agents go in any case, as long as others stay.
 type Rules struct {
-	Quiet       []string      // fields whose change alone makes no event; "*": every undocumented one; nil: [DefaultQuiet]
+	Quiet       schemas.Quiet // fields whose change alone makes no event
 	RemoveAfter int           // complete sweeps in a row that must miss an agent before it counts as removed; at least 1
 	MaxMissing  float64       // the share of a listing that may be missing together before removal is held back; 1: no guard
 	MissingHold time.Duration // how long they must then stay missing
@@ -109,7 +103,7 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 		d.Reason = schemas.Removed
 	case online != prev.Online:
 		d.Reason = schemas.Status
-	case r.loud(prev.Agent, o.Agent):
+	case r.significant(prev.Agent, o.Agent):
 		d.Reason = schemas.Fields
 		if o.Unseen { // the last sweep before may have shown other quiet fields than the stream does
 			d.NotBefore = prev.Time
@@ -132,23 +126,10 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 	return e, true
 }
 
-// loud reports whether a and b differ in any field that is not quiet.
-func (r *Rules) loud(a, b schemas.Packed) bool {
+// significant reports whether a and b differ in any field that is not quiet.
+func (r *Rules) significant(a, b schemas.Packed) bool {
 	for name := range a.Differing(b) {
-		if !r.quiet(name) {
-			return true
-		}
-	}
-	return false
-}
-
-func (r *Rules) quiet(name string) bool {
-	quiet := r.Quiet
-	if quiet == nil {
-		quiet = DefaultQuiet
-	}
-	for _, q := range quiet {
-		if q == name || q == "*" && !schemas.Listed(name) {
+		if !r.Quiet.Has(name) {
 			return true
 		}
 	}

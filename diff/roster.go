@@ -674,7 +674,7 @@ func (r *Roster) changed(e *entry, a schemas.Packed) bool {
 		return there != a.There()
 	}
 	prev := e.observed()
-	return prev != a && (prev.Online() != a.Online() || r.rules.loud(prev, a))
+	return prev != a && (prev.Online() != a.Online() || r.rules.significant(prev, a))
 }
 
 // notBefore says when the request was sent whose answer last showed the agent as it was last

@@ -17,7 +17,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/natsd"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -248,7 +247,7 @@ func line(e *schemas.Event) string {
 	case schemas.Fields:
 		var changed []string
 		for _, c := range e.Data.Changes {
-			if slices.Contains(diff.DefaultQuiet, c.Field) {
+			if slices.Contains(schemas.DefaultQuiet, c.Field) {
 				continue
 			}
 			changed = append(changed, fmt.Sprintf("%s %s → %s", c.Field, orNone(c.From), orNone(c.To)))

@@ -13,7 +13,6 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
-	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -288,7 +287,7 @@ func (s *settings) oddFields() []string {
 		if f == "*" || schemas.Listed(f) {
 			continue
 		}
-		if n := nearest(f, diff.DefaultQuiet); n != "" {
+		if n := nearest(f, schemas.DefaultQuiet); n != "" {
 			warnings = append(warnings, fmt.Sprintf("ROLLCALL_QUIET_FIELDS names %q, a field that the vendor does not document; did you mean %s?",
 				shortened(f), n))
 		}

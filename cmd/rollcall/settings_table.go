@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/setting"
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // A group is a part of the README's settings.
@@ -160,7 +160,7 @@ func (s *settings) groups() []group {
 				about: "The share of a listing's known agents (of the whole, and of each polled type) that may be missing together before removal is held back, where they are more than three or all of it; against a vendor that answers with half a listing. 1 turns the guard off."}),
 			bind(&s.MissingHold, anyDuration, row{name: "ROLLCALL_MISSING_HOLD", std: "15m", fields: []string{"engine.MissingHold"},
 				about: "How long so many agents must then stay missing before they are removed after all. Starts anew after a restart."}),
-			bind(&s.QuietFields, fieldNames, row{name: "ROLLCALL_QUIET_FIELDS", std: strings.Join(diff.DefaultQuiet, ","), fields: []string{"engine.Quiet", "poller.Quiet"},
+			bind(&s.QuietFields, fieldNames, row{name: "ROLLCALL_QUIET_FIELDS", std: strings.Join(schemas.DefaultQuiet, ","), fields: []string{"engine.Quiet", "poller.Quiet"},
 				about: "Fields whose change alone makes no event; they are still carried. A value replaces the whole list, so repeat what is to stay quiet: without `agentSignInTime` every online agent can make an event at every sweep."}),
 			bind(&s.BufferEvents, number(1, 0), row{name: "ROLLCALL_BUFFER_EVENTS", std: "100000", fields: []string{"engine.BufferEvents"},
 				about: "Events held in memory while NATS is away. Past it the oldest detail of an agent folds into its net effect, which is counted and logged; the end states are never lost."}),

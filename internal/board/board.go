@@ -29,7 +29,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/rollcall-events/rollcall/diff"
+	"github.com/rollcall-events/rollcall/schemas"
 	"github.com/rollcall-events/rollcall/schemas/follow"
 )
 
@@ -39,7 +39,7 @@ type Config struct {
 	JetStream jetstream.JetStream // where the log is; its connection should reconnect for ever
 	Instance  string              // this replica's name, to tell whether it is the one that leads; may be empty
 	MaxPages  int                 // how many pages may be open at a time; 0: 200
-	Quiet     []string            // fields whose changes are not worth a line, as [diff.Rules] has them; nil: [diff.DefaultQuiet]
+	Quiet     []string            // fields whose changes are not worth a line; nil: [schemas.DefaultQuiet]
 	Logger    *slog.Logger        // nil: discard
 }
 
@@ -78,7 +78,7 @@ func New(cfg Config) *Board {
 		cfg.MaxPages = 200
 	}
 	if cfg.Quiet == nil {
-		cfg.Quiet = diff.DefaultQuiet
+		cfg.Quiet = schemas.DefaultQuiet
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

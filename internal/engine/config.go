@@ -10,6 +10,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/setting"
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // Config is what an Engine needs to know.
@@ -19,7 +20,7 @@ type Config struct {
 	RemoveAfter  int              // complete sweeps in a row that must miss an agent before it counts as removed
 	MaxMissing   float64          // the share of a listing that may be missing together before removal is held back; see [diff.Rules]; 1: no guard
 	MissingHold  time.Duration    // how long they must then stay missing
-	Quiet        []string         // fields whose change alone makes no event; nil: [diff.DefaultQuiet]
+	Quiet        schemas.Quiet    // fields whose change alone makes no event
 	Types        []string         // the business types that are polled; empty: all
 	BufferEvents int              // observations held while NATS is away; one an agent is always held
 	Grace        time.Duration    // how long to go on publishing once Run's context has ended; 0: 6s, so that a stop takes less than 10s in all

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -92,7 +91,7 @@ func fields(changes []schemas.Change, kind string) []string {
 			continue // the kind says it
 		}
 		told := fmt.Sprintf("%s %s → %s", clean(c.Field), cut(shown(c.Field, c.From), mostOfValue), cut(shown(c.Field, c.To), mostOfValue))
-		if !schemas.Listed(c.Field) || slices.Contains(diff.DefaultQuiet, c.Field) {
+		if !schemas.Listed(c.Field) || slices.Contains(schemas.DefaultQuiet, c.Field) {
 			quiet = append(quiet, told)
 		} else {
 			loud = append(loud, told)
