@@ -72,7 +72,7 @@ func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Lo
 		o.Waiting("the embedded NATS server, which is recovering the store in "+s.DataDir.value, nil)
 		srv, err = abandonable(ctx, func() (*natsd.Server, error) { return natsd.Start(s.natsd(log)) }, (*natsd.Server).Shutdown)
 		if err != nil && !errors.Is(err, natsd.ErrNoRoom) {
-			return backoff.Permanent(s.inVariables("natsd", err))
+			return backoff.Permanent(s.inVariables(err))
 		}
 		return err
 	}

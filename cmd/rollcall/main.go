@@ -25,6 +25,7 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
+	setting.Use(byField())
 	stdlog.SetOutput(io.Discard) // until there is a log, and in commands without one
 	stderr := newOutput(os.Stderr, nil)
 	root := rootCommand()

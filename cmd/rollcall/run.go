@@ -59,7 +59,7 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	pollerConfig.Metrics = o.registry
 	source, err := poller.New(pollerConfig)
 	if err != nil {
-		return s.inVariables("poller", err)
+		return s.inVariables(err)
 	}
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -81,7 +81,7 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	publisherConfig.Metrics, cfg.Metrics = o.ofTenant(tenant), o.ofTenant(tenant)
 	cfg.Now, cfg.Follow, cfg.MaxBody = now.Now, now.Follow, func() int { return publisher.MaxBody(nc) }
 	cfg.Expect = source.Expect
-	if err := errors.Join(s.inVariables("publisher", publisherConfig.Validate()), s.inVariables("engine", cfg.Validate())); err != nil {
+	if err := errors.Join(s.inVariables(publisherConfig.Validate()), s.inVariables(cfg.Validate())); err != nil {
 		return err
 	}
 	pub, err := openLog(ctx, nc, publisherConfig, o, log)

@@ -206,9 +206,9 @@ func anyPort(addr string) bool {
 }
 
 // inVariables puts the names of the variables into what a package's Config.Validate reported, and
-// what they hold in place of what that was read as. pkg is the package's name. An error of a field
-// that no variable sets stays as it is.
-func (s *settings) inVariables(pkg string, err error) error {
+// what they hold in place of what that was read as. An error of a field that no variable sets stays
+// as it is.
+func (s *settings) inVariables(err error) error {
 	var e *setting.Error
 	if !errors.As(err, &e) {
 		return err
@@ -216,18 +216,29 @@ func (s *settings) inVariables(pkg string, err error) error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var errs []error
 		for _, e := range joined.Unwrap() {
-			errs = append(errs, s.inVariables(pkg, e))
+			errs = append(errs, s.inVariables(e))
 		}
 		return errors.Join(errs...)
 	}
 	for _, g := range s.groups() {
 		for _, r := range g.rows {
-			if slices.Contains(r.fields, pkg+"."+e.Field) {
+			if r.field == e.Field {
 				return &setting.Error{Field: r.name, Value: r.shown(), Want: e.Want}
 			}
 		}
 	}
 	return err
+}
+
+// byField are the names of the variables by the fields that they set.
+func byField() map[string]string {
+	names := map[string]string{}
+	for _, g := range new(settings).groups() {
+		for _, r := range g.rows {
+			names[r.field] = r.name
+		}
+	}
+	return names
 }
 
 // names are those of all variables that rollcall reads.

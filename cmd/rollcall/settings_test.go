@@ -11,6 +11,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"log/slog"
 	"math/big"
 	"net"
@@ -169,7 +172,7 @@ func TestDefaults(t *testing.T) {
 func TestTableCoversTheStruct(t *testing.T) {
 	s := new(settings)
 	inTable := map[string]any{}
-	files := map[string]bool{}
+	files, fields := map[string]bool{}, map[string]bool{}
 	for _, g := range s.groups() {
 		for _, r := range g.rows {
 			if inTable[r.name] != nil {
@@ -179,6 +182,10 @@ func TestTableCoversTheStruct(t *testing.T) {
 			if r.file != "" {
 				files[r.file] = true
 			}
+			if fields[r.field] && r.field != "" {
+				t.Errorf("%s sets the field %s, which another one sets too", r.name, r.field)
+			}
+			fields[r.field] = true
 			if r.about == "" || r.want == "" {
 				t.Errorf("%s isn't explained", r.name)
 			}
@@ -751,7 +758,7 @@ func TestUnknownVariables(t *testing.T) {
 func TestInVariables(t *testing.T) {
 	s := mustLoad(t, working(map[string]string{"ROLLCALL_PAGE_SIZE": "49"}))
 	other := errors.New("something else")
-	err := s.inVariables("poller", errors.Join(
+	err := s.inVariables(errors.Join(
 		&setting.Error{Field: "PageSize", Value: "0x31", Want: "another"},
 		fmt.Errorf("wrapped: %w", &setting.Error{Field: "Password", Value: "canary", Want: "a better one"}),
 		&setting.Error{Field: "SweepTimeout", Want: "more"},
@@ -766,10 +773,7 @@ func TestInVariables(t *testing.T) {
 	if !errors.Is(err, other) {
 		t.Error("what is none of the settings is lost")
 	}
-	if err := s.inVariables("publisher", &setting.Error{Field: "PageSize", Want: "x"}); err.Error() != "PageSize: want x" {
-		t.Errorf("the publisher's fields are taken for the poller's: %v", err)
-	}
-	if s.inVariables("poller", nil) != nil {
+	if s.inVariables(nil) != nil {
 		t.Error("an error out of nothing")
 	}
 }
@@ -832,4 +836,34 @@ func TestReadText(t *testing.T) {
 	if text, err := readText(path); err != nil || text != " s3cret " {
 		t.Errorf("%q, %v", text, err)
 	}
+}
+
+// Whatever a package says of a setting names one that there is.
+func TestFieldsInTexts(t *testing.T) {
+	known, named := byField(), 0
+	for _, path := range sources(t) {
+		src, err := os.ReadFile(filepath.Join("../..", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(src, []byte("setting.Text(")) {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, src, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING {
+				for _, field := range regexp.MustCompile(`\{([A-Z][A-Za-z]*)\}`).FindAllStringSubmatch(text.Value, -1) {
+					named++
+					if known[field[1]] == "" {
+						t.Errorf("%s names the field %s, which no variable sets", path, field[1])
+					}
+				}
+			}
+			return true
+		})
+	}
+	t.Logf("%d fields named", named)
 }
