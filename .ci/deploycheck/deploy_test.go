@@ -66,11 +66,11 @@ func run(t *testing.T, dir, name string, args ...string) string {
 
 var settingName = regexp.MustCompile(`\bROLLCALL_[A-Z][A-Z_]*[A-Z]\b`)
 
-// settings are the variables of the README's table.
+// settings are the variables of the table in docs/settings.md.
 func settings(t *testing.T) map[string]bool {
 	t.Helper()
 	known := make(map[string]bool)
-	for line := range strings.Lines(read(t, "README.md")) {
+	for line := range strings.Lines(read(t, "docs/settings.md")) {
 		if !strings.HasPrefix(line, "| `ROLLCALL_") {
 			continue
 		}
@@ -83,7 +83,7 @@ func settings(t *testing.T) map[string]bool {
 		}
 	}
 	if len(known) < 30 {
-		t.Fatalf("the README's table has only %d settings", len(known))
+		t.Fatalf("docs/settings.md has only %d settings", len(known))
 	}
 	return known
 }
@@ -111,7 +111,7 @@ func TestSettings(t *testing.T) {
 		for _, name := range settingName.FindAllString(read(t, file), -1) {
 			named[name] = true
 			if !known[name] && !accounts[name] {
-				t.Errorf("%s names %s, which the README's table does not have", file, name)
+				t.Errorf("%s names %s, which docs/settings.md does not have", file, name)
 			}
 		}
 	}

@@ -24,8 +24,8 @@ func rootCommand() *cobra.Command {
 		Use:   "rollcall",
 		Short: "Turns the agent listing of an ISDP+ tenant into a trustworthy stream of events on NATS JetStream",
 		Long: `rollcall polls an ISDP+ tenant's agents and writes every sign-in, sign-out and change, once and in order, to the
-NATS JetStream stream ` + schemas.Stream + `. Without a command it runs the daemon. Every setting is an environment variable; the
-README lists them.`,
+NATS JetStream stream ` + schemas.Stream + `. Without a command it runs the daemon. Every setting is an environment variable;
+docs/settings.md lists them.`,
 		Args:          usage(cobra.NoArgs),
 		SilenceErrors: true,
 		SilenceUsage:  true,

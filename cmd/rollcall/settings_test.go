@@ -32,7 +32,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
-var update = flag.Bool("update", false, "rewrite the README's settings from the code")
+var update = flag.Bool("update", false, "rewrite docs/settings.md from the code")
 
 // setEnv makes env all that the environment says of rollcall, for the time of the test.
 func setEnv(t *testing.T, env map[string]string) {
@@ -784,20 +784,20 @@ func TestShortened(t *testing.T) {
 	}
 }
 
-// The README tells every setting in the words of the table. To bring it up to date:
+// The document tells every setting in the words of the table. To bring it up to date:
 //
-//	go test ./cmd/rollcall -run TestREADMESettings -update
-func TestREADMESettings(t *testing.T) {
-	path := filepath.Join("..", "..", "README.md")
-	readme, err := os.ReadFile(path)
+//	go test ./cmd/rollcall -run TestSettingsDocument -update
+func TestSettingsDocument(t *testing.T) {
+	path := filepath.Join("..", "..", "docs", "settings.md")
+	document, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	const begin, end = "<!-- settings -->\n", "<!-- /settings -->"
-	before, rest, ok := strings.Cut(string(readme), begin)
+	before, rest, ok := strings.Cut(string(document), begin)
 	got, after, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		t.Fatalf("the README has no part between %s and %s", strings.TrimSpace(begin), end)
+		t.Fatalf("%s has no part between %s and %s", path, strings.TrimSpace(begin), end)
 	}
 	want := "\n" + settingsTable() + "\n"
 	if *update {
@@ -807,7 +807,32 @@ func TestREADMESettings(t *testing.T) {
 		return
 	}
 	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("the README's settings are not the code's; run this test with -update:\n%s", d)
+		t.Errorf("the document's settings are not the code's; run this test with -update:\n%s", d)
+	}
+}
+
+// The README names some of the settings, each with the default that it has.
+func TestREADMESettings(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults := map[string]string{}
+	cells := regexp.MustCompile("(?m)^\\| (.*?`ROLLCALL_.*?) \\| (.*?) \\|")
+	for _, row := range cells.FindAllStringSubmatch(settingsTable(), -1) {
+		name, _, _ := strings.Cut(row[1], " ")
+		defaults[name] = row[2]
+	}
+	rows := cells.FindAllStringSubmatch(string(readme), -1)
+	if len(rows) != 10 {
+		t.Errorf("%d rows of settings, want ten", len(rows))
+	}
+	for _, row := range rows {
+		for name := range strings.SplitSeq(row[1], ", ") {
+			if defaults[name] != row[2] {
+				t.Errorf("the README says that %s is by default %s, want %s", name, row[2], defaults[name])
+			}
+		}
 	}
 }
 
