@@ -30,7 +30,7 @@ func (r *Roster) Stepped(d time.Duration) {
 	if d >= 0 {
 		return
 	}
-	for _, s := range []*Sweep{&r.complete, &r.restart} {
+	for _, s := range []*completeSweep{&r.complete, &r.restart} {
 		if s.Number > 0 {
 			s.StartedAt, s.EndedAt = s.StartedAt.Add(d), s.EndedAt.Add(d)
 		}

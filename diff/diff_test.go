@@ -250,7 +250,7 @@ func TestQuiet(t *testing.T) {
 					}
 					r := NewRoster(*rules)
 					r.Load(map[int64]*State{1: prev}, nil)
-					if got := r.Observe(Page{Sweep: 1, Sent: at(1), Read: at(1), Agents: []schemas.Packed{pair[1].Pack()}}); len(got) == 1 == tc.quiet(f) {
+					if got := observe(r, toldPage{Sweep: 1, Sent: at(1), Read: at(1), Agents: []schemas.Packed{pair[1].Pack()}}); len(got) == 1 == tc.quiet(f) {
 						t.Errorf("%q: observed %d", f, len(got))
 					}
 				}

@@ -35,20 +35,20 @@ func in(listing int, agents ...schemas.Agent) listed { return listed{listing, ag
 
 // read is a sweep, its pages in the order in which they arrive; all were asked for at once. It
 // returns the events.
-func (r *reader) read(complete bool, pages ...listed) (told []string, v Absence) {
+func (r *reader) read(whole bool, pages ...listed) (told []string, v Absence) {
 	r.t.Helper()
 	r.sweep++
 	start := float64(100 * r.sweep)
 	var obs []*Observation
 	for i, l := range pages {
-		p := Page{Sweep: r.sweep, Listing: l.listing, Sent: at(start), Read: at(start + float64(i+1)), Rejected: l.rejected}
+		p := toldPage{Sweep: r.sweep, Listing: l.listing, Sent: at(start), Read: at(start + float64(i+1)), Rejected: l.rejected}
 		for _, a := range l.agents {
 			p.Agents = append(p.Agents, a.Pack())
 		}
-		obs = append(obs, r.Observe(p)...)
+		obs = append(obs, observe(r, p)...)
 	}
-	if complete {
-		v = r.Complete(Sweep{Number: r.sweep, StartedAt: at(start), EndedAt: at(start + 50)})
+	if whole {
+		v = complete(r, toldSweep{Number: r.sweep, StartedAt: at(start), EndedAt: at(start + 50)})
 		obs = slices.Concat(obs, v.Shown, v.Removed)
 		r.mark = schemas.Watermark{Sweep: r.sweep, Polled: r.rules.Types, StartedAt: at(start), CompletedAt: at(start + 50), Missing: v.Missing}
 	}
@@ -289,7 +289,7 @@ func TestAlive(t *testing.T) {
 	r.read(true, in(0, agent(1, kind("0")), agent(2, kind("0"))), in(1))
 	r.read(true, in(0), in(1))
 	r.sweep++
-	r.Alive(Page{Sweep: r.sweep, Agents: []schemas.Packed{new(agent(1, kind("0"), on)).Pack(), new(agent(3)).Pack()}, Rejected: []int64{4}})
+	alive(r, toldPage{Sweep: r.sweep, Agents: []schemas.Packed{new(agent(1, kind("0"), on)).Pack(), new(agent(3)).Pack()}, Rejected: []int64{4}})
 	got, v := r.read(true, in(0), in(1))
 	if r.want("one sweep later", got, "2 removed false"); v.Missing != 1 {
 		t.Errorf("%d missing, want 1", v.Missing)
@@ -329,8 +329,8 @@ func TestNotBeforeAfterRestart(t *testing.T) {
 				tc.mark(&r.mark)
 			}
 			r.again()
-			p := Page{Sweep: 3, Listing: tc.page.listing, Sent: at(300), Read: at(301), Agents: []schemas.Packed{tc.page.agents[0].Pack()}}
-			f := r.Form(r.Observe(p), func(*schemas.Event) bool { return true })
+			p := toldPage{Sweep: 3, Listing: tc.page.listing, Sent: at(300), Read: at(301), Agents: []schemas.Packed{tc.page.agents[0].Pack()}}
+			f := r.Form(observe(r, p), func(*schemas.Event) bool { return true })
 			if len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(schemas.FloorTime(tc.want)) {
 				t.Errorf("not before %v, want %v", f.Events[0].Data.NotBefore, tc.want)
 			}
@@ -343,7 +343,7 @@ func TestNotBeforeAfterRestart(t *testing.T) {
 		var obs []*Observation
 		for n, a := range []schemas.Agent{agent(1, kind("0"), on), agent(1, kind("0"), name("b"))} {
 			start := at(float64(200 + 100*n))
-			obs = append(obs, r.Observe(Page{Sweep: uint64(2 + n), Sent: start, Read: start, Agents: []schemas.Packed{a.Pack()}})...)
+			obs = append(obs, observe(r, toldPage{Sweep: uint64(2 + n), Sent: start, Read: start, Agents: []schemas.Packed{a.Pack()}})...)
 		}
 		Fold(obs[0], obs[1])
 		f := r.Form(obs[1:], func(*schemas.Event) bool { return true })
@@ -356,27 +356,27 @@ func TestNotBeforeAfterRestart(t *testing.T) {
 // Rows that nothing is ever published of are not remembered for ever, whether sweeps are complete
 // or not, and as long as they matter they are.
 func TestStrangersAreForgotten(t *testing.T) {
-	for _, complete := range []bool{true, false} {
+	for _, whole := range []bool{true, false} {
 		r := newReader(t, Rules{RemoveAfter: 2, MaxMissing: 1})
 		r.read(true, in(0, many(1, 20, kind("0"))...))
 		most := 0
 		for n := range int64(200) {
 			r.sweep++
 			start := at(float64(100 * r.sweep))
-			p := Page{Sweep: r.sweep, Sent: start, Read: start}
+			p := toldPage{Sweep: r.sweep, Sent: start, Read: start}
 			for i := range int64(50) {
 				p.Rejected = append(p.Rejected, 1000*(n+1)+i)
 				p.Agents = append(p.Agents, new(agent(-1000*(n+1)-i, kind("0"), deleted)).Pack())
 			}
-			r.Observe(p)
-			r.Alive(Page{Sweep: r.sweep, Rejected: []int64{1000*(n+1) + 500}})
-			if complete {
-				r.Complete(Sweep{Number: r.sweep, StartedAt: start, EndedAt: start})
+			observe(r, p)
+			alive(r, toldPage{Sweep: r.sweep, Rejected: []int64{1000*(n+1) + 500}})
+			if whole {
+				complete(r, toldSweep{Number: r.sweep, StartedAt: start, EndedAt: start})
 			}
 			most = max(most, r.Len())
 		}
 		if most > 20+mostStrangers+300 || r.State(1) == nil {
-			t.Errorf("complete %t: %d agents are remembered of 20", complete, most)
+			t.Errorf("complete %t: %d agents are remembered of 20", whole, most)
 		}
 	}
 }

@@ -125,9 +125,9 @@ type modelAgent struct {
 type model struct {
 	rules        Rules
 	agents       map[int64]*modelAgent
-	complete     []Sweep  // since the start
-	trusted      *Sweep   // the last one that shows who was not listed …
-	trustedTypes []string // … among those of these types; none: all
+	complete     []toldSweep // since the start
+	trusted      *toldSweep  // the last one that shows who was not listed …
+	trustedTypes []string    // … among those of these types; none: all
 	watermark    schemas.Watermark
 }
 
@@ -195,7 +195,7 @@ func parse(s string) time.Time {
 	return t
 }
 
-func (m *model) page(p Page) (out []modelObservation) {
+func (m *model) page(p toldPage) (out []modelObservation) {
 	for _, id := range p.Rejected {
 		a := m.agent(id)
 		a.signs[p.Sweep], a.rejected[p.Sweep], a.held = true, true, time.Time{}
@@ -219,7 +219,7 @@ func (m *model) page(p Page) (out []modelObservation) {
 	return out
 }
 
-func (m *model) end(s Sweep) (gone []modelObservation, missing, held int) {
+func (m *model) end(s toldSweep) (gone []modelObservation, missing, held int) {
 	m.complete = append(m.complete, s)
 	var absent []*modelAgent
 	known := 0
@@ -366,7 +366,7 @@ func (m *model) read(w schemas.Watermark, start bool) {
 		m.trusted, m.trustedTypes = nil, nil
 		if w.Rejected == 0 {
 			m.trustedTypes = w.Polled
-			m.trusted = &Sweep{Number: w.Sweep, StartedAt: w.StartedAt}
+			m.trusted = &toldSweep{Number: w.Sweep, StartedAt: w.StartedAt}
 		}
 	}
 }

@@ -193,7 +193,7 @@ func (m *machine) polled(a *schemas.Agent) bool {
 // read is a sweep, with whatever can be in one.
 func (m *machine) read() {
 	m.sweep++
-	s := Sweep{Number: m.sweep, StartedAt: m.tick()}
+	s := toldSweep{Number: m.sweep, StartedAt: m.tick()}
 	complete := m.pick(4) > 0
 	calm := m.pick(3) > 0 // nothing happens but by edits
 	odd := func(n int) bool { return !calm && m.pick(n) == 0 }
@@ -219,7 +219,7 @@ func (m *machine) read() {
 		pages = pages[:len(pages)-1] // the listing seems to end early
 	}
 	type answer struct {
-		Page
+		toldPage
 		unidentified int
 	}
 	for len(pages) > 0 {
@@ -227,7 +227,7 @@ func (m *machine) read() {
 		pages = pages[len(together):]
 		var answers []answer
 		for range together {
-			answers = append(answers, answer{Page: Page{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had}})
+			answers = append(answers, answer{toldPage: toldPage{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had}})
 		}
 		for k, page := range together {
 			if odd(5) {
@@ -257,14 +257,14 @@ func (m *machine) read() {
 			a.Read = m.tick()
 			s.Rejected += len(a.Rejected) + a.unidentified
 			s.Unidentified += a.unidentified
-			m.page(a.Page)
+			m.page(a.toldPage)
 			if odd(4) { // asked for once more, before it had arrived
 				again := a.Read.Add(-time.Nanosecond)
 				if m.honest { // what it shows may have changed since the first request
 					again = a.Sent.Add(time.Nanosecond)
 				}
 				a.Sent, a.Read = again, m.tick()
-				m.page(a.Page)
+				m.page(a.toldPage)
 			}
 		}
 		if m.pick(4) == 0 {
@@ -283,8 +283,8 @@ func (m *machine) read() {
 // readAll is a complete sweep of one page with everything that is listed.
 func (m *machine) readAll() (observed int, missing int) {
 	m.sweep++
-	s := Sweep{Number: m.sweep, StartedAt: m.tick()}
-	p := Page{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had}
+	s := toldSweep{Number: m.sweep, StartedAt: m.tick()}
+	p := toldPage{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had}
 	for i, a := range m.agents {
 		if m.listed[i] && m.polled(&a) {
 			p.Agents = append(p.Agents, a.Pack())
@@ -300,7 +300,7 @@ func (m *machine) readAll() (observed int, missing int) {
 	return observed, missing
 }
 
-func (m *machine) page(p Page) {
+func (m *machine) page(p toldPage) {
 	seen := m.shown[p.Sweep]
 	if seen == nil {
 		seen = make(map[int64][]string)
@@ -319,12 +319,12 @@ func (m *machine) page(p Page) {
 	rng := rand.New(rand.NewPCG(p.Sweep, uint64(len(p.Agents))))
 	rng.Shuffle(len(other.Agents), func(i, j int) { other.Agents[i], other.Agents[j] = other.Agents[j], other.Agents[i] })
 	slices.Reverse(other.Rejected)
-	m.observed(m.roster.Observe(p), m.twin.Observe(other), m.model.page(p))
+	m.observed(observe(m.roster, p), observe(m.twin, other), m.model.page(p))
 }
 
-func (m *machine) end(s Sweep) (missing int) {
+func (m *machine) end(s toldSweep) (missing int) {
 	m.complete = append(m.complete, shownSweep{s.Number, m.epoch, s.Unidentified > 0})
-	got, twin := m.roster.Complete(s), m.twin.Complete(s)
+	got, twin := complete(m.roster, s), complete(m.twin, s)
 	gone, missing, held := m.model.end(s)
 	m.observed(got.Removed, twin.Removed, gone)
 	if got.Missing != missing || got.Held != held || got.Suspended != (s.Unidentified > 0) {
@@ -592,13 +592,13 @@ func BenchmarkObserve(b *testing.B) {
 			now, sweep := start, uint64(0)
 			read := func(pages [][]schemas.Packed) (n int) {
 				sweep++
-				s := Sweep{Number: sweep, StartedAt: now}
+				s := toldSweep{Number: sweep, StartedAt: now}
 				for _, p := range pages {
 					now = now.Add(time.Millisecond)
-					n += len(r.Observe(Page{Sweep: sweep, Sent: now, Read: now, Agents: p}))
+					n += len(observe(r, toldPage{Sweep: sweep, Sent: now, Read: now, Agents: p}))
 				}
 				s.EndedAt = now
-				n += len(r.Complete(s).Removed)
+				n += len(complete(r, s).Removed)
 				return n
 			}
 			read(offline)

@@ -6,21 +6,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// Page is one page of the listing, as the rules see it.
-type Page struct {
-	Sweep      uint64
-	Listing    int              // which of Rules.Types it is a page of; 0 where there are none
-	Sent, Read time.Time        // when the request was sent, when its answer had been read
-	Agents     []schemas.Packed // the usable rows
-	Rejected   []int64          // whose the rejected rows are, where that is known: they are not missing
-	Baseline   bool             // the tenant has had no complete sweep yet
-}
-
-// Sweep is a complete sweep.
-type Sweep struct {
+// completeSweep is what is remembered of a complete sweep.
+type completeSweep struct {
 	Number             uint64
 	StartedAt, EndedAt time.Time
 	Rejected           int // rows that could not be used
@@ -60,9 +51,9 @@ type Roster struct {
 	there, online int // of the published states
 	tooLarge      int // agents of which a refused observation stands
 
-	untyped  bool  // an agent without a usable type belongs to a listing that is read, though it has not been seen yet
-	restart  Sweep // the last complete sweep that the log knew of when the roster was loaded, where it bounds anything
-	complete Sweep // the last complete sweep that shows who was not listed
+	untyped  bool     // an agent without a usable type belongs to a listing that is read, though it has not been seen yet
+	restart  completeSweep // the last complete sweep that the log knew of when the roster was loaded, where it bounds anything
+	complete completeSweep // the last complete sweep that shows who was not listed
 }
 
 // An entry is what is known of an agent. There are as many as agents, so it is kept small.
@@ -157,9 +148,9 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[
 		e.seen, e.read = nil, ""
 		e.spared, e.missing, e.heldSince = 0, 0, 0
 	}
-	r.restart, r.untyped = Sweep{}, false
+	r.restart, r.untyped = completeSweep{}, false
 	if w != nil && w.Sweep > 0 && w.Missing == 0 && w.Rejected == 0 {
-		r.restart = Sweep{Number: w.Sweep, StartedAt: w.StartedAt, polled: w.Polled}
+		r.restart = completeSweep{Number: w.Sweep, StartedAt: w.StartedAt, polled: w.Polled}
 	}
 	if w != nil && len(w.Polled) > 0 {
 		// Who is listed without a type is so in one of these listings, and maybe in one that is not
@@ -169,7 +160,7 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark) (moved map[
 	}
 	if w != nil && w.Sweep > r.complete.Number {
 		// The stream does not say whose the rejected rows were.
-		r.complete = Sweep{
+		r.complete = completeSweep{
 			Number: w.Sweep, StartedAt: w.StartedAt, EndedAt: w.CompletedAt, Rejected: w.Rejected,
 			Unidentified: w.Rejected, polled: w.Polled,
 		}
@@ -252,7 +243,8 @@ func (r *Roster) RefusedTwice(sweep uint64) (n int) {
 	return n
 }
 
-// Observe compares a page with what was last observed, and returns what changed, sorted by agent.
+// Observe compares a page of a sweep with what was last observed, and returns what changed, sorted
+// by agent. baseline says that the tenant has had no complete sweep yet.
 //
 // A row whose request was sent before the answer that last showed its agent had been read says
 // nothing new, and is ignored. Of two polled listings that show the same agent one is gone by,
@@ -260,15 +252,13 @@ func (r *Roster) RefusedTwice(sweep uint64) (n int) {
 // counts where the sweep turns out to be complete and that one not to have shown the agent. An
 // agent that comes into another listing, whose type its row names, has moved there as far as
 // anybody knows: that counts at once, unless both have been seen to show it.
-func (r *Roster) Observe(p Page) []*Observation {
-	r.crowded(p.Sweep)
-	for _, id := range p.Rejected {
-		r.alive(r.entry(id), p.Sweep)
-	}
+func (r *Roster) Observe(sweep uint64, p *listing.Page, baseline bool) []*Observation {
+	r.crowded(sweep)
+	r.spare(sweep, p.Rejected)
 	var out []*Observation
-	here := &sighting{sweep: p.Sweep, sent: p.Sent, read: p.Read}
+	here := &sighting{sweep: sweep, sent: p.Sent, read: p.Read}
 	for _, a := range p.Agents {
-		e, row := r.entry(a.AgentID()), shown{a, r.rank(p.Listing, a), here, p.Baseline}
+		e, row := r.entry(a.AgentID()), shown{a, r.rank(p.Listing, a), here, baseline}
 		if !r.decides(e, row) {
 			continue
 		}
@@ -328,13 +318,20 @@ func (r *Roster) show(e *entry, row shown) (o *Observation) {
 
 // Alive says that a page showed its agents, and nothing else of it: they are not missing from its
 // sweep.
-func (r *Roster) Alive(p Page) {
-	r.crowded(p.Sweep)
-	for _, id := range p.Rejected {
-		r.alive(r.entry(id), p.Sweep)
-	}
+func (r *Roster) Alive(sweep uint64, p *listing.Page) {
+	r.crowded(sweep)
+	r.spare(sweep, p.Rejected)
 	for _, a := range p.Agents {
-		r.alive(r.entry(a.AgentID()), p.Sweep)
+		r.alive(r.entry(a.AgentID()), sweep)
+	}
+}
+
+// spare says that the agents of rejected rows, where those are known, are not missing.
+func (r *Roster) spare(sweep uint64, rows []listing.Rejected) {
+	for _, row := range rows {
+		if row.Known {
+			r.alive(r.entry(row.AgentID), sweep)
+		}
 	}
 }
 
@@ -433,15 +430,15 @@ func (r *Roster) Twice() []int64 {
 }
 
 // Complete judges absence at the end of a complete sweep whose pages have all been observed.
-func (r *Roster) Complete(s Sweep) Absence {
-	v := Absence{Shown: r.takeAside(s.Number), Suspended: s.Unidentified > 0}
+func (r *Roster) Complete(sweep uint64, s *listing.Verdict) Absence {
+	v := Absence{Shown: r.takeAside(sweep), Suspended: s.Unidentified > 0}
 	whole, each := tally{}, make([]tally, max(1, len(r.rules.Types))+1)
 	var missing []*entry
 	for _, e := range r.agents {
 		if !e.there() || !r.polled(e) {
 			continue
 		}
-		absent := e.spared != s.Number && (e.seen == nil || e.seen.sweep != s.Number)
+		absent := e.spared != sweep && (e.seen == nil || e.seen.sweep != sweep)
 		whole.add(absent)
 		each[r.tallied(e)].add(absent)
 		if absent {
@@ -478,16 +475,16 @@ func (r *Roster) Complete(s Sweep) Absence {
 		case int(e.missing) < r.rules.RemoveAfter:
 			v.Missing++
 		default:
-			e.last = &Observation{AgentID: e.id, Sweep: s.Number, NotBefore: r.notBefore(e, "", 0), Time: s.EndedAt}
+			e.last = &Observation{AgentID: e.id, Sweep: sweep, NotBefore: r.notBefore(e, "", 0), Time: s.EndedAt}
 			e.read, e.missing, e.heldSince = "", 0, 0
 			v.Removed = append(v.Removed, e.last)
 		}
 	}
 	sortObservations(v.Removed)
 	if s.Unidentified == 0 {
-		r.complete = s
+		r.complete = completeSweep{Number: sweep, StartedAt: s.StartedAt, EndedAt: s.EndedAt, Rejected: s.Rejected}
 		if r.strangers > 0 {
-			r.forget(s.Number)
+			r.forget(sweep)
 		}
 	}
 	return v
@@ -641,7 +638,7 @@ func (r *Roster) crowded(sweep uint64) {
 	if r.strangers > len(r.agents)-r.strangers+mostStrangers && r.forgot < sweep {
 		r.forgot = sweep
 		r.forget(sweep)
-		r.complete = Sweep{Number: r.complete.Number, Unidentified: 1}
+		r.complete = completeSweep{Number: r.complete.Number, Unidentified: 1}
 	}
 }
 

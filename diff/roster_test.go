@@ -96,7 +96,7 @@ func (p *play) page(word string) {
 		p.pages++
 		p.read = float64(10*p.pages + 5)
 	}
-	d := Page{Sweep: p.sweep, Sent: p.seconds(float64(10 * p.pages)), Read: p.seconds(p.read), Baseline: p.mark == nil}
+	d := toldPage{Sweep: p.sweep, Sent: p.seconds(float64(10 * p.pages)), Read: p.seconds(p.read), Baseline: p.mark == nil}
 	for row := range strings.SplitSeq(rows, ",") {
 		if row == "?x" {
 			p.un++
@@ -132,12 +132,12 @@ func (p *play) page(word string) {
 		}
 		d.Agents = append(d.Agents, a.Pack())
 	}
-	p.pending = append(p.pending, p.roster.Observe(d)...)
+	p.pending = append(p.pending, observe(p.roster, d)...)
 }
 
 func (p *play) complete() {
-	s := Sweep{Number: p.sweep, StartedAt: p.seconds(0), EndedAt: p.seconds(90), Rejected: p.rej, Unidentified: p.un}
-	v := p.roster.Complete(s)
+	s := toldSweep{Number: p.sweep, StartedAt: p.seconds(0), EndedAt: p.seconds(90), Rejected: p.rej, Unidentified: p.un}
+	v := complete(p.roster, s)
 	p.pending = append(p.pending, v.Removed...)
 	p.mark = &schemas.Watermark{Sweep: s.Number, StartedAt: s.StartedAt, CompletedAt: s.EndedAt, Missing: v.Missing, Rejected: s.Rejected, Polled: p.rules.Types}
 	switch {
@@ -352,14 +352,14 @@ func TestGuardShare(t *testing.T) {
 					share = (float64(missing) - 0.5) / float64(known)
 				}
 				r := NewRoster(Rules{RemoveAfter: 1, MaxMissing: share, MissingHold: time.Hour})
-				p := Page{Sweep: 1, Sent: at(1), Read: at(2)}
+				p := toldPage{Sweep: 1, Sent: at(1), Read: at(2)}
 				for id := range known {
 					p.Agents = append(p.Agents, new(agent(int64(id))).Pack())
 				}
-				r.Observe(p)
-				p = Page{Sweep: 2, Sent: at(3), Read: at(4), Agents: p.Agents[missing:]}
-				r.Observe(p)
-				v := r.Complete(Sweep{Number: 2, StartedAt: at(3), EndedAt: at(5)})
+				observe(r, p)
+				p = toldPage{Sweep: 2, Sent: at(3), Read: at(4), Agents: p.Agents[missing:]}
+				observe(r, p)
+				v := complete(r, toldSweep{Number: 2, StartedAt: at(3), EndedAt: at(5)})
 				if got := v.Held > 0; got != (over && (missing > 3 || missing == known)) || v.Held+len(v.Removed) != missing || v.Missing != v.Held {
 					t.Fatalf("%d of %d missing, %v may be: %d held, %d missing, %d removed", missing, known, share, v.Held, v.Missing, len(v.Removed))
 				}
@@ -473,11 +473,11 @@ func TestLoad(t *testing.T) {
 func TestForm(t *testing.T) {
 	all := func(*schemas.Event) bool { return true }
 	observe := func(r *Roster, n float64, rows ...schemas.Agent) []*Observation {
-		p := Page{Sweep: uint64(n), Sent: at(100 * n), Read: at(100*n + 5)}
+		p := toldPage{Sweep: uint64(n), Sent: at(100 * n), Read: at(100*n + 5)}
 		for _, a := range rows {
 			p.Agents = append(p.Agents, a.Pack())
 		}
-		return r.Observe(p)
+		return observe(r, p)
 	}
 	small := func(e *schemas.Event) bool { return len(*e.Data.Agent.AgentName) < 10 }
 	long := name("rather long")
@@ -516,7 +516,7 @@ func TestForm(t *testing.T) {
 		} {
 			n := float64(r.complete.Number + 1)
 			obs := observe(r, n, step.rows...)
-			obs = append(obs, r.Complete(Sweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)}).Removed...)
+			obs = append(obs, complete(r, toldSweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)}).Removed...)
 			f := r.Form(obs, all)
 			r.Advance(obs, f)
 			if there, online := r.Agents(); f.Agents != step.there || f.Online != step.online || there != f.Agents || online != f.Online {
@@ -542,7 +542,7 @@ func TestForm(t *testing.T) {
 			if s := r.State(1); s.Revision != 1 || s.Online {
 				t.Fatalf("%+v", s)
 			}
-			if v := r.Complete(Sweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)}); len(v.Removed) != 0 {
+			if v := complete(r, toldSweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)}); len(v.Removed) != 0 {
 				t.Fatalf("a refused row is a row: %+v", v)
 			}
 		}
@@ -605,7 +605,7 @@ func TestForm(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1})
 		obs := observe(r, 1, agent(1, long), agent(2, long))
 		r.Advance(obs, r.Form(obs, small))
-		r.Observe(Page{Sweep: 2, Sent: at(200), Read: at(205), Rejected: []int64{1, 3}})
+		r.Observe(2, (&toldPage{Sweep: 2, Sent: at(200), Read: at(205), Rejected: []int64{1, 3}}).page(), false)
 		if n := r.RefusedTwice(2); n != 1 {
 			t.Errorf("%d agents count twice", n)
 		}
@@ -680,7 +680,7 @@ func TestForm(t *testing.T) {
 		r.Advance(obs, r.Form(obs, all))
 		for n, want := range []int{0, 1, 0, 1} {
 			at := at(float64(200 + 100*n))
-			v := r.Complete(Sweep{Number: uint64(2 + n), StartedAt: at, EndedAt: at})
+			v := complete(r, toldSweep{Number: uint64(2 + n), StartedAt: at, EndedAt: at})
 			if len(v.Removed) != want {
 				t.Fatalf("sweep %d: %d removed, want %d", 2+n, len(v.Removed), want)
 			}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/rollcall-events/rollcall/internal/jsonwalk"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 const (
@@ -19,7 +21,7 @@ const (
 
 // answer is what one answer of the agents call says, its rows undecoded.
 type answer struct {
-	total int               // total_count, 0 to maxAgents, or noTotal
+	total int               // total_count, 0 to maxAgents, or listing.NoTotal
 	pos   bool              // pos is the page that was asked for, or missing
 	rows  []json.RawMessage // they share the answer's memory
 }
@@ -160,7 +162,7 @@ func (e *envelope) answer(
 		a.total = int(total)
 	case empty(e.total) && len(a.rows) == 0:
 		// An empty listing, or a page behind the end of one.
-		a.total = noTotal
+		a.total = listing.NoTotal
 		if page == 0 {
 			a.total = 0
 		}
@@ -173,9 +175,6 @@ func (e *envelope) answer(
 	}
 	return a, nil
 }
-
-// noTotal stands for the total_count of a page that has none.
-const noTotal = -1
 
 // empty reports whether a value says that there is nothing.
 func empty(raw json.RawMessage) bool {

@@ -66,7 +66,7 @@ func TestVendorExample(t *testing.T) {
 		t.Fatal("the example is JSON: nothing is shown by it")
 	}
 	c := mustRead(t, string(body))
-	if len(c.Agents) != 1 || len(c.Rejected) != 0 || c.Dropped+c.Repaired != 0 || c.total != 340 {
+	if len(c.Agents) != 1 || len(c.Rejected) != 0 || c.Dropped+c.Repaired != 0 || c.Total != 340 {
 		t.Fatalf("%+v", c)
 	}
 	want := `{"agentId":17813,"tenantId":886,"onlineStatus":1,"userId":307457,` +
@@ -170,14 +170,14 @@ func TestBrokenRow(t *testing.T) {
 		for place := range 3 {
 			rows := []string{plainRow(5), plainRow(6)}
 			c := mustRead(t, answerOf(slices.Insert(rows, place, tc.row)...))
-			if !slices.Equal(agentIDs(c), []int64{5, 6}) || len(c.Rejected) != 1 || c.rows != 3 {
-				t.Errorf("%s, row %d: agents %v, rejected %+v, %d rows", what, place, agentIDs(c), c.Rejected, c.rows)
+			if !slices.Equal(agentIDs(c), []int64{5, 6}) || len(c.Rejected) != 1 || c.Rows() != 3 {
+				t.Errorf("%s, row %d: agents %v, rejected %+v, %d rows", what, place, agentIDs(c), c.Rejected, c.Rows())
 				continue
 			}
 			r := c.Rejected[0]
 			if r.Index != place || r.Reason != schemas.RejectSyntax || r.Detail == "" || r.Known != tc.known ||
-				r.Known && r.AgentID != 1 || c.unidentified > 0 == r.Known {
-				t.Errorf("%s, row %d: %+v, %d unidentified", what, place, r, c.unidentified)
+				r.Known && r.AgentID != 1 || c.Unidentified() > 0 == r.Known {
+				t.Errorf("%s, row %d: %+v, %d unidentified", what, place, r, c.Unidentified())
 			}
 		}
 	}

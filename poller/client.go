@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 const (
@@ -39,9 +41,8 @@ type client struct {
 	proxy   *url.URL      // nil: none
 	timeout time.Duration // for one request
 	now     func() time.Time
-	sent    atomic.Int64 // requests so far
-	wanted  atomic.Bool  // a server has asked for a certificate of the client …
-	heard   atomic.Bool  // … and one has answered a request
+	wanted  atomic.Bool // a server has asked for a certificate of the client …
+	heard   atomic.Bool // … and one has answered a request
 	last    atomic.Pointer[requestHeader]
 
 	mu      sync.Mutex
@@ -101,9 +102,9 @@ func newClient(c Config) *client {
 }
 
 // post sends one request when its turn has come and reads the answer. Whatever the status, it is an
-// answer; reply.sent is set once the request was about to be sent. The error is an [*Error] without
+// answer; reply.sent is set once the request was about to be sent. The error is an [*listing.Error] without
 // Op, or nil.
-func (c *client) post(ctx context.Context, url, token string, body []byte) (r reply, _ *Error) {
+func (c *client) post(ctx context.Context, url, token string, body []byte) (r reply, _ *listing.Error) {
 	if err := c.limits.enter(ctx); err != nil {
 		return r, err
 	}
@@ -116,7 +117,6 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (r re
 		return r, c.lost(ctx, err)
 	}
 	req.Header = c.header(token)
-	c.sent.Add(1)
 	r.began, r.sent = time.Now(), c.now()
 	defer func() { r.took = time.Since(r.began) }()
 	resp, err := c.http.RoundTrip(req)
@@ -151,7 +151,7 @@ func (c *client) post(ctx context.Context, url, token string, body []byte) (r re
 		return r, tooLarge()
 	}
 	if err := r.decode(); err != nil {
-		return r, &Error{Class: Unusable, Err: err}
+		return r, &listing.Error{Class: listing.Unusable, Err: err}
 	}
 	return r, nil
 }
@@ -191,12 +191,12 @@ func (c *client) header(token string) http.Header {
 	return h
 }
 
-func tooLarge() *Error {
-	return &Error{Class: Unusable, Err: fmt.Errorf("the answer is larger than %d MiB and was not read", maxBody>>20)}
+func tooLarge() *listing.Error {
+	return &listing.Error{Class: listing.Unusable, Err: fmt.Errorf("the answer is larger than %d MiB and was not read", maxBody>>20)}
 }
 
 // lost is the error of a request that got no answer.
-func (c *client) lost(ctx context.Context, err error) *Error {
+func (c *client) lost(ctx context.Context, err error) *listing.Error {
 	if ctx.Err() != nil {
 		return ended(ctx)
 	}
@@ -205,10 +205,10 @@ func (c *client) lost(ctx context.Context, err error) *Error {
 		if c.proxy != nil {
 			via = " through the proxy (" + proxyVariable() + ")"
 		}
-		return &Error{Class: Unreachable, Err: fmt.Errorf("no whole answer within %v%s: %w", c.timeout, via, err)}
+		return &listing.Error{Class: listing.Unreachable, Err: fmt.Errorf("no whole answer within %v%s: %w", c.timeout, via, err)}
 	}
 	hint := Hint(err, c.wanted.Load() && !c.heard.Load())
-	return &Error{Class: Unreachable, Err: &foreign{hinted(c.scrub(err.Error()), hint), err}}
+	return &listing.Error{Class: listing.Unreachable, Err: &foreign{hinted(c.scrub(err.Error()), hint), err}}
 }
 
 // foreign is an error whose text others have written.
@@ -221,28 +221,29 @@ func (f *foreign) Error() string { return f.text }
 func (f *foreign) Unwrap() error { return f.err }
 
 // ended is the error of what was not done because ctx was over.
-func ended(ctx context.Context) *Error {
+func ended(ctx context.Context) *listing.Error {
 	err := ctx.Err()
 	if cause := context.Cause(ctx); cause != err {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
-	return &Error{Class: Unreachable, Err: err, fatal: true}
+	return &listing.Error{Class: listing.Unreachable, Err: err, Fatal: true}
 }
 
 // failed returns the error that an answer's status is, or nil.
-func failed(status int) *Error {
+func failed(status int) *listing.Error {
 	switch {
 	case status/100 == 2:
 		return nil
 	case status == http.StatusSwitchingProtocols:
-		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d, a switch of protocols that nobody asked for: "+
+		return &listing.Error{Class: listing.Unusable, Err: fmt.Errorf("HTTP %d, a switch of protocols that nobody asked for: "+
 			"does a gateway or proxy of yours answer in the vendor's place? Is ROLLCALL_ISDP_URL right?", status)}
 	case status/100 == 3:
-		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d, a redirect: never followed, since it would resend the credentials; is ROLLCALL_ISDP_URL right?", status)}
+		return &listing.Error{Class: listing.Unusable, Err: fmt.Errorf("HTTP %d, a redirect: never followed, since it would resend the credentials; is ROLLCALL_ISDP_URL right?", status)}
 	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status >= 500:
-		return &Error{Class: Unreachable, Err: fmt.Errorf("HTTP %d", status), status: status}
+		return &listing.Error{Class: listing.Unreachable, Err: fmt.Errorf("HTTP %d", status),
+			Refused: status == http.StatusInternalServerError}
 	default:
-		return &Error{Class: Unusable, Err: fmt.Errorf("HTTP %d", status), status: status}
+		return &listing.Error{Class: listing.Unusable, Err: fmt.Errorf("HTTP %d", status), Refused: status/100 == 4}
 	}
 }
 

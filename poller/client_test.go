@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 // tokenThen answers token requests as the simulated tenant does, and pages with the handler.
@@ -70,7 +72,7 @@ func TestOversizedAnswers(t *testing.T) {
 			if e == nil {
 				t.Fatalf("%d bytes were accepted", len(r.body))
 			}
-			wantClass(t, e, Unusable, "8 MiB")
+			wantClass(t, e, listing.Unusable, "8 MiB")
 			p.client.http.(*connections).CloseIdleConnections()
 			if n := written.Load(); n > most {
 				t.Errorf("%d bytes were read", n)
@@ -91,7 +93,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 			}
 			for _, vendor := range []http.Handler{tokenThen(redirect), http.HandlerFunc(redirect)} {
 				v, _ := sweepOnce(t, direct(t, vendor, nil))
-				wantClass(t, v.Err, Unusable, fmt.Sprint(status), "redirect")
+				wantClass(t, v.Err, listing.Unusable, fmt.Sprint(status), "redirect")
 			}
 		})
 	}
@@ -116,7 +118,7 @@ func TestBrokenConnections(t *testing.T) {
 		panic(http.ErrAbortHandler)
 	}
 	p := served(t, tokenThen(reset), func(c *Config) { c.RateLimit = 1000 })
-	wantClass(t, readOnce(t, p), Unreachable, "EOF")
+	wantClass(t, readOnce(t, p), listing.Unreachable, "EOF")
 
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -124,7 +126,7 @@ func TestBrokenConnections(t *testing.T) {
 	}
 	ln.Close() // nobody listens there any more
 	p.agentsURL = "http://" + ln.Addr().String()
-	wantClass(t, readOnce(t, p), Unreachable, "connection refused")
+	wantClass(t, readOnce(t, p), listing.Unreachable, "connection refused")
 }
 
 // A server that is none, and shows what it was sent, must not bring a secret into an error.
@@ -152,7 +154,7 @@ func TestEchoedSecrets(t *testing.T) {
 	})
 	p := served(t, echo, func(c *Config) { c.RateLimit = 1000 })
 	failure := readOnce(t, p)
-	wantClass(t, failure, Unusable, `"no   bearer [secret] [secret] 长`)
+	wantClass(t, failure, listing.Unusable, `"no   bearer [secret] [secret] 长`)
 	tok, _ := p.tokens.get(t.Context())
 	if text := failure.Error(); strings.Contains(text, tok) || len(text) > 1000 || strings.ContainsAny(text, "\a\n") {
 		t.Errorf("%d bytes: %s", len(text), text)
@@ -160,7 +162,7 @@ func TestEchoedSecrets(t *testing.T) {
 
 	p.tokens.url = "http://" + ln.Addr().String()
 	_, _, e := p.tokens.once(t.Context())
-	wantClass(t, e, Unreachable, "malformed HTTP")
+	wantClass(t, e, listing.Unreachable, "malformed HTTP")
 	noSecrets(t, e.Error())
 }
 
@@ -170,7 +172,7 @@ func TestRequestTimeout(t *testing.T) {
 		sim.SetFault(isdpsim.OnPage(2, isdpsim.Delay(time.Hour)))
 		start := time.Now()
 		v, pages := sweepOnce(t, direct(t, sim, func(c *Config) { c.RequestTimeout = 3 * time.Second }))
-		wantClass(t, v.Err, Unreachable, "page 2", "within 3s")
+		wantClass(t, v.Err, listing.Unreachable, "page 2", "within 3s")
 		if !errors.Is(v.Err, context.DeadlineExceeded) || len(pages) != 6 {
 			t.Errorf("%d pages, error %v", len(pages), v.Err)
 		}
@@ -221,7 +223,7 @@ func TestAnswersWithoutEnd(t *testing.T) {
 			t.Parallel()
 			p := served(t, vendor, func(c *Config) { c.RateLimit, c.RequestTimeout = 1000, 200*time.Millisecond })
 			wantEnd := func(ctx context.Context) {
-				ended := make(chan *Error, 1)
+				ended := make(chan *listing.Error, 1)
 				go func() {
 					_, _, err := p.tokens.once(ctx)
 					ended <- err
@@ -312,7 +314,7 @@ func TestSlowDown(t *testing.T) {
 			start := time.Now()
 			for time.Since(start) < 10*time.Minute {
 				v, _ := sweepOnce(t, p)
-				wantClass(t, v.Err, Unreachable, "HTTP 429")
+				wantClass(t, v.Err, listing.Unreachable, "HTTP 429")
 				time.Sleep(time.Second)
 			}
 			if n := sim.Stats().Requests; n > 250 {
@@ -328,7 +330,7 @@ func TestSlowDown(t *testing.T) {
 			start := time.Now()
 			for range 2 {
 				v, _ := sweepOnce(t, p)
-				wantClass(t, v.Err, Unreachable)
+				wantClass(t, v.Err, listing.Unreachable)
 			}
 			if took := time.Since(start); took > 5*time.Second {
 				t.Errorf("two sweeps that could do nothing took %v", took)
@@ -392,7 +394,7 @@ func TestThrottleWithoutSayingSo(t *testing.T) {
 				p := direct(t, sim, func(c *Config) { c.RateLimit = tc.limit; logTo(&log)(c) })
 				for start := time.Now(); time.Since(start) < 20*time.Minute; time.Sleep(100 * time.Millisecond) {
 					if v, _ := sweepOnce(t, p); !v.Complete {
-						if c := v.Err.(*Error).Class; c != Unusable && c != Unreachable {
+						if c := v.Err.(*listing.Error).Class; c != listing.Unusable && c != listing.Unreachable {
 							t.Errorf("class %s: %v", c, v.Err)
 						}
 					}
@@ -424,12 +426,12 @@ func TestThrottleWithoutSayingSo(t *testing.T) {
 func TestRefusedForGood(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fault   isdpsim.Hook
-		class   Class
+		class   listing.Class
 		slowest float64 // of the full rate
 	}{
-		"pages, 403":       {isdpsim.OnAgents(isdpsim.Status(403)), Unusable, 1. / 32},
-		"pages, stateCode": {isdpsim.OnAgents(isdpsim.StateCode("7", "no")), Unusable, 1. / 32},
-		"tokens, 403":      {isdpsim.OnToken(isdpsim.Status(403)), Credentials, 1. / 2},
+		"pages, 403":       {isdpsim.OnAgents(isdpsim.Status(403)), listing.Unusable, 1. / 32},
+		"pages, stateCode": {isdpsim.OnAgents(isdpsim.StateCode("7", "no")), listing.Unusable, 1. / 32},
+		"tokens, 403":      {isdpsim.OnToken(isdpsim.Status(403)), listing.Credentials, 1. / 2},
 	} {
 		for _, timeout := range []time.Duration{0, time.Minute} {
 			t.Run(fmt.Sprintf("%s, %v", name, timeout), func(t *testing.T) {
@@ -486,7 +488,7 @@ func TestRefusedButNotThrottled(t *testing.T) {
 				p := direct(t, sim, nil)
 				for range 50 {
 					v, _ := sweepOnce(t, p)
-					wantClass(t, v.Err, Unusable)
+					wantClass(t, v.Err, listing.Unusable)
 					if got := p.client.limits.now(); got != 10 {
 						t.Fatalf("a rate of %v", got)
 					}

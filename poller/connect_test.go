@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 // An authority makes certificates.
@@ -224,7 +226,7 @@ func TestConnectionDiesSilently(t *testing.T) {
 				v, pages := sweepOnce(t, p)
 				wantAll(t, sim, v, pages)
 				opened := relay.opened.Load()
-				if name == "HTTP/2" && opened != 1 && p.client.sent.Load() < 10 {
+				if name == "HTTP/2" && opened != 1 && sim.Stats().Requests < 10 {
 					t.Errorf("%d connections, want one", opened)
 				}
 				relay.freeze()
@@ -337,7 +339,7 @@ func TestCAReplaced(t *testing.T) {
 		t.Helper()
 		eventually(t, words, func() bool { // the connection that there was may first have to be found closed
 			_, _, err := p.tokens.once(t.Context())
-			return err != nil && err.Class == Unreachable && strings.Contains(err.Error(), words)
+			return err != nil && err.Class == listing.Unreachable && strings.Contains(err.Error(), words)
 		})
 	}
 	works()
@@ -380,7 +382,7 @@ func TestTLSWords(t *testing.T) {
 			for range 10 { // what a server says may be overtaken by its farewell
 				p := towards(t, srv.URL, func(c *Config) { c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil } })
 				_, _, err := p.tokens.once(t.Context())
-				wantClass(t, err, Unreachable, tc.words)
+				wantClass(t, err, listing.Unreachable, tc.words)
 			}
 		})
 	}
@@ -394,5 +396,5 @@ func TestTLSWords(t *testing.T) {
 	sim := isdpsim.New(isdpsim.Config{})
 	sim.SetFault(isdpsim.OnToken(isdpsim.Answer(400, "text/html", "<html><title>400 No required SSL certificate was sent</title></html>")))
 	_, _, err := served(t, sim, nil).tokens.once(t.Context())
-	wantClass(t, err, Credentials, "demands a certificate of the client")
+	wantClass(t, err, listing.Credentials, "demands a certificate of the client")
 }

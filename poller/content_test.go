@@ -9,6 +9,8 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/schemas"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 // A page that is, byte for byte, what it was is not decoded again, and shows the same.
@@ -20,12 +22,12 @@ func TestUnchangedPages(t *testing.T) {
 		sim.Edit(id, isdpsim.Fields{"areaName": "{}"})
 	}
 	sim.Edit(ids[10], isdpsim.Fields{"onlineStatus": `"?"`})
-	sweep := func() map[int]*Page {
+	sweep := func() map[int]*listing.Page {
 		v, pages := sweepOnce(t, p)
 		if !v.Complete || v.Agents != 119 || v.Rejected != 1 || v.Dropped != 3 || v.Pages != 3 {
 			t.Fatalf("%+v", v)
 		}
-		byNumber := make(map[int]*Page)
+		byNumber := make(map[int]*listing.Page)
 		for _, page := range pages {
 			byNumber[page.Number] = page
 		}
@@ -36,8 +38,8 @@ func TestUnchangedPages(t *testing.T) {
 	changed := sweep()
 	for number, page := range again {
 		was := first[number]
-		if d := cmp.Diff(was, page, cmpopts.IgnoreFields(Page{}, "Sent", "Read"),
-			cmp.AllowUnexported(pageContent{}, Page{})); d != "" {
+		if d := cmp.Diff(was, page, cmpopts.IgnoreFields(listing.Page{}, "Sent", "Read"),
+			cmp.AllowUnexported(pageContent{}, listing.Page{})); d != "" {
 			t.Errorf("page %d shows something else: %s", number, d)
 		}
 		if &page.Agents[0] != &was.Agents[0] {

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 // Hint says what to look at when a connection fails; "" where the error speaks for itself.
@@ -83,7 +85,7 @@ const notSubscribed = "if this lasts: has the application subscribed to the API 
 	"Or is the account bound to other addresses than this machine's?"
 
 // refusedCall explains the status of an agents call that the vendor refused.
-func refusedCall(e *Error, status int) *Error {
+func refusedCall(e *listing.Error, status int) *listing.Error {
 	switch status {
 	case http.StatusForbidden:
 		e.Err = fmt.Errorf("%w; %s", e.Err, notSubscribed)
@@ -95,8 +97,8 @@ func refusedCall(e *Error, status int) *Error {
 
 // refusedToken makes of the status of a token call what it means: any 4xx refuses it, but for those
 // that failed says are no answer. code is the answer's OAuth error, where it has one.
-func refusedToken(e *Error, r *reply, code string) *Error {
-	if r.status/100 != 4 || e.Class == Unreachable {
+func refusedToken(e *listing.Error, r *reply, code string) *listing.Error {
+	if r.status/100 != 4 || e.Class == listing.Unreachable {
 		return e
 	}
 	gone := r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed ||
@@ -112,7 +114,7 @@ func refusedToken(e *Error, r *reply, code string) *Error {
 		wrong = certificateDemanded
 	}
 	if wrong != "" {
-		return &Error{Class: Credentials, Err: fmt.Errorf("%w: %s", e.Err, wrong)}
+		return &listing.Error{Class: listing.Credentials, Err: fmt.Errorf("%w: %s", e.Err, wrong)}
 	}
 	refused := refusedCredentials(e.Err, code)
 	if r.status == http.StatusForbidden && code == "" {
@@ -124,7 +126,7 @@ func refusedToken(e *Error, r *reply, code string) *Error {
 
 // refusedCredentials is the error of a token call that was refused, with what to look at by its
 // OAuth error.
-func refusedCredentials(err error, code string) *Error {
+func refusedCredentials(err error, code string) *listing.Error {
 	which := "ROLLCALL_ISDP_CLIENT_ID, ROLLCALL_ISDP_CLIENT_SECRET, ROLLCALL_ISDP_USERNAME and ROLLCALL_ISDP_PASSWORD"
 	switch code {
 	case "invalid_client", "unauthorized_client":
@@ -132,5 +134,5 @@ func refusedCredentials(err error, code string) *Error {
 	case "invalid_grant":
 		which = "ROLLCALL_ISDP_USERNAME (the application's id) and ROLLCALL_ISDP_PASSWORD (its token)"
 	}
-	return &Error{Class: Credentials, Err: fmt.Errorf("refused: %w: %s must be right, not expired and not swapped", err, which)}
+	return &listing.Error{Class: listing.Credentials, Err: fmt.Errorf("refused: %w: %s must be right, not expired and not swapped", err, which)}
 }

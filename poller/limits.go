@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 const (
@@ -56,7 +58,7 @@ func newLimits(c Config) *limits {
 
 // enter waits for a request's turn; leave must follow where it returns nil. Where the turn can't
 // come in ctx's time it does not wait.
-func (l *limits) enter(ctx context.Context) *Error {
+func (l *limits) enter(ctx context.Context) *listing.Error {
 	select {
 	case l.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -71,7 +73,7 @@ func (l *limits) enter(ctx context.Context) *Error {
 
 func (l *limits) leave() { <-l.slots }
 
-func (l *limits) turn(ctx context.Context) *Error {
+func (l *limits) turn(ctx context.Context) *listing.Error {
 	for {
 		if l.limiter.Wait(ctx) != nil {
 			if ctx.Err() != nil {
@@ -96,8 +98,8 @@ func (l *limits) turn(ctx context.Context) *Error {
 }
 
 // late is the error of what can't be done before ctx's deadline.
-func late(why string) *Error {
-	return &Error{Class: Unreachable, Err: &foreign{why, context.DeadlineExceeded}, fatal: true}
+func late(why string) *listing.Error {
+	return &listing.Error{Class: listing.Unreachable, Err: &foreign{why, context.DeadlineExceeded}, Fatal: true}
 }
 
 // heard learns from an answer, to a request that was sent at the given time, how many requests the

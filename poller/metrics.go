@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/rollcall-events/rollcall/schemas"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 // The calls that requests are counted by.
@@ -74,8 +76,8 @@ func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
 	}, l.now)
 
 	for call, results := range map[string][]string{
-		callToken: {requestOK, requestThrottled, string(Unreachable), string(Credentials), string(Unusable)},
-		callPage:  {requestOK, requestThrottled, string(Unreachable), string(Unusable), requestExpired},
+		callToken: {requestOK, requestThrottled, string(listing.Unreachable), string(listing.Credentials), string(listing.Unusable)},
+		callPage:  {requestOK, requestThrottled, string(listing.Unreachable), string(listing.Unusable), requestExpired},
 	} {
 		m.took.WithLabelValues(call)
 		for _, result := range results {
@@ -92,7 +94,7 @@ func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
 
 // request counts a request that was sent. One that was not, or that somebody gave up, says nothing
 // about the vendor.
-func (m *metrics) request(call string, r *reply, err *Error) {
+func (m *metrics) request(call string, r *reply, err *listing.Error) {
 	if err == nil {
 		m.answered(call, r, requestOK)
 	} else if !r.sent.IsZero() && !errors.Is(err, context.Canceled) {
@@ -109,7 +111,7 @@ func (m *metrics) answered(call string, r *reply, result string) {
 }
 
 // page counts a page that can be used.
-func (m *metrics) page(p *Page) {
+func (m *metrics) page(p *listing.Page) {
 	m.pages.Inc()
 	m.dropped.Add(float64(p.Dropped))
 	m.repaired.Add(float64(p.Repaired))
@@ -119,7 +121,7 @@ func (m *metrics) page(p *Page) {
 }
 
 // refreshed counts a token that was asked for.
-func (m *metrics) refreshed(err *Error) {
+func (m *metrics) refreshed(err *listing.Error) {
 	if err != nil {
 		m.tokens.WithLabelValues("failed").Inc()
 		return

@@ -9,53 +9,24 @@ import (
 	"io"
 	"slices"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/rollcall-events/rollcall/internal/jsonwalk"
 	"github.com/rollcall-events/rollcall/schemas"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
-
-// Page is one answer of the agents call. What its slices hold is shared with other pages, and not
-// to be changed.
-type Page struct {
-	Listing int // index into Config.Types; 0 where there are none
-	Number  int // pageStart
-
-	// Sent is when the request was about to be sent, Read when the body had been read completely:
-	// exact, as Config.Now had it.
-	Sent, Read time.Time
-
-	pageContent
-}
 
 // A pageContent is what a page shows. It does not change once it has been read.
 type pageContent struct {
-	Agents   []schemas.Packed // the usable rows, in the listing's order
-	Rejected []Rejection      // the rows that are not usable
-	Dropped  int              // listed fields of usable rows left out: their values can't be normalised
-	Repaired int              // names and values of usable rows in which [jsonwalk.Repair] marked what can't stay
-
-	total        int  // total_count
-	pos          bool // the answer was for the page that was asked for
-	rows         int  // of every kind
-	unidentified int  // rejected rows that can't be told whose they are
+	listing.Page // without when it was read
 
 	// What the answer was, and how long a row was allowed to be, to know it again.
 	bytes, maxRow int
 	sum           uint64
 	lossy         bool
-}
-
-// Rejection is a row that can't be used.
-type Rejection struct {
-	Index   int    // its place on the page, from 0
-	AgentID int64  // whose row it is, where Known
-	Known   bool   // the AgentID could be read
-	Reason  string // one of the Reject constants of schemas
-	Detail  string // what was seen, where the reason does not say it; nothing of the row's values
 }
 
 // seed makes the hashes of answers unpredictable: nobody can make two that look the same.
@@ -89,8 +60,9 @@ func (r *pageReader) read(t text, number int, last *pageContent) (*pageContent, 
 
 // content decodes the rows of an answer: each becomes an agent or a rejection.
 func (r *pageReader) content(a answer, t text) *pageContent {
-	c := &pageContent{total: a.total, pos: a.pos, rows: len(a.rows), maxRow: r.maxRow,
-		Agents: make([]schemas.Packed, 0, len(a.rows))}
+	c := &pageContent{maxRow: r.maxRow}
+	c.Total, c.Misplaced = a.total, !a.pos
+	c.Agents = make([]schemas.Packed, 0, len(a.rows))
 	row := rowPool.Get().(*row)
 	defer rowPool.Put(row)
 	gbk := slices.ContainsFunc(a.rows, func(raw json.RawMessage) bool {
@@ -99,15 +71,12 @@ func (r *pageReader) content(a answer, t text) *pageContent {
 	for i, raw := range a.rows {
 		agent, bad := r.agent(raw, row, t)
 		if bad == nil && gbk && byChance(raw) {
-			bad = &Rejection{AgentID: agent.AgentID(), Known: true, Reason: schemas.RejectText,
+			bad = &listing.Rejected{AgentID: agent.AgentID(), Known: true, Reason: schemas.RejectText,
 				Detail: "other rows can be read as " + readsAs(raw) + ", and so can this one"}
 		}
 		if bad != nil {
 			bad.Index = i
 			c.Rejected = append(c.Rejected, *bad)
-			if !bad.Known {
-				c.unidentified++
-			}
 			continue
 		}
 		c.Agents = append(c.Agents, agent)
@@ -118,7 +87,7 @@ func (r *pageReader) content(a answer, t text) *pageContent {
 }
 
 // agent decodes a row.
-func (r *pageReader) agent(raw []byte, row *row, t text) (schemas.Packed, *Rejection) {
+func (r *pageReader) agent(raw []byte, row *row, t text) (schemas.Packed, *listing.Rejected) {
 	if !row.open(raw) {
 		meant, ok := asMeant(raw)
 		if !ok || !row.open(meant) {
@@ -131,13 +100,13 @@ func (r *pageReader) agent(raw []byte, row *row, t text) (schemas.Packed, *Rejec
 	switch {
 	case err != nil:
 	case row.notText != "" || t.lossy && bytes.Contains(raw, []byte("\ufffd")):
-		return "", &Rejection{AgentID: a.AgentID(), Known: true, Reason: schemas.RejectText,
+		return "", &listing.Rejected{AgentID: a.AgentID(), Known: true, Reason: schemas.RejectText,
 			Detail: row.seen(t)}
 	case row.tooDeep != "":
-		return "", &Rejection{AgentID: a.AgentID(), Known: true, Reason: schemas.RejectSyntax,
+		return "", &listing.Rejected{AgentID: a.AgentID(), Known: true, Reason: schemas.RejectSyntax,
 			Detail: fmt.Sprintf("a field is nested deeper than %d levels", maxLevels)}
 	case row.contradicts != "":
-		return "", &Rejection{AgentID: a.AgentID(), Known: row.contradicts != "agentId",
+		return "", &listing.Rejected{AgentID: a.AgentID(), Known: row.contradicts != "agentId",
 			Reason: schemas.RejectSyntax, Detail: row.contradicts + " is there twice"}
 	// Even escaped, an encoding is not six times as long as the row: the rare candidates alone are
 	// encoded to see.
@@ -147,7 +116,7 @@ func (r *pageReader) agent(raw []byte, row *row, t text) (schemas.Packed, *Rejec
 	if err != nil {
 		bad := &schemas.RowError{Reason: schemas.RejectSyntax}
 		errors.As(err, &bad)
-		return "", &Rejection{AgentID: bad.AgentID, Known: bad.HasID, Reason: bad.Reason}
+		return "", &listing.Rejected{AgentID: bad.AgentID, Known: bad.HasID, Reason: bad.Reason}
 	}
 	return a, nil
 }
@@ -268,9 +237,9 @@ func (r *row) seen(t text) string {
 
 // broken is the rejection of a text that is no JSON object. Whose row it is, it may have said
 // before it broke. Where it names an agent anywhere else too, nobody can tell which one it meant.
-func (r *row) broken(raw []byte) *Rejection {
+func (r *row) broken(raw []byte) *listing.Rejected {
 	r.open(raw)
-	bad := &Rejection{Reason: schemas.RejectSyntax,
+	bad := &listing.Rejected{Reason: schemas.RejectSyntax,
 		Detail: fmt.Sprintf("no JSON object from its byte %d on", r.errAt)}
 	var e *schemas.RowError
 	a, _, err := r.fields.Pack(0)

@@ -9,6 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rollcall-events/rollcall/schemas"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 func plainExcerpt(raw json.RawMessage) string {
@@ -49,7 +51,7 @@ func TestDecodeAnswer(t *testing.T) {
 		{"too many rows", page("0", "9", `[`+strings.Repeat("1,", 1_000_000)+`1]`), 0, 0, 0, false, "more than 1000 rows"},
 		{"total missing, no rows", `{"stateCode": "0", "result": {"data": []}}`, 0, 0, 0, false, ""},
 		{"total null, no rows", page("0", "null", `[]`), 0, 0, 0, false, ""},
-		{"total null behind the end", page("1", "null", `[]`), 1, 0, noTotal, false, ""},
+		{"total null behind the end", page("1", "null", `[]`), 1, 0, listing.NoTotal, false, ""},
 		{"total missing, rows", `{"stateCode": "0", "result": {"data": [{}]}}`, 0, 0, 0, false, "total_count"},
 		{"total null, rows", page("0", "null", `[{}]`), 0, 0, 0, false, "total_count"},
 		{"total negative", page("0", "-1", `[]`), 0, 0, 0, false, "total_count"},
@@ -109,7 +111,7 @@ func TestDecodeRows(t *testing.T) {
 		raw = append(raw, json.RawMessage(r))
 	}
 	p := (&pageReader{tenant: 886, maxRow: 1000}).content(answer{rows: raw}, text{})
-	want := []Rejection{
+	want := []listing.Rejected{
 		{Index: 1, AgentID: 2, Known: true, Reason: schemas.RejectStatus},
 		{Index: 2, Reason: schemas.RejectID},
 		{Index: 3, Reason: schemas.RejectSyntax, Detail: "no JSON object from its byte 0 on"},

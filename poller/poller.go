@@ -16,7 +16,7 @@
 //
 // # Trouble
 //
-// Every error is an [*Error] of one of four classes. Requests that failed for whatever reason but
+// Every error is an [*listing.Error] of one of four classes. Requests that failed for whatever reason but
 // refused credentials are tried again with growing gaps, a page four times in a sweep. When the
 // vendor asks for fewer requests (429, Retry-After) nobody asks before it said so, and the rate
 // halves and recovers with success; it does so too when the vendor begins to refuse what it
@@ -28,88 +28,11 @@ package poller
 import (
 	"context"
 	"errors"
-	"time"
 )
 
 // ErrTenant says that the token and the configuration do not agree on a tenant, or that neither
 // names one.
 var ErrTenant = errors.New("no agreement on the tenant")
-
-// Class is what kind of trouble an error is; the set is bounded.
-type Class string
-
-const (
-	Unreachable  Class = "unreachable"  // network, timeouts, 5xx, 429, time that ran out, a context that ended
-	Credentials  Class = "credentials"  // refused, or for another tenant; a human has to look
-	Unusable     Class = "unusable"     // an answer that is none: HTML, truncated, too large, a stateCode other than 0
-	Inconsistent Class = "inconsistent" // pages that arrived, and do not fit together
-)
-
-// rank orders classes by how much they tell.
-func (c Class) rank() int {
-	switch c {
-	case Credentials:
-		return 3
-	case Unreachable:
-		return 2
-	case Unusable:
-		return 1
-	default:
-		return 0
-	}
-}
-
-// Error is the type of every error of this package but those of [Config.Validate].
-type Error struct {
-	Class Class
-	Op    string // what was being done, to what: "read page 3 of type 10 from https://…"
-	Err   error  // what went wrong; its text holds no secret
-
-	fatal  bool // no other request of this sweep would fare better
-	status int  // the answer's, where that is the error; 0: it is not
-}
-
-// Error implements error.
-func (e *Error) Error() string {
-	if e.Op == "" {
-		return "poller: " + e.Err.Error()
-	}
-	return "poller: " + e.Op + ": " + e.Err.Error()
-}
-
-// Unwrap returns what went wrong.
-func (e *Error) Unwrap() error { return e.Err }
-
-// doing returns e with what was being done, unless it says so already.
-func (e *Error) doing(op string) *Error {
-	if e.Op != "" {
-		return e
-	}
-	named := *e
-	named.Op = op
-	return &named
-}
-
-// Verdict says what a sweep came to. The counts but Requests are those of the pages that the
-// verdict rests on: of each page of the listing's present length, what it showed last.
-type Verdict struct {
-	Complete  bool
-	Err       error     // why not Complete, the most telling reason; always an *Error
-	StartedAt time.Time // just before the first page was asked for
-	EndedAt   time.Time // everything decided
-
-	Pages        int // pages that arrived
-	Requests     int // HTTP requests, those that failed and those for tokens included
-	Agents       int // distinct agents, over all listings
-	Rejected     int // rejected rows
-	Unidentified int // rejected rows that can't be told whose they are
-
-	// Rejections counts the rejected rows by their reasons; nil: there are none.
-	Rejections map[string]int
-
-	Dropped  int // fields left out, as Page.Dropped
-	Repaired int // names and values in which something is marked, as Page.Repaired
-}
 
 // Poller reads one tenant. Its methods are safe for concurrent use, but for Sweep: one at a time.
 type Poller struct {

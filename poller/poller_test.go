@@ -20,6 +20,8 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/setting"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -99,16 +101,16 @@ func (d handlerTransport) RoundTrip(r *http.Request) (resp *http.Response, err e
 }
 
 // sweepOnce sweeps once and returns what was emitted.
-func sweepOnce(t *testing.T, p *Poller) (Verdict, []*Page) {
+func sweepOnce(t *testing.T, p *Poller) (listing.Verdict, []*listing.Page) {
 	t.Helper()
 	return sweepUnder(t.Context(), t, p)
 }
 
-func sweepUnder(ctx context.Context, t *testing.T, p *Poller) (Verdict, []*Page) {
+func sweepUnder(ctx context.Context, t *testing.T, p *Poller) (listing.Verdict, []*listing.Page) {
 	t.Helper()
-	var pages []*Page
+	var pages []*listing.Page
 	over := false
-	v := p.Sweep(ctx, func(page *Page) {
+	v := p.Sweep(ctx, func(page *listing.Page) {
 		if over {
 			t.Error("emit after Sweep had returned")
 		}
@@ -137,11 +139,11 @@ func noSecrets(t *testing.T, text string) {
 	}
 }
 
-func wantClass(t *testing.T, err error, class Class, words ...string) {
+func wantClass(t *testing.T, err error, class listing.Class, words ...string) {
 	t.Helper()
-	var e *Error
+	var e *listing.Error
 	if !errors.As(err, &e) {
-		t.Fatalf("error %v, want an *Error of class %s", err, class)
+		t.Fatalf("error %v, want an *listing.Error of class %s", err, class)
 	}
 	if e.Class != class {
 		t.Errorf("error of class %s, want %s: %v", e.Class, class, err)
@@ -154,7 +156,7 @@ func wantClass(t *testing.T, err error, class Class, words ...string) {
 }
 
 // wantAll checks that the sweep was complete and that its pages show exactly the tenant's listing.
-func wantAll(t *testing.T, sim *isdpsim.Tenant, v Verdict, pages []*Page) {
+func wantAll(t *testing.T, sim *isdpsim.Tenant, v listing.Verdict, pages []*listing.Page) {
 	t.Helper()
 	if !v.Complete {
 		t.Fatalf("incomplete: %v", v.Err)
@@ -317,7 +319,7 @@ func TestSweepTimeout(t *testing.T) {
 		p := direct(t, sim, func(c *Config) { c.SweepTimeout = 5 * time.Second })
 		start := time.Now()
 		v, pages := sweepOnce(t, p)
-		wantClass(t, v.Err, Unreachable)
+		wantClass(t, v.Err, listing.Unreachable)
 		if !errors.Is(v.Err, context.DeadlineExceeded) {
 			t.Errorf("error %v", v.Err)
 		}
@@ -350,11 +352,12 @@ func TestCancel(t *testing.T) {
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it took %v to give up", took)
 	}
-	wantClass(t, v.Err, Unreachable)
+	wantClass(t, v.Err, listing.Unreachable)
 	if !errors.Is(v.Err, context.Canceled) || v.Pages != 1 {
 		t.Errorf("verdict %+v", v)
 	}
-	if v, pages := sweepUnder(ctx, t, p); v.Requests != 0 || len(pages) != 0 || !errors.Is(v.Err, context.Canceled) {
+	asked := sim.Stats().Requests
+	if v, pages := sweepUnder(ctx, t, p); sim.Stats().Requests != asked || len(pages) != 0 || !errors.Is(v.Err, context.Canceled) {
 		t.Errorf("a sweep that was over before it began: %+v", v)
 	}
 }
@@ -364,7 +367,7 @@ func TestEmitBlocks(t *testing.T) {
 		sim := isdpsim.New(isdpsim.Config{Agents: 100})
 		p := direct(t, sim, nil)
 		n := 0
-		v := p.Sweep(t.Context(), func(*Page) {
+		v := p.Sweep(t.Context(), func(*listing.Page) {
 			n++
 			time.Sleep(2 * time.Second)
 			if s := sim.Stats(); s.PageRequests > n+4 {

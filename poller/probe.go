@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 // TokenSeen is what one token call showed.
@@ -25,7 +27,7 @@ func (p *Poller) ProbeToken(ctx context.Context) (TokenSeen, error) {
 	tok, tenant, err := t.once(ctx)
 	seen := TokenSeen{Took: time.Since(start)}
 	if err != nil {
-		return seen, err.doing(t.op())
+		return seen, err.Doing(t.op())
 	}
 	seen.Tenant, seen.Life = tenant, tok.expire.Sub(start).Round(time.Second)
 	t.mu.Lock()
@@ -33,7 +35,7 @@ func (p *Poller) ProbeToken(ctx context.Context) (TokenSeen, error) {
 	err = t.check(tenant)
 	t.current = tok
 	if err != nil {
-		return seen, err.doing(t.op())
+		return seen, err.Doing(t.op())
 	}
 	t.tenant = max(tenant, t.want)
 	return seen, nil
@@ -41,28 +43,26 @@ func (p *Poller) ProbeToken(ctx context.Context) (TokenSeen, error) {
 
 // PageSeen is what one agents call showed.
 type PageSeen struct {
-	Page
+	listing.Page
 	Rows     []json.RawMessage // all rows of the answer, undecoded
-	Total    int               // total_count
 	Expected int               // how many rows belong on the page
-	OtherPos bool              // the answer was for another page
 	Bytes    int               // of the answer's body, decompressed
 	Date     time.Time         // by the answer's Date header, to the second; zero: it has none
 }
 
 // ProbePage asks for the first page of a listing (an index into Config.Types, 0 where there are
 // none), once, with the token of [Poller.ProbeToken].
-func (p *Poller) ProbePage(ctx context.Context, listing int) (*PageSeen, error) {
+func (p *Poller) ProbePage(ctx context.Context, index int) (*PageSeen, error) {
 	p.tokens.mu.Lock()
 	token, tenant := p.tokens.current.value, p.tokens.tenant
 	p.tokens.mu.Unlock()
-	fail := func(e *Error) (*PageSeen, error) { return nil, e.doing(p.reading(listing, 0)) }
-	r, err := p.client.post(ctx, p.agentsURL, token, p.request(listing, 0))
+	fail := func(e *listing.Error) (*PageSeen, error) { return nil, e.Doing(p.reading(index, 0)) }
+	r, err := p.client.post(ctx, p.agentsURL, token, p.request(index, 0))
 	switch {
 	case err != nil:
 		return fail(err)
 	case r.refusesToken():
-		return fail(&Error{Class: Credentials, Err: errors.New("the token that was just issued is refused: may this account use the agents call?")})
+		return fail(&listing.Error{Class: listing.Credentials, Err: errors.New("the token that was just issued is refused: may this account use the agents call?")})
 	}
 	if err := failed(r.status); err != nil {
 		return fail(refusedCall(err, r.status))
@@ -70,12 +70,10 @@ func (p *Poller) ProbePage(ctx context.Context, listing int) (*PageSeen, error) 
 	read := p.pageReader(tenant)
 	a, bad := readAnswer(r.text().utf8, 0, p.cfg.PageSize, p.client.excerpt)
 	if bad != nil {
-		return fail(&Error{Class: Unusable, Err: bad})
+		return fail(&listing.Error{Class: listing.Unusable, Err: bad})
 	}
-	seen := &PageSeen{
-		Page: Page{Listing: listing, Sent: r.sent, Read: r.read, pageContent: *read.content(a, r.text())}, Rows: a.rows, Total: a.total,
-		Expected: expected(a.total, 0, p.cfg.PageSize), OtherPos: !a.pos, Bytes: len(r.body),
-	}
+	seen := &PageSeen{Page: read.content(a, r.text()).Page, Rows: a.rows, Expected: expected(a.total, 0, p.cfg.PageSize), Bytes: len(r.body)}
+	seen.Listing, seen.Sent, seen.Read = index, r.sent, r.read
 	if date, err := http.ParseTime(r.header.Get("Date")); err == nil {
 		seen.Date = date
 	}

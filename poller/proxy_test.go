@@ -16,6 +16,8 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/setting"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 func TestProxyEnvironment(t *testing.T) {
@@ -154,7 +156,7 @@ func TestProxyWords(t *testing.T) {
 				}
 				return
 			}
-			wantClass(t, err, Unreachable, tc.words...)
+			wantClass(t, err, listing.Unreachable, tc.words...)
 			if text := err.Error(); strings.Contains(text, secret) || tc.name != "can't reach the vendor" && strings.Contains(text, "ROLLCALL_ISDP_URL") {
 				t.Error(text)
 			}

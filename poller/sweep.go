@@ -13,6 +13,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/rollcall-events/rollcall/schemas"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 const (
@@ -45,24 +47,24 @@ type job struct {
 // result is what came of a job.
 type result struct {
 	job
-	page     *pageContent // nil: none of the answers could be used
-	sent     time.Time    // when the request of that answer was about to be sent …
-	read     time.Time    // … and when the answer had been read
-	err      *Error       // of the last try
-	failures int          // tries that failed
-	asked    time.Time    // when the first request was about to be sent; zero: none was
+	page     *pageContent   // nil: none of the answers could be used
+	sent     time.Time      // when the request of that answer was about to be sent …
+	read     time.Time      // … and when the answer had been read
+	err      *listing.Error // of the last try
+	failures int            // tries that failed
+	asked    time.Time      // when the first request was about to be sent; zero: none was
 }
 
 // sweep is one Sweep under way. All of it is the calling goroutine's.
 type sweep struct {
 	p           *Poller
-	emit        func(*Page)
+	emit        func(*listing.Page)
 	began       time.Time // on the clock that timeouts go by
 	started     time.Time // the earliest result.asked
-	listings    []*listing
-	cut         *Error // why it makes no sense to go on; nil: it does
-	failedInRow int    // pages that were unreachable since the last that was not
-	rejects     int    // rejected records that the sweep before had not rejected
+	listings    []*reading
+	cut         *listing.Error // why it makes no sense to go on; nil: it does
+	failedInRow int            // pages that were unreachable since the last that was not
+	rejects     int            // rejected records that the sweep before had not rejected
 	rejected    map[rejection]bool
 }
 
@@ -80,10 +82,10 @@ type rejection struct {
 //
 // It returns when everything has been tried, the sweep's time is over, or ctx has ended; nothing of
 // it goes on afterwards. Of an incomplete sweep, what was emitted still has been seen.
-func (p *Poller) Sweep(ctx context.Context, emit func(*Page)) Verdict {
-	s := &sweep{p: p, emit: emit, began: time.Now(), started: p.cfg.Now(), listings: make([]*listing, max(1, len(p.cfg.Types)))}
+func (p *Poller) Sweep(ctx context.Context, emit func(*listing.Page)) listing.Verdict {
+	s := &sweep{p: p, emit: emit, began: time.Now(), started: p.cfg.Now(), listings: make([]*reading, max(1, len(p.cfg.Types)))}
 	for i := range s.listings {
-		s.listings[i] = &listing{of: p.of(i)}
+		s.listings[i] = &reading{of: p.of(i)}
 		for _, before := range [][]int{p.totals, p.expected} {
 			if i < len(before) {
 				s.listings[i].before = max(s.listings[i].before, before[i])
@@ -102,9 +104,9 @@ func (p *Poller) Sweep(ctx context.Context, emit func(*Page)) Verdict {
 	return v
 }
 
-func (s *sweep) run(ctx context.Context) Verdict {
+func (s *sweep) run(ctx context.Context) listing.Verdict {
 	p := s.p
-	now, requests := s.started, p.client.sent.Load()
+	now := s.started
 	s.started = time.Time{}
 	for range rounds {
 		jobs := s.jobs()
@@ -121,7 +123,6 @@ func (s *sweep) run(ctx context.Context) Verdict {
 		v.StartedAt = now
 	}
 	v.EndedAt = p.cfg.Now()
-	v.Requests = int(p.client.sent.Load() - requests)
 	return v
 }
 
@@ -187,7 +188,7 @@ func (s *sweep) round(ctx context.Context, jobs []job) {
 	pending := 0
 	for {
 		if ctx.Err() != nil {
-			s.cut = worse(s.cut, ended(ctx))
+			s.cut = listing.Worse(s.cut, ended(ctx))
 		}
 		for len(jobs) > 0 && (s.over() || jobs[0].number > s.last(jobs[0].listing, ends) && !s.behind(jobs[0])) {
 			jobs = jobs[1:]
@@ -239,28 +240,29 @@ func (s *sweep) take(r result) (end bool) {
 	p := &l.pages[n]
 	p.failures += r.failures
 	if r.err != nil {
-		if r.err.fatal {
-			s.cut = worse(s.cut, r.err)
+		if r.err.Fatal {
+			s.cut = listing.Worse(s.cut, r.err)
 			return false
 		}
 		p.err = r.err
-		if r.err.Class == Unreachable {
+		if r.err.Class == listing.Unreachable {
 			s.failedInRow++
 		}
 		return false
 	}
 	s.failedInRow = 0
 	p.err, p.said, l.counted = nil, r.page, nil
-	nothing := r.page.rows == 0 && n >= pageCount(l.total, s.p.cfg.PageSize) // and so is its total_count
-	if !r.read.Before(l.read) && r.page.total != noTotal && !nothing {
-		l.total, l.read = r.page.total, r.read
+	nothing := r.page.Rows() == 0 && n >= pageCount(l.total, s.p.cfg.PageSize) // and so is its total_count
+	if !r.read.Before(l.read) && r.page.Total != listing.NoTotal && !nothing {
+		l.total, l.read = r.page.Total, r.read
 	}
 	s.p.keep(r)
-	page := &Page{Listing: r.listing, Number: n, Sent: r.sent, Read: r.read, pageContent: *r.page}
-	s.p.client.metrics.page(page)
-	s.logRejected(page)
-	s.emit(page)
-	return n > 0 && (r.page.rows == 0 || r.page.sameAgents(l.pages[0].said))
+	page := r.page.Page
+	page.Listing, page.Number, page.Sent, page.Read = r.listing, n, r.sent, r.read
+	s.p.client.metrics.page(&page)
+	s.logRejected(&page)
+	s.emit(&page)
+	return n > 0 && (r.page.Rows() == 0 || r.page.sameAgents(l.pages[0].said))
 }
 
 // sameAgents reports whether two pages show the same agents, in the same order, and some at all.
@@ -293,7 +295,7 @@ func (p *Poller) keep(r result) {
 
 // logRejected tells of every record that is rejected now and was not in the sweep before: one that
 // stays is told once.
-func (s *sweep) logRejected(p *Page) {
+func (s *sweep) logRejected(p *listing.Page) {
 	for _, r := range p.Rejected {
 		key := rejection{p.Listing, 0, r.AgentID, r.Reason}
 		if !r.Known {
@@ -332,12 +334,12 @@ func (p *Poller) read(ctx context.Context, j job) result {
 			r.err = nil
 			return nil
 		}
-		if r.err != nil && err.fatal && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		if r.err != nil && err.Fatal && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 			// There is no time for another try: what the one before was answered says more.
-			err = &Error{Class: r.err.Class, Op: r.err.Op, Err: r.err.Err, fatal: true}
+			err = &listing.Error{Class: r.err.Class, Op: r.err.Op, Err: r.err.Err, Fatal: true}
 		}
-		r.err = err.doing(p.reading(j.listing, j.number))
-		if err.fatal {
+		r.err = err.Doing(p.reading(j.listing, j.number))
+		if err.Fatal {
 			return backoff.Permanent(err)
 		}
 		r.failures++
@@ -354,7 +356,7 @@ func (p *Poller) refused(body []byte, a *reply, r *result, why error) {
 }
 
 // try asks for a page once and decodes the answer into r.
-func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
+func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *listing.Error) {
 	reply, token, err := p.ask(ctx, body, r)
 	defer func() { p.client.metrics.request(callPage, &reply, err) }()
 	if err != nil {
@@ -362,17 +364,18 @@ func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 	}
 	if err := failed(reply.status); err != nil {
 		err = refusedCall(err, reply.status)
-		if reply.status/100 == 4 && err.Class == Unusable {
+		if err.Refused && err.Class == listing.Unusable {
 			p.refused(body, &reply, r, err)
 		}
 		return err
 	}
 	page, bad := p.pageReader(p.tokens.tenantID()).read(reply.text(), r.number, r.last)
 	if bad != nil {
-		if _, no := errors.AsType[refusal](bad); no {
+		_, no := errors.AsType[refusal](bad)
+		if no {
 			p.refused(body, &reply, r, bad)
 		}
-		return &Error{Class: Unusable, Err: bad}
+		return &listing.Error{Class: listing.Unusable, Err: bad, Refused: no}
 	}
 	p.client.limits.answered(string(body))
 	bodies.give(reply.body)
@@ -383,7 +386,7 @@ func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *Error) {
 
 // ask sends one agents request; where its token is refused, a few times more, with that or another
 // token.
-func (p *Poller) ask(ctx context.Context, body []byte, r *result) (reply, string, *Error) {
+func (p *Poller) ask(ctx context.Context, body []byte, r *result) (reply, string, *listing.Error) {
 	pause := newBackOff()
 	for n := 1; ; n++ {
 		token, err := p.tokens.get(ctx)
@@ -405,9 +408,9 @@ func (p *Poller) ask(ctx context.Context, body []byte, r *result) (reply, string
 		moot := p.tokens.refused(token)
 		switch {
 		case n == pageRefusals && moot:
-			return reply{}, "", &Error{Class: Unreachable, Err: errors.New("a token that works is refused by turns: if this lasts, do all servers behind this address know it? Ask the vendor")}
+			return reply{}, "", &listing.Error{Class: listing.Unreachable, Err: errors.New("a token that works is refused by turns: if this lasts, do all servers behind this address know it? Ask the vendor")}
 		case n == pageRefusals:
-			return reply{}, "", &Error{Class: Credentials, Err: errors.New("tokens are issued and then refused: may this account use the agents call?")}
+			return reply{}, "", &listing.Error{Class: listing.Credentials, Err: errors.New("tokens are issued and then refused: may this account use the agents call?")}
 		case sleep(ctx, pause.NextBackOff()) != nil:
 			return reply{}, "", ended(ctx)
 		}

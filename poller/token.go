@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 const (
@@ -67,17 +69,17 @@ type tokens struct {
 	looked   time.Time // when they were last read again …
 	unread   time.Time // … and when it was last told that they can't be
 	current  token
-	tenant   int64         // whose tokens these are; 0 before the first. Never changes afterwards
-	flight   chan struct{} // closed when the call under way is over; nil: none
-	held     time.Time     // the endpoint is left alone until then
-	heldErr  *Error        // what to say meanwhile; nil: just wait
-	failures int           // failed calls in a row
-	unproven int           // fresh tokens refused in a row
-	told     bool          // that fresh tokens are refused
-	alarmed  bool          // it was told that the token call is refused, and not that it is no more
-	toldAt   time.Time     // when it was last told that credentials or fresh tokens are
-	worked   time.Time     // when an agents call last succeeded with a token; zero: never
-	replaced time.Time     // when a refused token was, or will be, replaced
+	tenant   int64          // whose tokens these are; 0 before the first. Never changes afterwards
+	flight   chan struct{}  // closed when the call under way is over; nil: none
+	held     time.Time      // the endpoint is left alone until then
+	heldErr  *listing.Error // what to say meanwhile; nil: just wait
+	failures int            // failed calls in a row
+	unproven int            // fresh tokens refused in a row
+	told     bool           // that fresh tokens are refused
+	alarmed  bool           // it was told that the token call is refused, and not that it is no more
+	toldAt   time.Time      // when it was last told that credentials or fresh tokens are
+	worked   time.Time      // when an agents call last succeeded with a token; zero: never
+	replaced time.Time      // when a refused token was, or will be, replaced
 }
 
 func newTokens(c Config, cl *client, url string) *tokens {
@@ -146,10 +148,10 @@ func (t *tokens) tenantID() int64 {
 }
 
 // get returns a valid token. Every error is fatal to a sweep: without a token there are no pages.
-func (t *tokens) get(ctx context.Context) (string, *Error) {
+func (t *tokens) get(ctx context.Context) (string, *listing.Error) {
 	for {
 		if ctx.Err() != nil {
-			return "", ended(ctx).doing(t.op())
+			return "", ended(ctx).Doing(t.op())
 		}
 		t.mu.Lock()
 		now := time.Now()
@@ -172,13 +174,13 @@ func (t *tokens) get(ctx context.Context) (string, *Error) {
 			case <-ctx.Done():
 			}
 		case heldErr != nil:
-			if heldErr.Class == Credentials && t.renewed() {
+			if heldErr.Class == listing.Credentials && t.renewed() {
 				continue
 			}
 			return "", heldErr
 		default:
 			if deadline, ok := ctx.Deadline(); ok && held.After(deadline) {
-				return "", late("the token was refused, and it is too early to ask for another").doing(t.op())
+				return "", late("the token was refused, and it is too early to ask for another").Doing(t.op())
 			}
 			_ = sleep(ctx, held.Sub(now))
 		}
@@ -219,13 +221,13 @@ func (t *tokens) replace(ctx context.Context) {
 	case ctx.Err() != nil:
 		// Says nothing about the endpoint: whoever needs a token next asks.
 	default:
-		err = err.doing(t.op())
-		err.fatal = true
+		err = err.Doing(t.op())
+		err.Fatal = true
 		t.failures++
 		gaps := failedGaps
-		if err.Class == Credentials {
+		if err.Class == listing.Credentials {
 			gaps = refusedGaps
-			if t.failures == 1 || t.heldErr == nil || t.heldErr.Class != Credentials || now.Sub(t.toldAt) >= tellRefused {
+			if t.failures == 1 || t.heldErr == nil || t.heldErr.Class != listing.Credentials || now.Sub(t.toldAt) >= tellRefused {
 				t.log.Error("the token call is refused; trying again rarely", "error", err)
 				t.toldAt, t.alarmed = now, true
 			}
@@ -238,13 +240,13 @@ func (t *tokens) replace(ctx context.Context) {
 func (t *tokens) areRefused() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.heldErr != nil && t.heldErr.Class == Credentials
+	return t.heldErr != nil && t.heldErr.Class == listing.Credentials
 }
 
 // check says whether a token's tenant, 0 where it is not known, is the right one. mu is held.
-func (t *tokens) check(tenant int64) *Error {
-	fail := func(format string, args ...any) *Error {
-		return &Error{Class: Credentials, Err: fmt.Errorf(format, args...)}
+func (t *tokens) check(tenant int64) *listing.Error {
+	fail := func(format string, args ...any) *listing.Error {
+		return &listing.Error{Class: listing.Credentials, Err: fmt.Errorf(format, args...)}
 	}
 	switch {
 	case tenant == 0 && t.want == 0 && t.tenant == 0:
@@ -295,8 +297,8 @@ func (t *tokens) refused(value string) (moot bool) {
 	return moot
 }
 
-func (t *tokens) freshRefused() *Error {
-	return &Error{Class: Credentials, Op: t.op(), fatal: true,
+func (t *tokens) freshRefused() *listing.Error {
+	return &listing.Error{Class: listing.Credentials, Op: t.op(), Fatal: true,
 		Err: errors.New("tokens are issued and then refused: may this account use the agents call?")}
 }
 
@@ -311,13 +313,13 @@ func (t *tokens) accepted(value string) {
 }
 
 // ask asks for a token, a few times where that may help.
-func (t *tokens) ask(ctx context.Context) (tok token, tenant int64, err *Error) {
+func (t *tokens) ask(ctx context.Context) (tok token, tenant int64, err *listing.Error) {
 	b := backoff.WithContext(backoff.WithMaxRetries(newBackOff(), maxTries-1), ctx)
 	_ = backoff.Retry(func() error {
 		if tok, tenant, err = t.once(ctx); err == nil {
 			return nil
 		}
-		if err.Class == Credentials || err.fatal {
+		if err.Class == listing.Credentials || err.Fatal {
 			return backoff.Permanent(err)
 		}
 		return err
@@ -326,7 +328,7 @@ func (t *tokens) ask(ctx context.Context) (tok token, tenant int64, err *Error) 
 }
 
 // once sends one token request.
-func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
+func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *listing.Error) {
 	start := time.Now() // a token lives from when it was asked for at the earliest
 	r, e := t.client.post(ctx, t.url, "", t.inUse().body())
 	defer func() { t.client.metrics.request(callToken, &r, err) }()
@@ -358,8 +360,8 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *Error) {
 	if answer.AccessToken == "" && refusal.said {
 		return token{}, 0, refusedCredentials(fmt.Errorf("HTTP %d, and an error in the place of a token%s", r.status, said), refusal.code)
 	}
-	unusable := func(why string) (token, int64, *Error) {
-		return token{}, 0, &Error{Class: Unusable, Err: errors.New(why)}
+	unusable := func(why string) (token, int64, *listing.Error) {
+		return token{}, 0, &listing.Error{Class: listing.Unusable, Err: errors.New(why)}
 	}
 	switch {
 	case bad != nil:

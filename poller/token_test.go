@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 func TestLifetime(t *testing.T) {
@@ -131,7 +133,7 @@ func TestEarlyRenewal(t *testing.T) {
 		}
 		time.Sleep(20 * time.Second)
 		_, err := p.tokens.get(t.Context())
-		wantClass(t, err, Unreachable, "HTTP 500")
+		wantClass(t, err, listing.Unreachable, "HTTP 500")
 	})
 }
 
@@ -208,7 +210,7 @@ func TestFreshTokensRefused(t *testing.T) {
 		p := direct(t, sim, logTo(&log))
 		for start := time.Now(); time.Since(start) < 10*time.Minute; time.Sleep(5 * time.Second) {
 			v, _ := sweepOnce(t, p)
-			wantClass(t, v.Err, Credentials)
+			wantClass(t, v.Err, listing.Credentials)
 		}
 		if n := sim.Stats().TokenRequests; n > 16 {
 			t.Errorf("%d token requests in ten minutes", n)
@@ -234,11 +236,11 @@ func TestCredentialsRefused(t *testing.T) {
 				p := direct(t, sim, logTo(&log))
 				start := time.Now()
 				_, err := p.Tenant(t.Context())
-				wantClass(t, err, Credentials, "refused", fmt.Sprint(status), "invalid_grant", "ROLLCALL_ISDP_PASSWORD")
+				wantClass(t, err, listing.Credentials, "refused", fmt.Sprint(status), "invalid_grant", "ROLLCALL_ISDP_PASSWORD")
 				for ; time.Since(start) < 10*time.Minute; time.Sleep(time.Second) {
 					before := time.Now()
 					v, _ := sweepOnce(t, p)
-					wantClass(t, v.Err, Credentials)
+					wantClass(t, v.Err, listing.Credentials)
 					if time.Since(before) > time.Second {
 						t.Errorf("it took %v to say so", time.Since(before))
 					}
@@ -293,7 +295,7 @@ func TestTokenCallRefused(t *testing.T) {
 				p := direct(t, sim, logTo(&log))
 				for start := time.Now(); time.Since(start) < 2*time.Minute; time.Sleep(time.Second) {
 					v, _ := sweepOnce(t, p)
-					wantClass(t, v.Err, Credentials, tc.words)
+					wantClass(t, v.Err, listing.Credentials, tc.words)
 				}
 				if n := sim.Stats().TokenRequests; n != 6 {
 					t.Errorf("%d token requests in two minutes, want 6: after 2, 5, 15, 30 and 60 s", n)
@@ -427,7 +429,7 @@ func TestRevokedForGood(t *testing.T) {
 						t.Fatal("a complete sweep")
 					}
 				}
-				wantClass(t, v.Err, Credentials)
+				wantClass(t, v.Err, listing.Credentials)
 				if n := sim.Stats().TokenRequests; n > 20 {
 					t.Errorf("%d token requests in ten minutes", n)
 				}
@@ -475,7 +477,7 @@ func TestCredentialsReplaced(t *testing.T) {
 					defer mu.Unlock()
 					file, unreadable = a, err
 				}
-				sweepFor := func(d time.Duration) (v Verdict) {
+				sweepFor := func(d time.Duration) (v listing.Verdict) {
 					for start := time.Now(); time.Since(start) < d; time.Sleep(5 * time.Second) {
 						v, _ = sweepOnce(t, p)
 					}
@@ -488,13 +490,13 @@ func TestCredentialsReplaced(t *testing.T) {
 				if tc.revoke {
 					sim.RevokeTokens()
 				}
-				wantClass(t, sweepFor(20*time.Minute).Err, Credentials)
+				wantClass(t, sweepFor(20*time.Minute).Err, listing.Credentials)
 				set(Account{}, errors.New("no such file")) // while it is being replaced
-				wantClass(t, sweepFor(20*time.Minute).Err, Credentials)
+				wantClass(t, sweepFor(20*time.Minute).Err, listing.Credentials)
 				half := first
 				half.ClientID = "wrong" // the one was replaced before the other
 				set(half, nil)
-				wantClass(t, sweepFor(time.Minute).Err, Credentials)
+				wantClass(t, sweepFor(time.Minute).Err, listing.Credentials)
 				calls := sim.Stats().TokenRequests
 				good := first
 				good.Password = renewed
@@ -547,7 +549,7 @@ func TestHugeTokens(t *testing.T) {
 		p := direct(t, sim, nil)
 		switch _, _, err := p.tokens.once(t.Context()); {
 		case tc.words != "":
-			wantClass(t, err, Unusable, tc.words)
+			wantClass(t, err, listing.Unusable, tc.words)
 			if len(p.client.tokens) > 0 {
 				t.Errorf("%s of %d bytes is kept", tc.name, tc.n)
 			}
@@ -561,18 +563,18 @@ func TestTokenEndpointInTrouble(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		fault isdpsim.Fault
-		class Class
+		class listing.Class
 		words string
 	}{
-		{"down", isdpsim.Status(503), Unreachable, "HTTP 503"},
-		{"busy", isdpsim.Status(429), Unreachable, "HTTP 429"},
-		{"silent", isdpsim.Delay(time.Hour), Unreachable, "within 10s"},
-		{"HTML", isdpsim.HTML(), Unusable, "HTML or XML"},
-		{"empty", isdpsim.Empty(), Unusable, "empty"},
-		{"no token", isdpsim.Answer(200, "application/json", `{"token_type": "bearer", "error": null}`), Unusable, "no access_token"},
-		{"no object", isdpsim.Answer(200, "application/json", `[]`), Unusable, "another kind"},
-		{"odd token", isdpsim.Answer(200, "application/json", `{"access_token": "a\r\nX-Evil: b", "plat_user": {"tenantId": 1}}`), Unusable, "access_token"},
-		{"redirect", isdpsim.All(isdpsim.Status(302), isdpsim.Header("Location", "http://localhost/elsewhere")), Unusable, "redirect"},
+		{"down", isdpsim.Status(503), listing.Unreachable, "HTTP 503"},
+		{"busy", isdpsim.Status(429), listing.Unreachable, "HTTP 429"},
+		{"silent", isdpsim.Delay(time.Hour), listing.Unreachable, "within 10s"},
+		{"HTML", isdpsim.HTML(), listing.Unusable, "HTML or XML"},
+		{"empty", isdpsim.Empty(), listing.Unusable, "empty"},
+		{"no token", isdpsim.Answer(200, "application/json", `{"token_type": "bearer", "error": null}`), listing.Unusable, "no access_token"},
+		{"no object", isdpsim.Answer(200, "application/json", `[]`), listing.Unusable, "another kind"},
+		{"odd token", isdpsim.Answer(200, "application/json", `{"access_token": "a\r\nX-Evil: b", "plat_user": {"tenantId": 1}}`), listing.Unusable, "access_token"},
+		{"redirect", isdpsim.All(isdpsim.Status(302), isdpsim.Header("Location", "http://localhost/elsewhere")), listing.Unusable, "redirect"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -632,7 +634,7 @@ func TestTenant(t *testing.T) {
 					t.Errorf("tenant %d, want %d (%v)", got, tc.want, err)
 				}
 				if tc.words != "" {
-					wantClass(t, err, Credentials, tc.words)
+					wantClass(t, err, listing.Credentials, tc.words)
 				}
 			})
 		})
@@ -652,6 +654,6 @@ func TestTenantChanges(t *testing.T) {
 		tenant = 887
 		time.Sleep(time.Hour)
 		_, err := p.Tenant(t.Context())
-		wantClass(t, err, Credentials, "887", "886")
+		wantClass(t, err, listing.Credentials, "887", "886")
 	})
 }

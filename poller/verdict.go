@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
 	"github.com/rollcall-events/rollcall/schemas"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
-// listing is what is known of one listing in the course of a sweep.
-type listing struct {
+// reading is what is known of one listing in the course of a sweep.
+type reading struct {
 	of     string     // how it is told from the others: " of type 10"; "" where it is the only one
 	before int        // total_count in the last sweep that was complete, or what is known otherwise
 	total  int        // by the newest answer
@@ -22,7 +23,7 @@ type listing struct {
 	counted *count // of the agents on the pages; nil: to be counted anew
 }
 
-// A count is what listing.distinct returns.
+// A count is what reading.distinct returns.
 type count struct {
 	agents  int
 	sharing []int
@@ -30,23 +31,23 @@ type count struct {
 
 // pageRead is what is known of one page in the course of a sweep.
 type pageRead struct {
-	said     *pageContent // the latest answer that could be used; nil: none
-	err      *Error       // of the latest try; nil: it gave said, or there was none
-	failures int          // tries that failed
+	said     *pageContent   // the latest answer that could be used; nil: none
+	err      *listing.Error // of the latest try; nil: it gave said, or there was none
+	failures int            // tries that failed
 }
 
 // pageCount returns how many pages a listing of total agents has: the first is always there.
 func pageCount(total, size int) int { return max(1, (total+size-1)/size) }
 
 // torn says in what an answer does not fit its place in the listing; nil: it fits.
-func (l *listing) torn(page int, c *pageContent, size int) error {
+func (l *reading) torn(page int, c *pageContent, size int) error {
 	switch want := expected(l.total, page, size); {
-	case !c.pos:
+	case c.Misplaced:
 		return fmt.Errorf("page %d%s: the answer was for another page", page, l.of)
-	case c.total != l.total && c.total != noTotal:
-		return fmt.Errorf("page %d%s says total_count %d, a later answer says %d", page, l.of, c.total, l.total)
-	case c.rows != want:
-		return fmt.Errorf("page %d%s has %d rows, total_count %d calls for %d", page, l.of, c.rows, l.total, want)
+	case c.Total != l.total && c.Total != listing.NoTotal:
+		return fmt.Errorf("page %d%s says total_count %d, a later answer says %d", page, l.of, c.Total, l.total)
+	case c.Rows() != want:
+		return fmt.Errorf("page %d%s has %d rows, total_count %d calls for %d", page, l.of, c.Rows(), l.total, want)
 	}
 	return nil
 }
@@ -55,7 +56,7 @@ func (l *listing) torn(page int, c *pageContent, size int) error {
 // distinct agents plus the rejected rows make that number. Where it is not, err is the most telling
 // reason and again lists the pages which, read once more, might mend it. This is the one place
 // where completeness is decided.
-func (l *listing) judge(size int) (again []int, err *Error) {
+func (l *reading) judge(size int) (again []int, err *listing.Error) {
 	seen, rejected := 0, 0
 	for i := range pageCount(l.total, size) {
 		p := l.page(i)
@@ -66,13 +67,13 @@ func (l *listing) judge(size int) (again []int, err *Error) {
 			if why == nil {
 				continue
 			}
-			err = worse(err, &Error{Class: Inconsistent, Err: why})
+			err = listing.Worse(err, &listing.Error{Class: listing.Inconsistent, Err: why})
 		}
 		switch {
 		case p.err != nil:
-			err = worse(err, p.err)
+			err = listing.Worse(err, p.err)
 		case p.said == nil && err == nil: // one is enough: a total_count that lies makes many
-			err = &Error{Class: Inconsistent, Err: fmt.Errorf("page %d%s was not read", i, l.of)}
+			err = &listing.Error{Class: listing.Inconsistent, Err: fmt.Errorf("page %d%s was not read", i, l.of)}
 		}
 		again = append(again, i)
 	}
@@ -81,7 +82,7 @@ func (l *listing) judge(size int) (again []int, err *Error) {
 	}
 	distinct, again := l.distinct(size)
 	if distinct+rejected != l.total {
-		return again, &Error{Class: Inconsistent, Err: fmt.Errorf(
+		return again, &listing.Error{Class: listing.Inconsistent, Err: fmt.Errorf(
 			"total_count%s is %d, but the pages show %d agents, %d of them twice, and %d rejected rows: the listing changed while it was read",
 			l.of, l.total, distinct, seen-distinct, rejected)}
 	}
@@ -90,25 +91,25 @@ func (l *listing) judge(size int) (again []int, err *Error) {
 
 // behind judges what is behind the listing's end, where total_count has fallen since the last
 // complete sweep: it may have been cut off, with the rows behind it still there.
-func (l *listing) behind(size int) (again []int, err *Error) {
+func (l *reading) behind(size int) (again []int, err *listing.Error) {
 	n := pageCount(l.total, size)
 	p := l.page(n)
-	fits := p.said != nil && (p.said.rows == 0 || p.said.total == l.total || p.said.total == noTotal)
+	fits := p.said != nil && (p.said.Rows() == 0 || p.said.Total == l.total || p.said.Total == listing.NoTotal)
 	switch {
 	case l.total >= l.before:
 		return nil, nil
 	case fits && !l.showsMore(p.said, n):
 		return nil, nil
 	case fits:
-		err = &Error{Class: Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, but page %d, "+
+		err = &listing.Error{Class: listing.Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, but page %d, "+
 			"behind the last one, still has %d rows: the listing is cut off, and nobody is removed for that",
-			l.of, l.before, l.total, n, p.said.rows)}
+			l.of, l.before, l.total, n, p.said.Rows())}
 	case p.err != nil && p.saysNone():
 		return nil, nil
 	case p.err != nil:
 		err = p.err
 	default:
-		err = &Error{Class: Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, and page %d, "+
+		err = &listing.Error{Class: listing.Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, and page %d, "+
 			"behind the last one, was not read", l.of, l.before, l.total, n)}
 	}
 	return []int{n}, err
@@ -117,20 +118,15 @@ func (l *listing) behind(size int) (again []int, err *Error) {
 // saysNone reports whether the vendor answered in a way that says that there is no such page: it
 // refused it, or fails over it again and again.
 func (p *pageRead) saysNone() bool {
-	var no refusal
-	switch status := p.err.status; {
-	case errors.As(p.err, &no):
-		return true
-	case status == http.StatusInternalServerError:
-		return p.failures >= rounds-2 // it is asked for once a round, from the third on
-	default:
-		return status/100 == 4 && p.err.Class == Unusable
+	if p.err.Class == listing.Unreachable { // an HTTP 500
+		return p.err.Refused && p.failures >= rounds-2 // it is asked for once a round, from the third on
 	}
+	return p.err.Refused
 }
 
 // showsMore reports whether a page shows anybody who is not on the first n pages. A vendor may
 // answer with one of those again where there is no such page.
-func (l *listing) showsMore(c *pageContent, n int) bool {
+func (l *reading) showsMore(c *pageContent, n int) bool {
 	listed := make(map[int64]bool, l.total)
 	for i := range n {
 		for _, a := range l.agents(i) {
@@ -152,11 +148,11 @@ func (l *listing) showsMore(c *pageContent, n int) bool {
 			return true
 		}
 	}
-	return len(c.Agents) == 0 && c.unidentified > 0
+	return len(c.Agents) == 0 && c.Unidentified() > 0
 }
 
 // page returns what is known of a page, also where that is nothing.
-func (l *listing) page(i int) pageRead {
+func (l *reading) page(i int) pageRead {
 	if i < len(l.pages) {
 		return l.pages[i]
 	}
@@ -165,7 +161,7 @@ func (l *listing) page(i int) pageRead {
 
 // distinct counts the agents on the listing's pages, and lists the pages that show one which is
 // shown elsewhere as well.
-func (l *listing) distinct(size int) (n int, sharing []int) {
+func (l *reading) distinct(size int) (n int, sharing []int) {
 	if l.counted != nil {
 		return l.counted.agents, l.counted.sharing
 	}
@@ -186,32 +182,24 @@ func (l *listing) distinct(size int) (n int, sharing []int) {
 }
 
 // agents returns the usable rows of a page, as far as it was read.
-func (l *listing) agents(page int) []schemas.Packed {
+func (l *reading) agents(page int) []schemas.Packed {
 	if c := l.page(page).said; c != nil {
 		return c.Agents
 	}
 	return nil
 }
 
-// worse returns the more telling of two errors, the first of equals; either may be nil.
-func worse(a, b *Error) *Error {
-	if a == nil || b != nil && b.Class.rank() > a.Class.rank() {
-		return b
-	}
-	return a
-}
-
 // verdict sums up a sweep. cut is why it was cut short, nil where it was not. Of a sweep that is
 // complete all the same cut means nothing; else a cancellation wins over everything, since whatever
 // went wrong may have gone wrong for that.
-func verdict(listings []*listing, size int, cut *Error) Verdict {
-	v := Verdict{Complete: true}
+func verdict(listings []*reading, size int, cut *listing.Error) listing.Verdict {
+	v := listing.Verdict{Complete: true}
 	worst := cut
 	agents := make(map[int64]bool)
 	for _, l := range listings {
 		if _, err := l.judge(size); err != nil {
 			v.Complete = false
-			worst = worse(worst, err)
+			worst = listing.Worse(worst, err)
 		}
 		for i := range pageCount(l.total, size) {
 			s := l.page(i).said
@@ -220,7 +208,7 @@ func verdict(listings []*listing, size int, cut *Error) Verdict {
 			}
 			v.Pages++
 			v.Rejected += len(s.Rejected)
-			v.Unidentified += s.unidentified
+			v.Unidentified += s.Unidentified()
 			for _, r := range s.Rejected {
 				if v.Rejections == nil {
 					v.Rejections = make(map[string]int)

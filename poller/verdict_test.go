@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/rollcall-events/rollcall/schemas"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
 func TestVerdict(t *testing.T) {
@@ -21,38 +23,40 @@ func TestVerdict(t *testing.T) {
 		change(p.said)
 		return p
 	}
-	failed := func(class Class) pageRead { return pageRead{err: &Error{Class: class, Err: errors.New("it failed")}} }
-	reread := func(p pageRead, class Class) pageRead { p.err = failed(class).err; return p }
+	failed := func(class listing.Class) pageRead {
+		return pageRead{err: &listing.Error{Class: class, Err: errors.New("it failed")}}
+	}
+	reread := func(p pageRead, class listing.Class) pageRead { p.err = failed(class).err; return p }
 	for _, tc := range []struct {
 		name  string
 		total int
 		pages []pageRead
-		class Class // empty: complete
+		class listing.Class // empty: complete
 		words string
 		again []int
 	}{
 		{"complete", 3, []pageRead{page(3, 1, 2), page(3, 3)}, "", "", nil},
 		{"nobody there", 0, []pageRead{page(0)}, "", "", nil},
 		{"shrunk", 2, []pageRead{page(2, 1, 2), page(3, 3)}, "", "", nil},
-		{"a rejected row", 3, []pageRead{page(3, 1, 2), bad(page(3), func(s *pageContent) { s.rows, s.Rejected = 1, make([]Rejection, 1) })}, "", "", nil},
-		{"nothing read", 0, nil, Inconsistent, "page 0 was not read", []int{0}},
-		{"a page missing", 3, []pageRead{page(3, 1, 2)}, Inconsistent, "page 1 was not read", []int{1}},
-		{"a page failed", 3, []pageRead{page(3, 1, 2), failed(Unusable)}, Unusable, "it failed", []int{1}},
-		{"the worst wins", 9, []pageRead{failed(Unusable), page(8, 1, 2), failed(Unreachable), failed(Credentials), failed(Unreachable)}, Credentials, "", []int{0, 1, 2, 3, 4}},
-		{"unreachable over unusable", 5, []pageRead{failed(Unusable), failed(Unreachable), page(5, 1)}, Unreachable, "", []int{0, 1}},
-		{"grown", 4, []pageRead{page(3, 1, 2), page(4, 3, 4)}, Inconsistent, "page 0 says total_count 3, a later answer says 4", []int{0}},
-		{"grown by a page", 5, []pageRead{page(5, 1, 2), page(5, 3, 4)}, Inconsistent, "page 2 was not read", []int{2}},
-		{"short", 3, []pageRead{page(3, 1), page(3, 3)}, Inconsistent, "page 0 has 1 rows, total_count 3 calls for 2", []int{0}},
-		{"long", 3, []pageRead{page(3, 1, 2), page(3, 3, 4)}, Inconsistent, "page 1 has 2 rows", []int{1}},
-		{"wrong pos", 3, []pageRead{page(3, 1, 2), bad(page(3, 3), func(s *pageContent) { s.pos = false })}, Inconsistent, "page 1: the answer was for another page", []int{1}},
-		{"an agent twice", 5, []pageRead{page(5, 1, 2), page(5, 3, 4), page(5, 2)}, Inconsistent, "4 agents, 1 of them twice", []int{0, 2}},
-		{"an agent twice on a page", 4, []pageRead{page(4, 1, 2), page(4, 3, 3)}, Inconsistent, "twice", []int{1}},
-		{"an agent twice, and a short page", 5, []pageRead{page(5, 1, 2), page(5, 3), page(5, 2)}, Inconsistent, "page 1 has 1 rows", []int{1}},
-		{"a needless second reading failed", 3, []pageRead{reread(page(3, 1, 2), Unreachable), page(3, 3)}, "", "", nil},
-		{"a needed second reading failed", 3, []pageRead{reread(page(3, 1), Unreachable), page(3, 3)}, Unreachable, "it failed", []int{0}},
+		{"a rejected row", 3, []pageRead{page(3, 1, 2), bad(page(3), func(s *pageContent) { s.Rejected = make([]listing.Rejected, 1) })}, "", "", nil},
+		{"nothing read", 0, nil, listing.Inconsistent, "page 0 was not read", []int{0}},
+		{"a page missing", 3, []pageRead{page(3, 1, 2)}, listing.Inconsistent, "page 1 was not read", []int{1}},
+		{"a page failed", 3, []pageRead{page(3, 1, 2), failed(listing.Unusable)}, listing.Unusable, "it failed", []int{1}},
+		{"the worst wins", 9, []pageRead{failed(listing.Unusable), page(8, 1, 2), failed(listing.Unreachable), failed(listing.Credentials), failed(listing.Unreachable)}, listing.Credentials, "", []int{0, 1, 2, 3, 4}},
+		{"unreachable over unusable", 5, []pageRead{failed(listing.Unusable), failed(listing.Unreachable), page(5, 1)}, listing.Unreachable, "", []int{0, 1}},
+		{"grown", 4, []pageRead{page(3, 1, 2), page(4, 3, 4)}, listing.Inconsistent, "page 0 says total_count 3, a later answer says 4", []int{0}},
+		{"grown by a page", 5, []pageRead{page(5, 1, 2), page(5, 3, 4)}, listing.Inconsistent, "page 2 was not read", []int{2}},
+		{"short", 3, []pageRead{page(3, 1), page(3, 3)}, listing.Inconsistent, "page 0 has 1 rows, total_count 3 calls for 2", []int{0}},
+		{"long", 3, []pageRead{page(3, 1, 2), page(3, 3, 4)}, listing.Inconsistent, "page 1 has 2 rows", []int{1}},
+		{"wrong pos", 3, []pageRead{page(3, 1, 2), bad(page(3, 3), func(s *pageContent) { s.Misplaced = true })}, listing.Inconsistent, "page 1: the answer was for another page", []int{1}},
+		{"an agent twice", 5, []pageRead{page(5, 1, 2), page(5, 3, 4), page(5, 2)}, listing.Inconsistent, "4 agents, 1 of them twice", []int{0, 2}},
+		{"an agent twice on a page", 4, []pageRead{page(4, 1, 2), page(4, 3, 3)}, listing.Inconsistent, "twice", []int{1}},
+		{"an agent twice, and a short page", 5, []pageRead{page(5, 1, 2), page(5, 3), page(5, 2)}, listing.Inconsistent, "page 1 has 1 rows", []int{1}},
+		{"a needless second reading failed", 3, []pageRead{reread(page(3, 1, 2), listing.Unreachable), page(3, 3)}, "", "", nil},
+		{"a needed second reading failed", 3, []pageRead{reread(page(3, 1), listing.Unreachable), page(3, 3)}, listing.Unreachable, "it failed", []int{0}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			l := &listing{total: tc.total, pages: tc.pages}
+			l := &reading{total: tc.total, pages: tc.pages}
 			again, err := l.judge(size)
 			if !slices.Equal(again, tc.again) {
 				t.Errorf("again %v, want %v", again, tc.again)
@@ -64,19 +68,19 @@ func TestVerdict(t *testing.T) {
 				wantClass(t, err, tc.class, tc.words)
 			}
 
-			complete := &listing{total: 1, pages: []pageRead{page(1, 1)}}
-			v := verdict([]*listing{complete, l, complete}, size, nil)
+			complete := &reading{total: 1, pages: []pageRead{page(1, 1)}}
+			v := verdict([]*reading{complete, l, complete}, size, nil)
 			if v.Complete != (err == nil) {
 				t.Errorf("complete %v, though %v", v.Complete, err)
 			}
-			cut := &Error{Class: Unreachable, Err: context.Canceled}
-			v = verdict([]*listing{complete, l}, size, cut)
+			cut := &listing.Error{Class: listing.Unreachable, Err: context.Canceled}
+			v = verdict([]*reading{complete, l}, size, cut)
 			if v.Complete != (err == nil) || !v.Complete && v.Err != error(cut) {
 				t.Errorf("canceled: complete %v, error %v", v.Complete, v.Err)
 			}
-			cut = &Error{Class: Unreachable, Err: context.DeadlineExceeded}
-			v = verdict([]*listing{l}, size, cut)
-			if want := worse(cut, err); !v.Complete && v.Err != error(want) {
+			cut = &listing.Error{Class: listing.Unreachable, Err: context.DeadlineExceeded}
+			v = verdict([]*reading{l}, size, cut)
+			if want := listing.Worse(cut, err); !v.Complete && v.Err != error(want) {
 				t.Errorf("cut short: error %v, want %v", v.Err, want)
 			}
 		})
@@ -84,31 +88,31 @@ func TestVerdict(t *testing.T) {
 }
 
 func TestVerdictCounts(t *testing.T) {
-	a := &listing{total: 4, pages: []pageRead{
+	a := &reading{total: 4, pages: []pageRead{
 		{said: shows(4, 1, 2)},
 		{said: rejecting(shows(4, 3), 1, 1, 3)},
 		{said: rejecting(shows(5, 9), 7, 0, 0)}, // the listing has shrunk
 	}}
-	b := &listing{total: 1, pages: []pageRead{{said: shows(1, 3)}}}
-	got := verdict([]*listing{a, b}, 2, nil)
-	if want := (Verdict{Complete: true, Pages: 3, Agents: 3, Rejected: 1, Unidentified: 1, Dropped: 3, Rejections: got.Rejections}); !reflect.DeepEqual(got, want) || len(got.Rejections) != 1 {
+	b := &reading{total: 1, pages: []pageRead{{said: shows(1, 3)}}}
+	got := verdict([]*reading{a, b}, 2, nil)
+	if want := (listing.Verdict{Complete: true, Pages: 3, Agents: 3, Rejected: 1, Unidentified: 1, Dropped: 3, Rejections: got.Rejections}); !reflect.DeepEqual(got, want) || len(got.Rejections) != 1 {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 
 func TestErrorText(t *testing.T) {
-	e := (&Error{Class: Unusable, Err: errors.New("HTTP 404")}).doing("read page 3").doing("something else")
+	e := (&listing.Error{Class: listing.Unusable, Err: errors.New("HTTP 404")}).Doing("read page 3").Doing("something else")
 	if got := e.Error(); got != "poller: read page 3: HTTP 404" {
 		t.Error(got)
 	}
-	if !strings.HasPrefix((&Error{Err: errors.New("x")}).Error(), "poller: x") {
+	if !strings.HasPrefix((&listing.Error{Err: errors.New("x")}).Error(), "poller: x") {
 		t.Error("no operation, no text")
 	}
 }
 
 // shows is a page of a listing of total agents that shows the given ones.
 func shows(total int, ids ...int64) *pageContent {
-	c := &pageContent{total: total, pos: true, rows: len(ids)}
+	c := &pageContent{Page: listing.Page{Total: total}}
 	for _, id := range ids {
 		c.Agents = append(c.Agents, (&schemas.Agent{AgentID: id}).Pack())
 	}
@@ -117,8 +121,10 @@ func shows(total int, ids ...int64) *pageContent {
 
 // rejecting is the page with rejected rows.
 func rejecting(c *pageContent, rejected, unidentified, dropped int) *pageContent {
-	c.rows += rejected
-	c.Rejected = make([]Rejection, rejected)
-	c.unidentified, c.Dropped = unidentified, dropped
+	c.Rejected = make([]listing.Rejected, rejected)
+	for i := range c.Rejected {
+		c.Rejected[i].Known = i >= unidentified
+	}
+	c.Dropped = dropped
 	return c
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/clock"
 	"github.com/rollcall-events/rollcall/internal/engine"
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
@@ -188,8 +189,8 @@ func whoseToken(ctx context.Context, source *poller.Poller, s *settings, o *oper
 	// The poller spaces its requests itself, and asks rarely where credentials are refused.
 	err := retry(ctx, try, func(err error) {
 		o.Waiting(waiting+", which says whose agents these are", err)
-		var pe *poller.Error
-		if errors.As(err, &pe) && pe.Class == poller.Credentials {
+		var pe *listing.Error
+		if errors.As(err, &pe) && pe.Class == listing.Credentials {
 			return // the poller has told it, once
 		}
 		log.Warn("no token yet, so nobody can tell which tenant to poll; ROLLCALL_TENANT_ID would", "err", err)

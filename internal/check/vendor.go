@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -315,7 +316,7 @@ func (s *state) token(ctx context.Context) {
 // where there is more than one.
 func (s *state) trouble(of string, err error) {
 	text := err.Error()
-	if pe := new(poller.Error); errors.As(err, &pe) {
+	if pe := new(listing.Error); errors.As(err, &pe) {
 		text = pe.Err.Error()
 	}
 	// What the poller says and what it advises are parted by the last of these.
@@ -447,7 +448,7 @@ func (s *state) odd(o *oddities) {
 			which = fmt.Sprintf("type %d: ", s.Poller.Types[i])
 		}
 		switch n := len(l.Rows); {
-		case l.OtherPos:
+		case l.Misplaced:
 			s.fail(which+"the answer was for another page than the first", "pages that can't be told apart make no complete sweep: ask the vendor")
 		case n != l.Expected && n > 0 && n < l.Expected:
 			s.fail(fmt.Sprintf("%sasked for %d agents a page, got %d of %d: pageSize is not honoured, so no sweep would be complete", which, s.pageSize(), n, l.Total),

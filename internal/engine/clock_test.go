@@ -61,11 +61,11 @@ func TestClockSteps(t *testing.T) {
 				s := newStepping(t)
 				start := s.wall()
 				s.v.scripts = []func(*sweep) error{
-					listing(on(1), on(2), off(3)),
-					listing(on(1), on(2), off(3)),
+					listed(on(1), on(2), off(3)),
+					listed(on(1), on(2), off(3)),
 					s.step(d, off(1), on(2), off(3)), // at 10 s
-					listing(off(1), off(2), off(3)),  // at 15 s
-					listing(on(1), off(2), off(3)),   // at 20 s
+					listed(off(1), off(2), off(3)),  // at 15 s
+					listed(on(1), off(2), off(3)),   // at 20 s
 				}
 				s.run(23 * time.Second)
 				// Agent 2 was seen online at 10 s, by the old clock, and offline at 15 s, by the
@@ -134,8 +134,8 @@ func TestClockStepsDoNotEndAHold(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newStepping(t)
 			s.cfg.MissingHold = time.Minute
-			all := listing(on(1), on(2), on(3), on(4), on(5))
-			s.v.scripts = []func(*sweep) error{all, listing(on(1)), s.step(d, on(1)), listing(on(1))}
+			all := listed(on(1), on(2), on(3), on(4), on(5))
+			s.v.scripts = []func(*sweep) error{all, listed(on(1)), s.step(d, on(1)), listed(on(1))}
 			begun := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 			defer cancel()

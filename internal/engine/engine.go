@@ -20,14 +20,14 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/rollcall-events/rollcall/diff"
-	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // Source is where the listing comes from; see [poller.Poller] for what its methods promise.
 type Source interface {
-	Sweep(ctx context.Context, emit func(*poller.Page)) poller.Verdict
+	Sweep(ctx context.Context, emit func(*listing.Page)) listing.Verdict
 }
 
 // Log is where the events go; see [publisher.Publisher] for what its methods promise.
@@ -160,8 +160,8 @@ type loop struct {
 
 // A sweepStep is a page, or at last the verdict.
 type sweepStep struct {
-	page    *poller.Page
-	verdict *poller.Verdict
+	page    *listing.Page
+	verdict *listing.Verdict
 }
 
 // An outcome is what became of work on the log, for the loop to apply.
@@ -246,7 +246,7 @@ func (l *loop) begin(ctx context.Context) {
 	l.sweep++
 	l.sweeping, l.tainted, l.begun = true, time.Time{}, l.now()
 	go func() {
-		v := l.source.Sweep(ctx, func(p *poller.Page) { l.sweeps <- sweepStep{page: p} })
+		v := l.source.Sweep(ctx, func(p *listing.Page) { l.sweeps <- sweepStep{page: p} })
 		l.sweeps <- sweepStep{verdict: &v}
 	}()
 }
@@ -271,23 +271,15 @@ func (l *loop) step(s sweepStep) {
 	}
 }
 
-func (l *loop) page(p *poller.Page) {
+func (l *loop) page(p *listing.Page) {
 	l.health.answered()
 	l.heard(l.now())
-	d := diff.Page{
-		Sweep: l.sweep, Listing: p.Listing, Sent: p.Sent, Read: p.Read, Agents: p.Agents, Baseline: !l.had,
-	}
-	for _, r := range p.Rejected {
-		if r.Known {
-			d.Rejected = append(d.Rejected, r.AgentID)
-		}
-	}
 	if p.Sent.Before(l.tainted) {
 		// The stream may know better; the next sweep compares with what it says.
-		l.roster.Alive(d)
+		l.roster.Alive(l.sweep, p)
 		return
 	}
-	l.push(l.roster.Observe(d))
+	l.push(l.roster.Observe(l.sweep, p, !l.had))
 }
 
 func (l *loop) push(obs []*diff.Observation) {
@@ -301,7 +293,7 @@ func (l *loop) push(obs []*diff.Observation) {
 }
 
 // verdict ends a sweep: a complete one lets absence be judged and the watermark move.
-func (l *loop) verdict(v *poller.Verdict) {
+func (l *loop) verdict(v *listing.Verdict) {
 	l.sweeping = false
 	if ids := l.roster.Twice(); len(ids) > 0 {
 		l.logger.Warn("agents are listed under two of the polled types, in different states: the listing of the type that the row itself names counts, "+
@@ -325,10 +317,9 @@ func (l *loop) verdict(v *poller.Verdict) {
 	case v.Complete && !l.tainted.IsZero():
 		log.Info("the sweep was complete, but the log was read anew during it: the next one counts")
 	case v.Complete:
-		started, ended := schemas.FloorTime(v.StartedAt), schemas.CeilTime(v.EndedAt)
-		absence := l.roster.Complete(diff.Sweep{
-			Number: l.sweep, StartedAt: started, EndedAt: ended, Rejected: v.Rejected, Unidentified: v.Unidentified,
-		})
+		v.StartedAt, v.EndedAt = schemas.FloorTime(v.StartedAt), schemas.CeilTime(v.EndedAt)
+		started, ended := v.StartedAt, v.EndedAt
+		absence := l.roster.Complete(l.sweep, v)
 		l.metrics.missing.Set(float64(absence.Missing))
 		l.heard(ended)
 		l.push(absence.Shown)
@@ -351,8 +342,8 @@ func (l *loop) verdict(v *poller.Verdict) {
 	case errors.Is(v.Err, context.Canceled):
 		log.Debug("sweep abandoned")
 	default:
-		class := poller.Unreachable
-		var pe *poller.Error
+		class := listing.Unreachable
+		var pe *listing.Error
 		if errors.As(v.Err, &pe) {
 			class = pe.Class
 		}

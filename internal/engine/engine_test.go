@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/diff"
-	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -38,14 +38,14 @@ type vendor struct {
 type sweep struct {
 	ctx  context.Context
 	now  func() time.Time
-	emit func(*poller.Page)
+	emit func(*listing.Page)
 	ids  map[int64]bool
 
 	listing  int            // of the pages that it reads
 	rejected map[string]int // rows of the pages, by reason
 }
 
-func (v *vendor) Sweep(ctx context.Context, emit func(*poller.Page)) poller.Verdict {
+func (v *vendor) Sweep(ctx context.Context, emit func(*listing.Page)) listing.Verdict {
 	now := v.now
 	if now == nil {
 		now = time.Now
@@ -56,13 +56,13 @@ func (v *vendor) Sweep(ctx context.Context, emit func(*poller.Page)) poller.Verd
 	s := &sweep{ctx: ctx, now: now, emit: emit, ids: make(map[int64]bool)}
 	err := script(s)
 	if ctx.Err() != nil {
-		err = &poller.Error{Class: poller.Unreachable, Err: ctx.Err()}
+		err = &listing.Error{Class: listing.Unreachable, Err: ctx.Err()}
 	}
 	rejected := 0
 	for _, n := range s.rejected {
 		rejected += n
 	}
-	return poller.Verdict{Complete: err == nil, Err: err, StartedAt: started, EndedAt: now(), Agents: len(s.ids),
+	return listing.Verdict{Complete: err == nil, Err: err, StartedAt: started, EndedAt: now(), Agents: len(s.ids),
 		Rejected: rejected, Rejections: s.rejected}
 }
 
@@ -70,7 +70,7 @@ func (v *vendor) Sweep(ctx context.Context, emit func(*poller.Page)) poller.Verd
 func (s *sweep) page(agents ...schemas.Agent) {
 	sent := s.now()
 	s.wait(100 * time.Millisecond)
-	page := &poller.Page{Listing: s.listing, Sent: sent}
+	page := &listing.Page{Listing: s.listing, Sent: sent}
 	for _, a := range agents {
 		s.ids[a.AgentID] = true
 		page.Agents = append(page.Agents, a.Pack())
@@ -87,15 +87,15 @@ func (s *sweep) wait(d time.Duration) {
 }
 
 // listing is a script that reads one page.
-func listing(agents ...schemas.Agent) func(*sweep) error {
+func listed(agents ...schemas.Agent) func(*sweep) error {
 	return func(s *sweep) error {
 		s.page(agents...)
 		return nil
 	}
 }
 
-func failing(class poller.Class) func(*sweep) error {
-	return func(*sweep) error { return &poller.Error{Class: class, Err: errors.New("no luck")} }
+func failing(class listing.Class) func(*sweep) error {
+	return func(*sweep) error { return &listing.Error{Class: class, Err: errors.New("no luck")} }
 }
 
 func on(id int64) schemas.Agent  { return schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: 1} }
@@ -231,7 +231,7 @@ func TestLeaseLostInGracePeriod(t *testing.T) {
 				return publisher.ErrSuperseded
 			}
 		}
-		v := &vendor{scripts: []func(*sweep) error{listing(off(1), off(2)), listing(on(1), on(2))}}
+		v := &vendor{scripts: []func(*sweep) error{listed(off(1), off(2)), listed(on(1), on(2))}}
 		err := New(config(), v, m).Run(ctx)
 		var unpublished *UnpublishedError
 		if !errors.As(err, &unpublished) || unpublished.Changes != 2 {
@@ -245,13 +245,13 @@ func TestWatermarks(t *testing.T) {
 		m := &memory{}
 		v := &vendor{scripts: []func(*sweep) error{
 			func(s *sweep) error { s.page(on(1), off(2)); s.page(off(3)); return nil },
-			listing(on(1), off(2), off(3)), // nothing new
+			listed(on(1), off(2), off(3)), // nothing new
 			func(s *sweep) error { // incomplete: what it read counts, and the rest means nothing
 				s.page(on(1), on(2))
-				return &poller.Error{Class: poller.Inconsistent, Err: errors.New("torn")}
+				return &listing.Error{Class: listing.Inconsistent, Err: errors.New("torn")}
 			},
-			listing(on(1), on(2)), // misses 3
-			listing(on(1), on(2), off(4)),
+			listed(on(1), on(2)), // misses 3
+			listed(on(1), on(2), off(4)),
 		}}
 		if err := play(t, config(), v, m, 24*time.Second); err != nil {
 			t.Fatal(err)
@@ -323,7 +323,7 @@ func TestSplit(t *testing.T) {
 			agents[i] = on(int64(i + 1))
 		}
 		m := &memory{}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(agents...)}}, m, 4*time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(agents...)}}, m, 4*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		var sizes []int
@@ -356,7 +356,7 @@ func TestTooLarge(t *testing.T) {
 		for i := range agents {
 			agents[i] = on(int64(i + 1))
 		}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(agents...)}}, m, 4*time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(agents...)}}, m, 4*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		if n := len(m.commits[1].Events); n != 124 {
@@ -371,7 +371,7 @@ func TestTooLarge(t *testing.T) {
 // While the broker is away polling goes on, and afterwards everything is published in order, flips
 // included.
 func TestBrokerAway(t *testing.T) {
-	flips := []func(*sweep) error{listing(on(1), on(2)), listing(off(1), on(2)), listing(on(1), on(2)), listing(off(1), off(2))}
+	flips := []func(*sweep) error{listed(on(1), on(2)), listed(off(1), on(2)), listed(on(1), on(2)), listed(off(1), off(2))}
 	away := func() *memory {
 		back := time.Now().Add(18 * time.Second)
 		return &memory{gate: func(context.Context) error { time.Sleep(time.Until(back)); return nil }}
@@ -410,7 +410,7 @@ func TestSuperseded(t *testing.T) {
 		m := &memory{foreign: []schemas.Event{theirs}}
 		v := &vendor{scripts: []func(*sweep) error{
 			func(s *sweep) error { s.page(off(1), on(2)); s.page(on(3)); return nil },
-			listing(off(1), on(2), on(3)),
+			listed(off(1), on(2), on(3)),
 		}}
 		if err := play(t, config(), v, m, 9*time.Second); err != nil {
 			t.Fatal(err)
@@ -422,15 +422,15 @@ func TestSuperseded(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	bad, good := failing(poller.Unusable), listing(on(1), on(2), on(3), on(4), on(5))
+	bad, good := failing(listing.Unusable), listed(on(1), on(2), on(3), on(4), on(5))
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
 		v := &vendor{scripts: []func(*sweep) error{
 			good, bad, good, // one is not yet a failure
 			bad, bad, bad, // three are
-			failing(poller.Credentials),
+			failing(listing.Credentials),
 			good,
-			listing(on(1)), listing(on(1)), listing(on(1)), // four of five go missing together
+			listed(on(1)), listed(on(1)), listed(on(1)), // four of five go missing together
 			good,
 		}}
 		if err := play(t, config(), v, m, 59*time.Second); err != nil {
@@ -491,7 +491,7 @@ func TestHealthOfRejectedRows(t *testing.T) {
 		reject := func(reasons map[string]int) func(*sweep) error {
 			return func(s *sweep) error { s.rejected = reasons; s.page(nine...); return nil }
 		}
-		good, bad := listing(nine...), failing(poller.Unreachable)
+		good, bad := listed(nine...), failing(listing.Unreachable)
 		m := &memory{}
 		v := &vendor{scripts: []func(*sweep) error{
 			good, reject(map[string]int{"syntax": 1}), // a tenth
@@ -514,11 +514,11 @@ func TestHealthOfRejectedRows(t *testing.T) {
 // The detail follows the cause, but for numbers, and not at every sweep where causes take turns.
 func TestHealthDetailFollows(t *testing.T) {
 	because := func(text string) func(*sweep) error {
-		return func(*sweep) error { return &poller.Error{Class: poller.Unreachable, Err: errors.New(text)} }
+		return func(*sweep) error { return &listing.Error{Class: listing.Unreachable, Err: errors.New(text)} }
 	}
 	details := func(t *testing.T, d time.Duration, scripts ...func(*sweep) error) (m *memory) {
 		m = &memory{}
-		if err := play(t, config(), &vendor{scripts: append([]func(*sweep) error{listing(on(1))}, scripts...)}, m, d); err != nil {
+		if err := play(t, config(), &vendor{scripts: append([]func(*sweep) error{listed(on(1))}, scripts...)}, m, d); err != nil {
 			t.Fatal(err)
 		}
 		return m
@@ -556,18 +556,18 @@ func TestDroppedPageIsASignOfLife(t *testing.T) {
 		m := &memory{slow: 500 * time.Millisecond}
 		all := []schemas.Agent{on(1), on(2), on(3), on(4)}
 		v := &vendor{scripts: []func(*sweep) error{
-			listing(all...),
-			listing(all[1:]...), // misses 1
+			listed(all...),
+			listed(all[1:]...), // misses 1
 			func(s *sweep) error { // another one has written; the page that shows 1 was asked for before that was noticed
 				m.foreign = []schemas.Event{}
-				page := &poller.Page{Sent: time.Now()}
+				page := &listing.Page{Sent: time.Now()}
 				s.page(off(2), on(3), on(4))
 				s.wait(2 * time.Second)
 				page.Agents, page.Read = []schemas.Packed{new(off(1)).Pack()}, time.Now()
 				s.emit(page)
 				return nil
 			},
-			listing(all[1:]...),
+			listed(all[1:]...),
 		}}
 		if err := play(t, config(), v, m, 18*time.Second); err != nil {
 			t.Fatal(err)
@@ -610,8 +610,8 @@ func TestPolledTypes(t *testing.T) {
 		if n := strings.Count(logged, "listed under two of the polled types"); n != 1 {
 			t.Errorf("told %d times:\n%s", n, logged)
 		}
-		run([]string{"10"}, failing(poller.Unreachable), listing(typed(off(2), "10")))
-		run(nil, listing(typed(on(2), "10"), typed(on(1), "0")))
+		run([]string{"10"}, failing(listing.Unreachable), listed(typed(off(2), "10")))
+		run(nil, listed(typed(on(2), "10"), typed(on(1), "0")))
 		var got []string
 		for _, b := range m.commits {
 			w := b.Watermark
@@ -638,7 +638,7 @@ func TestManyRemovalsAreTold(t *testing.T) {
 			for id := range int64(10) {
 				all = append(all, on(id+1))
 			}
-			if err := play(t, cfg, &vendor{scripts: []func(*sweep) error{listing(all...), listing(all[removed:]...)}}, m, 14*time.Second); err != nil {
+			if err := play(t, cfg, &vendor{scripts: []func(*sweep) error{listed(all...), listed(all[removed:]...)}}, m, 14*time.Second); err != nil {
 				t.Fatal(err)
 			}
 			if n := strings.Count(logged.String(), "level=INFO msg=\"many agents are removed"); n != want {
@@ -651,14 +651,14 @@ func TestManyRemovalsAreTold(t *testing.T) {
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1), off(2))}}, m, time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1), off(2))}}, m, time.Second); err != nil {
 			t.Fatal(err)
 		}
 		started := m.commits[len(m.commits)-1].Watermark.StartedAt
 		time.Sleep(time.Hour)
 		m.commits = slices.Clip(m.commits)
 		n := len(m.commits)
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1), on(2), off(3))}}, m, time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1), on(2), off(3))}}, m, time.Second); err != nil {
 			t.Fatal(err)
 		}
 		m.commits = m.commits[n:]
@@ -699,7 +699,7 @@ func TestLeaseLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
 		m.gate = func(context.Context) error { m.lost = true; return publisher.ErrSuperseded }
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m, time.Minute); !errors.Is(err, publisher.ErrLeaseLost) {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m, time.Minute); !errors.Is(err, publisher.ErrLeaseLost) {
 			t.Errorf("Run returned %v", err)
 		}
 		wantStory(t, m, "[0 0/0 +1]")
@@ -709,7 +709,7 @@ func TestLeaseLost(t *testing.T) {
 		time.AfterFunc(time.Second, func() { cancel(publisher.ErrLeaseLost) })
 		m := &memory{gate: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
 		start := time.Now()
-		err := New(config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m).Run(ctx)
+		err := New(config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m).Run(ctx)
 		if !errors.Is(err, publisher.ErrLeaseLost) || time.Since(start) != time.Second {
 			t.Errorf("Run returned %v after %v", err, time.Since(start))
 		}
@@ -727,7 +727,7 @@ func TestStopWithoutChanges(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m, 6*time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m, 6*time.Second); err != nil {
 			t.Error(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) ok [1 1/1]")
@@ -748,7 +748,7 @@ func TestSlowStop(t *testing.T) {
 			}
 			return nil
 		}
-		if err := New(cfg, &vendor{scripts: []func(*sweep) error{listing(on(1)), listing(off(1))}}, m).Run(ctx); err != nil {
+		if err := New(cfg, &vendor{scripts: []func(*sweep) error{listed(on(1)), listed(off(1))}}, m).Run(ctx); err != nil {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) ok [1 1/1]", "[1 1/1 +2]", "offline:1/2(status) [1 0/1 +2]")
@@ -762,13 +762,13 @@ func TestTornCommit(t *testing.T) {
 		m := &memory{}
 		var second time.Time // when the page that showed both online had been read
 		v := &vendor{scripts: []func(*sweep) error{
-			listing(off(1), off(2)),
+			listed(off(1), off(2)),
 			func(s *sweep) error {
 				second = time.Now().Add(100 * time.Millisecond)
 				s.page(on(1), on(2))
 				return nil
 			},
-			listing(off(1), off(2)), listing(on(1), off(2)),
+			listed(off(1), off(2)), listed(on(1), off(2)),
 		}}
 		stored := false
 		m.gate = func(context.Context) error {
@@ -799,7 +799,7 @@ func TestSetupError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := &publisher.SetupError{Err: errors.New("atomic publish was turned off")}
 		m := &memory{gate: func(context.Context) error { return broken }}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m, time.Minute); !errors.Is(err, broken) {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m, time.Minute); !errors.Is(err, broken) {
 			t.Errorf("Run returned %v", err)
 		}
 	})
@@ -813,7 +813,7 @@ func TestTooLargeToPublish(t *testing.T) {
 		big := on(1)
 		big.Other = []schemas.Field{{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
 		m := &memory{}
-		if err := play(t, cfg, &vendor{scripts: []func(*sweep) error{listing(big, on(2))}}, m, time.Second); err != nil {
+		if err := play(t, cfg, &vendor{scripts: []func(*sweep) error{listed(big, on(2))}}, m, time.Second); err != nil {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:2/1(baseline) ok [1 1/1]")
@@ -832,9 +832,9 @@ func TestTooLargeUntilItFits(t *testing.T) {
 		cfg.MaxBody = func() int { return int(limit.Load()) }
 		big := on(1)
 		big.Other = []schemas.Field{{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
-		raise := func(s *sweep) error { limit.Store(20_000); return listing(big, on(2))(s) }
+		raise := func(s *sweep) error { limit.Store(20_000); return listed(big, on(2))(s) }
 		m := &memory{}
-		v := &vendor{scripts: []func(*sweep) error{listing(off(1), on(2)), listing(big, on(2)), listing(big, on(2)), raise, listing(big, on(2))}}
+		v := &vendor{scripts: []func(*sweep) error{listed(off(1), on(2)), listed(big, on(2)), listed(big, on(2)), raise, listed(big, on(2))}}
 		if err := play(t, cfg, v, m, 21*time.Second); err != nil {
 			t.Fatal(err)
 		}
@@ -861,7 +861,7 @@ func TestTooLargeUntilItFits(t *testing.T) {
 func TestWatermarksNeverGoBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{foreign: []schemas.Event{}}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m, 6*time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m, 6*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		// Whether health is told with the change or with the sweep behind it is the scheduler's
@@ -877,7 +877,7 @@ func TestWatermarksNeverGoBack(t *testing.T) {
 func TestSlowStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{slow: time.Minute}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listing(on(1))}}, m, 62*time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m, 62*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) ok [1 1/1]")

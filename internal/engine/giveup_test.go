@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -29,7 +29,7 @@ func TestGivesUpOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg, m := config(), &memory{}
 		cfg.GiveUp = time.Second
-		v := &vendor{scripts: []func(*sweep) error{listing(on(1), off(2)), failing(poller.Unreachable)}}
+		v := &vendor{scripts: []func(*sweep) error{listed(on(1), off(2)), failing(listing.Unreachable)}}
 		e := New(cfg, v, m)
 		// Complete after 100 ms, stale 15 s later.
 		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took != 15100*time.Millisecond {
@@ -53,8 +53,8 @@ func TestGivesUpOnce(t *testing.T) {
 		v.begun = nil
 		v.scripts = []func(*sweep) error{func(s *sweep) error {
 			s.page(on(1))
-			return &poller.Error{Class: poller.Inconsistent, Err: errors.New("torn")}
-		}, failing(poller.Unreachable)}
+			return &listing.Error{Class: listing.Inconsistent, Err: errors.New("torn")}
+		}, failing(listing.Unreachable)}
 		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took != 15100*time.Millisecond {
 			t.Errorf("after a page, it led for %v: %v", took, err)
 		}
@@ -66,19 +66,19 @@ func TestGivesUpOnce(t *testing.T) {
 func TestDoesNotGiveUp(t *testing.T) {
 	torn := func(s *sweep) error {
 		s.page(on(1))
-		return &poller.Error{Class: poller.Inconsistent, Err: errors.New("torn")}
+		return &listing.Error{Class: listing.Inconsistent, Err: errors.New("torn")}
 	}
 	for name, c := range map[string]struct {
 		scripts []func(*sweep) error
 		gate    func(context.Context) error
 		alone   bool
 	}{
-		"answered": {scripts: []func(*sweep) error{listing(on(1)), torn}},
+		"answered": {scripts: []func(*sweep) error{listed(on(1)), torn}},
 		"something to publish": {
-			scripts: []func(*sweep) error{torn, failing(poller.Unreachable)},
+			scripts: []func(*sweep) error{torn, failing(listing.Unreachable)},
 			gate:    func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
 		},
-		"alone": {scripts: []func(*sweep) error{listing(on(1)), failing(poller.Unreachable)}, alone: true},
+		"alone": {scripts: []func(*sweep) error{listed(on(1)), failing(listing.Unreachable)}, alone: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -102,7 +102,7 @@ func TestPauseIsNoSilence(t *testing.T) {
 		cfg.GiveUp = time.Second
 		var paused atomic.Int64 // for so long nothing of the process ran
 		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(paused.Load())) }
-		answers := listing(on(1))
+		answers := listed(on(1))
 		v := &vendor{scripts: []func(*sweep) error{answers, func(s *sweep) error {
 			s.wait(time.Second)
 			paused.Store(int64(time.Hour))
@@ -130,7 +130,7 @@ func TestGivesUpNotAtOnce(t *testing.T) {
 		if took, err := lead(t, e, time.Hour); errors.Is(err, ErrNoAnswers) {
 			t.Errorf("slow answers: it gave up after %v", took)
 		}
-		e = New(cfg, &vendor{scripts: []func(*sweep) error{failing(poller.Unreachable)}}, &memory{})
+		e = New(cfg, &vendor{scripts: []func(*sweep) error{failing(listing.Unreachable)}}, &memory{})
 		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took != cfg.GiveUp {
 			t.Errorf("no answers: it led for %v: %v", took, err)
 		}

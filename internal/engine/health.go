@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/diff"
-	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -89,7 +89,7 @@ func (h *health) answered() {
 func (h *health) failed() bool { return h.now.State == schemas.HealthFailing && !h.rejecting }
 
 // complete says that a sweep was complete.
-func (h *health) complete(a diff.Absence, v *poller.Verdict, staleAfter, at time.Time) {
+func (h *health) complete(a diff.Absence, v *listing.Verdict, staleAfter, at time.Time) {
 	h.failures, h.reason, h.detail, h.staleAfter, h.settled = 0, "", "", staleAfter, true
 	h.rejecting = 10*v.Rejected > v.Agents+v.Rejected
 	switch {
@@ -107,7 +107,7 @@ func (h *health) complete(a diff.Absence, v *poller.Verdict, staleAfter, at time
 }
 
 // tellRejected says what was wrong with so many rows, the most frequent reason first.
-func tellRejected(v *poller.Verdict) string {
+func tellRejected(v *listing.Verdict) string {
 	reasons := slices.SortedFunc(maps.Keys(v.Rejections), func(a, b string) int {
 		return cmp.Or(cmp.Compare(v.Rejections[b], v.Rejections[a]), cmp.Compare(a, b))
 	})

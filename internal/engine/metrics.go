@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -141,7 +141,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}
 		m.health[v] = health.WithLabelValues(string(v.state), reason)
 	}
-	for _, result := range []string{sweepComplete, string(poller.Unreachable), string(poller.Credentials), string(poller.Unusable), string(poller.Inconsistent)} {
+	for _, result := range []string{sweepComplete, string(listing.Unreachable), string(listing.Credentials), string(listing.Unusable), string(listing.Inconsistent)} {
 		m.sweeps.WithLabelValues(result)
 	}
 	for kind, reasons := range eventKinds {

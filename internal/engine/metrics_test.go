@@ -15,8 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rollcall-events/rollcall/diff"
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/internal/test/metrictest"
-	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -91,19 +91,19 @@ func TestMetrics(t *testing.T) {
 		}
 		start := time.Now()
 		v := &vendor{scripts: []func(*sweep) error{
-			listing(typed(on(1), "10"), typed(off(2), "0"), off(3), typed(off(5), "10")),
-			listing(typed(on(1), "10"), stamp(typed(on(2), "0"), start.Add(3*time.Second)), off(3), typed(off(5), "10")), // 2s late
-			listing(typed(off(1), "2"), typed(on(2), "0"), off(3), typed(off(5), "99")),
+			listed(typed(on(1), "10"), typed(off(2), "0"), off(3), typed(off(5), "10")),
+			listed(typed(on(1), "10"), stamp(typed(on(2), "0"), start.Add(3*time.Second)), off(3), typed(off(5), "10")), // 2s late
+			listed(typed(off(1), "2"), typed(on(2), "0"), off(3), typed(off(5), "99")),
 			func(s *sweep) error { // during 3's commit 1 flips twice: two events of it in the next one
 				s.page(typed(off(1), "2"), typed(on(2), "0"), on(3))
 				s.wait(time.Millisecond)
 				s.page(typed(on(1), "10"), on(4))
 				s.wait(time.Millisecond)
 				s.page(typed(off(1), "2"))
-				return &poller.Error{Class: poller.Inconsistent, Err: errors.New("torn")}
+				return &listing.Error{Class: listing.Inconsistent, Err: errors.New("torn")}
 			},
-			failing(poller.Credentials),
-			listing(off(4)), // 1, 2, 3 and 5 are missing: too many together
+			failing(listing.Credentials),
+			listed(off(4)), // 1, 2, 3 and 5 are missing: too many together
 		}}
 		end, err := observed(t, config(), v, m, 29*time.Second, func(e *Engine, got metrictest.Series) {
 			if d := cmp.Diff(said(m), got.Of(counted...).Some()); d != "" {
@@ -155,8 +155,8 @@ func TestDelays(t *testing.T) {
 		m := &memory{gate: func(context.Context) error { time.Sleep(300 * time.Millisecond); return nil }}
 		start := time.Now()
 		v := &vendor{scripts: []func(*sweep) error{
-			listing(off(1)),
-			listing(off(1)), // sent at 5s: does not show yet what the vendor says was at 4s
+			listed(off(1)),
+			listed(off(1)), // sent at 5s: does not show yet what the vendor says was at 4s
 			func(s *sweep) error {
 				a, ms := on(1), start.Add(4*time.Second).UnixMilli()
 				a.LastUpdateTimestamp = &ms
@@ -213,7 +213,7 @@ func TestMetricsBounded(t *testing.T) {
 			return out
 		}
 		m := &memory{}
-		_, err := observed(t, config(), &vendor{scripts: []func(*sweep) error{listing(agents...)}}, m, 3*time.Second, func(_ *Engine, got metrictest.Series) {
+		_, err := observed(t, config(), &vendor{scripts: []func(*sweep) error{listed(agents...)}}, m, 3*time.Second, func(_ *Engine, got metrictest.Series) {
 			if d := cmp.Diff(names(metrictest.Gather(t, before)), names(got)); d != "" {
 				t.Errorf("-from the start, +after odd types:\n%s", d)
 			}
@@ -245,7 +245,7 @@ func TestMetricsOddHealth(t *testing.T) {
 func TestMetricsTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
-		script := []func(*sweep) error{listing(typed(on(1), "10"), off(2)), listing(typed(on(1), "10"), on(2))}
+		script := []func(*sweep) error{listed(typed(on(1), "10"), off(2)), listed(typed(on(1), "10"), on(2))}
 		if _, err := observed(t, config(), &vendor{scripts: script}, m, 6*time.Second, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -269,7 +269,7 @@ func TestMetricsTakenOver(t *testing.T) {
 }
 
 func TestMetricsOfTrouble(t *testing.T) {
-	flips := []func(*sweep) error{listing(on(1), on(2)), listing(off(1), on(2)), listing(on(1), on(2)), listing(off(1), off(2))}
+	flips := []func(*sweep) error{listed(on(1), on(2)), listed(off(1), on(2)), listed(on(1), on(2)), listed(off(1), off(2))}
 	tests := []struct {
 		name    string
 		cfg     func(*Config)
@@ -304,14 +304,14 @@ func TestMetricsOfTrouble(t *testing.T) {
 			scripts: []func(*sweep) error{func() func(*sweep) error {
 				big := on(1)
 				big.Other = []schemas.Field{{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
-				return listing(big, on(2))
+				return listed(big, on(2))
 			}()},
 			m:      func() *memory { return &memory{} },
 			during: metrictest.Series{"rollcall_dropped_changes_total": 1},
 			end:    metrictest.Series{"rollcall_dropped_changes_total": 1},
 		},
 		{
-			name: "given up", scripts: []func(*sweep) error{listing(off(1), on(2))}, d: time.Second,
+			name: "given up", scripts: []func(*sweep) error{listed(off(1), on(2))}, d: time.Second,
 			m: func() *memory {
 				r, agent := diff.Rules{}, on(1)
 				theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: agent.Pack(), Time: time.Now()})
@@ -356,7 +356,7 @@ func TestMetricsLeaseLost(t *testing.T) {
 		ctx, lose := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { lose(publisher.ErrLeaseLost) })
 		m := &memory{gate: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
-		if err := New(cfg, &vendor{scripts: []func(*sweep) error{listing(on(1), on(2))}}, m).Run(ctx); !errors.Is(err, publisher.ErrLeaseLost) {
+		if err := New(cfg, &vendor{scripts: []func(*sweep) error{listed(on(1), on(2))}}, m).Run(ctx); !errors.Is(err, publisher.ErrLeaseLost) {
 			t.Errorf("Run returned %v", err)
 		}
 		if n := metrictest.Gather(t, reg)["rollcall_dropped_changes_total"]; n != 2 {

@@ -14,7 +14,7 @@ type Status struct {
 	State     schemas.HealthState  // what health is, also where the log does not say so yet; empty: not known yet
 	Reason    schemas.HealthReason // why it is
 	Pending   int                  // changes that were seen and are not known to be published
-	LastSweep string               // what became of the last sweep: "complete", or the [poller.Class] of its error; empty: none has ended
+	LastSweep string               // what became of the last sweep: "complete", or the class of its error; empty: none has ended
 }
 
 // A noticeboard is where the loop's goroutine leaves its status for others.

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/engine"
-	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -52,9 +52,9 @@ func (c *crowd) online() (n int) {
 	return n
 }
 
-func (c *crowd) Sweep(_ context.Context, emit func(*poller.Page)) poller.Verdict {
+func (c *crowd) Sweep(_ context.Context, emit func(*listing.Page)) listing.Verdict {
 	c.mu.Lock()
-	page := &poller.Page{Sent: time.Now()}
+	page := &listing.Page{Sent: time.Now()}
 	for i := range c.agents {
 		page.Agents = append(page.Agents, c.agents[i].Pack()) // each row is decoded anew
 	}
@@ -62,7 +62,7 @@ func (c *crowd) Sweep(_ context.Context, emit func(*poller.Page)) poller.Verdict
 	time.Sleep(50 * time.Millisecond)
 	page.Read = time.Now()
 	emit(page)
-	return poller.Verdict{Complete: true, StartedAt: page.Sent, EndedAt: time.Now(), Agents: len(page.Agents)}
+	return listing.Verdict{Complete: true, StartedAt: page.Sent, EndedAt: time.Now(), Agents: len(page.Agents)}
 }
 
 // An absent is a log whose broker is away until it comes back.

@@ -26,6 +26,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
@@ -333,7 +334,7 @@ type source struct {
 	sweeps   int
 }
 
-func (s *source) Sweep(ctx context.Context, emit func(*poller.Page)) poller.Verdict {
+func (s *source) Sweep(ctx context.Context, emit func(*listing.Page)) listing.Verdict {
 	began := time.Now()
 	v := s.Poller.Sweep(ctx, emit)
 	s.mu.Lock()

@@ -1,0 +1,69 @@
+package listing
+
+// Class is what kind of trouble an error is. They are the reasons that health gives too.
+type Class string
+
+// The classes, the most telling first.
+const (
+	// Credentials: refused, or for another tenant. Somebody has to look.
+	Credentials Class = "credentials"
+	// Unreachable: network, timeouts, 5xx, 429, time that ran out, a context that ended.
+	Unreachable Class = "unreachable"
+	// Unusable: an answer that is none: HTML, cut short, too large, or one that says no.
+	Unusable Class = "unusable"
+	// Inconsistent: pages that arrived, and do not fit together.
+	Inconsistent Class = "inconsistent"
+)
+
+// rank orders classes by how much they tell.
+func (c Class) rank() int {
+	switch c {
+	case Credentials:
+		return 3
+	case Unreachable:
+		return 2
+	case Unusable:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// An Error is why a page, or a whole listing, can't be had.
+type Error struct {
+	Class Class
+	Op    string // what was being done, to what: "read page 3 of type 10 from https://…"
+	Err   error  // what went wrong; its text holds no secret
+
+	Fatal   bool // no other request of this sweep would fare better
+	Refused bool // the vendor was there and said no: to a page behind the last one, that there is none
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	if e.Op == "" {
+		return "poller: " + e.Err.Error()
+	}
+	return "poller: " + e.Op + ": " + e.Err.Error()
+}
+
+// Unwrap returns what went wrong.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Doing returns e with what was being done, unless it says so already.
+func (e *Error) Doing(op string) *Error {
+	if e.Op != "" {
+		return e
+	}
+	named := *e
+	named.Op = op
+	return &named
+}
+
+// Worse returns the more telling of two errors, the first of equals; either may be nil.
+func Worse(a, b *Error) *Error {
+	if a == nil || b != nil && b.Class.rank() > a.Class.rank() {
+		return b
+	}
+	return a
+}
