@@ -14,6 +14,7 @@ package diff
 import (
 	"time"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -28,7 +29,7 @@ type Rules struct {
 }
 
 // State is what the log says of one agent: its last event.
-type State = schemas.State
+type State = packed.State
 
 func counts(is bool) int {
 	if is {
@@ -41,12 +42,12 @@ func counts(is bool) int {
 // amounts to depends on what will have been published before it.
 type Observation struct {
 	AgentID   int64
-	Agent     schemas.Packed // as it was read; "": gone from the listing
-	Sweep     uint64         // the sweep that saw it
-	NotBefore time.Time      // when the request was sent whose answer last showed the agent without the change; zero: nobody looked
-	Time      time.Time      // when the page had been read; of an agent that is gone, when the sweep ended
-	Baseline  bool           // seen before the tenant's first complete sweep had ended
-	Unseen    bool           // no page had shown the agent since the stream was read: NotBefore goes by what that says
+	Agent     packed.Agent // as it was read; "": gone from the listing
+	Sweep     uint64       // the sweep that saw it
+	NotBefore time.Time    // when the request was sent whose answer last showed the agent without the change; zero: nobody looked
+	Time      time.Time    // when the page had been read; of an agent that is gone, when the sweep ended
+	Baseline  bool         // seen before the tenant's first complete sweep had ended
+	Unseen    bool         // no page had shown the agent since the stream was read: NotBefore goes by what that says
 
 	refused bool // no message could hold its event
 }
@@ -82,7 +83,7 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 		if !there {
 			return schemas.Event{}, false
 		}
-		d.Agent, d.Since, d.Reason = o.Agent.Agent(), e.Time, schemas.Appeared
+		d.Agent, d.Since, d.Reason = o.Agent.Unpack(), e.Time, schemas.Appeared
 		if o.Baseline {
 			d.Reason = schemas.Baseline
 		}
@@ -119,15 +120,15 @@ func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
 		d.Since, d.PreviousSince = e.Time, prev.Since
 	}
 	if listed {
-		d.Agent, d.Changes = o.Agent.Agent(), prev.Agent.Changes(o.Agent)
+		d.Agent, d.Changes = o.Agent.Unpack(), prev.Agent.Changes(o.Agent)
 	} else {
-		d.Agent = prev.Agent.Agent()
+		d.Agent = prev.Agent.Unpack()
 	}
 	return e, true
 }
 
 // significant reports whether a and b differ in any field that is not quiet.
-func (r *Rules) significant(a, b schemas.Packed) bool {
+func (r *Rules) significant(a, b packed.Agent) bool {
 	for name := range a.Differing(b) {
 		if !r.Quiet.Has(name) {
 			return true

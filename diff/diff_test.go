@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -54,13 +55,13 @@ func change(field, from, to string) schemas.Change {
 func TestEvent(t *testing.T) {
 	// What was last published: revision 7, at 100 s, in that online state since 40 s.
 	state := func(a schemas.Agent, removed bool) *State {
-		return &State{Revision: 7, Online: a.Online() && !removed, Removed: removed, Time: at(100), Since: at(40), Agent: a.Pack()}
+		return &State{Revision: 7, Online: a.Online() && !removed, Removed: removed, Time: at(100), Since: at(40), Agent: packed.Pack(&a)}
 	}
 	there := func(with ...func(*schemas.Agent)) *State { return state(agent(1, with...), false) }
 	removed := func(with ...func(*schemas.Agent)) *State { return state(agent(1, with...), true) }
 	// What is read: at 200 s, and not yet so at 190 s.
 	read := func(a *schemas.Agent) *Observation {
-		return &Observation{AgentID: 1, Agent: packed(a), Sweep: 12, NotBefore: at(190), Time: at(200)}
+		return &Observation{AgentID: 1, Agent: pack(a), Sweep: 12, NotBefore: at(190), Time: at(200)}
 	}
 	row := func(with ...func(*schemas.Agent)) *Observation { return read(new(agent(1, with...))) }
 	baseline := func(o *Observation) *Observation {
@@ -160,8 +161,8 @@ func TestEvent(t *testing.T) {
 				t.Errorf("event (-want +got):\n%s", d)
 			}
 			want := &State{Revision: w.Data.Revision, Online: w.Data.Online, Removed: w.Data.Reason == schemas.Removed,
-				Time: at(200), Since: w.Data.Since, Agent: w.Data.Agent.Pack()}
-			if d := cmp.Diff(want, got.State()); d != "" {
+				Time: at(200), Since: w.Data.Since, Agent: packed.Pack(&w.Data.Agent)}
+			if d := cmp.Diff(want, packed.StateOf(&got)); d != "" {
 				t.Errorf("state (-want +got):\n%s", d)
 			}
 		})
@@ -195,9 +196,9 @@ func TestEventTimes(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var prev *State
 			if tc.published >= 0 {
-				prev = &State{Revision: 1, Time: at(tc.published), Since: at(5), Agent: new(agent(1)).Pack()}
+				prev = &State{Revision: 1, Time: at(tc.published), Since: at(5), Agent: packed.Pack(new(agent(1)))}
 			}
-			o := &Observation{AgentID: 1, Agent: new(agent(1, on)).Pack(), Time: at(tc.read)}
+			o := &Observation{AgentID: 1, Agent: packed.Pack(new(agent(1, on))), Time: at(tc.read)}
 			var want time.Time
 			if tc.notBefore >= 0 {
 				o.NotBefore, want = at(tc.notBefore), at(tc.wantNB)
@@ -222,11 +223,11 @@ func TestQuiet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, dropped, err := schemas.DecodeAgent(b, tenant)
+		p, dropped, err := packed.Decode(b, tenant)
 		if err != nil || dropped != 0 {
 			t.Fatalf("%s: dropped %d, error %v", b, dropped, err)
 		}
-		return a
+		return p.Unpack()
 	}
 	for _, tc := range []struct {
 		name  string
@@ -244,13 +245,13 @@ func TestQuiet(t *testing.T) {
 			for _, f := range slices.Concat(loud, quiet, undocumented) {
 				a := with(f)
 				for _, pair := range [][2]*schemas.Agent{{&bare, &a}, {&a, &bare}} {
-					prev := &State{Revision: 1, Time: at(0), Since: at(0), Agent: pair[0].Pack()}
-					if _, ok := rules.Event(prev, &Observation{AgentID: 1, Agent: pair[1].Pack(), Time: at(1)}); ok == tc.quiet(f) {
+					prev := &State{Revision: 1, Time: at(0), Since: at(0), Agent: packed.Pack(pair[0])}
+					if _, ok := rules.Event(prev, &Observation{AgentID: 1, Agent: packed.Pack(pair[1]), Time: at(1)}); ok == tc.quiet(f) {
 						t.Errorf("%q: an event %t", f, ok)
 					}
 					r := NewRoster(*rules)
 					r.Load(map[int64]*State{1: prev}, nil)
-					if got := observe(r, toldPage{Sweep: 1, Sent: at(1), Read: at(1), Agents: []schemas.Packed{pair[1].Pack()}}); len(got) == 1 == tc.quiet(f) {
+					if got := observe(r, toldPage{Sweep: 1, Sent: at(1), Read: at(1), Agents: []packed.Agent{packed.Pack(pair[1])}}); len(got) == 1 == tc.quiet(f) {
 						t.Errorf("%q: observed %d", f, len(got))
 					}
 				}
@@ -261,9 +262,9 @@ func TestQuiet(t *testing.T) {
 
 func TestFold(t *testing.T) {
 	a, b, c := agent(1), agent(1, on), agent(1, on, name("c"))
-	prev := &State{Revision: 3, Time: at(0), Since: at(0), Agent: a.Pack()}
+	prev := &State{Revision: 3, Time: at(0), Since: at(0), Agent: packed.Pack(&a)}
 	obs := func(a *schemas.Agent, notBefore, time float64) *Observation {
-		return &Observation{AgentID: 1, Agent: packed(a), NotBefore: at(notBefore), Time: at(time), Sweep: uint64(time)}
+		return &Observation{AgentID: 1, Agent: pack(a), NotBefore: at(notBefore), Time: at(time), Sweep: uint64(time)}
 	}
 	for _, tc := range []struct {
 		name string
@@ -276,9 +277,9 @@ func TestFold(t *testing.T) {
 		{"back, but for a quiet field", prev, []*Observation{obs(&b, 10, 20), obs(new(agent(1, signedIn(4))), 30, 40)}, ""},
 		{"came and went", nil, []*Observation{obs(&b, 10, 20), obs(nil, 30, 40)}, ""},
 		{"signed in, then edited", prev, []*Observation{obs(&b, 10, 20), obs(&c, 30, 40)}, "agent.online status"},
-		{"edited, signed out, deleted", &State{Revision: 3, Online: true, Time: at(0), Since: at(0), Agent: b.Pack()},
+		{"edited, signed out, deleted", &State{Revision: 3, Online: true, Time: at(0), Since: at(0), Agent: packed.Pack(&b)},
 			[]*Observation{obs(&c, 10, 15), obs(&a, 16, 20), obs(new(agent(1, deleted)), 30, 40)}, "agent.offline removed"},
-		{"signed out, removed, back", &State{Revision: 3, Online: true, Time: at(0), Since: at(0), Agent: b.Pack()},
+		{"signed out, removed, back", &State{Revision: 3, Online: true, Time: at(0), Since: at(0), Agent: packed.Pack(&b)},
 			[]*Observation{obs(&a, 10, 15), obs(nil, 16, 20), obs(&c, 30, 40)}, "agent.updated fields"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -299,8 +300,8 @@ func TestFold(t *testing.T) {
 			}
 		})
 	}
-	first := &Observation{AgentID: 1, Agent: a.Pack(), Baseline: true, Time: at(20)}
-	second := &Observation{AgentID: 1, Agent: b.Pack(), NotBefore: at(10), Time: at(40)}
+	first := &Observation{AgentID: 1, Agent: packed.Pack(&a), Baseline: true, Time: at(20)}
+	second := &Observation{AgentID: 1, Agent: packed.Pack(&b), NotBefore: at(10), Time: at(40)}
 	Fold(first, second)
 	if e, ok := new(Rules).Event(nil, second); !ok || e.Data.Reason != schemas.Baseline || !e.Data.NotBefore.IsZero() {
 		t.Errorf("first seen in the baseline: %t, %+v", ok, e.Data)
@@ -308,9 +309,9 @@ func TestFold(t *testing.T) {
 }
 
 // packed packs an agent; nil: none.
-func packed(a *schemas.Agent) schemas.Packed {
+func pack(a *schemas.Agent) packed.Agent {
 	if a == nil {
 		return ""
 	}
-	return a.Pack()
+	return packed.Pack(a)
 }

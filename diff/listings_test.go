@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -43,7 +44,7 @@ func (r *reader) read(whole bool, pages ...listed) (told []string, v Absence) {
 	for i, l := range pages {
 		p := toldPage{Sweep: r.sweep, Listing: l.listing, Sent: at(start), Read: at(start + float64(i+1)), Rejected: l.rejected}
 		for _, a := range l.agents {
-			p.Agents = append(p.Agents, a.Pack())
+			p.Agents = append(p.Agents, packed.Pack(&a))
 		}
 		obs = append(obs, observe(r, p)...)
 	}
@@ -289,7 +290,7 @@ func TestAlive(t *testing.T) {
 	r.read(true, in(0, agent(1, kind("0")), agent(2, kind("0"))), in(1))
 	r.read(true, in(0), in(1))
 	r.sweep++
-	alive(r, toldPage{Sweep: r.sweep, Agents: []schemas.Packed{new(agent(1, kind("0"), on)).Pack(), new(agent(3)).Pack()}, Rejected: []int64{4}})
+	alive(r, toldPage{Sweep: r.sweep, Agents: []packed.Agent{packed.Pack(new(agent(1, kind("0"), on))), packed.Pack(new(agent(3)))}, Rejected: []int64{4}})
 	got, v := r.read(true, in(0), in(1))
 	if r.want("one sweep later", got, "2 removed false"); v.Missing != 1 {
 		t.Errorf("%d missing, want 1", v.Missing)
@@ -329,7 +330,7 @@ func TestNotBeforeAfterRestart(t *testing.T) {
 				tc.mark(&r.mark)
 			}
 			r.again()
-			p := toldPage{Sweep: 3, Listing: tc.page.listing, Sent: at(300), Read: at(301), Agents: []schemas.Packed{tc.page.agents[0].Pack()}}
+			p := toldPage{Sweep: 3, Listing: tc.page.listing, Sent: at(300), Read: at(301), Agents: []packed.Agent{packed.Pack(&tc.page.agents[0])}}
 			f := r.Form(observe(r, p), func(*schemas.Event) bool { return true })
 			if len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(schemas.FloorTime(tc.want)) {
 				t.Errorf("not before %v, want %v", f.Events[0].Data.NotBefore, tc.want)
@@ -343,7 +344,7 @@ func TestNotBeforeAfterRestart(t *testing.T) {
 		var obs []*Observation
 		for n, a := range []schemas.Agent{agent(1, kind("0"), on), agent(1, kind("0"), name("b"))} {
 			start := at(float64(200 + 100*n))
-			obs = append(obs, observe(r, toldPage{Sweep: uint64(2 + n), Sent: start, Read: start, Agents: []schemas.Packed{a.Pack()}})...)
+			obs = append(obs, observe(r, toldPage{Sweep: uint64(2 + n), Sent: start, Read: start, Agents: []packed.Agent{packed.Pack(&a)}})...)
 		}
 		Fold(obs[0], obs[1])
 		f := r.Form(obs[1:], func(*schemas.Event) bool { return true })
@@ -366,7 +367,7 @@ func TestStrangersAreForgotten(t *testing.T) {
 			p := toldPage{Sweep: r.sweep, Sent: start, Read: start}
 			for i := range int64(50) {
 				p.Rejected = append(p.Rejected, 1000*(n+1)+i)
-				p.Agents = append(p.Agents, new(agent(-1000*(n+1)-i, kind("0"), deleted)).Pack())
+				p.Agents = append(p.Agents, packed.Pack(new(agent(-1000*(n+1)-i, kind("0"), deleted))))
 			}
 			observe(r, p)
 			alive(r, toldPage{Sweep: r.sweep, Rejected: []int64{1000*(n+1) + 500}})

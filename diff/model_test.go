@@ -201,7 +201,7 @@ func (m *model) page(p toldPage) (out []modelObservation) {
 		a.signs[p.Sweep], a.rejected[p.Sweep], a.held = true, true, time.Time{}
 	}
 	for i := range p.Agents {
-		listed := p.Agents[i].Agent()
+		listed := p.Agents[i].Unpack()
 		row := objectOf(&listed)
 		a := m.agent(listed.AgentID)
 		if slices.ContainsFunc(a.sights, func(s modelSight) bool { return p.Sent.Before(s.read) }) {

@@ -11,6 +11,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -239,7 +240,7 @@ func (m *machine) read() {
 				switch {
 				case !m.listed[i] || !m.polled(&row):
 				case !odd(8):
-					a.Agents = append(a.Agents, row.Pack())
+					a.Agents = append(a.Agents, packed.Pack(&row))
 				case m.pick(3) == 0:
 					a.unidentified++
 				default:
@@ -287,7 +288,7 @@ func (m *machine) readAll() (observed int, missing int) {
 	p := toldPage{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had}
 	for i, a := range m.agents {
 		if m.listed[i] && m.polled(&a) {
-			p.Agents = append(p.Agents, a.Pack())
+			p.Agents = append(p.Agents, packed.Pack(&a))
 		}
 	}
 	before := len(m.pending)
@@ -307,7 +308,7 @@ func (m *machine) page(p toldPage) {
 		m.shown[p.Sweep] = seen
 	}
 	for i := range p.Agents {
-		a := p.Agents[i].Agent()
+		a := p.Agents[i].Unpack()
 		m.signs[a.AgentID][p.Sweep] = true
 		seen[a.AgentID] = append(seen[a.AgentID], string(a.AppendJSON(nil)))
 	}
@@ -341,7 +342,7 @@ func (m *machine) observed(got, twin []*Observation, want []modelObservation) {
 	m.t.Helper()
 	same := func(o *Observation, w modelObservation) bool {
 		return o.AgentID == w.id && o.Sweep == w.sweep && o.Baseline == w.baseline && o.NotBefore.Equal(w.notBefore) && o.Time.Equal(w.time) &&
-			(o.Agent == "") == (w.row == nil) && (o.Agent == "" || gocmp.Equal(objectOf(new(o.Agent.Agent())), w.row))
+			(o.Agent == "") == (w.row == nil) && (o.Agent == "" || gocmp.Equal(objectOf(new(o.Agent.Unpack())), w.row))
 	}
 	if !slices.EqualFunc(got, want, same) {
 		m.t.Fatalf("sweep %d: observed\n%s\nwant %+v", m.sweep, must(json.Marshal(got)), want)
@@ -469,10 +470,10 @@ func (m *machine) finish() {
 		s := last[a.AgentID]
 		switch {
 		case m.listed[i] && m.polled(a) && a.There():
-			if s == nil || s.Removed || objectOf(new(s.Agent.Agent())).loud() != objectOf(a).loud() || s.Online != a.Online() {
+			if s == nil || s.Removed || objectOf(new(s.Agent.Unpack())).loud() != objectOf(a).loud() || s.Online != a.Online() {
 				m.t.Fatalf("agent %d is %s\npublished %+v", a.AgentID, a.AppendJSON(nil), s)
 			}
-		case s != nil && !s.Removed && m.polled(new(s.Agent.Agent())):
+		case s != nil && !s.Removed && m.polled(new(s.Agent.Unpack())):
 			m.t.Fatalf("agent %d is not there, published %+v", a.AgentID, s)
 		}
 	}
@@ -567,7 +568,7 @@ func (m *machine) checkAbsence(e *schemas.Event) {
 
 func BenchmarkObserve(b *testing.B) {
 	const size, page = 10_000, 50
-	listing := func(status int64) (pages [][]schemas.Packed) {
+	listing := func(status int64) (pages [][]packed.Agent) {
 		for id := range int64(size) {
 			if id%page == 0 {
 				pages = append(pages, nil)
@@ -578,19 +579,19 @@ func BenchmarkObserve(b *testing.B) {
 				CreatedBy: new(id), CreationTimestamp: new(id), LastUpdateTimestamp: new(id), CreationDate: new("2021-03-23T08:04:54.000+00:00"),
 				LastUpdateDate: new("2021-03-23T08:04:54.000+00:00"), Other: []schemas.Field{{Name: "x", Value: json.RawMessage(`"y"`)}},
 			}
-			pages[len(pages)-1] = append(pages[len(pages)-1], a.Pack())
+			pages[len(pages)-1] = append(pages[len(pages)-1], packed.Pack(&a))
 		}
 		return pages
 	}
 	offline, online := listing(0), listing(1)
 	for _, bc := range []struct {
 		name  string
-		other [][]schemas.Packed
+		other [][]packed.Agent
 	}{{"unchanged", offline}, {"flipped", online}} {
 		b.Run(bc.name, func(b *testing.B) {
 			r := NewRoster(Rules{RemoveAfter: 2, MaxMissing: 0.5})
 			now, sweep := start, uint64(0)
-			read := func(pages [][]schemas.Packed) (n int) {
+			read := func(pages [][]packed.Agent) (n int) {
 				sweep++
 				s := toldSweep{Number: sweep, StartedAt: now}
 				for _, p := range pages {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -51,7 +52,7 @@ type Roster struct {
 	there, online int // of the published states
 	tooLarge      int // agents of which a refused observation stands
 
-	untyped  bool     // an agent without a usable type belongs to a listing that is read, though it has not been seen yet
+	untyped  bool          // an agent without a usable type belongs to a listing that is read, though it has not been seen yet
 	restart  completeSweep // the last complete sweep that the log knew of when the roster was loaded, where it bounds anything
 	complete completeSweep // the last complete sweep that shows who was not listed
 }
@@ -60,22 +61,22 @@ type Roster struct {
 type entry struct {
 	id        int64
 	published published
-	revision  uint64         // the highest ever published, also where the log has lost it since
-	last      *Observation   // the latest observation that is not yet published; nil: what is published is what was last observed
-	refused   *Observation   // the first observation since the published state whose event no message could hold; nil: none
-	seen      *sighting      // the last page that showed the agent; nil: none since the roster was loaded
-	read      schemas.Packed // the agent as that page showed it, already compared; "": yet to be compared
-	spared    uint64         // the last sweep in which a rejected row was this agent's
-	heldSince int64          // since when the guard holds it back, in nanoseconds since 1970; 0: it does not
-	missing   int32          // complete sweeps in a row that missed it
-	rank      int16          // of the listing and the row that seen is of
-	twice     bool           // another listing shows it too, in another state
-	told      bool           // … and Twice has told so
+	revision  uint64       // the highest ever published, also where the log has lost it since
+	last      *Observation // the latest observation that is not yet published; nil: what is published is what was last observed
+	refused   *Observation // the first observation since the published state whose event no message could hold; nil: none
+	seen      *sighting    // the last page that showed the agent; nil: none since the roster was loaded
+	read      packed.Agent // the agent as that page showed it, already compared; "": yet to be compared
+	spared    uint64       // the last sweep in which a rejected row was this agent's
+	heldSince int64        // since when the guard holds it back, in nanoseconds since 1970; 0: it does not
+	missing   int32        // complete sweeps in a row that missed it
+	rank      int16        // of the listing and the row that seen is of
+	twice     bool         // another listing shows it too, in another state
+	told      bool         // … and Twice has told so
 }
 
 // published is a State; the zero one is that of an agent of which nothing has been published.
 type published struct {
-	agent           schemas.Packed
+	agent           packed.Agent
 	revision        uint64
 	time, since     int64 // in milliseconds since 1970
 	online, removed bool
@@ -291,7 +292,7 @@ func (r *Roster) decides(e *entry, row shown) bool {
 
 // A shown is a row of a page.
 type shown struct {
-	agent    schemas.Packed
+	agent    packed.Agent
 	rank     int
 	by       *sighting
 	baseline bool
@@ -370,7 +371,7 @@ func (r *Roster) takeAside(sweep uint64) (out []*Observation) {
 }
 
 // rank orders what the listings show of an agent: the least is gone by.
-func (r *Roster) rank(listing int, a schemas.Packed) int {
+func (r *Roster) rank(listing int, a packed.Agent) int {
 	n := len(r.rules.Types)
 	if n == 0 {
 		return 0
@@ -411,7 +412,7 @@ func (r *Roster) tallied(e *entry) int {
 }
 
 // compare notes that two listings show the agent, in different states, where they do in one sweep.
-func (r *Roster) compare(e *entry, a schemas.Packed, both bool) {
+func (r *Roster) compare(e *entry, a packed.Agent, both bool) {
 	if !both || !r.changed(e, a) {
 		return
 	}
@@ -556,7 +557,7 @@ func (r *Roster) Form(obs []*Observation, fits func(*schemas.Event) bool) Formed
 		if agent == "" { // gone: as it was last published
 			agent = prev.Agent
 		}
-		next := e.StateOf(agent)
+		next := packed.StateWith(&e, agent)
 		was, is := publishedAs(prev), publishedAs(next)
 		f.Agents += counts(is.isThere()) - counts(was.isThere())
 		f.Online += counts(is.isOnline()) - counts(was.isOnline())
@@ -643,7 +644,7 @@ func (r *Roster) crowded(sweep uint64) {
 }
 
 // observed returns the agent as it was last observed, "" where nothing is known of it.
-func (e *entry) observed() schemas.Packed {
+func (e *entry) observed() packed.Agent {
 	switch {
 	case e.last != nil:
 		return e.last.Agent
@@ -665,7 +666,7 @@ func (e *entry) there() bool {
 }
 
 // changed reports whether a differs from what was last observed in a way that makes an event.
-func (r *Roster) changed(e *entry, a schemas.Packed) bool {
+func (r *Roster) changed(e *entry, a packed.Agent) bool {
 	there := e.there()
 	if !there || !a.There() {
 		return there != a.There()
@@ -676,7 +677,7 @@ func (r *Roster) changed(e *entry, a schemas.Packed) bool {
 
 // notBefore says when the request was sent whose answer last showed the agent as it was last
 // observed. a is what a row of a listing shows now; "": the agent is gone.
-func (r *Roster) notBefore(e *entry, a schemas.Packed, listing int) time.Time {
+func (r *Roster) notBefore(e *entry, a packed.Agent, listing int) time.Time {
 	if !e.there() {
 		// The last listing without it shows that as well as a row does, unless a row that could not
 		// be used was this agent's.
@@ -700,7 +701,7 @@ func (r *Roster) notBefore(e *entry, a schemas.Packed, listing int) time.Time {
 
 // typeOf is the type of the listing that shows the agent, where it is known which does, else the
 // agent's own; "" where it has none.
-func (r *Roster) typeOf(a schemas.Packed, listing int) string {
+func (r *Roster) typeOf(a packed.Agent, listing int) string {
 	if listing >= 0 && listing < len(r.rules.Types) {
 		return r.rules.Types[listing]
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -130,7 +131,7 @@ func (p *play) page(word string) {
 		default:
 			p.t.Fatalf("no such row: %q", row)
 		}
-		d.Agents = append(d.Agents, a.Pack())
+		d.Agents = append(d.Agents, packed.Pack(&a))
 	}
 	p.pending = append(p.pending, observe(p.roster, d)...)
 }
@@ -184,7 +185,7 @@ func (p *play) load() map[int64]bool {
 func states(log []schemas.Event) map[int64]*State {
 	m := make(map[int64]*State)
 	for i := range log {
-		m[log[i].Data.Agent.AgentID] = log[i].State()
+		m[log[i].Data.Agent.AgentID] = packed.StateOf(&log[i])
 	}
 	return m
 }
@@ -354,7 +355,7 @@ func TestGuardShare(t *testing.T) {
 				r := NewRoster(Rules{RemoveAfter: 1, MaxMissing: share, MissingHold: time.Hour})
 				p := toldPage{Sweep: 1, Sent: at(1), Read: at(2)}
 				for id := range known {
-					p.Agents = append(p.Agents, new(agent(int64(id))).Pack())
+					p.Agents = append(p.Agents, packed.Pack(new(agent(int64(id)))))
 				}
 				observe(r, p)
 				p = toldPage{Sweep: 2, Sent: at(3), Read: at(4), Agents: p.Agents[missing:]}
@@ -475,7 +476,7 @@ func TestForm(t *testing.T) {
 	observe := func(r *Roster, n float64, rows ...schemas.Agent) []*Observation {
 		p := toldPage{Sweep: uint64(n), Sent: at(100 * n), Read: at(100*n + 5)}
 		for _, a := range rows {
-			p.Agents = append(p.Agents, a.Pack())
+			p.Agents = append(p.Agents, packed.Pack(&a))
 		}
 		return observe(r, p)
 	}
@@ -618,7 +619,7 @@ func TestForm(t *testing.T) {
 		obs := observe(r, 1, agent(1, long), agent(2))
 		r.Advance(obs, r.Form(obs, small))
 		theirs := agent(1)
-		r.Load(map[int64]*State{1: {Revision: 4, Time: at(120), Since: at(120), Agent: theirs.Pack()}, 2: r.State(2)}, nil)
+		r.Load(map[int64]*State{1: {Revision: 4, Time: at(120), Since: at(120), Agent: packed.Pack(&theirs)}, 2: r.State(2)}, nil)
 		obs = observe(r, 2, agent(1, on), agent(2))
 		f := r.Form(obs, small)
 		if len(f.Events) != 1 || f.Events[0].Data.Revision != 5 || !f.Events[0].Data.NotBefore.Equal(at(120)) || f.TooLarge != 0 {

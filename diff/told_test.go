@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
-	"github.com/rollcall-events/rollcall/schemas"
+	"github.com/rollcall-events/rollcall/internal/packed"
 )
 
 // A toldPage is what a test has a roster observe.
@@ -12,7 +12,7 @@ type toldPage struct {
 	Sweep      uint64
 	Listing    int
 	Sent, Read time.Time
-	Agents     []schemas.Packed
+	Agents     []packed.Agent
 	Rejected   []int64 // whose the rejected rows are
 	Baseline   bool
 }

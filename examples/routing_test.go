@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/publisher"
@@ -35,7 +36,7 @@ func newWriter(t *testing.T, url string) *writer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Recover(t.Context(), func(*schemas.State) {}); err != nil {
+	if _, err := p.Recover(t.Context(), func(*packed.State) {}); err != nil {
 		t.Fatal(err)
 	}
 	return &writer{t: t, p: p}
@@ -58,7 +59,7 @@ func (w *writer) batch(valid time.Duration, b publisher.Batch) {
 	}
 	err := w.p.Commit(w.t.Context(), b)
 	if errors.Is(err, publisher.ErrTampered) { // the commit is in the log, and so is what the test wrote by other ways
-		_, err = w.p.Recover(w.t.Context(), func(*schemas.State) {})
+		_, err = w.p.Recover(w.t.Context(), func(*packed.State) {})
 	}
 	if err != nil {
 		w.t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/text/encoding/simplifiedchinese"
 	"golang.org/x/text/encoding/unicode"
 
-	"github.com/rollcall-events/rollcall/schemas"
+	"github.com/rollcall-events/rollcall/internal/packed"
 )
 
 // plainRow is the row of an agent of the given id that needs no leniency.
@@ -54,7 +54,7 @@ func agentIDs(c *pageContent) (ids []int64) {
 }
 
 // name is the agentName of the first agent.
-func name(c *pageContent) string { return *new(c.Agents[0].Agent()).AgentName }
+func name(c *pageContent) string { return *new(c.Agents[0].Unpack()).AgentName }
 
 // The example answer of the vendor's own page has commas that JSON refuses.
 func TestVendorExample(t *testing.T) {
@@ -111,7 +111,7 @@ func TestAsMeant(t *testing.T) {
 			t.Errorf("%s: agents %v, rejected %+v", what, agentIDs(c), c.Rejected)
 			continue
 		}
-		if got := *new(c.Agents[1].Agent()).AgentName; got != tc.name {
+		if got := *new(c.Agents[1].Unpack()).AgentName; got != tc.name {
 			t.Errorf("%s: the name is %q, want %q", what, got, tc.name)
 		}
 		if marked := strings.Contains(tc.name, "\ufffd{"); marked != (c.Repaired == 1) {
@@ -175,7 +175,7 @@ func TestBrokenRow(t *testing.T) {
 				continue
 			}
 			r := c.Rejected[0]
-			if r.Index != place || r.Reason != schemas.RejectSyntax || r.Detail == "" || r.Known != tc.known ||
+			if r.Index != place || r.Reason != packed.RejectSyntax || r.Detail == "" || r.Known != tc.known ||
 				r.Known && r.AgentID != 1 || c.Unidentified() > 0 == r.Known {
 				t.Errorf("%s, row %d: %+v, %d unidentified", what, place, r, c.Unidentified())
 			}

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
-	"github.com/rollcall-events/rollcall/schemas"
+	"github.com/rollcall-events/rollcall/internal/packed"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
 )
@@ -49,7 +49,7 @@ func TestUnchangedPages(t *testing.T) {
 			t.Errorf("page %d, after page 0 changed: taken for the same: %t", number, same)
 		}
 	}
-	if name := *new(changed[0].Agents[0].Agent()).AgentName; name != "somebody else" {
+	if name := *new(changed[0].Agents[0].Unpack()).AgentName; name != "somebody else" {
 		t.Errorf("the changed page shows %q", name)
 	}
 }
@@ -99,4 +99,4 @@ func TestBodiesAreUsedAgain(t *testing.T) {
 	}
 }
 
-func encoded(p schemas.Packed) string { return string(new(p.Agent()).AppendJSON(nil)) }
+func encoded(p packed.Agent) string { return string(new(p.Unpack()).AppendJSON(nil)) }

@@ -7,9 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"github.com/rollcall-events/rollcall/schemas"
-
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/packed"
 )
 
 // The calls that requests are counted by.
@@ -84,7 +83,7 @@ func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
 			m.requests.WithLabelValues(call, result)
 		}
 	}
-	for _, reason := range []string{schemas.RejectSyntax, schemas.RejectID, schemas.RejectStatus, schemas.RejectTenant, schemas.RejectSize, schemas.RejectText} {
+	for _, reason := range []string{packed.RejectSyntax, packed.RejectID, packed.RejectStatus, packed.RejectTenant, packed.RejectSize, packed.RejectText} {
 		m.rejected.WithLabelValues(reason)
 	}
 	m.tokens.WithLabelValues("ok")

@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/metrictest"
-	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // measured is [direct], with the registry that the poller's metrics are in.
@@ -206,7 +206,7 @@ func TestMetricsBounded(t *testing.T) {
 			}
 		}
 	})
-	for _, reason := range []string{schemas.RejectSyntax, schemas.RejectID, schemas.RejectStatus, schemas.RejectTenant, schemas.RejectSize} {
+	for _, reason := range []string{packed.RejectSyntax, packed.RejectID, packed.RejectStatus, packed.RejectTenant, packed.RejectSize} {
 		if _, ok := start[fmt.Sprintf("rollcall_rejected_records_total{reason=%q}", reason)]; !ok {
 			t.Errorf("no series for %s", reason)
 		}

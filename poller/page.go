@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/rollcall-events/rollcall/internal/jsonwalk"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
@@ -62,7 +63,7 @@ func (r *pageReader) read(t text, number int, last *pageContent) (*pageContent, 
 func (r *pageReader) content(a answer, t text) *pageContent {
 	c := &pageContent{maxRow: r.maxRow}
 	c.Total, c.Misplaced = a.total, !a.pos
-	c.Agents = make([]schemas.Packed, 0, len(a.rows))
+	c.Agents = make([]packed.Agent, 0, len(a.rows))
 	row := rowPool.Get().(*row)
 	defer rowPool.Put(row)
 	gbk := slices.ContainsFunc(a.rows, func(raw json.RawMessage) bool {
@@ -71,7 +72,7 @@ func (r *pageReader) content(a answer, t text) *pageContent {
 	for i, raw := range a.rows {
 		agent, bad := r.agent(raw, row, t)
 		if bad == nil && gbk && byChance(raw) {
-			bad = &listing.Rejected{AgentID: agent.AgentID(), Known: true, Reason: schemas.RejectText,
+			bad = &listing.Rejected{AgentID: agent.AgentID(), Known: true, Reason: packed.RejectText,
 				Detail: "other rows can be read as " + readsAs(raw) + ", and so can this one"}
 		}
 		if bad != nil {
@@ -87,7 +88,7 @@ func (r *pageReader) content(a answer, t text) *pageContent {
 }
 
 // agent decodes a row.
-func (r *pageReader) agent(raw []byte, row *row, t text) (schemas.Packed, *listing.Rejected) {
+func (r *pageReader) agent(raw []byte, row *row, t text) (packed.Agent, *listing.Rejected) {
 	if !row.open(raw) {
 		meant, ok := asMeant(raw)
 		if !ok || !row.open(meant) {
@@ -100,21 +101,21 @@ func (r *pageReader) agent(raw []byte, row *row, t text) (schemas.Packed, *listi
 	switch {
 	case err != nil:
 	case row.notText != "" || t.lossy && bytes.Contains(raw, []byte("\ufffd")):
-		return "", &listing.Rejected{AgentID: a.AgentID(), Known: true, Reason: schemas.RejectText,
+		return "", &listing.Rejected{AgentID: a.AgentID(), Known: true, Reason: packed.RejectText,
 			Detail: row.seen(t)}
 	case row.tooDeep != "":
-		return "", &listing.Rejected{AgentID: a.AgentID(), Known: true, Reason: schemas.RejectSyntax,
+		return "", &listing.Rejected{AgentID: a.AgentID(), Known: true, Reason: packed.RejectSyntax,
 			Detail: fmt.Sprintf("a field is nested deeper than %d levels", maxLevels)}
 	case row.contradicts != "":
 		return "", &listing.Rejected{AgentID: a.AgentID(), Known: row.contradicts != "agentId",
-			Reason: schemas.RejectSyntax, Detail: row.contradicts + " is there twice"}
+			Reason: packed.RejectSyntax, Detail: row.contradicts + " is there twice"}
 	// Even escaped, an encoding is not six times as long as the row: the rare candidates alone are
 	// encoded to see.
-	case 6*len(raw) > r.maxRow && len(new(a.Agent()).AppendJSON(nil)) > r.maxRow:
-		err = &schemas.RowError{Reason: schemas.RejectSize, AgentID: a.AgentID(), HasID: true}
+	case 6*len(raw) > r.maxRow && len(new(a.Unpack()).AppendJSON(nil)) > r.maxRow:
+		err = &packed.RowError{Reason: packed.RejectSize, AgentID: a.AgentID(), HasID: true}
 	}
 	if err != nil {
-		bad := &schemas.RowError{Reason: schemas.RejectSyntax}
+		bad := &packed.RowError{Reason: packed.RejectSyntax}
 		errors.As(err, &bad)
 		return "", &listing.Rejected{AgentID: bad.AgentID, Known: bad.HasID, Reason: bad.Reason}
 	}
@@ -123,7 +124,7 @@ func (r *pageReader) agent(raw []byte, row *row, t text) (schemas.Packed, *listi
 
 // A row is a row of the listing while it is being decoded.
 type row struct {
-	fields            schemas.Row
+	fields            packed.Row
 	dropped, repaired int
 	notText           string // the first listed field that is not UTF-8, its value below
 	notTextValue      []byte
@@ -239,9 +240,9 @@ func (r *row) seen(t text) string {
 // before it broke. Where it names an agent anywhere else too, nobody can tell which one it meant.
 func (r *row) broken(raw []byte) *listing.Rejected {
 	r.open(raw)
-	bad := &listing.Rejected{Reason: schemas.RejectSyntax,
+	bad := &listing.Rejected{Reason: packed.RejectSyntax,
 		Detail: fmt.Sprintf("no JSON object from its byte %d on", r.errAt)}
-	var e *schemas.RowError
+	var e *packed.RowError
 	a, _, err := r.fields.Pack(0)
 	switch {
 	case err == nil:

@@ -8,9 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/rollcall-events/rollcall/schemas"
-
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/packed"
 )
 
 func plainExcerpt(raw json.RawMessage) string {
@@ -112,11 +111,11 @@ func TestDecodeRows(t *testing.T) {
 	}
 	p := (&pageReader{tenant: 886, maxRow: 1000}).content(answer{rows: raw}, text{})
 	want := []listing.Rejected{
-		{Index: 1, AgentID: 2, Known: true, Reason: schemas.RejectStatus},
-		{Index: 2, Reason: schemas.RejectID},
-		{Index: 3, Reason: schemas.RejectSyntax, Detail: "no JSON object from its byte 0 on"},
-		{Index: 4, AgentID: 3, Known: true, Reason: schemas.RejectTenant},
-		{Index: 5, AgentID: 4, Known: true, Reason: schemas.RejectSize},
+		{Index: 1, AgentID: 2, Known: true, Reason: packed.RejectStatus},
+		{Index: 2, Reason: packed.RejectID},
+		{Index: 3, Reason: packed.RejectSyntax, Detail: "no JSON object from its byte 0 on"},
+		{Index: 4, AgentID: 3, Known: true, Reason: packed.RejectTenant},
+		{Index: 5, AgentID: 4, Known: true, Reason: packed.RejectSize},
 	}
 	if diff := cmp.Diff(want, p.Rejected); diff != "" {
 		t.Error(diff)
@@ -133,11 +132,11 @@ func TestRowSizeIsExact(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, _, err := schemas.DecodeAgent(raw, 886)
+		a, _, err := packed.Decode(raw, 886)
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := len(a.AppendJSON(nil))
+		n := len(new(a.Unpack()).AppendJSON(nil))
 		for limit, rejected := range map[int]int{n: 0, n - 1: 1} {
 			r := pageReader{tenant: 886, maxRow: limit}
 			p := r.content(answer{rows: []json.RawMessage{raw}}, text{})

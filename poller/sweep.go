@@ -12,9 +12,8 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
-	"github.com/rollcall-events/rollcall/schemas"
-
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/packed"
 )
 
 const (
@@ -268,7 +267,7 @@ func (s *sweep) take(r result) (end bool) {
 // sameAgents reports whether two pages show the same agents, in the same order, and some at all.
 func (c *pageContent) sameAgents(other *pageContent) bool {
 	return other != nil && len(c.Agents) > 0 &&
-		slices.EqualFunc(c.Agents, other.Agents, func(a, b schemas.Packed) bool {
+		slices.EqualFunc(c.Agents, other.Agents, func(a, b packed.Agent) bool {
 			return a.AgentID() == b.AgentID()
 		})
 }

@@ -7,9 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rollcall-events/rollcall/schemas"
-
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/packed"
 )
 
 // reading is what is known of one listing in the course of a sweep.
@@ -182,7 +181,7 @@ func (l *reading) distinct(size int) (n int, sharing []int) {
 }
 
 // agents returns the usable rows of a page, as far as it was read.
-func (l *reading) agents(page int) []schemas.Packed {
+func (l *reading) agents(page int) []packed.Agent {
 	if c := l.page(page).said; c != nil {
 		return c.Agents
 	}

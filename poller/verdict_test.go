@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
@@ -114,7 +115,7 @@ func TestErrorText(t *testing.T) {
 func shows(total int, ids ...int64) *pageContent {
 	c := &pageContent{Page: listing.Page{Total: total}}
 	for _, id := range ids {
-		c.Agents = append(c.Agents, (&schemas.Agent{AgentID: id}).Pack())
+		c.Agents = append(c.Agents, packed.Pack(&schemas.Agent{AgentID: id}))
 	}
 	return c
 }

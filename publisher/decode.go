@@ -14,6 +14,7 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/rollcall-events/rollcall/internal/jsonwalk"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -29,7 +30,7 @@ func decodeEvent(subject string, data []byte, h nats.Header, tenant int64) (*sch
 
 // decodeState reads a state as decodeEvent does, faster where it is encoded as rollcall encodes it,
 // and returns what it takes to go on from it, and the sweep that saw it.
-func decodeState(subject string, data []byte, h nats.Header, tenant int64) (*schemas.State, uint64, error) {
+func decodeState(subject string, data []byte, h nats.Header, tenant int64) (*packed.State, uint64, error) {
 	if s, sweep, ok := takeApart(data); ok {
 		return s, sweep, written(subject, h, tenant, s.Agent.TenantID(), s.Agent.AgentID())
 	}
@@ -37,7 +38,7 @@ func decodeState(subject string, data []byte, h nats.Header, tenant int64) (*sch
 	if err != nil {
 		return nil, 0, err
 	}
-	return e.State(), e.Data.Sweep, nil
+	return packed.StateOf(e), e.Data.Sweep, nil
 }
 
 // written says why a message about that tenant's agent was not written by rollcall, where that is
@@ -57,7 +58,7 @@ func written(subject string, h nats.Header, tenant, ofTenant, ofAgent int64) err
 
 // takeApart decodes an event in the form in which rollcall encodes it. It reports false of any
 // other, valid or not.
-func takeApart(data []byte) (*schemas.State, uint64, bool) {
+func takeApart(data []byte) (*packed.State, uint64, bool) {
 	r := eventReaders.Get().(*eventReader)
 	defer eventReaders.Put(r)
 	r.row.Reset()
@@ -81,7 +82,7 @@ func takeApart(data []byte) (*schemas.State, uint64, bool) {
 	if r.env.Check() != nil {
 		return nil, 0, false
 	}
-	return r.env.StateOf(agent), d.Sweep, true
+	return packed.StateWith(&r.env.Event, agent), d.Sweep, true
 }
 
 var eventReaders = sync.Pool{New: func() any { return new(eventReader) }}
@@ -92,7 +93,7 @@ type eventReader struct {
 	w    *jsonwalk.Walker
 	env  schemas.Envelope
 	last schemas.Envelope // of the event before
-	row  schemas.Row
+	row  packed.Row
 	seen fieldSet
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -46,7 +47,7 @@ func TestOwnEventsAreTakenApart(t *testing.T) {
 			t.Errorf("%s is not taken apart", name)
 			continue
 		}
-		if d := cmp.Diff(e.State(), s); d != "" || sweep != e.Data.Sweep {
+		if d := cmp.Diff(packed.StateOf(&e), s); d != "" || sweep != e.Data.Sweep {
 			t.Errorf("%s: sweep %d, want %d; state (-plain way +short cut):\n%s", name, sweep, e.Data.Sweep, d)
 		}
 	}
@@ -78,7 +79,7 @@ func FuzzTakeApart(f *testing.F) {
 		if err := json.Unmarshal(b, &e); err != nil {
 			t.Fatalf("taken apart, and not an event: %v", err)
 		}
-		if d := cmp.Diff(e.State(), s); d != "" || sweep != e.Data.Sweep {
+		if d := cmp.Diff(packed.StateOf(&e), s); d != "" || sweep != e.Data.Sweep {
 			t.Fatalf("sweep %d, want %d; state (-plain way +short cut):\n%s", sweep, e.Data.Sweep, d)
 		}
 	})
@@ -96,7 +97,7 @@ func BenchmarkDecodeState(b *testing.B) {
 		decode func() bool
 	}{
 		{"short", func() bool { _, _, ok := takeApart(body); return ok }},
-		{"plain", func() bool { var e schemas.Event; return json.Unmarshal(body, &e) == nil && e.State() != nil }},
+		{"plain", func() bool { var e schemas.Event; return json.Unmarshal(body, &e) == nil && packed.StateOf(&e) != nil }},
 	} {
 		b.Run(bc.name, func(b *testing.B) {
 			b.SetBytes(int64(len(body)))

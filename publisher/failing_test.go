@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/metrictest"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -93,7 +94,7 @@ func TestFailing(t *testing.T) {
 	if since, err := failing(t, p, gauge); since.IsZero() || !errors.Is(err, ErrSuperseded) {
 		t.Errorf("refused twice: since %v, %v", since, err)
 	}
-	r, err := p.Recover(t.Context(), func(*schemas.State) {})
+	r, err := p.Recover(t.Context(), func(*packed.State) {})
 	if err != nil {
 		t.Fatal(err)
 	}

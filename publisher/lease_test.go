@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -134,7 +135,7 @@ func TestLeaseLost(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	a := startReplica(t, url, "a", nil)
 	leading := a.waitLeading(t)
-	r, err := a.p.Recover(t.Context(), func(*schemas.State) {})
+	r, err := a.p.Recover(t.Context(), func(*packed.State) {})
 	if err != nil {
 		t.Fatal(err)
 	}

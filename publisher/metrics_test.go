@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/metrictest"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -27,7 +28,7 @@ func counting(t *testing.T, nc *nats.Conn) (*Publisher, *prometheus.Registry) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := p.Recover(t.Context(), func(*schemas.State) {})
+	r, err := p.Recover(t.Context(), func(*packed.State) {})
 	if err != nil {
 		t.Fatal(err)
 	}

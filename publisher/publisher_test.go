@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -61,7 +62,7 @@ func recovered(t *testing.T, nc *nats.Conn) (*Publisher, *Recovered, map[int64]u
 	t.Helper()
 	p := open(t, nc)
 	revisions := make(map[int64]uint64)
-	r, err := p.Recover(t.Context(), func(s *schemas.State) { revisions[s.Agent.AgentID()] = s.Revision })
+	r, err := p.Recover(t.Context(), func(s *packed.State) { revisions[s.Agent.AgentID()] = s.Revision })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,7 +398,7 @@ func TestTwoTenants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err = other.Recover(t.Context(), func(*schemas.State) {}); err != nil {
+	if r, err = other.Recover(t.Context(), func(*packed.State) {}); err != nil {
 		t.Fatal(err)
 	}
 	if err := other.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
@@ -430,7 +431,7 @@ func TestStreamGone(t *testing.T) {
 		t.Fatalf("commit without a stream: %v", err)
 	}
 	again := func() (err error) {
-		r, err = p.Recover(t.Context(), func(s *schemas.State) { t.Errorf("recovered %v", s) })
+		r, err = p.Recover(t.Context(), func(s *packed.State) { t.Errorf("recovered %v", s) })
 		return err
 	}
 	err := again()
@@ -524,7 +525,7 @@ func TestRecoverWhileAway(t *testing.T) {
 	for nc.IsConnected() {
 		time.Sleep(time.Millisecond)
 	}
-	_, err := p.Recover(t.Context(), func(*schemas.State) {})
+	_, err := p.Recover(t.Context(), func(*packed.State) {})
 	var setup *SetupError
 	if err == nil || errors.As(err, &setup) {
 		t.Errorf("Recover without a connection: %v, want an error that may pass", err)

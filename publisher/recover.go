@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -41,7 +42,7 @@ type Recovered struct {
 // expects. state is called with the state of every agent, which it may keep; where it is called
 // twice for an agent, the later call is right. What was read may have moved on by the end: then the
 // next commit is refused, and the caller begins again.
-func (p *Publisher) Recover(ctx context.Context, state func(*schemas.State)) (*Recovered, error) {
+func (p *Publisher) Recover(ctx context.Context, state func(*packed.State)) (*Recovered, error) {
 	began := time.Now()
 	r, err := p.recover(ctx, state)
 	if err != nil {
@@ -51,7 +52,7 @@ func (p *Publisher) Recover(ctx context.Context, state func(*schemas.State)) (*R
 	return r, nil
 }
 
-func (p *Publisher) recover(ctx context.Context, state func(*schemas.State)) (*Recovered, error) {
+func (p *Publisher) recover(ctx context.Context, state func(*packed.State)) (*Recovered, error) {
 	reconnects := p.nc.Stats().Reconnects
 	if err := p.prepare(ctx); err != nil { // the server may have come back without what it had
 		return nil, err
@@ -129,7 +130,7 @@ func (p *Publisher) recover(ctx context.Context, state func(*schemas.State)) (*R
 type reading struct {
 	Recovered
 	p         *Publisher
-	state     func(*schemas.State)
+	state     func(*packed.State)
 	at        position
 	from      uint64                  // where to look for events that are newer than their states
 	doubtful  bool                    // a state is none: all events have to be looked at
@@ -196,11 +197,11 @@ func (s *reading) event(e *schemas.Event) {
 	id := e.Data.Agent.AgentID
 	if e.Data.Revision > s.revisions[id] {
 		s.lacking[id] = *e
-		s.found(e.State(), e.Data.Sweep)
+		s.found(packed.StateOf(e), e.Data.Sweep)
 	}
 }
 
-func (s *reading) found(state *schemas.State, sweep uint64) {
+func (s *reading) found(state *packed.State, sweep uint64) {
 	s.revisions[state.Agent.AgentID()] = state.Revision
 	s.LastSweep = max(s.LastSweep, sweep)
 	s.state(state)

@@ -1,11 +1,15 @@
 package schemas
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"iter"
+	"maps"
+	"reflect"
 	"slices"
+
+	"github.com/rollcall-events/rollcall/internal/fields"
 )
 
 // Agent is one row of findOnlineAgent. A nil field was absent (or null, which the vendor uses for
@@ -14,42 +18,42 @@ import (
 // The fields and their types are those of the vendor's table of findOnlineAgent, plus appName and
 // entityName, which its example answers carry and no table lists.
 type Agent struct {
-	AgentID      int64 // the identity of an agent within its tenant; may exceed 2^53
-	TenantID     int64
-	OnlineStatus int64 // 1 online, anything else not; see [Agent.Online]
+	AgentID      int64 `json:"agentId"` // the identity of an agent within its tenant; may exceed 2^53
+	TenantID     int64 `json:"tenantId"`
+	OnlineStatus int64 `json:"onlineStatus"` // 1 online, anything else not; see [Agent.Online]
 
-	UserID       *int64
-	AgentCode    *string // a UUID
-	AgentAccount *string
-	AgentName    *string
-	Type         *string // business type: 0 safety, 1 quality, 2 patrol inspection, 10 video call
+	UserID       *int64  `json:"userId"`
+	AgentCode    *string `json:"agentCode"` // a UUID
+	AgentAccount *string `json:"agentAccount"`
+	AgentName    *string `json:"agentName"`
+	Type         *string `json:"type"` // business type: 0 safety, 1 quality, 2 patrol inspection, 10 video call
 
-	ProductType   *string
-	DeliveryScene *string
-	BusinessType  *string
+	ProductType   *string `json:"productType"`
+	DeliveryScene *string `json:"deliveryScene"`
+	BusinessType  *string `json:"businessType"`
 
-	AreaName *string
-	CityID   *string
+	AreaName *string `json:"areaName"`
+	CityID   *string `json:"cityId"`
 
-	IsArea     *int64 // assigned by area or not
-	Capacity   *int64 // how many live rooms at once
-	DeleteFlag *int64 // 1 deleted; see [Agent.There]
+	IsArea     *int64 `json:"isArea"`     // assigned by area or not
+	Capacity   *int64 `json:"capacity"`   // how many live rooms at once
+	DeleteFlag *int64 `json:"deleteFlag"` // 1 deleted; see [Agent.There]
 
-	AgentSignInTime *int64
-	AgentSignInDate *int64
+	AgentSignInTime *int64 `json:"agentSignInTime"`
+	AgentSignInDate *int64 `json:"agentSignInDate"`
 
-	CreatedBy      *int64
-	LastUpdatedBy  *int64
-	CreateName     *string
-	LastUpdateName *string
+	CreatedBy      *int64  `json:"createdBy"`
+	LastUpdatedBy  *int64  `json:"lastUpdatedBy"`
+	CreateName     *string `json:"createName"`
+	LastUpdateName *string `json:"lastUpdateName"`
 
-	CreationTimestamp   *int64 // milliseconds since 1970
-	LastUpdateTimestamp *int64 // milliseconds since 1970
-	CreationDate        *string
-	LastUpdateDate      *string // lags LastUpdateTimestamp in the vendor's own examples
+	CreationTimestamp   *int64  `json:"creationTimestamp"`   // milliseconds since 1970
+	LastUpdateTimestamp *int64  `json:"lastUpdateTimestamp"` // milliseconds since 1970
+	CreationDate        *string `json:"creationDate,date"`
+	LastUpdateDate      *string `json:"lastUpdateDate,date"` // lags LastUpdateTimestamp in the vendor's own examples
 
-	AppName    *string
-	EntityName *string
+	AppName    *string `json:"appName"`
+	EntityName *string `json:"entityName"`
 
 	// Other holds the fields that no table lists, sorted by name, each value exactly as it came.
 	Other []Field
@@ -76,124 +80,128 @@ func (a *Agent) TypeToken() string {
 	return *a.Type
 }
 
-// A listed field of the agent. at returns where an Agent keeps it: *int64 (always present), **int64
-// or **string.
-type listedField struct {
-	name string
-	date bool // a string that holds a date
-	at   func(*Agent) any
+// documented are the agent's documented fields; their places are those of the struct.
+var documented = fields.TableOf[Agent]()
 
-	index int    // its place in listedFields
-	key   string // its name as it begins a field that is not the first: ,"name":
-}
-
-// The listed fields in the order in which they are encoded.
-var listedTable = [...]listedField{
-	{name: "agentId", at: func(a *Agent) any { return &a.AgentID }},
-	{name: "tenantId", at: func(a *Agent) any { return &a.TenantID }},
-	{name: "onlineStatus", at: func(a *Agent) any { return &a.OnlineStatus }},
-	{name: "userId", at: func(a *Agent) any { return &a.UserID }},
-	{name: "agentCode", at: func(a *Agent) any { return &a.AgentCode }},
-	{name: "agentAccount", at: func(a *Agent) any { return &a.AgentAccount }},
-	{name: "agentName", at: func(a *Agent) any { return &a.AgentName }},
-	{name: "type", at: func(a *Agent) any { return &a.Type }},
-	{name: "productType", at: func(a *Agent) any { return &a.ProductType }},
-	{name: "deliveryScene", at: func(a *Agent) any { return &a.DeliveryScene }},
-	{name: "businessType", at: func(a *Agent) any { return &a.BusinessType }},
-	{name: "areaName", at: func(a *Agent) any { return &a.AreaName }},
-	{name: "cityId", at: func(a *Agent) any { return &a.CityID }},
-	{name: "isArea", at: func(a *Agent) any { return &a.IsArea }},
-	{name: "capacity", at: func(a *Agent) any { return &a.Capacity }},
-	{name: "deleteFlag", at: func(a *Agent) any { return &a.DeleteFlag }},
-	{name: "agentSignInTime", at: func(a *Agent) any { return &a.AgentSignInTime }},
-	{name: "agentSignInDate", at: func(a *Agent) any { return &a.AgentSignInDate }},
-	{name: "createdBy", at: func(a *Agent) any { return &a.CreatedBy }},
-	{name: "lastUpdatedBy", at: func(a *Agent) any { return &a.LastUpdatedBy }},
-	{name: "createName", at: func(a *Agent) any { return &a.CreateName }},
-	{name: "lastUpdateName", at: func(a *Agent) any { return &a.LastUpdateName }},
-	{name: "creationTimestamp", at: func(a *Agent) any { return &a.CreationTimestamp }},
-	{name: "lastUpdateTimestamp", at: func(a *Agent) any { return &a.LastUpdateTimestamp }},
-	{name: "creationDate", date: true, at: func(a *Agent) any { return &a.CreationDate }},
-	{name: "lastUpdateDate", date: true, at: func(a *Agent) any { return &a.LastUpdateDate }},
-	{name: "appName", at: func(a *Agent) any { return &a.AppName }},
-	{name: "entityName", at: func(a *Agent) any { return &a.EntityName }},
-}
-
-var listedFields = listedTable[:]
-
-var listedByName = func() map[string]*listedField {
-	m := make(map[string]*listedField, len(listedFields))
-	for i := range listedFields {
-		listedFields[i].index = i
-		listedFields[i].key = `,"` + listedFields[i].name + `":`
-		m[listedFields[i].name] = &listedFields[i]
-	}
-	return m
-}()
+// at points to a documented field: *int64, **int64 or **string.
+func (a *Agent) at(i int) any { return reflect.ValueOf(a).Elem().Field(i).Addr().Interface() }
 
 // Listed reports whether the vendor's documentation lists a field of that name.
 func Listed(name string) bool {
-	_, ok := listedByName[name]
+	_, ok := documented.Index(name)
 	return ok
 }
 
 // Field returns the encoded value of the named field, and whether the agent has it.
 func (a *Agent) Field(name string) (json.RawMessage, bool) {
-	if f, ok := listedByName[name]; ok {
-		b := appendListed(nil, f.at(a))
+	if i, ok := documented.Index(name); ok {
+		b := appendValue(nil, a.at(i))
 		return b, b != nil
 	}
-	i, ok := slices.BinarySearchFunc(a.Other, name, func(f Field, n string) int { return cmp.Compare(f.Name, n) })
+	i, ok := a.findOther(name)
 	if !ok {
 		return nil, false
 	}
 	return a.Other[i].Value, true
 }
 
-// Differing yields the names of the fields in which a and b differ, in no particular order. Listed
-// fields differ by value, the others by their bytes.
-func Differing(a, b *Agent) iter.Seq[string] { return a.Pack().Differing(b.Pack()) }
+// SetField gives the named field an encoded value; nil makes it absent. In a documented field a
+// number where a string is documented, and the other way round, is normalised. It reports false,
+// and does nothing, where the value can't be.
+func (a *Agent) SetField(name string, value json.RawMessage) bool {
+	if i, ok := documented.Index(name); ok {
+		return a.setDocumented(i, value)
+	}
+	switch i, found := a.findOther(name); {
+	case value == nil && found:
+		a.Other = slices.Delete(a.Other, i, i+1)
+	case value == nil:
+	case found:
+		a.Other[i].Value = value
+	default:
+		a.Other = slices.Insert(a.Other, i, Field{name, value})
+	}
+	return true
+}
+
+func (a *Agent) setDocumented(i int, value json.RawMessage) bool {
+	f := documented.Fields[i]
+	if value == nil {
+		if !f.Required {
+			reflect.ValueOf(a).Elem().Field(i).SetZero()
+		}
+		return !f.Required
+	}
+	switch p := a.at(i).(type) {
+	case *int64:
+		n, ok := fields.Integer(value)
+		if ok {
+			*p = n
+		}
+		return ok
+	case **int64:
+		n, ok := fields.Integer(value)
+		if ok {
+			*p = &n
+		}
+		return ok
+	default:
+		s, ok := fields.AsText(value, f.Kind)
+		if ok {
+			*p.(**string) = &s
+		}
+		return ok
+	}
+}
+
+func (a *Agent) findOther(name string) (i int, found bool) {
+	return slices.BinarySearchFunc(a.Other, name,
+		func(f Field, n string) int { return cmp.Compare(f.Name, n) })
+}
 
 // Changes lists every field in which to differs from from, in the order of the field names.
-func Changes(from, to *Agent) []Change { return from.Pack().Changes(to.Pack()) }
+// Documented fields differ by value, the others by their bytes.
+func Changes(from, to *Agent) (changes []Change) {
+	names := make(map[string]bool)
+	for _, f := range documented.Fields {
+		names[f.Name] = true
+	}
+	for _, f := range slices.Concat(from.Other, to.Other) {
+		names[f.Name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		was, _ := from.Field(name)
+		is, _ := to.Field(name)
+		if !bytes.Equal(was, is) {
+			changes = append(changes, Change{name, was, is})
+		}
+	}
+	return changes
+}
 
 // Revert returns the agent as it was before the changes that led to a: Revert(b, Changes(a, b))
-// equals a. Where an event's changes are truncated, what it returns is right in the listed fields
-// only.
+// equals a. Where an event's changes are truncated, what it returns is right in the documented
+// fields only.
 func Revert(a *Agent, changes []Change) (*Agent, error) {
 	r := *a
 	r.Other = slices.Clone(a.Other)
 	for _, c := range changes {
-		if f, ok := listedByName[c.Field]; ok {
-			if !new(memory).setListed(f, &r, c.From) {
-				return nil, fmt.Errorf("schemas: revert field %s of agent %d: %q is no value for it", c.Field, a.AgentID, c.From)
-			}
-			continue
-		}
-		i, found := slices.BinarySearchFunc(r.Other, c.Field, func(f Field, n string) int { return cmp.Compare(f.Name, n) })
-		switch {
-		case c.From == nil && found:
-			r.Other = slices.Delete(r.Other, i, i+1)
-		case c.From != nil && found:
-			r.Other[i].Value = c.From
-		case c.From != nil:
-			r.Other = slices.Insert(r.Other, i, Field{c.Field, c.From})
+		if !r.SetField(c.Field, c.From) {
+			return nil, fmt.Errorf("schemas: revert field %s of agent %d: %q is no value for it",
+				c.Field, a.AgentID, c.From)
 		}
 	}
 	return &r, nil
 }
 
-// AppendJSON appends the agent's encoding: the listed fields that it has, then the others by name.
+// AppendJSON appends the agent's encoding: the documented fields that it has, then the others by
+// name.
 func (a *Agent) AppendJSON(b []byte) []byte {
-	o := object{b: append(b, '{')}
-	for i := range listedFields {
-		f := &listedFields[i]
+	o := beginObject(b)
+	for i, f := range documented.Fields {
 		before := len(o.b)
-		key := f.key
-		if i == 0 { // which every agent has
-			key = key[1:]
-		}
-		if v := appendListed(append(o.b, key...), f.at(a)); v != nil {
+		o.key(f.Name)
+		if v := appendValue(o.b, a.at(i)); v != nil {
 			o.b = v
 		} else {
 			o.b = o.b[:before]
@@ -205,31 +213,32 @@ func (a *Agent) AppendJSON(b []byte) []byte {
 	return o.end()
 }
 
-// Size is about how many bytes the agent's encoding has, at little cost: within a few hundred bytes
-// where nothing in it has to be escaped.
-func (a *Agent) Size() int {
-	n := 512 // names and numbers
-	for _, f := range listedFields {
-		if s, ok := f.at(a).(**string); ok && *s != nil {
-			n += len(**s)
-		}
-	}
-	for _, f := range a.Other {
-		n += len(f.Name) + len(f.Value) + len(`"":,`)
-	}
-	return n
-}
-
 // MarshalJSON implements [json.Marshaler]; see the package comment for how it differs from
 // AppendJSON.
 func (a Agent) MarshalJSON() ([]byte, error) { return a.AppendJSON(nil), nil }
 
-// UnmarshalJSON decodes an agent as [DecodeAgent] does, of whatever tenant.
+// UnmarshalJSON decodes an agent. A value of another type than the documented one is normalised
+// where it can be, and else left out; so is a null. An agent without a usable agentId or
+// onlineStatus is refused.
 func (a *Agent) UnmarshalJSON(b []byte) error {
-	d, _, err := DecodeAgent(b, 0)
-	if err != nil {
-		return err
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal(b, &values); err != nil {
+		return fmt.Errorf("schemas: decode agent: %w", err)
 	}
+	var d Agent
+	for name, value := range values {
+		if !Listed(name) {
+			d.Other = append(d.Other, Field{name, value})
+		} else if !fields.IsNull(value) && !d.SetField(name, value) {
+			delete(values, name)
+		}
+	}
+	for _, name := range []string{"agentId", "onlineStatus"} {
+		if v, ok := values[name]; !ok || fields.IsNull(v) {
+			return fmt.Errorf("schemas: decode agent: no usable %s", name)
+		}
+	}
+	slices.SortFunc(d.Other, func(x, y Field) int { return cmp.Compare(x.Name, y.Name) })
 	*a = d
 	return nil
 }

@@ -3,13 +3,14 @@ package schemas
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/rollcall-events/rollcall/internal/fields"
 )
 
 func optional[T any](g *rapid.Generator[T]) *rapid.Generator[*T] { return rapid.Ptr(g, true) }
@@ -23,20 +24,20 @@ var (
 		rapid.String().Filter(func(s string) bool { return !Listed(s) }))
 	someValue = rapid.OneOf(
 		rapid.SampledFrom([]string{`null`, `0`, `1`, `1.0`, `1e5`, `""`, `"a"`, `"\u0061"`, `[]`, `[ ]`, `{"a" : [1,  2]}`, `123456789012345678901234567890`}),
-		rapid.Map(rapid.String(), func(s string) string { return string(appendString(nil, s)) }))
+		rapid.Map(rapid.String(), func(s string) string { return string(fields.AppendString(nil, s)) }))
 )
 
 // someAgent is any agent of any tenant.
 var someAgent = rapid.Custom(func(t *rapid.T) Agent {
 	var a Agent
-	for _, f := range listedFields {
-		switch p := f.at(&a).(type) {
+	for i, f := range documented.Fields {
+		switch p := a.at(i).(type) {
 		case *int64:
-			*p = someInt.Draw(t, f.name)
+			*p = someInt.Draw(t, f.Name)
 		case **int64:
-			*p = optional(someInt).Draw(t, f.name)
+			*p = optional(someInt).Draw(t, f.Name)
 		case **string:
-			*p = optional(someString).Draw(t, f.name)
+			*p = optional(someString).Draw(t, f.Name)
 		}
 	}
 	others := rapid.MapOfN(someName, someValue, 0, 6).Draw(t, "other")
@@ -50,9 +51,9 @@ var someAgent = rapid.Custom(func(t *rapid.T) Agent {
 func somePair(t *rapid.T) (a, b Agent) {
 	a, c := someAgent.Draw(t, "a"), someAgent.Draw(t, "c")
 	b = a
-	for _, f := range listedFields {
-		if v, _ := c.Field(f.name); rapid.Bool().Draw(t, f.name+" differs") && (v != nil || !always[f.name]) {
-			new(memory).setListed(&f, &b, v)
+	for _, f := range documented.Fields {
+		if v, _ := c.Field(f.Name); rapid.Bool().Draw(t, f.Name+" differs") && (v != nil || !always[f.Name]) {
+			b.SetField(f.Name, v)
 		}
 	}
 	others := make(map[string]json.RawMessage)
@@ -95,24 +96,6 @@ func TestChanges(t *testing.T) {
 		slices.SortFunc(want, func(x, y Change) int { return strings.Compare(x.Field, y.Field) })
 		if !slices.EqualFunc(changes, want, equalChange) {
 			t.Fatalf("Changes = %s\nwant %s", dump(changes), dump(want))
-		}
-
-		// Differing says the same, each name once, and stops when told to.
-		var names []string
-		for name := range Differing(&a, &b) {
-			names = append(names, name)
-		}
-		for i := range names {
-			n := 0
-			for range Differing(&a, &b) {
-				if n++; n > i {
-					break
-				}
-			}
-		}
-		slices.Sort(names)
-		if !slices.EqualFunc(changes, names, func(c Change, name string) bool { return c.Field == name }) {
-			t.Fatalf("Differing = %q, want the fields of %s", names, dump(changes))
 		}
 
 		// Backwards they give the previous agent, without touching this one.
@@ -192,22 +175,6 @@ func TestFieldOfUndocumented(t *testing.T) {
 	}
 	if v, ok := a.Field("elsewhere"); ok || v != nil {
 		t.Errorf("elsewhere: %s, %t", v, ok)
-	}
-}
-
-func TestSize(t *testing.T) {
-	many := vendorAgent()
-	for i := range 1000 {
-		many.Other = append(many.Other, Field{fmt.Sprintf("x%04d", i), json.RawMessage(`1`)})
-	}
-	for _, a := range []Agent{
-		vendorAgent(), many, {AgentID: 1, TenantID: 1},
-		with(func(a *Agent) { a.AgentName = new(strings.Repeat("张", 100_000)) }),
-		with(func(a *Agent) { a.Other = strange() }),
-	} {
-		if got, want := a.Size(), len(a.AppendJSON(nil)); got < want-500 || got > want+500 {
-			t.Errorf("Size = %d, encoded %d", got, want)
-		}
 	}
 }
 

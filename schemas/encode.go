@@ -2,11 +2,10 @@ package schemas
 
 import (
 	"encoding/json"
-	"fmt"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/rollcall-events/rollcall/internal/fields"
 )
 
 // TimeFormat is how every time on the wire is written: UTC, milliseconds.
@@ -36,12 +35,12 @@ func (o *object) key(name string) {
 	if o.b[len(o.b)-1] != '{' {
 		o.b = append(o.b, ',')
 	}
-	o.b = append(appendString(o.b, name), ':')
+	o.b = append(fields.AppendString(o.b, name), ':')
 }
 
 func (o *object) str(name, v string) {
 	o.key(name)
-	o.b = appendString(o.b, v)
+	o.b = fields.AppendString(o.b, v)
 }
 
 func (o *object) strs(name string, vs []string) {
@@ -51,7 +50,7 @@ func (o *object) strs(name string, vs []string) {
 		if i > 0 {
 			o.b = append(o.b, ',')
 		}
-		o.b = appendString(o.b, v)
+		o.b = fields.AppendString(o.b, v)
 	}
 	o.b = append(o.b, ']')
 }
@@ -87,8 +86,8 @@ func (o *object) raw(name string, v json.RawMessage) {
 	o.b = append(o.b, v...)
 }
 
-// appendListed appends the value of a listed field; the result is nil where the field is absent.
-func appendListed(b []byte, at any) []byte {
+// appendValue appends the value of a documented field; the result is nil where the field is absent.
+func appendValue(b []byte, at any) []byte {
 	switch p := at.(type) {
 	case *int64:
 		return strconv.AppendInt(b, *p, 10)
@@ -98,37 +97,8 @@ func appendListed(b []byte, at any) []byte {
 		}
 	case **string:
 		if *p != nil {
-			return appendString(b, **p)
+			return fields.AppendString(b, **p)
 		}
 	}
 	return nil
-}
-
-// appendString appends s as a JSON string. It escapes what JSON says must be, and nothing else;
-// encoding/json would escape HTML, and U+2028 and invalid UTF-8 too. An invalid byte becomes
-// U+FFFD.
-func appendString(b []byte, s string) []byte {
-	plain := utf8.ValidString(s)
-	for i := 0; plain && i < len(s); i++ {
-		plain = s[i] >= ' ' && s[i] != '"' && s[i] != '\\'
-	}
-	b = append(b, '"')
-	if plain {
-		b = append(b, s...)
-		return append(b, '"')
-	}
-	const short = "\b\f\n\r\t" // have a short form
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b = append(b, '\\', byte(r))
-		case r >= ' ':
-			b = utf8.AppendRune(b, r)
-		case strings.ContainsRune(short, r):
-			b = append(b, '\\', "bfnrt"[strings.IndexRune(short, r)])
-		default:
-			b = fmt.Appendf(b, `\u%04x`, r)
-		}
-	}
-	return append(b, '"')
 }

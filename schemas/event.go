@@ -226,29 +226,4 @@ func (e *Envelope) Check() error {
 	return nil
 }
 
-// State is what the log says of one agent: of its last event, what it takes to go on from there.
-type State struct {
-	Revision uint64
-	Online   bool
-	Removed  bool
-	Time     time.Time // of the last event
-	Since    time.Time // when the present online or not-online state was first read
-	Agent    Packed
-}
-
-// State is the state that the event leads to.
-func (e *Event) State() *State { return e.StateOf(e.Data.Agent.Pack()) }
-
-// StateOf is State for those who have the event's agent packed.
-func (e *Event) StateOf(agent Packed) *State {
-	return &State{
-		Revision: e.Data.Revision,
-		Online:   e.Data.Online,
-		Removed:  e.Data.Reason == Removed,
-		Time:     e.Time,
-		Since:    e.Data.Since,
-		Agent:    agent,
-	}
-}
-
 func source(tenant int64) string { return "/isdp/tenants/" + strconv.FormatInt(tenant, 10) }

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -71,7 +72,7 @@ func (r *rig) open() {
 		EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second}); err != nil {
 		r.t.Fatal(err)
 	}
-	if _, err := r.p.Recover(r.t.Context(), func(*schemas.State) {}); err != nil {
+	if _, err := r.p.Recover(r.t.Context(), func(*packed.State) {}); err != nil {
 		r.t.Fatal(err)
 	}
 }

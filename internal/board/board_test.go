@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -74,7 +75,7 @@ func newRig(t *testing.T, change func(*Config, *paces)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.w.Recover(t.Context(), func(*schemas.State) {}); err != nil {
+	if _, err := r.w.Recover(t.Context(), func(*packed.State) {}); err != nil {
 		t.Fatal(err)
 	}
 	js, err := jetstream.New(natstest.Connect(t, r.url))

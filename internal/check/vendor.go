@@ -405,7 +405,7 @@ func (o *oddities) look(p *poller.PageSeen) {
 		if refused[i] || next >= len(p.Agents) {
 			continue
 		}
-		a := p.Agents[next].Agent()
+		a := p.Agents[next].Unpack()
 		next++
 		o.ids[a.AgentID]++
 		if a.OnlineStatus != 0 && a.OnlineStatus != 1 {

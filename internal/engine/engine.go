@@ -21,6 +21,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -32,7 +33,7 @@ type Source interface {
 
 // Log is where the events go; see [publisher.Publisher] for what its methods promise.
 type Log interface {
-	Recover(ctx context.Context, state func(*schemas.State)) (*publisher.Recovered, error)
+	Recover(ctx context.Context, state func(*packed.State)) (*publisher.Recovered, error)
 	TakeOver(ctx context.Context, r *publisher.Recovered, w schemas.Watermark) error
 	Commit(ctx context.Context, b publisher.Batch) error
 }
@@ -363,13 +364,17 @@ func (l *loop) commit() {
 		l.roster.Retry()
 	}
 	l.limit = limit
+	var buf []byte
 	for !l.busy {
 		news := l.health.news()
 		if l.queue.empty() && news == nil {
 			return
 		}
 		b := l.queue.peek(l.most, commitBytes)
-		f := l.roster.Form(b.obs, func(e *schemas.Event) bool { return fits(e, limit) })
+		f := l.roster.Form(b.obs, func(e *schemas.Event) bool {
+			buf = e.AppendJSON(buf[:0])
+			return len(buf) <= limit
+		})
 		if len(f.Events) == 0 && b.end == nil && news == nil { // flips that cancel out
 			l.queue.done(b, true)
 			l.advanced(b, f)
@@ -409,16 +414,6 @@ func (l *loop) maxBody() int {
 		return math.MaxInt
 	}
 	return l.cfg.MaxBody()
-}
-
-// fits reports whether an event is small enough to publish. Encoding it to find out is left to the
-// few that may not be.
-func fits(e *schemas.Event, limit int) bool {
-	size := e.Data.Agent.Size()
-	for _, c := range e.Data.Changes {
-		size += 2*len(c.Field) + len(c.From) + len(c.To)
-	}
-	return size < limit/2 || len(e.AppendJSON(nil)) <= limit
 }
 
 // committed applies what became of a commit.
@@ -487,7 +482,7 @@ func (l *loop) reload() {
 
 // taken is what the log said when it was taken over.
 type taken struct {
-	states    map[int64]*schemas.State
+	states    map[int64]*packed.State
 	recovered *publisher.Recovered
 	told      uint64 // the last sweep that our first watermark told of
 }
@@ -497,9 +492,9 @@ type taken struct {
 func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 	var t *taken
 	try := func() error {
-		t = &taken{states: make(map[int64]*schemas.State)}
+		t = &taken{states: make(map[int64]*packed.State)}
 		var err error
-		t.recovered, err = e.log.Recover(ctx, func(s *schemas.State) { t.states[s.Agent.AgentID()] = s })
+		t.recovered, err = e.log.Recover(ctx, func(s *packed.State) { t.states[s.Agent.AgentID()] = s })
 		if err != nil {
 			return final(err)
 		}

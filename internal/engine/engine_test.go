@@ -17,6 +17,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -73,7 +74,7 @@ func (s *sweep) page(agents ...schemas.Agent) {
 	page := &listing.Page{Listing: s.listing, Sent: sent}
 	for _, a := range agents {
 		s.ids[a.AgentID] = true
-		page.Agents = append(page.Agents, a.Pack())
+		page.Agents = append(page.Agents, packed.Pack(&a))
 	}
 	page.Read = s.now()
 	s.emit(page)
@@ -111,11 +112,11 @@ type memory struct {
 	slow    time.Duration               // how long it takes to be taken over
 }
 
-func (m *memory) Recover(_ context.Context, state func(*schemas.State)) (*publisher.Recovered, error) {
+func (m *memory) Recover(_ context.Context, state func(*packed.State)) (*publisher.Recovered, error) {
 	r := &publisher.Recovered{}
 	for _, b := range m.commits {
 		for i := range b.Events {
-			state(b.Events[i].State())
+			state(packed.StateOf(&b.Events[i]))
 		}
 		w := b.Watermark
 		r.Watermark, r.LastSweep = &w, max(r.LastSweep, w.LastSweep())
@@ -406,7 +407,7 @@ func TestSuperseded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := diff.Rules{}
 		agent := on(1)
-		theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: agent.Pack(), Time: time.Now()})
+		theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: packed.Pack(&agent), Time: time.Now()})
 		m := &memory{foreign: []schemas.Event{theirs}}
 		v := &vendor{scripts: []func(*sweep) error{
 			func(s *sweep) error { s.page(off(1), on(2)); s.page(on(3)); return nil },
@@ -563,7 +564,7 @@ func TestDroppedPageIsASignOfLife(t *testing.T) {
 				page := &listing.Page{Sent: time.Now()}
 				s.page(off(2), on(3), on(4))
 				s.wait(2 * time.Second)
-				page.Agents, page.Read = []schemas.Packed{new(off(1)).Pack()}, time.Now()
+				page.Agents, page.Read = []packed.Agent{packed.Pack(new(off(1)))}, time.Now()
 				s.emit(page)
 				return nil
 			},
@@ -777,7 +778,7 @@ func TestTornCommit(t *testing.T) {
 				time.Sleep(11 * time.Second) // meanwhile both go off, and 1 on again
 				r := diff.Rules{}
 				agent := on(1)
-				e, _ := r.Event(m.commits[1].Events[0].State(), &diff.Observation{AgentID: 1, Agent: agent.Pack(), Sweep: 2, Time: second})
+				e, _ := r.Event(packed.StateOf(&m.commits[1].Events[0]), &diff.Observation{AgentID: 1, Agent: packed.Pack(&agent), Sweep: 2, Time: second})
 				m.foreign = []schemas.Event{e} // 1's half of the commit
 			}
 			return nil

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -164,7 +165,7 @@ func (m *metrics) reset() {
 }
 
 // recount counts the agents of the whole log; from then on moved keeps the counts.
-func (m *metrics) recount(states map[int64]*schemas.State) {
+func (m *metrics) recount(states map[int64]*packed.State) {
 	counts := make(map[cell]int)
 	for _, s := range states {
 		if c, ok := cellOf(s); ok {
@@ -177,7 +178,7 @@ func (m *metrics) recount(states map[int64]*schemas.State) {
 }
 
 // moved takes an agent from one state to another.
-func (m *metrics) moved(from, to *schemas.State) {
+func (m *metrics) moved(from, to *packed.State) {
 	was, counted := cellOf(from)
 	is, counts := cellOf(to)
 	if counted == counts && was == is {
@@ -192,7 +193,7 @@ func (m *metrics) moved(from, to *schemas.State) {
 }
 
 // cellOf says where an agent is counted; false: nowhere.
-func cellOf(s *schemas.State) (cell, bool) {
+func cellOf(s *packed.State) (cell, bool) {
 	if s == nil || s.Removed {
 		return cell{}, false
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/metrictest"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -314,7 +315,7 @@ func TestMetricsOfTrouble(t *testing.T) {
 			name: "given up", scripts: []func(*sweep) error{listed(off(1), on(2))}, d: time.Second,
 			m: func() *memory {
 				r, agent := diff.Rules{}, on(1)
-				theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: agent.Pack(), Time: time.Now()})
+				theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: packed.Pack(&agent), Time: time.Now()})
 				return &memory{foreign: []schemas.Event{theirs}}
 			},
 			during: metrictest.Series{"rollcall_dropped_changes_total": 1},

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/rollcall-events/rollcall/diff"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -199,7 +200,7 @@ func (q *queue) relink() {
 // giveUp drops the observations of the agents in moved, and all ends: what they say refers to a log
 // that is no more. Where the log says what one of them saw, since a part of its commit was stored,
 // those behind it go on from there. It returns what it dropped.
-func (q *queue) giveUp(moved map[int64]bool, state func(id int64) *schemas.State) []*diff.Observation {
+func (q *queue) giveUp(moved map[int64]bool, state func(id int64) *packed.State) []*diff.Observation {
 	stored := make(map[int64]int) // agent: the last of its items that the log has
 	for i := range q.items {
 		if o := q.items[i].obs; o != nil && moved[o.AgentID] {

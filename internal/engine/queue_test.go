@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rollcall-events/rollcall/diff"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -34,7 +35,7 @@ func TestQueue(t *testing.T) {
 				if seen[id] {
 					a = on(id)
 				}
-				q.push(limit, &diff.Observation{AgentID: id, Agent: a.Pack(), Sweep: sweep, Time: at, NotBefore: at.Add(-time.Second)})
+				q.push(limit, &diff.Observation{AgentID: id, Agent: packed.Pack(&a), Sweep: sweep, Time: at, NotBefore: at.Add(-time.Second)})
 			},
 			"end of sweep": func(t *rapid.T) {
 				ended[sweep] = map[int64]bool{}

@@ -6,7 +6,7 @@ package listing
 import (
 	"time"
 
-	"github.com/rollcall-events/rollcall/schemas"
+	"github.com/rollcall-events/rollcall/internal/packed"
 )
 
 // NoTotal is the Total of a page whose answer names none.
@@ -23,8 +23,8 @@ type Page struct {
 	// other had been Read.
 	Sent, Read time.Time
 
-	Agents   []schemas.Packed // the usable rows, in the listing's order
-	Rejected []Rejected       // the other rows
+	Agents   []packed.Agent // the usable rows, in the listing's order
+	Rejected []Rejected     // the other rows
 
 	Total     int  // agents in the whole listing, as this answer has it; or NoTotal
 	Misplaced bool // the answer says that it is another page than the one that was asked for

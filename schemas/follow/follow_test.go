@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -66,7 +67,7 @@ func newWriter(t testing.TB, url string, tenant int64) *writer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := p.Recover(t.Context(), func(*schemas.State) {})
+	r, err := p.Recover(t.Context(), func(*packed.State) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +80,7 @@ func (w *writer) commit(events ...schemas.Event) {
 	w.sweep++
 	err := w.p.Commit(w.t.Context(), publisher.Batch{Events: events, Watermark: complete(w.sweep)})
 	if errors.Is(err, publisher.ErrTampered) { // the commit is in the log, and so is what the test wrote by other ways
-		_, err = w.p.Recover(w.t.Context(), func(*schemas.State) {})
+		_, err = w.p.Recover(w.t.Context(), func(*packed.State) {})
 	}
 	if err != nil {
 		w.t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -56,7 +57,7 @@ func (c *crowd) Sweep(_ context.Context, emit func(*listing.Page)) listing.Verdi
 	c.mu.Lock()
 	page := &listing.Page{Sent: time.Now()}
 	for i := range c.agents {
-		page.Agents = append(page.Agents, c.agents[i].Pack()) // each row is decoded anew
+		page.Agents = append(page.Agents, packed.Pack(&c.agents[i])) // each row is decoded anew
 	}
 	c.mu.Unlock()
 	time.Sleep(50 * time.Millisecond)
@@ -75,7 +76,7 @@ type absent struct {
 	marks  int
 }
 
-func (a *absent) Recover(context.Context, func(*schemas.State)) (*publisher.Recovered, error) {
+func (a *absent) Recover(context.Context, func(*packed.State)) (*publisher.Recovered, error) {
 	return &publisher.Recovered{}, nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -247,7 +248,7 @@ func TestRolledBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rec, err := other.Recover(t.Context(), func(*schemas.State) {})
+			rec, err := other.Recover(t.Context(), func(*packed.State) {})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -266,7 +267,7 @@ func TestNormalisationAgrees(t *testing.T) {
 	}
 	for _, row := range append(rows, string(isdpsim.New(isdpsim.Config{}).NewRow(5))) {
 		got := r.lenient(json.RawMessage(row))
-		a, _, err := schemas.DecodeAgent([]byte(row), tenant)
+		a, _, err := packed.Decode([]byte(row), tenant)
 		if (err == nil) != (got.row != nil) {
 			t.Errorf("%s: verdict %v here, %v there", row, got.verdict, err)
 			continue
@@ -274,7 +275,7 @@ func TestNormalisationAgrees(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		want, err := r.exact(a.AppendJSON(nil))
+		want, err := r.exact(new(a.Unpack()).AppendJSON(nil))
 		if err != nil || !want.same(got.row) {
 			t.Errorf("%s: they differ in %q (%v)", row, want.differing(got.row), err)
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -86,13 +87,14 @@ func (w *world) doSweep(lie func(page int, rows []isdpsim.Row) []isdpsim.Row) {
 	for _, p := range pages {
 		var events []schemas.Event
 		for _, r := range p.rows {
-			a, _, err := schemas.DecodeAgent(r.JSON, tenant)
-			if bad := (*schemas.RowError)(nil); errors.As(err, &bad) {
+			row, _, err := packed.Decode(r.JSON, tenant)
+			if bad := (*packed.RowError)(nil); errors.As(err, &bad) {
 				rejected++
 				met[bad.AgentID] = true
 				nameless = nameless || !bad.HasID
 				continue
 			}
+			a := row.Unpack()
 			met[a.AgentID] = true
 			if e, ok := w.observe(a, p.sent, p.read); ok {
 				events = append(events, e)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	. "github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -75,7 +76,7 @@ func TestBadDay(t *testing.T) {
 	e2e.Eventually(t, "the roster to be the truth", func() bool {
 		roster := e2e.Roster(t, nc, 886)
 		for _, row := range v.Listing() {
-			want, _, err := schemas.DecodeAgent(row.JSON, 886)
+			want, _, err := packed.Decode(row.JSON, 886)
 			var got schemas.Event
 			if err != nil || json.Unmarshal([]byte(roster[row.ID].Body), &got) != nil || got.Data.Online != want.Online() {
 				return false

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/text/encoding/simplifiedchinese"
 
 	. "github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/packed"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -380,11 +381,11 @@ func (r *rig) revoke() { r.sim.RevokeTokens() }
 
 // flip is the row with the other onlineStatus.
 func flip(row Row) Row {
-	a, _, err := schemas.DecodeAgent(row.JSON, tenant)
+	a, _, err := packed.Decode(row.JSON, tenant)
 	if err != nil {
 		return row
 	}
-	if row.JSON, err = Patch(row.JSON, Fields{"onlineStatus": fmt.Sprint(1 - a.OnlineStatus)}); err != nil {
+	if row.JSON, err = Patch(row.JSON, Fields{"onlineStatus": fmt.Sprint(1 - a.Unpack().OnlineStatus)}); err != nil {
 		panic(err)
 	}
 	return row

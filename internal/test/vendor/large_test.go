@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	. "github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/packed"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -44,7 +45,7 @@ func TestChangesTooManyToList(t *testing.T) {
 	r.stopChurn()
 	id := r.sim.IDs()[3]
 	agent, _ := r.sim.Agent(id)
-	was, _, err := schemas.DecodeAgent(agent, tenant)
+	was, _, err := packed.Decode(agent, tenant)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +55,7 @@ func TestChangesTooManyToList(t *testing.T) {
 	r.sweeps(2)
 	before := r.state(id)
 
-	status := fmt.Sprint(1 - was.OnlineStatus)
+	status := fmt.Sprint(1 - was.Unpack().OnlineStatus)
 	f = many(2000, 7)
 	f["onlineStatus"] = status
 	r.sim.Edit(id, f)

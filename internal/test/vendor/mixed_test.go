@@ -13,9 +13,9 @@ import (
 	"time"
 
 	. "github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/packed"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
-	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // A trick is something that the vendor may do for a while.
@@ -111,7 +111,7 @@ var tricks = []trick{
 
 	once("everybody signs out", func(r *rig, _ *rand.Rand) func() {
 		for _, row := range r.sim.Listing() {
-			if a, _, err := schemas.DecodeAgent(row.JSON, tenant); err == nil && a.Online() {
+			if a, _, err := packed.Decode(row.JSON, tenant); err == nil && a.Online() {
 				r.sim.SetOnline(row.ID, false)
 			}
 		}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/poller"
@@ -216,7 +217,7 @@ func (r *rig) flips(ctx context.Context) {
 		}
 		listing := r.sim.Listing()
 		row := listing[random.IntN(len(listing))]
-		if a, _, err := schemas.DecodeAgent(row.JSON, tenant); err == nil {
+		if a, _, err := packed.Decode(row.JSON, tenant); err == nil {
 			r.sim.SetOnline(row.ID, !a.Online())
 		}
 	}
@@ -461,8 +462,8 @@ func (r *rig) wantTruth() {
 	for _, c := range r.sim.History() {
 		id, online := c.ID, false
 		if c.After != nil {
-			if a, _, err := schemas.DecodeAgent(c.After, tenant); err == nil {
-				id, online = a.AgentID, a.Online()
+			if a, _, err := packed.Decode(c.After, tenant); err == nil {
+				id, online = a.AgentID(), a.Online()
 			}
 		}
 		if s := spans[id]; len(s) > 0 {

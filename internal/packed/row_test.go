@@ -1,13 +1,16 @@
-package schemas
+package packed
 
 import (
 	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/rollcall-events/rollcall/internal/fields"
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
-func TestDecodeAgentNormalises(t *testing.T) {
+func TestDecodeNormalises(t *testing.T) {
 	const absent = ""
 	tests := []struct {
 		field, in string
@@ -141,7 +144,7 @@ func TestDecodeAgentNormalises(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.field+" "+tt.in, func(t *testing.T) {
 			name, _ := json.Marshal(tt.field)
-			a, dropped, err := DecodeAgent([]byte(`{"agentId":1,"tenantId":2,"onlineStatus":0, `+string(name)+" : "+tt.in+" }"), 2)
+			a, dropped, err := decode([]byte(`{"agentId":1,"tenantId":2,"onlineStatus":0, `+string(name)+" : "+tt.in+" }"), 2)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -163,7 +166,7 @@ func TestDecodeAgentNormalises(t *testing.T) {
 	}
 }
 
-func TestDecodeAgentRows(t *testing.T) {
+func TestDecodeRows(t *testing.T) {
 	tests := []struct {
 		name, row string
 		tenant    int64
@@ -192,7 +195,7 @@ func TestDecodeAgentRows(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			a, dropped, err := DecodeAgent([]byte(tt.row), tt.tenant)
+			a, dropped, err := decode([]byte(tt.row), tt.tenant)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -206,7 +209,7 @@ func TestDecodeAgentRows(t *testing.T) {
 	}
 }
 
-func TestDecodeAgentRejects(t *testing.T) {
+func TestDecodeRejects(t *testing.T) {
 	deep := `{"agentId":1,"onlineStatus":1,"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`
 	tests := []struct {
 		row    string
@@ -262,7 +265,7 @@ func TestDecodeAgentRejects(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.row[:min(len(tt.row), 60)], func(t *testing.T) {
-			a, dropped, err := DecodeAgent([]byte(tt.row), 886)
+			a, dropped, err := decode([]byte(tt.row), 886)
 			var re *RowError
 			if !errors.As(err, &re) {
 				t.Fatalf("error %v (%T), want a *RowError", err, err)
@@ -270,7 +273,7 @@ func TestDecodeAgentRejects(t *testing.T) {
 			if want := (RowError{Reason: tt.reason, AgentID: tt.id, HasID: tt.id != 0}); *re != want {
 				t.Errorf("%+v, want %+v", *re, want)
 			}
-			if got := string(a.AppendJSON(nil)); got != string(new(Agent).AppendJSON(nil)) || dropped != 0 {
+			if got := string(a.AppendJSON(nil)); got != string(new(schemas.Agent).AppendJSON(nil)) || dropped != 0 {
 				t.Errorf("agent %s, dropped %d, of a rejected row", got, dropped)
 			}
 		})
@@ -290,16 +293,16 @@ func TestRowErrorNeverRepeatsTheRow(t *testing.T) {
 		}
 	}
 	for _, row := range []string{`secret`, `{"agentId":"secret"}`, `{"agentId":1,"onlineStatus":"secret"}`, `{"agentId":1,"tenantId":2,"secret":1}`} {
-		if _, _, err := DecodeAgent([]byte(row), 886); err == nil || strings.Contains(err.Error(), "secret") {
+		if _, _, err := decode([]byte(row), 886); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: error %v", row, err)
 		}
 	}
 }
 
 // What an agent holds does not change when the page that it was read from is overwritten.
-func TestDecodeAgentCopies(t *testing.T) {
+func TestDecodeCopies(t *testing.T) {
 	row := []byte(`{"agentId":1,"onlineStatus":1,"areaName":"a","x":{ "y": "z" }}`)
-	a, _, err := DecodeAgent(row, 886)
+	a, _, err := decode(row, 886)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,28 +330,10 @@ func TestThereAndOnline(t *testing.T) {
 		{`{"agentId":1,"onlineStatus":2}`, true, false},
 		{`{"agentId":1,"onlineStatus":-1}`, true, false},
 	} {
-		a, _, err := DecodeAgent([]byte(tt.row), 886)
+		a, _, err := decode([]byte(tt.row), 886)
 		if err != nil || a.There() != tt.there || a.Online() != tt.online {
 			t.Errorf("%s: there %t, online %t, error %v, want %t, %t", tt.row, a.There(), a.Online(), err, tt.there, tt.online)
 		}
-	}
-}
-
-func TestAgentUnmarshalJSON(t *testing.T) {
-	a := Agent{AgentID: 9, AreaName: new("old")}
-	if err := json.Unmarshal([]byte(`{"agentId":"1","tenantId":2,"onlineStatus":1,"x":[ 1 ]}`), &a); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := string(a.AppendJSON(nil)), `{"agentId":1,"tenantId":2,"onlineStatus":1,"x":[ 1 ]}`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	var re *RowError
-	if err := json.Unmarshal([]byte(`{"agentId":1}`), &a); !errors.As(err, &re) || a.TenantID != 2 {
-		t.Errorf("error %v, agent %+v: want a *RowError and the agent as it was", err, a)
-	}
-	// encoding/json compacts.
-	if b, err := json.Marshal(a); err != nil || string(b) != `{"agentId":1,"tenantId":2,"onlineStatus":1,"x":[1]}` {
-		t.Errorf("json.Marshal: %s, %v", b, err)
 	}
 }
 
@@ -365,7 +350,7 @@ func TestAppendString(t *testing.T) {
 		"a\xffb\xed\xa0\x80\xc3":   "\"a\ufffdb\ufffd\ufffd\ufffd\ufffd\"",
 		"\ufffd \U0010ffff \ufeff": "\"\ufffd \U0010ffff \ufeff\"",
 	} {
-		got := appendString(nil, in)
+		got := fields.AppendString(nil, in)
 		if string(got) != want {
 			t.Errorf("%q: %s, want %s", in, got, want)
 		}
