@@ -1,5 +1,5 @@
 // Package schemas is rollcall's wire: the agent as the vendor lists it, the events, watermarks and
-// health messages that rollcall writes to the log, the subjects they are stored under, and their
+// health messages that rollcall writes to the stream, the subjects they are stored under, and their
 // encoding. This is version 1 ([Version]); it only ever gains optional fields, and the goldens
 // under testdata/v1 keep it so.
 //
@@ -17,7 +17,7 @@
 // test refuses whatever takes anything of it back.
 //
 // Nothing in this package is safe for concurrent modification; values that nobody modifies may be
-// shared freely. It imports the standard library only.
+// shared freely. It needs the standard library only.
 package schemas
 
 // Version is the version of the wire format that this package describes.

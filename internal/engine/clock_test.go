@@ -64,8 +64,8 @@ func TestClockSteps(t *testing.T) {
 					listed(on(1), on(2), off(3)),
 					listed(on(1), on(2), off(3)),
 					s.step(d, off(1), on(2), off(3)), // at 10 s
-					listed(off(1), off(2), off(3)),  // at 15 s
-					listed(on(1), off(2), off(3)),   // at 20 s
+					listed(off(1), off(2), off(3)),   // at 15 s
+					listed(on(1), off(2), off(3)),    // at 20 s
 				}
 				s.run(23 * time.Second)
 				// Agent 2 was seen online at 10 s, by the old clock, and offline at 15 s, by the
