@@ -15,8 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
 // The audit is killed again and again while events come, now and then with rollcall and its NATS

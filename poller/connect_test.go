@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
 )

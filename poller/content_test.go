@@ -7,8 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/packed"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
 )

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/setting"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
 )

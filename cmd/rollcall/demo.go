@@ -17,8 +17,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/natsd"
+	"github.com/rollcall-events/rollcall/internal/tenantsim"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -33,8 +33,8 @@ const (
 // ends.
 func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, simOnly bool) error {
 	signal.Ignore(syscall.SIGPIPE)
-	tenant := isdpsim.New(isdpsim.Config{Churn: demoChurn, Seed: uint64(time.Now().UnixNano()), NoHistory: true})
-	sim, err := tenant.Listen(simListen)
+	tenant := tenantsim.New(tenantsim.Config{Churn: demoChurn, Seed: uint64(time.Now().UnixNano())})
+	sim, err := tenantsim.Listen(simListen, tenant)
 	if err != nil {
 		return err
 	}
@@ -120,10 +120,10 @@ func demoSettings(url string) (*settings, []string, error) {
 		return nil, warnings, err
 	}
 	s.ISDPURL.value = url
-	s.ISDPClientID.value = newSecret(isdpsim.DemoClientID)
-	s.ISDPClientSecret.value = newSecret(isdpsim.DemoClientSecret)
-	s.ISDPUsername.value = newSecret(isdpsim.DemoUsername)
-	s.ISDPPassword.value = newSecret(isdpsim.DemoPassword)
+	s.ISDPClientID.value = newSecret(tenantsim.DemoClientID)
+	s.ISDPClientSecret.value = newSecret(tenantsim.DemoClientSecret)
+	s.ISDPUsername.value = newSecret(tenantsim.DemoUsername)
+	s.ISDPPassword.value = newSecret(tenantsim.DemoPassword)
 	s.ISDPTypes.value, s.ISDPCAFile.value, s.TenantID.value = nil, "", 0
 	if !s.PollInterval.isSet() {
 		s.PollInterval.value = demoInterval
@@ -144,7 +144,7 @@ func printTenant(w io.Writer, url string) {
   ROLLCALL_ISDP_PASSWORD=%s
 
 Ctrl-C ends it.
-`, url, isdpsim.DemoClientID, isdpsim.DemoClientSecret, isdpsim.DemoUsername, isdpsim.DemoPassword)
+`, url, tenantsim.DemoClientID, tenantsim.DemoClientSecret, tenantsim.DemoUsername, tenantsim.DemoPassword)
 }
 
 func printWelcome(w io.Writer, simURL, natsURL, pagesURL string, s *settings) {
@@ -175,7 +175,7 @@ Try in another terminal, nothing to install:
   %s stream get %s --last-for agent.state.886.%d
   %s stream info %s
 
-`, simURL, s.PollInterval.value, natsURL, where, pages, watch, cli, cli, schemas.Stream, isdpsim.FirstID, cli, schemas.Stream)
+`, simURL, s.PollInterval.value, natsURL, where, pages, watch, cli, cli, schemas.Stream, tenantsim.FirstID, cli, schemas.Stream)
 }
 
 // A teller is a subscriber like any other: it tells in a line each what the log says.

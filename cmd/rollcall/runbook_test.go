@@ -23,7 +23,7 @@ const runbook = "docs/operations.md"
 
 // Packages that are not part of a running rollcall, or only of its simulated tenant: nobody has to
 // look up what these log.
-var testsOnly = []string{"internal/bench", "internal/isdpsim", "internal/test"}
+var testsOnly = []string{"internal/bench", "internal/tenantsim", "internal/test"}
 
 // Messages that are no literals where they are logged, by the file and the expression, as the
 // runbook has them.

@@ -15,13 +15,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/tenantsim"
 )
 
 const (
 	roleTenant = "tenant"
 	tenantID   = 886
-	pageSize   = isdpsim.MaxPageSize
+	pageSize   = tenantsim.MaxPageSize
 	tokenPath  = "/oauth2/oauth/rest_token"
 	agentsPath = "/openapi/v1/openTask/findOnlineAgent"
 	aToken     = "6f1f7a52-8c1e-4b7e-9a33-0c4d5e6f7a8b" // the only one there ever is
@@ -72,7 +72,7 @@ var jsonType = []string{"application/json;charset=UTF-8"}
 
 // newListing prepares the pages of n agents that look like the vendor's.
 func newListing(n int) (*listing, error) {
-	sim := isdpsim.New(isdpsim.Config{Agents: n, TenantID: tenantID, NoHistory: true})
+	sim := tenantsim.New(tenantsim.Config{Agents: n, TenantID: tenantID})
 	l := &listing{total: n}
 	l.stamp.Store(1_700_000_000_000)
 	rows := sim.Listing()
@@ -83,7 +83,7 @@ func newListing(n int) (*listing, error) {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			row, err := isdpsim.Patch(r.JSON, isdpsim.Fields{"agentSignInDate": "1699999999999"})
+			row, err := tenantsim.Patch(r.JSON, tenantsim.Fields{"agentSignInDate": "1699999999999"})
 			if err != nil {
 				return nil, err
 			}

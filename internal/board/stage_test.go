@@ -25,7 +25,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/internal/engine"
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/tenantsim"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 )
@@ -84,8 +85,8 @@ func stage(ctx context.Context, ready func(board, control, nats string) error) e
 		return err
 	}
 	defer os.RemoveAll(dir)
-	sim := isdpsim.New(isdpsim.Config{Agents: *stageAgents, Seed: 7, Churn: *stageChurn, NoHistory: true})
-	vendor, err := sim.Listen("127.0.0.1:0")
+	sim := isdpsim.New(isdpsim.Config{Agents: *stageAgents, Seed: 7, Churn: *stageChurn})
+	vendor, err := tenantsim.Listen("127.0.0.1:0", sim)
 	if err != nil {
 		return err
 	}

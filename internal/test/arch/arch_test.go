@@ -115,7 +115,7 @@ const (
 
 // Packages that the rules speak of. They have to be there, lest a rule holds because its package
 // was renamed.
-var known = []string{"cmd/rollcall", "diff", "examples/audit", "examples/routing", "internal/isdpsim", "poller", "publisher", "schemas", "schemas/follow"}
+var known = []string{"cmd/rollcall", "diff", "examples/audit", "examples/routing", "internal/tenantsim", "internal/test/isdpsim", "poller", "publisher", "schemas", "schemas/follow"}
 
 // words are the packages whose types say what an agent, an event and a listing are.
 var words = []string{"schemas", documentedFields, "internal/packed", "internal/listing"}
@@ -152,11 +152,12 @@ var rules = []rule{
 	{why: "only cmd/rollcall reads the environment and the command line", of: unnamed("cmd/rollcall"), tests: true,
 		forbid: others("github.com/kelseyhightower/envconfig", "github.com/spf13/cobra", "github.com/spf13/pflag")},
 	{why: "nothing imports cmd", of: unnamed("cmd"), tests: true, forbid: own("cmd")},
-	{why: "the simulated tenant shares nothing with what it tests", of: named("internal/isdpsim"),
+	{why: "the simulated tenant shares nothing with what it tests", of: named("internal/tenantsim", "internal/test/isdpsim"),
 		forbid: func(g graph, name, path string) bool {
 			in, ok := g.inside(path)
-			return ok && !isOrUnder(in, name)
+			return ok && !isOrUnder(in, name, "internal/tenantsim")
 		}},
+	{why: "what only tests use is not in the binary", of: named("cmd/rollcall"), forbid: own("internal/test", "internal/bench")},
 }
 
 // broken tells each breach of a rule, sorted.
@@ -241,14 +242,15 @@ func TestBroken(t *testing.T) {
 	in := func(name string) string { return module + "/" + name }
 	pkgs := map[string]pkg{
 		"schemas":                  {Imports: []string{"encoding/json", "time"}, TestImports: []string{"os", "pgregory.net/rapid"}},
-		"poller":                   {Imports: []string{"net/http", in("schemas"), in("internal/setting")}, XTestImports: []string{in("poller"), in("internal/isdpsim")}},
+		"poller":                   {Imports: []string{"net/http", in("schemas"), in("internal/setting")}, XTestImports: []string{in("poller"), in("internal/test/isdpsim")}},
 		"diff":                     {Imports: []string{"slices", in("schemas")}, TestImports: []string{"os", "pgregory.net/rapid"}, XTestImports: []string{in("diff")}},
 		"publisher":                {Imports: []string{natsClient + "/jetstream", natsBatch + "/jetstreamext", in("schemas")}, TestImports: []string{"net/http"}},
 		"cmd/rollcall":             {Imports: []string{"github.com/kelseyhightower/envconfig", "github.com/spf13/cobra", in("poller"), in("diff"), in("publisher")}},
 		"schemas/follow":           {Imports: []string{"context", natsClient + "/jetstream", "github.com/rollcall-events/rollcall/schemas"}},
 		"examples/routing":         {Imports: []string{natsClient, in("schemas/follow"), "net/http"}, TestImports: []string{in("internal/setting")}},
 		"internal/engine":          {Imports: []string{in("poller"), in("diff"), in("publisher")}},
-		"internal/isdpsim":         {Imports: []string{"net/http"}},
+		"internal/tenantsim":       {Imports: []string{"net/http"}},
+		"internal/test/isdpsim":    {Imports: []string{"net/http", in("internal/tenantsim")}},
 		"internal/setting":         {Imports: []string{"fmt"}},
 		"internal/test/arch":       {},
 		"internal/publisherhelper": {Imports: []string{in("publisher")}}, // not below publisher
@@ -291,8 +293,10 @@ func TestBroken(t *testing.T) {
 			"internal/engine reaches github.com/kelseyhightower/envconfig: only cmd/rollcall reads the environment and the command line"}},
 		{"internal/engine", pkg{TestImports: []string{in("cmd/rollcall/internal/x")}}, []string{
 			"internal/engine reaches " + in("cmd/rollcall/internal/x") + ": nothing imports cmd"}},
-		{"internal/isdpsim", pkg{Imports: []string{in("schemas")}}, []string{
-			"internal/isdpsim reaches " + in("schemas") + ": the simulated tenant shares nothing with what it tests"}},
+		{"internal/test/isdpsim", pkg{Imports: []string{in("schemas")}}, []string{
+			"internal/test/isdpsim reaches " + in("schemas") + ": the simulated tenant shares nothing with what it tests"}},
+		{"cmd/rollcall", pkg{Imports: []string{in("internal/test/isdpsim")}}, []string{
+			"cmd/rollcall reaches " + in("internal/test/isdpsim") + ": what only tests use is not in the binary"}},
 	} {
 		with := map[string]pkg{"internal/through": {Imports: []string{in("poller")}}} // used by one of the cases only
 		for name, p := range pkgs {

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/engine"
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 )

@@ -25,9 +25,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/internal/engine"
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -184,7 +184,7 @@ type rig struct {
 // newRig builds a tenant of its own on a broker; nil: one of its own.
 func newRig(t *testing.T, b *broker, agents int, tenant int64) *rig {
 	t.Helper()
-	return newRigOf(t, b, isdpsim.Config{Agents: agents, TenantID: tenant, Seed: 7, RecordPages: true})
+	return newRigOf(t, b, isdpsim.Config{Agents: agents, TenantID: tenant, Seed: 7})
 }
 
 func newRigOf(t *testing.T, b *broker, cfg isdpsim.Config) *rig {

@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
 // Log is what is known of the log. It may hold other tenants' messages, which are left aside.
@@ -24,8 +24,8 @@ type Log struct {
 
 // Truth is what the simulated tenant did and showed. Nothing in it is altered.
 type Truth struct {
-	History []isdpsim.Change     // every change: Config.NoHistory must not be set
-	Pages   []isdpsim.PageAnswer // every answer, where Config.RecordPages was set; empty: judge by the history alone
+	History []isdpsim.Change     // every change
+	Pages   []isdpsim.PageAnswer // every answer; empty: judge by the history alone
 }
 
 // TruthOf takes the record of a tenant.

@@ -5,7 +5,7 @@ import (
 	"sort"
 	"time"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
 // A window is what the tenant showed in a stretch of time, to whoever looked.

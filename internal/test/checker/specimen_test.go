@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 

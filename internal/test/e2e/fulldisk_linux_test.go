@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/ops"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
 // Ways to fill a file system, in the directory fill.
@@ -49,7 +49,7 @@ func TestFullDisk(t *testing.T) {
 		t.Skip("this system lets its users mount no file system of their own; " +
 			"what the embedded server does on a full disk is tested in natsd")
 	}
-	v := NewVendor(t, isdpsim.Config{Agents: 60, Churn: 10, RecordPages: true})
+	v := NewVendor(t, isdpsim.Config{Agents: 60, Churn: 10})
 	env, url := Embedded(t)
 	env["ROLLCALL_DATA_DIR"], env["ROLLCALL_NATS_MAX_BYTES"] = filepath.Join(dir, "data"), "16MiB"
 

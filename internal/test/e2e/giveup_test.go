@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/ops"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
 const givesUp = "giving up the lease, in case"

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/ops"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
 // silent are the URLs of n servers that take connections and never say a word, as one does that

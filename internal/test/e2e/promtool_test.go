@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
 // All of /metrics is as Prometheus' own tool (Debian's package prometheus) wants it.

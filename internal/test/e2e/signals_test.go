@@ -13,8 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/ops"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
 // fast makes a leader that says much in a short time.

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
 // A Vendor is a simulated tenant that is served over HTTP by the test itself.

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
 // pause lets a time pass that the seed says, from least to most.

@@ -22,10 +22,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/natsd"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
 const (
@@ -177,7 +177,7 @@ func nodeName(i int) string { return fmt.Sprintf("n%d", i) }
 func (w *world) newTenant(id int64, broker map[string]string) *tenant {
 	w.t.Helper()
 	t := &tenant{id: id, vendor: e2e.NewVendor(w.t, isdpsim.Config{
-		Agents: w.layout.agents, TenantID: id, Seed: w.seed, Churn: churn, RecordPages: true,
+		Agents: w.layout.agents, TenantID: id, Seed: w.seed, Churn: churn,
 	})}
 	for i := range w.layout.replicas {
 		r := &replica{name: fmt.Sprintf("%d%c", id, 'a'+i)}

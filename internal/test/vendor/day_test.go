@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	. "github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	. "github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 

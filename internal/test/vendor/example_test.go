@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 

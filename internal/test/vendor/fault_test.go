@@ -19,8 +19,8 @@ import (
 
 	"golang.org/x/text/encoding/simplifiedchinese"
 
-	. "github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/packed"
+	. "github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/schemas"

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	. "github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/packed"
+	. "github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/schemas"

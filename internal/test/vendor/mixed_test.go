@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/packed"
+	. "github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 )

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/rollcall-events/rollcall/internal/isdpsim"
+	. "github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 )

@@ -24,9 +24,9 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/rollcall-events/rollcall/internal/engine"
-	"github.com/rollcall-events/rollcall/internal/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
@@ -110,7 +110,7 @@ func newRig(t *testing.T, s setup) *rig {
 
 	r.sim = isdpsim.New(isdpsim.Config{
 		Agents: s.agents, Seed: s.seed, Churn: s.churn, TokenTTL: s.tokenTTL, InvalidTokenStatus: s.invalidToken,
-		RecordPages: true, Now: r.now,
+		Now: r.now,
 	})
 	srv := httptest.NewUnstartedServer(r.sim)
 	r.door = &door{Listener: srv.Listener, open: map[net.Conn]bool{}}

@@ -1,12 +1,12 @@
-// Package isdpsim is a simulated ISDP+ tenant: an HTTP handler with the vendor's two calls, whose
-// agents sign in and out, change, come and go, by themselves from a seed or as a script says, and
-// which can be told to misbehave.
+// Package tenantsim is a simulated ISDP+ tenant, for rollcall's demo and as the heart of the tests'
+// vendor: an HTTP handler with the vendor's two calls, whose agents sign in and out, change, come
+// and go, by themselves from a seed or as a script says. It answers as the vendor does when nothing
+// goes wrong; what can go wrong is in internal/test/isdpsim, and so are its tests.
 //
 // # What is exact
 //
 // A Tenant makes each change at one instant, under the same lock under which it looks up a page. So
-// History lists the changes in the order in which pages could show them, and a page shows all
-// changes up to one point of the history and none after it.
+// a page shows all changes up to one point and none after it.
 //
 // The first rows depend on the seed alone, never on the clock or on how many agents there are; the
 // n-th change of Step depends on the seed, the changes before it and the clock.
@@ -16,10 +16,8 @@
 // Agents are named by an id: the row's agentId where it has one that can be read when the row is
 // added, else a negative number that the tenant hands out. The id stays with the agent whatever its
 // row says later. Methods that name an agent panic where no such agent has ever been: that is a
-// mistake in the script. Changes that change nothing are not recorded.
-//
-// Faults are described at Fault and Hook.
-package isdpsim
+// mistake in the script. Changes that change nothing are not told.
+package tenantsim
 
 import (
 	"bytes"
@@ -28,17 +26,15 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // A Tenant is the simulated tenant. It is an http.Handler; all its methods are safe for concurrent
 // use.
 type Tenant struct {
-	cfg       Config
-	bytesSent atomic.Int64
+	cfg Config
 
-	mu      sync.Mutex // guards everything below; never held while a hook runs or an answer is written
+	mu      sync.Mutex // guards everything below; never held while an answer is written
 	agents  map[int64]*agent
 	listing []*agent // the listed ones, by seq
 	bulk    bool     // put leaves the listing alone: it is built anew afterwards
@@ -47,13 +43,9 @@ type Tenant struct {
 	nextID  int64    // the least id that the next new agent can have
 	nextSeq int      // the next new agent's place in the listing's order
 	unnamed int64    // the last id handed out to a row without one, counting down
-	history []Change
-	pages   []*PageAnswer
-	shown   map[lookup]*PageAnswer // the last answer to each look-up, to share its rows
+	made    int      // changes so far
 	churn   churn
 	tokens  tokens
-	hook    Hook
-	stats   stats
 }
 
 // An agent is one row of the listing, or one that has left it.
@@ -61,7 +53,7 @@ type agent struct {
 	id     int64
 	seq    int // its place in the listing's order, kept while it is away
 	listed bool
-	row    json.RawMessage // replaced as a whole, never altered: pages and the history share it
+	row    json.RawMessage // replaced as a whole, never altered: pages and changes share it
 	facts
 }
 
@@ -79,10 +71,8 @@ func New(cfg Config) *Tenant {
 		agents:  make(map[int64]*agent, cfg.Agents),
 		listing: make([]*agent, 0, cfg.Agents),
 		nextID:  FirstID,
-		shown:   make(map[lookup]*PageAnswer),
 		churn:   newChurn(cfg.Seed),
 		tokens:  newTokens(cfg.Seed),
-		stats:   newStats(),
 	}
 	now := cfg.Now()
 	for range cfg.Agents {
@@ -103,13 +93,12 @@ func (t *Tenant) newAgent(id int64) *agent {
 func (t *Tenant) get(id int64) *agent {
 	a, ok := t.agents[id]
 	if !ok {
-		panic(fmt.Sprintf("isdpsim: there has never been an agent %d", id))
+		panic(fmt.Sprintf("tenantsim: there has never been an agent %d", id))
 	}
 	return a
 }
 
-// put is the one place where an agent changes: its row, whether it is listed, the counts, the
-// history. It reports whether anything changed. mu is held, or nobody else knows t.
+// put is the one place where an agent changes: its row, whether it is listed, the counts. It reports whether anything changed. mu is held, or nobody else knows t.
 func (t *Tenant) put(now time.Time, a *agent, kind Kind, row json.RawMessage, f facts, listed bool) bool {
 	if a.listed == listed && bytes.Equal(a.row, row) {
 		return false
@@ -127,9 +116,12 @@ func (t *Tenant) put(now time.Time, a *agent, kind Kind, row json.RawMessage, f 
 		c.After = row
 		t.count(a, 1)
 	}
-	if !t.cfg.NoHistory && (c.Before != nil || c.After != nil) {
-		c.Seq = len(t.history)
-		t.history = append(t.history, c)
+	if c.Before != nil || c.After != nil {
+		c.Seq = t.made
+		t.made++
+		if t.cfg.Changed != nil {
+			t.cfg.Changed(c)
+		}
 	}
 	return true
 }

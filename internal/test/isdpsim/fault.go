@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/rollcall-events/rollcall/internal/tenantsim"
 )
 
 // A Hook looks at a request and says what is to go wrong with its answer; nil: nothing. It may be
@@ -46,13 +48,6 @@ func (p *Plan) status(r Reply) int {
 		return p.Status
 	}
 	return r.Status
-}
-
-// SetFault installs the hook that all requests from now on pass through; nil: none.
-func (t *Tenant) SetFault(h Hook) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.hook = h
 }
 
 // All joins faults into one.
@@ -144,7 +139,7 @@ func Meanwhile(do func(*Tenant)) Fault {
 }
 
 // RevokeTokens revokes every token just before the request is answered.
-func RevokeTokens() Fault { return Meanwhile((*Tenant).RevokeTokens) }
+func RevokeTokens() Fault { return Meanwhile(func(t *Tenant) { t.RevokeTokens() }) }
 
 // Delay answers after d with what is true then.
 func Delay(d time.Duration) Fault { return func(p *Plan) { p.Delay += d } }
@@ -154,8 +149,10 @@ func Late(d time.Duration) Fault { return func(p *Plan) { p.Late += d } }
 
 // Answer answers with something else altogether.
 func Answer(status int, contentType, body string) Fault {
-	return func(p *Plan) { p.Reply, p.Broken = &Reply{status, contentType, []byte(body)}, true }
+	return replying(Reply{Status: status, ContentType: contentType, Body: []byte(body)})
 }
+
+func replying(reply Reply) Fault { return func(p *Plan) { p.Reply, p.Broken = &reply, true } }
 
 // Status answers with an HTTP status and a line of text.
 func Status(code int) Fault { return Answer(code, "text/plain", http.StatusText(code)+"\n") }
@@ -196,15 +193,12 @@ func HTML() Fault {
 
 // InvalidToken answers as to an expired token, with any HTTP status, whatever the token.
 func InvalidToken(status int) Fault {
-	return Answer(status, "application/xml;charset=UTF-8", invalidToken)
+	return replying(tenantsim.InvalidToken(status))
 }
 
 // InvalidTokenJSON is InvalidToken as the same server puts it in JSON.
 func InvalidTokenJSON(status int) Fault {
-	return func(p *Plan) {
-		reply := oauthError(status, "invalid_token", "check_token error")
-		p.Reply, p.Broken = &reply, true
-	}
+	return replying(tenantsim.OAuthError(status, "invalid_token", "check_token error"))
 }
 
 // EverySecond lets every second of a hook's faults through, beginning with the second.
@@ -220,18 +214,12 @@ func EverySecond(h Hook) Hook {
 
 // CredentialsRefused answers a token request as if the password were wrong.
 func CredentialsRefused() Fault {
-	return func(p *Plan) {
-		reply := oauthError(http.StatusBadRequest, "invalid_grant", "Bad credentials")
-		p.Reply, p.Broken = &reply, true
-	}
+	return replying(tenantsim.OAuthError(http.StatusBadRequest, "invalid_grant", "Bad credentials"))
 }
 
 // StateCode answers 200 with a failure of the vendor's own.
 func StateCode(code, message string) Fault {
-	return func(p *Plan) {
-		reply := stateReply(code, message)
-		p.Reply, p.Broken = &reply, true
-	}
+	return replying(tenantsim.StateReply(code, message))
 }
 
 // Empty answers 200 without a body.

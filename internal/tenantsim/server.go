@@ -1,4 +1,4 @@
-package isdpsim
+package tenantsim
 
 import (
 	"context"
@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// Server is a Tenant that listens on the loopback interface.
+// A Server serves a tenant on the loopback interface.
 type Server struct {
 	URL string // "http://127.0.0.1:8081", the base URL of both calls
 
-	tenant *Tenant
+	tenant http.Handler
 	ln     net.Listener
 }
 
 // Listen takes a port: addr is "127.0.0.1:8081" or ":8081", or with port 0 any that is free. Any
 // host but the loopback interface is refused. From then on clients can connect; they are answered
 // while Serve runs.
-func (t *Tenant) Listen(addr string) (*Server, error) {
+func Listen(addr string, tenant http.Handler) (*Server, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("simulated tenant: listening on %q: %w", addr, err)
@@ -37,7 +37,7 @@ func (t *Tenant) Listen(addr string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("simulated tenant: %w", err)
 	}
-	return &Server{URL: "http://" + ln.Addr().String(), tenant: t, ln: ln}, nil
+	return &Server{URL: "http://" + ln.Addr().String(), tenant: tenant, ln: ln}, nil
 }
 
 // Serve answers requests until ctx ends, and then returns nil after it has closed the port and all

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rollcall-events/rollcall/internal/tenantsim"
 )
 
 // TestReplies holds the faults whose answer is another one altogether.
@@ -93,7 +95,7 @@ func TestLies(t *testing.T) {
 
 // TestBrokenBodies holds the faults of the way that an answer takes.
 func TestBrokenBodies(t *testing.T) {
-	tenant, c := start(t, Config{Agents: 60, RecordPages: true})
+	tenant, c := start(t, Config{Agents: 60})
 	whole := string(c.agents(`{}`).body)
 	isReset := func(err error) bool { return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) }
 	for _, tc := range []struct {
@@ -138,7 +140,7 @@ func TestNeverEnding(t *testing.T) {
 			tenant.SetFault(OnAgents(tc.fault))
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			req, _ := http.NewRequestWithContext(ctx, http.MethodPost, c.url+agentsPath, strings.NewReader(`{}`))
+			req, _ := http.NewRequestWithContext(ctx, http.MethodPost, c.url+tenantsim.AgentsPath, strings.NewReader(`{}`))
 			req.Header.Set("Content-Type", "application/json")
 			req.Header.Set("Authorization", "Bearer "+c.token)
 			if tc.bytes == 0 {
@@ -187,7 +189,7 @@ func TestHooks(t *testing.T) {
 	check("all but the first", 200, 500, 500)
 	tenant.SetFault(Hooks(OnPage(0, Status(500)), OnPage(2, Status(501)), OnToken(Status(502))))
 	check("each its own", 500, 200, 501)
-	if a := c.post(t.Context(), tokenPath, "application/json", demoLogin); a.status != 502 {
+	if a := c.post(t.Context(), tenantsim.TokenPath, "application/json", demoLogin); a.status != 502 {
 		t.Errorf("token: %d", a.status)
 	}
 	tenant.SetFault(OnPage(1, All(RevokeTokens(), WithStatus(401))))
@@ -220,7 +222,7 @@ func TestLate(t *testing.T) {
 				tenant := New(Config{Agents: 10})
 				tenant.SetFault(OnAgents(tc.fault))
 				rec := httptest.NewRecorder()
-				tenant.ServeHTTP(rec, post(tokenPath, "", demoLogin))
+				tenant.ServeHTTP(rec, post(tenantsim.TokenPath, "", demoLogin))
 				var in tokenAnswer
 				if err := json.Unmarshal(rec.Body.Bytes(), &in); err != nil {
 					t.Fatal(err)
@@ -228,7 +230,7 @@ func TestLate(t *testing.T) {
 				time.AfterFunc(30*time.Second, func() { tenant.Remove(FirstID) })
 				begin := time.Now()
 				rec = httptest.NewRecorder()
-				tenant.ServeHTTP(rec, post(agentsPath, in.AccessToken, `{}`))
+				tenant.ServeHTTP(rec, post(tenantsim.AgentsPath, in.AccessToken, `{}`))
 				var p pageAnswer
 				if err := json.Unmarshal(rec.Body.Bytes(), &p); err != nil {
 					t.Fatal(err)

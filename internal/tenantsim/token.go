@@ -1,4 +1,4 @@
-package isdpsim
+package tenantsim
 
 import (
 	"cmp"
@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// tokenPath is the token endpoint's.
-const tokenPath = "/oauth2/oauth/rest_token"
-
-// invalidToken is what the vendor answers to a token it does not know (any more).
-const invalidToken = "<InvalidTokenException><error>invalid_token</error><error_description>check_token error</error_description></InvalidTokenException>"
+// InvalidToken is what the vendor answers to a token that it does not know, or no longer.
+func InvalidToken(status int) Reply {
+	return Reply{status, "application/xml;charset=UTF-8", []byte("<InvalidTokenException><error>invalid_token</error>" +
+		"<error_description>check_token error</error_description></InvalidTokenException>")}
+}
 
 // tokens are those that a tenant has issued.
 type tokens struct {
@@ -52,10 +52,7 @@ func (t *Tenant) Tokens() []string {
 }
 
 // token answers the token endpoint.
-func (t *Tenant) token(r *http.Request, body []byte) Reply {
-	if reply, ok := wrongMethod(r); !ok {
-		return reply
-	}
+func (t *Tenant) token(body []byte) Reply {
 	var in struct {
 		ClientID     string `json:"client_id"`
 		ClientSecret string `json:"client_secret"`
@@ -64,18 +61,18 @@ func (t *Tenant) token(r *http.Request, body []byte) Reply {
 		Password     string `json:"password"`
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
-		return oauthError(http.StatusBadRequest, "invalid_request", "the body is not the JSON object expected")
+		return OAuthError(http.StatusBadRequest, "invalid_request", "the body is not the JSON object expected")
 	}
 	t.mu.Lock()
 	c := t.cfg
 	t.mu.Unlock()
 	switch {
 	case in.ClientID != c.ClientID || in.ClientSecret != c.ClientSecret:
-		return oauthError(cmp.Or(c.RefusedStatus, http.StatusUnauthorized), "invalid_client", "Bad client credentials")
+		return OAuthError(cmp.Or(c.RefusedStatus, http.StatusUnauthorized), "invalid_client", "Bad client credentials")
 	case in.GrantType != "password":
-		return oauthError(http.StatusBadRequest, "unsupported_grant_type", "Unsupported grant type: "+in.GrantType)
+		return OAuthError(http.StatusBadRequest, "unsupported_grant_type", "Unsupported grant type: "+in.GrantType)
 	case in.Username != c.Username || in.Password != c.Password:
-		return oauthError(cmp.Or(c.RefusedStatus, http.StatusBadRequest), "invalid_grant", "Bad credentials")
+		return OAuthError(cmp.Or(c.RefusedStatus, http.StatusBadRequest), "invalid_grant", "Bad credentials")
 	}
 	return t.issue(in.Username)
 }
@@ -96,7 +93,6 @@ func (t *Tenant) issue(username string) Reply {
 			}
 		}
 		tk.valid[tk.last.access] = until
-		t.stats.TokensIssued++
 	}
 	seconds := fmt.Sprint(int64(until.Sub(now) / time.Second))
 	if f := t.cfg.ExpiresIn; f == ExpiresString || f == ExpiresAlternating && tk.count%2 == 1 {
@@ -122,7 +118,8 @@ func (t *Tenant) authorized(r *http.Request) bool {
 	return ok && t.cfg.Now().Before(until)
 }
 
-func oauthError(status int, code, description string) Reply {
+// OAuthError is how the token endpoint refuses a request.
+func OAuthError(status int, code, description string) Reply {
 	body, _ := json.Marshal(struct {
 		Error       string `json:"error"`
 		Description string `json:"error_description"`

@@ -1,4 +1,4 @@
-package isdpsim
+package tenantsim
 
 import (
 	"cmp"
@@ -139,7 +139,7 @@ func (t *Tenant) addAgent(now time.Time, kind Kind) *agent {
 func (t *Tenant) edit(now time.Time, a *agent, kind Kind, fields Fields) bool {
 	row, err := Patch(a.row, fields)
 	if err != nil {
-		panic(fmt.Sprintf("isdpsim: editing agent %d: %v", a.id, err))
+		panic(fmt.Sprintf("tenantsim: editing agent %d: %v", a.id, err))
 	}
 	return t.put(now, a, kind, row, learn(row), a.listed)
 }

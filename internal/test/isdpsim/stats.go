@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/rollcall-events/rollcall/internal/tenantsim"
 )
 
 // Endpoint is one of the vendor's calls.
@@ -65,6 +67,7 @@ func (t *Tenant) Stats() Stats {
 	defer t.mu.Unlock()
 	s := t.stats.Stats
 	s.BytesSent = t.bytesSent.Load()
+	s.TokensIssued = len(t.Tokens()) / 2 // each with a refresh token
 	return s
 }
 
@@ -78,26 +81,27 @@ func (t *Tenant) Requests() []Request {
 
 // arrive counts a request in and returns the hook that it passes through; leave counts it out,
 // once.
-func (t *Tenant) arrive(r *http.Request, q query) (req Request, hook Hook, leave func()) {
+func (t *Tenant) arrive(r *http.Request, body []byte) (req Request, hook Hook, leave func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := &t.stats
 	s.Requests++
 	s.InFlight++
 	s.MaxInFlight = max(s.MaxInFlight, s.InFlight)
-	req = Request{Number: s.Requests, Time: t.cfg.Now()}
+	req = Request{Number: s.Requests, Time: t.now()}
 	switch r.URL.Path {
-	case tokenPath:
+	case tenantsim.TokenPath:
 		s.TokenRequests++
 		req.Endpoint, req.Call = TokenEndpoint, s.TokenRequests
-	case agentsPath:
+	case tenantsim.AgentsPath:
+		q := tenantsim.ReadQuery(body)
 		s.PageRequests++
 		s.pagesInFlight++
 		s.MaxPages = max(s.MaxPages, s.pagesInFlight)
-		key := [2]int{q.typ, q.page}
+		key := [2]int{q.Type, q.Page}
 		s.visits[key]++
 		req.Endpoint, req.Call, req.Visit = AgentsEndpoint, s.PageRequests, s.visits[key]
-		req.Page, req.PageSize, req.Type, req.Online = q.page, q.size, q.typ, q.online
+		req.Page, req.PageSize, req.Type, req.Online = q.Page, q.Size, q.Type, q.Online
 	default:
 		req.Endpoint, req.Call = OtherEndpoint, s.Requests-s.TokenRequests-s.PageRequests
 	}
@@ -113,20 +117,4 @@ func (t *Tenant) arrive(r *http.Request, q query) (req Request, hook Hook, leave
 			s.pagesInFlight--
 		}
 	})
-}
-
-func (t *Tenant) countInvalidToken() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.stats.InvalidTokens++
-}
-
-// broken notes that a page did not reach its client.
-func (t *Tenant) broken(p *PageAnswer) {
-	if p == nil {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p.Broken = true
 }

@@ -8,12 +8,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/rollcall-events/rollcall/internal/tenantsim"
 )
 
 func TestMain(m *testing.M) {
@@ -95,7 +98,7 @@ func (c *client) post(ctx context.Context, path, contentType, body string) answe
 
 func (c *client) agents(body string) answer {
 	c.t.Helper()
-	return c.post(c.t.Context(), agentsPath, "application/json", body)
+	return c.post(c.t.Context(), tenantsim.AgentsPath, "application/json", body)
 }
 
 const demoLogin = `{"client_id":"` + DemoClientID + `","client_secret":"` + DemoClientSecret + `","grant_type":"password",` +
@@ -115,7 +118,7 @@ type tokenAnswer struct {
 
 func (c *client) login() tokenAnswer {
 	c.t.Helper()
-	a := c.post(c.t.Context(), tokenPath, "application/json;charset=utf-8", demoLogin)
+	a := c.post(c.t.Context(), tenantsim.TokenPath, "application/json;charset=utf-8", demoLogin)
 	var in tokenAnswer
 	if err := json.Unmarshal(a.body, &in); err != nil || a.status != http.StatusOK {
 		c.t.Fatalf("token: %d %s %v %v", a.status, a.body, err, a.err)
@@ -156,11 +159,24 @@ func (c *client) parse(a answer) (p pageAnswer) {
 func (p pageAnswer) ids(t *testing.T) (ids []int64) {
 	t.Helper()
 	for _, row := range p.Result.Data {
-		f := learn(row)
-		if !f.hasID {
+		id, ok := fieldOf(row, "agentId")
+		if !ok {
 			t.Fatalf("a row without an agentId: %s", row)
 		}
-		ids = append(ids, f.id)
+		ids = append(ids, id)
 	}
 	return ids
 }
+
+// fieldOf is a field of a row that is a number, or a string that holds one.
+func fieldOf(row json.RawMessage, name string) (n int64, ok bool) {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(row, &fields) != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.Trim(string(fields[name]), `"`), 10, 64)
+	return n, err == nil
+}
+
+// invalidToken is the answer to a token that the tenant does not know.
+var invalidToken = string(tenantsim.InvalidToken(0).Body)

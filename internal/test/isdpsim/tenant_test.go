@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rollcall-events/rollcall/internal/tenantsim"
 )
 
 func TestEditing(t *testing.T) {
@@ -29,7 +31,7 @@ func TestEditing(t *testing.T) {
 		name    string
 		do      func() bool
 		want    bool
-		kind    Kind
+		kind    tenantsim.Kind
 		id      int64
 		after   string // "": not listed
 		changes int    // recorded; one where want is true and kind is set
@@ -38,20 +40,20 @@ func TestEditing(t *testing.T) {
 	signedOut := strings.Replace(signedIn, `Status":1`, `Status":0`, 1)
 	edited := strings.Replace(signedOut, `"x": 1e3 `, `"y":[ 1 ]`, 1)
 	for _, s := range []step{
-		{"sign in", func() bool { return tenant.SetOnline(a, true) }, true, SignedIn, a, signedIn, 1},
+		{"sign in", func() bool { return tenant.SetOnline(a, true) }, true, tenantsim.SignedIn, a, signedIn, 1},
 		{"again", func() bool { return tenant.SetOnline(a, true) }, false, "", a, signedIn, 0},
-		{"sign out", func() bool { return tenant.SetOnline(a, false) }, true, SignedOut, a, signedOut, 1},
-		{"edit", func() bool { return tenant.Edit(a, Fields{"x": "", "y": "[ 1 ]", "z": ""}) }, true, Edited, a,
+		{"sign out", func() bool { return tenant.SetOnline(a, false) }, true, tenantsim.SignedOut, a, signedOut, 1},
+		{"edit", func() bool { return tenant.Edit(a, Fields{"x": "", "y": "[ 1 ]", "z": ""}) }, true, tenantsim.Edited, a,
 			strings.Replace(signedOut, `"x": 1e3 `, `"y":[ 1 ] `, 1), 1},
-		{"replace", func() bool { return tenant.Replace(a, json.RawMessage(edited)) }, true, Replaced, a, edited, 1},
-		{"delete", func() bool { return tenant.Delete(b) == 1 }, true, Deleted, b, strings.Replace(rowB, `"deleteFlag":0`, `"deleteFlag":1`, 1), 1},
-		{"undelete", func() bool { return tenant.Undelete(b, c) == 1 }, true, Undeleted, b, rowB, 1},
+		{"replace", func() bool { return tenant.Replace(a, json.RawMessage(edited)) }, true, tenantsim.Replaced, a, edited, 1},
+		{"delete", func() bool { return tenant.Delete(b) == 1 }, true, tenantsim.Deleted, b, strings.Replace(rowB, `"deleteFlag":0`, `"deleteFlag":1`, 1), 1},
+		{"undelete", func() bool { return tenant.Undelete(b, c) == 1 }, true, tenantsim.Undeleted, b, rowB, 1},
 		{"remove", func() bool { return tenant.Remove(b) == 1 }, true, Removed, b, "", 1},
 		{"remove again", func() bool { return tenant.Remove(b) == 0 }, true, "", b, "", 0},
 		{"edit while away", func() bool { return tenant.Edit(b, Fields{"capacity": "99"}) }, true, "", b, "", 0},
 		{"restore", func() bool { return tenant.Restore(b, c) == 1 }, true, Restored, b, "", 1},
-		{"bad bytes", func() bool { return tenant.Replace(c, json.RawMessage(`17`)) }, true, Replaced, c, "17", 1},
-		{"good again", func() bool { return tenant.Replace(c, json.RawMessage(rowC)) }, true, Replaced, c, rowC, 1},
+		{"bad bytes", func() bool { return tenant.Replace(c, json.RawMessage(`17`)) }, true, tenantsim.Replaced, c, "17", 1},
+		{"good again", func() bool { return tenant.Replace(c, json.RawMessage(rowC)) }, true, tenantsim.Replaced, c, rowC, 1},
 	} {
 		before := tenant.History()
 		if got := s.do(); got != s.want {
@@ -190,7 +192,7 @@ func equalRow(a, b Row) bool             { return a.ID == b.ID && bytes.Equal(a.
 // TestHistoryExact reads pages while agents change, and sees that each page showed all changes up
 // to one point of the history and none after it.
 func TestHistoryExact(t *testing.T) {
-	tenant, c := start(t, Config{Agents: 40, RecordPages: true, Seed: 3})
+	tenant, c := start(t, Config{Agents: 40, Seed: 3})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var wg sync.WaitGroup
@@ -233,13 +235,13 @@ func TestHistoryExact(t *testing.T) {
 		}
 		var listing []Row
 		for id, row := range rows {
-			listing = append(listing, Row{id, row})
+			listing = append(listing, Row{ID: id, JSON: row})
 		}
 		slices.SortFunc(listing, func(a, b Row) int { return order[a.ID] - order[b.ID] })
 		if !slices.EqualFunc(listing, p.Rows, equalRow) || p.Broken {
 			t.Fatalf("request %d showed what was not the truth after %d changes", p.Request, p.Seq)
 		}
-		want = append(want, render(p.Pos, p.Total, p.Rows))
+		want = append(want, string(tenantsim.PageReply(p.Pos, p.Total, p.Rows).Body))
 	}
 	slices.Sort(got)
 	slices.Sort(want)
@@ -252,7 +254,7 @@ func TestHistoryExact(t *testing.T) {
 }
 
 func TestRecordedLies(t *testing.T) {
-	tenant, c := start(t, Config{Agents: 3, RecordPages: true})
+	tenant, c := start(t, Config{Agents: 3})
 	c.page(`{}`)
 	c.page(`{}`)
 	tenant.SetFault(OnAgents(All(TotalCount(9), Pos(4), SamePage(0), DropRows(0, 2), ChangeRow(0, Fields{"onlineStatus": "7"}))))
@@ -301,7 +303,7 @@ func TestDeterminism(t *testing.T) {
 func TestChurnIsPlausible(t *testing.T) {
 	clk := newClock()
 	tenant := New(Config{Seed: 11, Now: clk.Now})
-	kinds := map[Kind]int{}
+	kinds := map[tenantsim.Kind]int{}
 	for i := range 1500 {
 		clk.Add(time.Second)
 		if !tenant.Step() {
@@ -311,7 +313,7 @@ func TestChurnIsPlausible(t *testing.T) {
 		if share := float64(online) / float64(there); share < 0.15 || share > 0.40 || there < 300 || there > 380 {
 			t.Fatalf("after %d steps %d of %d agents are on duty", i+1, online, there)
 		}
-		if n := len(tenant.listing); n-there > 18 {
+		if n := len(tenant.Listing()); n-there > 18 {
 			t.Fatalf("after %d steps %d rows of deleted agents are listed", i+1, n-there)
 		}
 	}
@@ -319,10 +321,10 @@ func TestChurnIsPlausible(t *testing.T) {
 	for _, c := range history {
 		kinds[c.Kind]++
 	}
-	if len(history) != 1500 || kinds[SignedIn]+kinds[SignedOut] < 1080 {
+	if len(history) != 1500 || kinds[tenantsim.SignedIn]+kinds[tenantsim.SignedOut] < 1080 {
 		t.Errorf("%d changes in 1500 steps: %v", len(history), kinds)
 	}
-	for _, k := range []Kind{SignedIn, SignedOut, Edited, Added, Removed, Restored, Deleted, Undeleted} {
+	for _, k := range []tenantsim.Kind{tenantsim.SignedIn, tenantsim.SignedOut, tenantsim.Edited, tenantsim.Added, Removed, Restored, tenantsim.Deleted, tenantsim.Undeleted} {
 		if kinds[k] < 3 {
 			t.Errorf("%s came %d times in 1500 steps", k, kinds[k])
 		}
@@ -348,39 +350,11 @@ func TestRun(t *testing.T) {
 	}
 }
 
-func TestNoHistory(t *testing.T) {
-	tenant := New(Config{NoHistory: true, Agents: 10})
-	tenant.Churn(100)
-	if n := len(tenant.History()); n != 0 {
-		t.Errorf("%d changes kept", n)
-	}
-}
-
 // TestEmptyTenant sees that churn finds its way without agents to churn.
 func TestEmptyTenant(t *testing.T) {
 	tenant := New(Config{Agents: -1})
 	tenant.Churn(200)
 	if there, _ := tenant.Count(); there > 2 {
 		t.Errorf("%d agents in a tenant that had none", there)
-	}
-}
-
-func BenchmarkNew100k(b *testing.B) {
-	for b.Loop() {
-		New(Config{Agents: 100_000, NoHistory: true})
-	}
-}
-
-func BenchmarkPage(b *testing.B) {
-	tenant := New(Config{Agents: 100_000, NoHistory: true})
-	for b.Loop() {
-		tenant.page(query{page: 1000, size: 50, typ: -1, online: -1}, &Plan{Page: 1000})
-	}
-}
-
-func BenchmarkStep(b *testing.B) {
-	tenant := New(Config{Agents: 100_000, NoHistory: true})
-	for b.Loop() {
-		tenant.Step()
 	}
 }

@@ -1,4 +1,4 @@
-package isdpsim
+package tenantsim
 
 import (
 	"cmp"
@@ -58,17 +58,14 @@ type Config struct {
 	// means 200, the least helpful that the vendor sends.
 	InvalidTokenStatus int
 
-	// NoHistory keeps no History, which otherwise grows by one row with each change: for tenants
-	// that run for days.
-	NoHistory bool
-
-	// RecordPages keeps what every answer of the agents endpoint showed, for Pages.
-	RecordPages bool
-
-	// Now is the tenant's clock: times in rows and in the history, the life of tokens. It must be
-	// safe for concurrent use and must not call the Tenant. Nil means time.Now. Delays and the pace
-	// of Run follow the real clock.
+	// Now is the tenant's clock: times in rows and changes, the life of tokens. It must be safe for
+	// concurrent use and must not call the Tenant. Nil means time.Now. The pace of Run follows the
+	// real clock.
 	Now func() time.Time
+
+	// Changed is told of every change of the listing, in order, the first agents included. It must
+	// not call the Tenant. Nil: nobody is.
+	Changed func(Change)
 }
 
 func (c Config) withDefaults() Config {

@@ -1,7 +1,9 @@
-package isdpsim
+package tenantsim
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,7 +29,7 @@ type facts struct {
 
 func (f *facts) online() bool { return f.hasStatus && f.status == 1 }
 
-// member is where one field stands in a row's bytes.
+// A member is where one field stands in a row's bytes.
 type member struct {
 	name              string
 	start, value, end int // of the name's quote, of the value, behind the value
@@ -38,67 +40,22 @@ func members(row []byte) ([]member, error) {
 	if !json.Valid(row) {
 		return nil, fmt.Errorf("the row is not JSON: %.40q", row)
 	}
-	i := skipSpace(row, 0)
-	if row[i] != '{' {
+	d := json.NewDecoder(bytes.NewReader(row))
+	if first, _ := d.Token(); first != json.Delim('{') {
 		return nil, fmt.Errorf("the row is not an object: %.40q", row)
 	}
 	ms := make([]member, 0, 40)
-	for {
-		i = skipSpace(row, i+1) // behind the brace or a comma
-		if row[i] == '}' {
-			return ms, nil
+	for d.More() {
+		before := d.InputOffset()
+		name, err := d.Token()
+		var value json.RawMessage
+		if err = errors.Join(err, d.Decode(&value)); err != nil {
+			return nil, err
 		}
-		m := member{start: i}
-		i = skipValue(row, i)
-		m.name = string(row[m.start+1 : i-1])
-		if strings.Contains(m.name, `\`) {
-			if err := json.Unmarshal(row[m.start:i], &m.name); err != nil {
-				return nil, err
-			}
-		}
-		i = skipSpace(row, i)
-		m.value = skipSpace(row, i+1) // behind the colon
-		m.end = skipValue(row, m.value)
-		ms = append(ms, m)
-		if i = skipSpace(row, m.end); row[i] == '}' {
-			return ms, nil
-		}
+		end := int(d.InputOffset())
+		ms = append(ms, member{name.(string), int(before) + bytes.IndexByte(row[before:], '"'), end - len(value), end})
 	}
-}
-
-// skipSpace and skipValue walk over JSON that is known to be valid.
-func skipSpace(b []byte, i int) int {
-	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
-		i++
-	}
-	return i
-}
-
-func skipValue(b []byte, i int) int {
-	for depth := 0; ; i++ {
-		switch b[i] {
-		case '"':
-			for i++; b[i] != '"'; i++ {
-				if b[i] == '\\' {
-					i++
-				}
-			}
-		case '{', '[':
-			depth++
-			continue
-		case '}', ']':
-			depth--
-		case ',', ':', ' ', '\n', '\t', '\r':
-			continue // only within an object or a list
-		default: // a number or a word
-			for i+1 < len(b) && strings.IndexByte(",]} \n\t\r", b[i+1]) < 0 {
-				i++
-			}
-		}
-		if depth == 0 {
-			return i + 1
-		}
-	}
+	return ms, nil
 }
 
 // learn reads the facts of any bytes.

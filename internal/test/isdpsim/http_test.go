@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/rollcall-events/rollcall/internal/tenantsim"
 )
 
 func TestTokenAnswer(t *testing.T) {
@@ -36,7 +38,7 @@ func TestTokenAnswer(t *testing.T) {
 
 func TestTokensReused(t *testing.T) {
 	clk := newClock()
-	_, c := start(t, Config{Agents: 3, ReuseTokens: true, ExpiresIn: ExpiresNumber, Now: clk.Now})
+	_, c := start(t, Config{Agents: 3, ReuseTokens: true, ExpiresIn: tenantsim.ExpiresNumber, Now: clk.Now})
 	first := c.token
 	clk.Add(1440 * time.Second)
 	if in := c.login(); in.AccessToken != first || string(in.ExpiresIn) != "359" {
@@ -63,7 +65,7 @@ func TestCredentialsRefused(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, c := start(t, Config{Agents: 1, RefusedStatus: tc.refused})
-			a := c.post(t.Context(), tokenPath, "application/json", strings.Replace(demoLogin, tc.from, tc.to, 1))
+			a := c.post(t.Context(), tenantsim.TokenPath, "application/json", strings.Replace(demoLogin, tc.from, tc.to, 1))
 			var in struct{ Error string }
 			if err := json.Unmarshal(a.body, &in); err != nil || a.status != tc.status || in.Error != tc.code {
 				t.Errorf("got %d %s, want %d %s", a.status, a.body, tc.status, tc.code)
@@ -214,8 +216,9 @@ func TestFilters(t *testing.T) {
 	}{{`"type":2`, 2, -1}, {`"onlineStatus":1`, -1, 1}, {`"type":10,"onlineStatus":0`, 10, 0}, {`"type":77`, 77, -1}} {
 		var want, got []int64
 		for _, r := range tenant.Listing() {
-			f := learn(r.JSON)
-			if (filter.typ < 0 || f.hasType && f.typ == filter.typ) && (filter.online < 0 || f.hasStatus && f.status == filter.online) {
+			typ, hasType := fieldOf(r.JSON, "type")
+			status, hasStatus := fieldOf(r.JSON, "onlineStatus")
+			if (filter.typ < 0 || hasType && typ == filter.typ) && (filter.online < 0 || hasStatus && status == filter.online) {
 				want = append(want, r.ID)
 			}
 		}
@@ -239,13 +242,13 @@ func TestBadRequests(t *testing.T) {
 			t.Errorf("%s: stateCode %s, want a failure", body, p.StateCode)
 		}
 	}
-	if a := c.post(t.Context(), agentsPath, "text/plain", `{}`); a.status != http.StatusUnsupportedMediaType {
+	if a := c.post(t.Context(), tenantsim.AgentsPath, "text/plain", `{}`); a.status != http.StatusUnsupportedMediaType {
 		t.Errorf("a body that is not JSON: %d", a.status)
 	}
 	if a := c.post(t.Context(), "/openapi/v1/nothing", "application/json", `{}`); a.status != http.StatusNotFound {
 		t.Errorf("another path: %d", a.status)
 	}
-	resp, err := c.http.Get(c.url + agentsPath)
+	resp, err := c.http.Get(c.url + tenantsim.AgentsPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,12 +272,12 @@ func TestPageBytes(t *testing.T) {
 func TestListen(t *testing.T) {
 	tenant := New(Config{Agents: 3})
 	for _, addr := range []string{"0.0.0.0:0", "example.org:80", "127.0.0.1", "[::]:0"} {
-		if s, err := tenant.Listen(addr); err == nil {
+		if s, err := tenantsim.Listen(addr, tenant); err == nil {
 			s.Close()
 			t.Errorf("listening on %s was not refused", addr)
 		}
 	}
-	s, err := tenant.Listen(":0")
+	s, err := tenantsim.Listen(":0", tenant)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package isdpsim
+package tenantsim
 
 import (
 	"encoding/json"
