@@ -1,9 +1,9 @@
 // Bench measures rollcall from outside, every figure beside its floor: what the same work costs at
 // the least, measured in the same run, taking turns.
 //
-//	go run ./internal/bench
-//	go run ./internal/bench -sizes 340,10000 -modes static,drift -rounds 5 -json out.json
-//	go run ./internal/bench -sizes 1000000 -modes static -rounds 1
+//	go run -C internal/bench .
+//	go run -C internal/bench . -sizes 340,10000 -modes static,drift -rounds 5 -json out.json
+//	go run -C internal/bench . -sizes 1000000 -modes static -rounds 1
 //
 // Everything runs as a process of its own on this machine: rollcall as it is built from this
 // source, a nats-server with JetStream in files, the simulated tenant, which serves pages that it

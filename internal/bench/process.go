@@ -115,16 +115,15 @@ func (t *tail) String() string {
 	return strings.Join(lines[max(0, len(lines)-20):], "")
 }
 
-// build builds a package of this module, or of one that it needs, and returns the binary's path.
+// build builds a package of rollcall's module, or of one that it needs, and returns the binary's path.
 func build(ctx context.Context, dir, name, pkg string) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	mod := strings.TrimSpace(string(out))
-	if err != nil || filepath.Base(mod) != "go.mod" {
-		return "", fmt.Errorf("build %s: bench has to be run within the module (go env GOMOD: %q)", name, mod)
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/rollcall-events/rollcall").Output()
+	if err != nil {
+		return "", fmt.Errorf("build %s: find rollcall's sources (bench has to be run in its own folder): %w", name, err)
 	}
 	path := filepath.Join(dir, name)
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", path, pkg)
-	cmd.Dir = filepath.Dir(mod)
+	cmd.Dir = strings.TrimSpace(string(root))
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Run(); err != nil {
