@@ -16,9 +16,10 @@ import (
 // the same thing).
 //
 // The fields and their types are those of the vendor's table of findOnlineAgent, plus appName and
-// entityName, which its example answers carry and no table lists.
+// entityName, which its example answers carry and no table lists. The json tags say which fields are
+// documented: a field that is added here is read, compared, listed in changes and encoded.
 type Agent struct {
-	AgentID      int64 `json:"agentId"` // the identity of an agent within its tenant; may exceed 2^53
+	AgentID      int64 `json:"agentId"` // identifies it within its tenant; may exceed 2^53
 	TenantID     int64 `json:"tenantId"`
 	OnlineStatus int64 `json:"onlineStatus"` // 1 online, anything else not; see [Agent.Online]
 
@@ -26,7 +27,7 @@ type Agent struct {
 	AgentCode    *string `json:"agentCode"` // a UUID
 	AgentAccount *string `json:"agentAccount"`
 	AgentName    *string `json:"agentName"`
-	Type         *string `json:"type"` // business type: 0 safety, 1 quality, 2 patrol inspection, 10 video call
+	Type         *string `json:"type"` // 0 safety, 1 quality, 2 patrol inspection, 10 video call
 
 	ProductType   *string `json:"productType"`
 	DeliveryScene *string `json:"deliveryScene"`
@@ -50,7 +51,7 @@ type Agent struct {
 	CreationTimestamp   *int64  `json:"creationTimestamp"`   // milliseconds since 1970
 	LastUpdateTimestamp *int64  `json:"lastUpdateTimestamp"` // milliseconds since 1970
 	CreationDate        *string `json:"creationDate,date"`
-	LastUpdateDate      *string `json:"lastUpdateDate,date"` // lags LastUpdateTimestamp in the vendor's own examples
+	LastUpdateDate      *string `json:"lastUpdateDate,date"` // lags LastUpdateTimestamp in examples
 
 	AppName    *string `json:"appName"`
 	EntityName *string `json:"entityName"`

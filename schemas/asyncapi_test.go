@@ -48,11 +48,15 @@ func TestAsyncAPIIsUpToDate(t *testing.T) {
 		return
 	}
 	if d := cmp.Diff(string(text), string(document(t, "asyncapi"))); d != "" {
-		t.Errorf("asyncapi.json is not what %s and the schemas make; go test ./schemas -run AsyncAPI -update makes it so:\n%s", asyncAPIFrame, d)
+		t.Errorf(
+			"asyncapi.json is not what %s and the schemas make; go test ./schemas -run AsyncAPI -update makes it so:\n%s",
+			asyncAPIFrame,
+			d,
+		)
 	}
 }
 
-// What the AsyncAPI document says of the log.
+// What the AsyncAPI document says of the stream.
 type (
 	apiChannel struct {
 		Address    string
@@ -103,7 +107,10 @@ func TestAsyncAPISubjects(t *testing.T) {
 	event := func(kind EventType) string { return EventSubject(kind, 886, "10", 17813) }
 	subjects := map[Kind]string{
 		KindOnline: event(Online), KindOffline: event(Offline), KindUpdated: event(Updated),
-		KindState: StateSubject(886, 17813), KindWatermark: WatermarkSubject(886), KindHealth: HealthSubject(886),
+		KindState: StateSubject(
+			886,
+			17813,
+		), KindWatermark: WatermarkSubject(886), KindHealth: HealthSubject(886),
 	}
 	if n := len(constants(t, "Kind")); n != len(subjects) {
 		t.Errorf("%d kinds, and %d subjects here", n, len(subjects))
@@ -167,7 +174,12 @@ func TestAsyncAPIParts(t *testing.T) {
 		t.Errorf("AsyncAPI %s", d.AsyncAPI)
 	}
 	if len(d.Operations) != len(d.Channels) || len(d.Components.Messages) != len(d.Channels) {
-		t.Errorf("%d operations and %d messages for %d channels", len(d.Operations), len(d.Components.Messages), len(d.Channels))
+		t.Errorf(
+			"%d operations and %d messages for %d channels",
+			len(d.Operations),
+			len(d.Components.Messages),
+			len(d.Channels),
+		)
 	}
 	for kind, c := range d.Channels {
 		if len(c.Messages) != 1 || c.Messages[kind]["$ref"] != "#/components/messages/"+kind {
@@ -176,7 +188,8 @@ func TestAsyncAPIParts(t *testing.T) {
 		found := false
 		for _, o := range d.Operations {
 			if o.Channel["$ref"] == "#/channels/"+kind {
-				found = o.Action == "send" && len(o.Messages) == 1 && o.Messages[0]["$ref"] == "#/channels/"+kind+"/messages/"+kind
+				found = o.Action == "send" && len(o.Messages) == 1 &&
+					o.Messages[0]["$ref"] == "#/channels/"+kind+"/messages/"+kind
 			}
 		}
 		if !found {
@@ -190,8 +203,15 @@ func TestAsyncAPIParts(t *testing.T) {
 		case KindWatermark, KindHealth:
 			schema, headers, content = kind, kind+"Headers", ContentTypeJSON
 		}
-		if m.ContentType != content || m.Payload["$ref"] != "#/components/schemas/"+schema || m.Headers["$ref"] != "#/components/schemas/"+headers {
-			t.Errorf("message %s is %s of %v, with headers of %v", kind, m.ContentType, m.Payload, m.Headers)
+		if m.ContentType != content || m.Payload["$ref"] != "#/components/schemas/"+schema ||
+			m.Headers["$ref"] != "#/components/schemas/"+headers {
+			t.Errorf(
+				"message %s is %s of %v, with headers of %v",
+				kind,
+				m.ContentType,
+				m.Payload,
+				m.Headers,
+			)
 		}
 		if got := at(t, root, "components", "schemas", headers, "properties", "Content-Type", "const"); got != content {
 			t.Errorf("the Content-Type of %s is %v, want %s", kind, got, content)
@@ -201,7 +221,11 @@ func TestAsyncAPIParts(t *testing.T) {
 		want := parseObject(t, document(t, kind))
 		delete(want, "$schema")
 		if d := cmp.Diff(any(want), at(t, root, "components", "schemas", kind)); d != "" {
-			t.Errorf("the schema of %s (-) and what the AsyncAPI document has of it (+):\n%s", kind, d)
+			t.Errorf(
+				"the schema of %s (-) and what the AsyncAPI document has of it (+):\n%s",
+				kind,
+				d,
+			)
 		}
 	}
 }

@@ -18,13 +18,38 @@ func optional[T any](g *rapid.Generator[T]) *rapid.Generator[*T] { return rapid.
 // Small sets, so that two agents often agree.
 var (
 	someInt    = rapid.OneOf(rapid.SampledFrom([]int64{0, 1, 2, 9007199254740993}), rapid.Int64())
-	someString = rapid.OneOf(rapid.SampledFrom([]string{"", "a", "10", "张伟", "<&>\u2028", "\"\\\n"}), rapid.String())
-	someName   = rapid.OneOf(
-		rapid.SampledFrom([]string{"", "a", "b", "c", "d", "AgentId", "agentid", "aaa", "zzz", "字段", "q\"\n"}),
-		rapid.String().Filter(func(s string) bool { return !Listed(s) }))
+	someString = rapid.OneOf(
+		rapid.SampledFrom([]string{"", "a", "10", "张伟", "<&>\u2028", "\"\\\n"}),
+		rapid.String(),
+	)
+	someName = rapid.OneOf(
+		rapid.SampledFrom(
+			[]string{"", "a", "b", "c", "d", "AgentId", "agentid", "aaa", "zzz", "字段", "q\"\n"},
+		),
+		rapid.String().Filter(func(s string) bool { return !Listed(s) }),
+	)
 	someValue = rapid.OneOf(
-		rapid.SampledFrom([]string{`null`, `0`, `1`, `1.0`, `1e5`, `""`, `"a"`, `"\u0061"`, `[]`, `[ ]`, `{"a" : [1,  2]}`, `123456789012345678901234567890`}),
-		rapid.Map(rapid.String(), func(s string) string { return string(fields.AppendString(nil, s)) }))
+		rapid.SampledFrom(
+			[]string{
+				`null`,
+				`0`,
+				`1`,
+				`1.0`,
+				`1e5`,
+				`""`,
+				`"a"`,
+				`"\u0061"`,
+				`[]`,
+				`[ ]`,
+				`{"a" : [1,  2]}`,
+				`123456789012345678901234567890`,
+			},
+		),
+		rapid.Map(
+			rapid.String(),
+			func(s string) string { return string(fields.AppendString(nil, s)) },
+		),
+	)
 )
 
 // someAgent is any agent of any tenant.
@@ -52,7 +77,8 @@ func somePair(t *rapid.T) (a, b Agent) {
 	a, c := someAgent.Draw(t, "a"), someAgent.Draw(t, "c")
 	b = a
 	for _, f := range documented.Fields {
-		if v, _ := c.Field(f.Name); rapid.Bool().Draw(t, f.Name+" differs") && (v != nil || !always[f.Name]) {
+		if v, _ := c.Field(f.Name); rapid.Bool().Draw(t, f.Name+" differs") &&
+			(v != nil || !always[f.Name]) {
 			b.SetField(f.Name, v)
 		}
 	}
@@ -123,7 +149,9 @@ func TestRevertFromTheWire(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := somePair(t)
 		e := Event{Type: Updated, Time: read, Data: EventData{
-			Revision: rapid.Uint64Min(1).Draw(t, "revision"), Reason: Fields, Since: read, Agent: b, Changes: Changes(&a, &b)}}
+			Revision: rapid.Uint64Min(1).
+				Draw(t, "revision"),
+			Reason: Fields, Since: read, Agent: b, Changes: Changes(&a, &b)}}
 		enc := e.AppendJSON(nil)
 		var got Event
 		if err := json.Unmarshal(enc, &got); err != nil {
@@ -157,7 +185,8 @@ func TestRevertRefuses(t *testing.T) {
 		{Field: "areaName", From: json.RawMessage(``)},
 		{Field: "creationDate", From: json.RawMessage(`1e300`)},
 	} {
-		if r, err := Revert(&a, []Change{{Field: "x"}, c}); err == nil || r != nil || !strings.Contains(err.Error(), c.Field) {
+		if r, err := Revert(&a, []Change{{Field: "x"}, c}); err == nil || r != nil ||
+			!strings.Contains(err.Error(), c.Field) {
 			t.Errorf("%s: %v, error %v", dump([]Change{c}), r, err)
 		}
 	}

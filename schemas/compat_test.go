@@ -21,7 +21,17 @@ func baselinePath(kind string) string {
 }
 
 // annotations are the keywords that no message is judged by.
-var annotations = []string{"$comment", "$schema", "default", "deprecated", "description", "examples", "readOnly", "title", "writeOnly"}
+var annotations = []string{
+	"$comment",
+	"$schema",
+	"default",
+	"deprecated",
+	"description",
+	"examples",
+	"readOnly",
+	"title",
+	"writeOnly",
+}
 
 // breaches tells in what a schema breaks the promise of version 1, given an earlier one: it may
 // gain optional fields, and words. Whatever else is changed hurts somebody: a new constraint those
@@ -150,7 +160,10 @@ func keepBaseline(path string, schema []byte, update bool) error {
 		return err
 	}
 	if told := breaches(earlier, later); len(told) > 0 {
-		return fmt.Errorf("version 1 is broken; only optional fields may be added: %s", strings.Join(told, "; "))
+		return fmt.Errorf(
+			"version 1 is broken; only optional fields may be added: %s",
+			strings.Join(told, "; "),
+		)
 	}
 	if update {
 		return os.WriteFile(path, schema, 0o644)
@@ -158,7 +171,11 @@ func keepBaseline(path string, schema []byte, update bool) error {
 	// The other way round it is what is new; keeping that at once means that it can't be lost
 	// again.
 	if told := breaches(later, earlier); len(told) > 0 {
-		return fmt.Errorf("%s lacks what is new, so nothing keeps that: run go test ./schemas -run Compatible -update (%s)", path, strings.Join(told, "; "))
+		return fmt.Errorf(
+			"%s lacks what is new, so nothing keeps that: run go test ./schemas -run Compatible -update (%s)",
+			path,
+			strings.Join(told, "; "),
+		)
 	}
 	return nil
 }
@@ -298,7 +315,10 @@ func TestBreaches(t *testing.T) {
 				t.Fatal(err)
 			}
 			path := filepath.Join(t.TempDir(), "v1", "event.schema.json")
-			if err := keepBaseline(path, document(t, "event"), false); !errors.Is(err, fs.ErrNotExist) {
+			if err := keepBaseline(path, document(t, "event"), false); !errors.Is(
+				err,
+				fs.ErrNotExist,
+			) {
 				t.Errorf("without a baseline: %v", err)
 			}
 			if err := keepBaseline(path, document(t, "event"), true); err != nil {
@@ -315,8 +335,13 @@ func TestBreaches(t *testing.T) {
 				}
 				return
 			}
-			if err == nil || !strings.Contains(err.Error(), tt.want) || !bytes.Equal(kept, document(t, "event")) {
-				t.Errorf("the update: error %v; the baseline stays: %t", err, bytes.Equal(kept, document(t, "event")))
+			if err == nil || !strings.Contains(err.Error(), tt.want) ||
+				!bytes.Equal(kept, document(t, "event")) {
+				t.Errorf(
+					"the update: error %v; the baseline stays: %t",
+					err,
+					bytes.Equal(kept, document(t, "event")),
+				)
 			}
 		})
 	}
@@ -334,7 +359,9 @@ func TestBaselineWantsWhatIsNew(t *testing.T) {
 	if err := keepBaseline(path, document(t, "event"), true); err != nil {
 		t.Fatal(err)
 	}
-	if err := keepBaseline(path, text, false); err == nil || !strings.Contains(err.Error(), "field trace is gone") || !strings.Contains(err.Error(), "-update") {
+	if err := keepBaseline(path, text, false); err == nil ||
+		!strings.Contains(err.Error(), "field trace is gone") ||
+		!strings.Contains(err.Error(), "-update") {
 		t.Errorf("without update: %v", err)
 	}
 	if err := keepBaseline(path, text, true); err != nil {
@@ -343,7 +370,8 @@ func TestBaselineWantsWhatIsNew(t *testing.T) {
 	if err := keepBaseline(path, text, false); err != nil {
 		t.Error(err)
 	}
-	if err := keepBaseline(path, document(t, "event"), true); err == nil || !strings.Contains(err.Error(), "field trace is gone") {
+	if err := keepBaseline(path, document(t, "event"), true); err == nil ||
+		!strings.Contains(err.Error(), "field trace is gone") {
 		t.Errorf("lost again: %v", err)
 	}
 }

@@ -143,7 +143,8 @@ func TestDocuments(t *testing.T) {
 	}
 	for kind, id := range payloads {
 		s := parseObject(t, document(t, kind))
-		if s["$id"] != id || s["$schema"] != "https://json-schema.org/draft/2020-12/schema" || !strings.HasSuffix(id, ":"+Version) {
+		if s["$id"] != id || s["$schema"] != "https://json-schema.org/draft/2020-12/schema" ||
+			!strings.HasSuffix(id, ":"+Version) {
 			t.Errorf("%s is %v of %v", kind, s["$id"], s["$schema"])
 		}
 	}
@@ -309,7 +310,10 @@ func TestSchemasAreTheTypes(t *testing.T) {
 	for _, p := range []any{&event, &mark, &sick} {
 		fill(t, reflect.ValueOf(p).Elem())
 	}
-	least := Event{Time: read, Data: EventData{Since: read}} // no event lacks these two: see TestEventUnmarshalRefuses
+	least := Event{
+		Time: read,
+		Data: EventData{Since: read},
+	} // no event lacks these two: see TestEventUnmarshalRefuses
 	change := least
 	change.Data.Changes = []Change{{}}
 	for _, tt := range []struct {
@@ -444,7 +448,8 @@ func TestSchemasKnowTheConstants(t *testing.T) {
 		{constants(t, "HealthReason"), at(t, health, "properties", "reason", "description")},
 	} {
 		for _, v := range c.values {
-			if !regexp.MustCompile(`\b` + regexp.QuoteMeta(v.(string)) + `\b`).MatchString(c.text.(string)) {
+			if !regexp.MustCompile(`\b` + regexp.QuoteMeta(v.(string)) + `\b`).
+				MatchString(c.text.(string)) {
 				t.Errorf("%s is not explained in %q", v, c.text)
 			}
 		}
@@ -472,8 +477,13 @@ func clone(v any) any {
 
 // oneOfEach is a value of every type of JSON, those that a time may be mistaken for included.
 var oneOfEach = map[string][]any{
-	"null": {nil}, "boolean": {true, false}, "integer": {json.Number("7")}, "number": {json.Number("1.5")},
-	"string": {"x", "1"}, "array": {[]any{}, []any{"x"}}, "object": {map[string]any{}, map[string]any{"x": "y"}},
+	"null": {
+		nil,
+	}, "boolean": {true, false}, "integer": {json.Number("7")}, "number": {json.Number("1.5")},
+	"string": {
+		"x",
+		"1",
+	}, "array": {[]any{}, []any{"x"}}, "object": {map[string]any{}, map[string]any{"x": "y"}},
 }
 
 var badTimes = []any{
@@ -616,7 +626,11 @@ var mistakes = []struct{ golden, old, new string }{
 	{"watermark", `"sweep":1807`, `"sweep":0`},
 	{"watermark", `"commit":{"id":"9fK2","messages":21}`, `"commit":{"id":"","messages":21}`},
 	{"watermark-before-any-complete-sweep", `"sweep":0`, `"sweep":1807`},
-	{"watermark-before-any-complete-sweep", `"sweep":0,`, `"sweep":0,"startedAt":"2026-11-22T08:04:50.101Z",`},
+	{
+		"watermark-before-any-complete-sweep",
+		`"sweep":0,`,
+		`"sweep":0,"startedAt":"2026-11-22T08:04:50.101Z",`,
+	},
 	{"watermark-before-any-complete-sweep", `,"inProgress":{"sweep":1}`, ``},
 	{"health-ok", `"reason":""`, `"reason":"missing"`},
 	{"health-failing", `"reason":"unreachable"`, `"reason":""`},
@@ -626,7 +640,11 @@ var mistakes = []struct{ golden, old, new string }{
 
 // additions are what later builds and other vendors may bring.
 var additions = []struct{ golden, old, new string }{
-	{"event-status-online", `"data":{`, `"traceparent":"00-1","later":{"a":[1]},"data":{"later":null,`},
+	{
+		"event-status-online",
+		`"data":{`,
+		`"traceparent":"00-1","later":{"a":[1]},"data":{"later":null,`,
+	},
 	{"event-status-online", `{"field":"onlineStatus",`, `{"later":1,"field":"onlineStatus",`},
 	{"event-status-online", `"agent":{`, `"agent":{"skills":["5G",null],"type ":1,`},
 	{"event-status-online", `"reason":"status"`, `"reason":"merged"`},
@@ -649,7 +667,11 @@ func TestSchemasAcceptAdditions(t *testing.T) {
 	edited(t, additions, compiledSchemas.accept)
 }
 
-func edited(t *testing.T, edits []struct{ golden, old, new string }, check func(compiledSchemas, testing.TB, string, any)) {
+func edited(
+	t *testing.T,
+	edits []struct{ golden, old, new string },
+	check func(compiledSchemas, testing.TB, string, any),
+) {
 	t.Helper()
 	schemas := make(map[string]compiledSchemas)
 	for kind := range payloads {
@@ -662,7 +684,12 @@ func edited(t *testing.T, edits []struct{ golden, old, new string }, check func(
 			t.Errorf("%s does not have %s", e.golden, e.old)
 			continue
 		}
-		check(schemas[kindOf(e.golden)], t, fmt.Sprintf("%s: %s for %s", e.golden, e.new, e.old), parseJSON(t, []byte(strings.ReplaceAll(text, e.old, e.new))))
+		check(
+			schemas[kindOf(e.golden)],
+			t,
+			fmt.Sprintf("%s: %s for %s", e.golden, e.new, e.old),
+			parseJSON(t, []byte(strings.ReplaceAll(text, e.old, e.new))),
+		)
 	}
 }
 
@@ -672,22 +699,45 @@ var contract = []struct {
 	golden, text string
 	fill         [][2]string
 }{
-	{"event-contract", `{"specversion": "1.0", "type": "agent.online", "source": "/isdp/tenants/886", "subject": "17813",
+	{
+		"event-contract",
+		`{"specversion": "1.0", "type": "agent.online", "source": "/isdp/tenants/886", "subject": "17813",
      "id": "886-17813-42", "time": "2026-11-22T08:04:55.123Z", "datacontenttype": "application/json", "dataschema": "urn:rollcall:agent-event:v1",
      "data": {"revision": 42, "reason": "status", "sweep": 1807,
               "online": true,
               "notBefore": "2026-11-22T08:04:50.101Z", "since": "2026-11-22T08:04:55.123Z", "previousSince": "2026-11-21T17:30:02.007Z",
               "agent": {"agentId": 17813, "tenantId": 886, "onlineStatus": 1, …every field as above…},
               "changes": [{"field": "onlineStatus", "from": 0, "to": 1}, …]}}`,
-		[][2]string{{"…every field as above…", everyOtherField()}, {"…", `{"field": "productType", "to": "Wireless"}`}}},
-	{"watermark", `{"tenantId": 886, "sweep": 1807, "startedAt": "…", "completedAt": "…", "staleAfter": "…", "agents": 340, "online": 52, "missing": 0, "rejected": 0, "instance": "host-1", "commit": {"id": "9fK2…", "messages": 21}}`,
-		[][2]string{{"…", "2026-11-22T08:04:50.101Z"}, {"…", "2026-11-22T08:04:55.123Z"}, {"…", "2026-11-22T08:05:10.123Z"}, {"…", ""}}},
+		[][2]string{
+			{"…every field as above…", everyOtherField()},
+			{"…", `{"field": "productType", "to": "Wireless"}`},
+		},
+	},
+	{
+		"watermark",
+		`{"tenantId": 886, "sweep": 1807, "startedAt": "…", "completedAt": "…", "staleAfter": "…", "agents": 340, "online": 52, "missing": 0, "rejected": 0, "instance": "host-1", "commit": {"id": "9fK2…", "messages": 21}}`,
+		[][2]string{
+			{"…", "2026-11-22T08:04:50.101Z"},
+			{"…", "2026-11-22T08:04:55.123Z"},
+			{"…", "2026-11-22T08:05:10.123Z"},
+			{"…", ""},
+		},
+	},
 	{"health-ok", `{"tenantId", "state", "since", "reason", "detail"}`,
-		[][2]string{{`"tenantId"`, `"tenantId": 886`}, {`"state"`, `"state": "ok"`}, {`"since"`, `"since": "2026-11-22T08:04:55.123Z"`},
-			{`"reason"`, `"reason": ""`}, {`"detail"`, `"detail": ""`}}},
-	{"watermark-in-progress", `{"tenantId":886,"sweep":1807,"startedAt":"2026-11-22T08:04:50.101Z","completedAt":"2026-11-22T08:04:55.123Z",` +
-		`"staleAfter":"2026-11-22T08:05:10.123Z","agents":341,"online":53,"missing":2,"rejected":1,"instance":"host-1","commit":{"id":"9fK3","messages":3},` +
-		`…"inProgress": {"sweep": 1808}}`, [][2]string{{"…", ""}}},
+		[][2]string{
+			{`"tenantId"`, `"tenantId": 886`},
+			{`"state"`, `"state": "ok"`},
+			{`"since"`, `"since": "2026-11-22T08:04:55.123Z"`},
+			{`"reason"`, `"reason": ""`},
+			{`"detail"`, `"detail": ""`},
+		}},
+	{
+		"watermark-in-progress",
+		`{"tenantId":886,"sweep":1807,"startedAt":"2026-11-22T08:04:50.101Z","completedAt":"2026-11-22T08:04:55.123Z",` +
+			`"staleAfter":"2026-11-22T08:05:10.123Z","agents":341,"online":53,"missing":2,"rejected":1,"instance":"host-1","commit":{"id":"9fK3","messages":3},` +
+			`…"inProgress": {"sweep": 1808}}`,
+		[][2]string{{"…", ""}},
+	},
 }
 
 // everyOtherField is the vendor's agent without its first three fields and its braces.
@@ -745,7 +795,8 @@ func TestReadme(t *testing.T) {
 		t.Error("the README shows no event")
 	}
 	for _, c := range channels(t) {
-		subject := strings.NewReplacer("{tenantId}", "<tenant>", "{type}", "<type>", "{agentId}", "<agent>").Replace(c.Address)
+		subject := strings.NewReplacer("{tenantId}", "<tenant>", "{type}", "<type>", "{agentId}", "<agent>").
+			Replace(c.Address)
 		if !bytes.Contains(readme, []byte("`"+subject+"`")) {
 			t.Errorf("the README does not know the subject %s", subject)
 		}

@@ -80,7 +80,7 @@ func (e *Event) ID() string {
 	return string(strconv.AppendUint(append(b, '-'), e.Data.Revision, 10))
 }
 
-// Subject is the subject under which the log stores the event.
+// Subject is the subject under which the stream stores the event.
 func (e *Event) Subject() string {
 	a := &e.Data.Agent
 	return EventSubject(e.Type, a.TenantID, a.TypeToken(), a.AgentID)
@@ -132,7 +132,10 @@ func (d *EventData) appendJSON(b []byte) []byte {
 // TruncateChanges leaves the undocumented fields out of Changes. It reports false, and does
 // nothing, where there are none.
 func (d *EventData) TruncateChanges() bool {
-	listed := slices.DeleteFunc(slices.Clone(d.Changes), func(c Change) bool { return !Listed(c.Field) })
+	listed := slices.DeleteFunc(
+		slices.Clone(d.Changes),
+		func(c Change) bool { return !Listed(c.Field) },
+	)
 	if len(listed) == len(d.Changes) {
 		return false
 	}
@@ -179,8 +182,14 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	if w.Data.Agent == nil {
 		return fmt.Errorf("schemas: decode event %q: no agent", w.ID)
 	}
-	env := Envelope{SpecVersion: w.SpecVersion, DataSchema: w.DataSchema, Source: w.Source, Subject: w.Subject, ID: w.ID,
-		Event: Event{Type: w.Type, Time: w.Time, Data: w.Data.EventData}}
+	env := Envelope{
+		SpecVersion: w.SpecVersion,
+		DataSchema:  w.DataSchema,
+		Source:      w.Source,
+		Subject:     w.Subject,
+		ID:          w.ID,
+		Event:       Event{Type: w.Type, Time: w.Time, Data: w.Data.EventData},
+	}
 	env.Data.Agent = *w.Data.Agent
 	if err := env.Check(); err != nil {
 		return err
@@ -202,26 +211,49 @@ func (e *Envelope) Check() error {
 	for _, t := range []*time.Time{&e.Time, &d.NotBefore, &d.Since, &d.PreviousSince} {
 		*t = t.UTC().Truncate(time.Millisecond)
 		if y := t.Year(); y < 1 || y > 9999 { // no reader could parse its encoding
-			return fmt.Errorf("schemas: decode event %q: a time beyond the year 9999, or before the year 1", e.ID)
+			return fmt.Errorf(
+				"schemas: decode event %q: a time beyond the year 9999, or before the year 1",
+				e.ID,
+			)
 		}
 	}
 	a := &d.Agent
 	switch {
 	case e.SpecVersion != SpecVersion:
-		return fmt.Errorf("schemas: decode event: specversion is %q, want %q", e.SpecVersion, SpecVersion)
+		return fmt.Errorf(
+			"schemas: decode event: specversion is %q, want %q",
+			e.SpecVersion,
+			SpecVersion,
+		)
 	case e.DataSchema != DataSchema:
-		return fmt.Errorf("schemas: decode event: dataschema is %q, want %q", e.DataSchema, DataSchema)
+		return fmt.Errorf(
+			"schemas: decode event: dataschema is %q, want %q",
+			e.DataSchema,
+			DataSchema,
+		)
 	case e.Type != Online && e.Type != Offline && e.Type != Updated:
 		return fmt.Errorf("schemas: decode event: unknown type %q", e.Type)
 	case (e.Type == Online) != d.Online && e.Type != Updated:
-		return fmt.Errorf("schemas: decode event %q: type %s with online %t", e.ID, e.Type, d.Online)
+		return fmt.Errorf(
+			"schemas: decode event %q: type %s with online %t",
+			e.ID,
+			e.Type,
+			d.Online,
+		)
 	case d.Revision == 0:
 		return fmt.Errorf("schemas: decode event %q: no revision", e.ID)
 	case e.Time.IsZero() || d.Since.IsZero():
 		return fmt.Errorf("schemas: decode event %q: no time or no since", e.ID)
-	case e.ID != e.Event.ID() || e.Source != source(a.TenantID) || e.Subject != strconv.FormatInt(a.AgentID, 10):
-		return fmt.Errorf("schemas: decode event %q: id, source or subject is not that of agent %d of tenant %d, revision %d",
-			e.ID, a.AgentID, a.TenantID, d.Revision)
+	case e.ID != e.Event.ID() || e.Source != source(a.TenantID) ||
+		e.Subject != strconv.FormatInt(a.AgentID, 10):
+		return fmt.Errorf(
+			"schemas: decode event %q: its id, source or subject is not that of "+
+				"agent %d of tenant %d, revision %d",
+			e.ID,
+			a.AgentID,
+			a.TenantID,
+			d.Revision,
+		)
 	}
 	return nil
 }

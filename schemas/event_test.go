@@ -38,8 +38,18 @@ func TestEventUnmarshalRefuses(t *testing.T) {
 		{"time null", `"time":"2026-11-22T08:04:55.123Z"`, `"time":null`, "no time"},
 		{"time empty", `"time":"2026-11-22T08:04:55.123Z"`, `"time":""`, "time"},
 		{"no since", `"since":"2026-11-22T08:04:55.123Z",`, ``, "since"},
-		{"since within the zero time's millisecond", `"since":"2026-11-22T08:04:55.123Z"`, `"since":"0001-01-01T00:00:00.0009Z"`, "since"},
-		{"time beyond 9999", `"time":"2026-11-22T08:04:55.123Z"`, `"time":"9999-12-31T23:59:59.999-01:00"`, "year"},
+		{
+			"since within the zero time's millisecond",
+			`"since":"2026-11-22T08:04:55.123Z"`,
+			`"since":"0001-01-01T00:00:00.0009Z"`,
+			"since",
+		},
+		{
+			"time beyond 9999",
+			`"time":"2026-11-22T08:04:55.123Z"`,
+			`"time":"9999-12-31T23:59:59.999-01:00"`,
+			"year",
+		},
 		{"notBefore before 1", `2026-11-22T08:04:50.101Z`, `0001-01-01T00:00:00.000+01:00`, "year"},
 		{"another id", `886-17813-42`, `886-17813-41`, "id"},
 		{"no id", `"id":"886-17813-42",`, ``, "id"},
@@ -64,7 +74,8 @@ func TestEventUnmarshalRefuses(t *testing.T) {
 			}
 			e := Event{Type: Updated}
 			err := e.UnmarshalJSON([]byte(strings.Replace(sound, tt.old, tt.new, 1)))
-			if err == nil || !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(tt.want)) {
+			if err == nil ||
+				!strings.Contains(strings.ToLower(err.Error()), strings.ToLower(tt.want)) {
 				t.Errorf("error %v, want one about %q", err, tt.want)
 			}
 			if e.Type != Updated || e.Data.Revision != 0 {
@@ -83,19 +94,69 @@ func TestEventUnmarshalAccepts(t *testing.T) {
 		name, old, new string
 		want           func(*Event) // how the event then differs; nil: not at all
 	}{
-		{"fields of a later build", `"data":{`, `"traceparent":"00-1","later":{"a":[1]},"data":{"later":null,`, nil},
+		{
+			"fields of a later build",
+			`"data":{`,
+			`"traceparent":"00-1","later":{"a":[1]},"data":{"later":null,`,
+			nil,
+		},
 		{"fields of a later build in a change", `{"field":`, `{"later":1,"field":`, nil},
-		{"a reason of a later build", `"status"`, `"merged"`, func(e *Event) { e.Data.Reason = "merged" }},
-		{"no changes", `,"changes":[{"field":"onlineStatus","from":0,"to":1}]`, ``, func(e *Event) { e.Data.Changes = nil }},
-		{"changes null", `[{"field":"onlineStatus","from":0,"to":1}]`, `null`, func(e *Event) { e.Data.Changes = nil }},
-		{"another zone", `"time":"2026-11-22T08:04:55.123Z"`, `"time":"2026-11-22T16:04:55.123+08:00"`, nil},
-		{"more digits", `"time":"2026-11-22T08:04:55.123Z"`, `"time":"2026-11-22T08:04:55.123999999Z"`, nil},
+		{
+			"a reason of a later build",
+			`"status"`,
+			`"merged"`,
+			func(e *Event) { e.Data.Reason = "merged" },
+		},
+		{
+			"no changes",
+			`,"changes":[{"field":"onlineStatus","from":0,"to":1}]`,
+			``,
+			func(e *Event) { e.Data.Changes = nil },
+		},
+		{
+			"changes null",
+			`[{"field":"onlineStatus","from":0,"to":1}]`,
+			`null`,
+			func(e *Event) { e.Data.Changes = nil },
+		},
+		{
+			"another zone",
+			`"time":"2026-11-22T08:04:55.123Z"`,
+			`"time":"2026-11-22T16:04:55.123+08:00"`,
+			nil,
+		},
+		{
+			"more digits",
+			`"time":"2026-11-22T08:04:55.123Z"`,
+			`"time":"2026-11-22T08:04:55.123999999Z"`,
+			nil,
+		},
 		{"fewer digits", `"time":"2026-11-22T08:04:55.123Z"`, `"time":"2026-11-22T08:04:55Z"`,
 			func(e *Event) { e.Time = clock("2026-11-22T08:04:55Z") }},
-		{"no notBefore", `"notBefore":"2026-11-22T08:04:50.101Z",`, ``, func(e *Event) { e.Data.NotBefore = time.Time{} }},
-		{"from null is not absent", `"from":0`, `"from":null`, func(e *Event) { e.Data.Changes[0].From = json.RawMessage(`null`) }},
-		{"white space", `{"field":"onlineStatus","from":0,"to":1}`, " {\n\"field\" : \"onlineStatus\" , \"from\":\t0 , \"to\" : 1 } ", nil},
-		{"an agent's unusable fields are left out", `"onlineStatus":1}`, `"onlineStatus":1,"userId":"x"}`, nil},
+		{
+			"no notBefore",
+			`"notBefore":"2026-11-22T08:04:50.101Z",`,
+			``,
+			func(e *Event) { e.Data.NotBefore = time.Time{} },
+		},
+		{
+			"from null is not absent",
+			`"from":0`,
+			`"from":null`,
+			func(e *Event) { e.Data.Changes[0].From = json.RawMessage(`null`) },
+		},
+		{
+			"white space",
+			`{"field":"onlineStatus","from":0,"to":1}`,
+			" {\n\"field\" : \"onlineStatus\" , \"from\":\t0 , \"to\" : 1 } ",
+			nil,
+		},
+		{
+			"an agent's unusable fields are left out",
+			`"onlineStatus":1}`,
+			`"onlineStatus":1,"userId":"x"}`,
+			nil,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -129,7 +190,11 @@ func TestEventTypeAndOnline(t *testing.T) {
 		{Offline, false, true}, {Offline, true, false},
 		{Updated, true, true}, {Updated, false, true},
 	} {
-		e := Event{Type: tt.typ, Time: read, Data: EventData{Revision: 1, Online: tt.online, Since: read, Agent: vendorAgent()}}
+		e := Event{
+			Type: tt.typ,
+			Time: read,
+			Data: EventData{Revision: 1, Online: tt.online, Since: read, Agent: vendorAgent()},
+		}
 		var got Event
 		if err := got.UnmarshalJSON(e.AppendJSON(nil)); (err == nil) != tt.ok {
 			t.Errorf("%s with online %t: error %v", tt.typ, tt.online, err)
@@ -140,7 +205,8 @@ func TestEventTypeAndOnline(t *testing.T) {
 // The Marshal methods agree with AppendJSON where nothing has to be compacted or escaped.
 func TestMarshalJSON(t *testing.T) {
 	for name, b := range readGoldens(t, "") {
-		if name == "event-undocumented" || name == "event-fields" || name == "event-strings" || name == "watermark-before-any-complete-sweep" {
+		if name == "event-undocumented" || name == "event-fields" || name == "event-strings" ||
+			name == "watermark-before-any-complete-sweep" {
 			continue
 		}
 		var v any
@@ -173,15 +239,28 @@ func TestLastSweep(t *testing.T) {
 		{Watermark{Sweep: 7, InProgress: &InProgress{Sweep: 3}}, 7},
 	} {
 		if got := tt.w.LastSweep(); got != tt.want {
-			t.Errorf("sweep %d, in progress %v: %d, want %d", tt.w.Sweep, tt.w.InProgress, got, tt.want)
+			t.Errorf(
+				"sweep %d, in progress %v: %d, want %d",
+				tt.w.Sweep,
+				tt.w.InProgress,
+				got,
+				tt.want,
+			)
 		}
 	}
 }
 
 func TestWatermarkUnmarshal(t *testing.T) {
 	var w Watermark
-	err := json.Unmarshal([]byte(`{"tenantId":9007199254740993,"sweep":18446744073709551615,"later":[1],"inProgress":null}`), &w)
-	if err != nil || w.TenantID != 9007199254740993 || w.Sweep != 18446744073709551615 || !w.StartedAt.IsZero() || w.InProgress != nil {
+	err := json.Unmarshal(
+		[]byte(
+			`{"tenantId":9007199254740993,"sweep":18446744073709551615,"later":[1],"inProgress":null}`,
+		),
+		&w,
+	)
+	if err != nil || w.TenantID != 9007199254740993 || w.Sweep != 18446744073709551615 ||
+		!w.StartedAt.IsZero() ||
+		w.InProgress != nil {
 		t.Errorf("%+v, error %v", w, err)
 	}
 }
@@ -203,7 +282,8 @@ func TestFloorAndCeilTime(t *testing.T) {
 		}
 	}
 	// Equal times compare equal with == once the monotonic reading is gone.
-	if now := time.Now(); FloorTime(now) != FloorTime(now.Round(0)) || CeilTime(now) != CeilTime(now.Round(0)) {
+	if now := time.Now(); FloorTime(now) != FloorTime(now.Round(0)) ||
+		CeilTime(now) != CeilTime(now.Round(0)) {
 		t.Error("a monotonic reading is kept")
 	}
 }

@@ -75,7 +75,11 @@ func TestListedFieldsAreTheFieldsOfAgent(t *testing.T) {
 	var a Agent
 	v := reflect.ValueOf(&a).Elem()
 	if n := v.NumField(); n != len(contractFields)+1 {
-		t.Errorf("Agent has %d fields, want the %d contractFields ones and Other", n, len(contractFields))
+		t.Errorf(
+			"Agent has %d fields, want the %d contractFields ones and Other",
+			n,
+			len(contractFields),
+		)
 	}
 	for i, f := range documented.Fields {
 		t.Run(f.Name, func(t *testing.T) {

@@ -13,7 +13,11 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write the goldens that don't exist yet, and what is new of the schemas; what is there is kept for ever")
+var update = flag.Bool(
+	"update",
+	false,
+	"write the goldens that don't exist yet, and what is new of the schemas; what is there is kept for ever",
+)
 
 const goldenDir = "testdata/v1"
 
@@ -171,12 +175,18 @@ var goldens = map[string]func() wire{
 	},
 	"event-fields": func() wire {
 		from := with(func(a *Agent) {
-			a.Other = []Field{{"gone", json.RawMessage(`{ "x": 1 }`)}, {"mood", json.RawMessage(`null`)}}
+			a.Other = []Field{
+				{"gone", json.RawMessage(`{ "x": 1 }`)},
+				{"mood", json.RawMessage(`null`)},
+			}
 		})
 		to := with(func(a *Agent) {
 			a.AgentName, a.CityID, a.Capacity = new(`张"伟"`), nil, new(int64(-9223372036854775808))
 			a.AreaName = new("")
-			a.Other = []Field{{"mood", json.RawMessage(`"<good> & 好"`)}, {"new", json.RawMessage(`1.0`)}}
+			a.Other = []Field{
+				{"mood", json.RawMessage(`"<good> & 好"`)},
+				{"new", json.RawMessage(`1.0`)},
+			}
 		})
 		return &Event{Type: Updated, Time: read, Data: EventData{
 			Revision: 44, Reason: Fields, Sweep: 1809, Online: true,
@@ -265,7 +275,9 @@ var goldens = map[string]func() wire{
 	"watermark-polled": func() wire {
 		return watermark(Watermark{
 			TenantID: 886, Sweep: 1807, Polled: []string{"0", "10"}, StartedAt: asked, CompletedAt: read,
-			StaleAfter: clock("2026-11-22T08:05:10.123Z"), Agents: 340, Online: 52, Instance: "host-1", Commit: Commit{ID: "9fK4", Messages: 1}})
+			StaleAfter: clock(
+				"2026-11-22T08:05:10.123Z",
+			), Agents: 340, Online: 52, Instance: "host-1", Commit: Commit{ID: "9fK4", Messages: 1}})
 	},
 	"watermark-in-progress": func() wire {
 		return watermark(Watermark{
@@ -285,7 +297,15 @@ var goldens = map[string]func() wire{
 			Detail: `page 3: Post "https://isdp.example/openapi/v1/openTask/findOnlineAgent": context deadline exceeded`})
 	},
 	"health-holding": func() wire {
-		return health(Health{TenantID: 886, State: HealthHolding, Since: read, Reason: MissingMany, Detail: "201 of 340 agents are missing"})
+		return health(
+			Health{
+				TenantID: 886,
+				State:    HealthHolding,
+				Since:    read,
+				Reason:   MissingMany,
+				Detail:   "201 of 340 agents are missing",
+			},
+		)
 	},
 }
 
@@ -339,7 +359,9 @@ func TestGoldensDecode(t *testing.T) {
 	for name, b := range files {
 		t.Run(name, func(t *testing.T) {
 			if _, ok := goldens[name]; !ok {
-				t.Error("no message encodes to this golden: whatever version 1 said must go on being tested")
+				t.Error(
+					"no message encodes to this golden: whatever version 1 said must go on being tested",
+				)
 			}
 			m := empty(t, name)
 			if err := m.UnmarshalJSON(b); err != nil {
@@ -386,7 +408,12 @@ func TestGoldenEventsFollowTheContract(t *testing.T) {
 			}
 			d := &e.Data
 			if there := d.Reason != Removed; d.Online != (there && d.Agent.Online()) {
-				t.Errorf("online is %t with reason %s, onlineStatus %d", d.Online, d.Reason, d.Agent.OnlineStatus)
+				t.Errorf(
+					"online is %t with reason %s, onlineStatus %d",
+					d.Online,
+					d.Reason,
+					d.Agent.OnlineStatus,
+				)
 			}
 			if d.Revision == 1 && len(d.Changes) > 0 {
 				t.Error("changes at revision 1")
@@ -395,7 +422,12 @@ func TestGoldenEventsFollowTheContract(t *testing.T) {
 				t.Errorf("%s with since %v, time %v", e.Type, d.Since, e.Time)
 			}
 			if ended := e.Type != Updated && d.Revision > 1; ended == d.PreviousSince.IsZero() {
-				t.Errorf("%s at revision %d with previousSince %v", e.Type, d.Revision, d.PreviousSince)
+				t.Errorf(
+					"%s at revision %d with previousSince %v",
+					e.Type,
+					d.Revision,
+					d.PreviousSince,
+				)
 			}
 			prev, err := Revert(&d.Agent, d.Changes)
 			if err != nil {

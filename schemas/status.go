@@ -8,22 +8,34 @@ import (
 // Watermark is the statement that everything a complete sweep saw has been published. It is the
 // last message of every commit. Zero times are absent: there has been no complete sweep.
 type Watermark struct {
-	TenantID    int64       `json:"tenantId"`
-	Sweep       uint64      `json:"sweep"`       // the last complete sweep, 0 before any
-	Polled      []string    `json:"polled"`      // the types that it polled; empty: one listing of all
-	StartedAt   time.Time   `json:"startedAt"`   // the published state may be stale by now minus this
-	CompletedAt time.Time   `json:"completedAt"` //
-	StaleAfter  time.Time   `json:"staleAfter"`  // when the next complete sweep is overdue
-	Agents      int         `json:"agents"`      // of the published state at this commit, removed agents left out
-	Online      int         `json:"online"`      // of those
-	Missing     int         `json:"missing"`     // not in the last complete sweep, but not yet removed
-	Rejected    int         `json:"rejected"`    // records that the last complete sweep could not use, or publish
-	Instance    string      `json:"instance"`    // the replica that committed this
-	Commit      Commit      `json:"commit"`
-	InProgress  *InProgress `json:"inProgress"` // the sweep whose changes this commit brings, where it has not completed
+	TenantID int64 `json:"tenantId"`
+
+	// The last complete sweep: its number, 0 before any, the types that it polled (none: one listing
+	// of all), and when it began and ended. The published state may be stale by now minus StartedAt;
+	// at StaleAfter the next complete sweep is overdue.
+	Sweep       uint64    `json:"sweep"`
+	Polled      []string  `json:"polled"`
+	StartedAt   time.Time `json:"startedAt"`
+	CompletedAt time.Time `json:"completedAt"`
+	StaleAfter  time.Time `json:"staleAfter"`
+
+	// Agents and Online count the published state at this commit, removed agents left out.
+	Agents int `json:"agents"`
+	Online int `json:"online"`
+
+	// Missing are the agents that the sweep did not show and that are not yet removed, Rejected the
+	// records that it could not use, or publish.
+	Missing  int `json:"missing"`
+	Rejected int `json:"rejected"`
+
+	Instance string `json:"instance"` // the replica that committed this
+	Commit   Commit `json:"commit"`
+
+	// InProgress is the sweep whose changes this commit brings, where it has not completed.
+	InProgress *InProgress `json:"inProgress"`
 }
 
-// Commit names one atomic batch on the log.
+// Commit names one atomic batch on the stream.
 type Commit struct {
 	ID       string `json:"id"`       // random
 	Messages int    `json:"messages"` // how many messages the batch has, the watermark included
@@ -93,7 +105,7 @@ type HealthReason string
 const (
 	Unreachable  HealthReason = "unreachable"  // failing: no answers
 	Credentials  HealthReason = "credentials"  // failing: refused
-	Unusable     HealthReason = "unusable"     // failing: answers that are none, or too many of their rows
+	Unusable     HealthReason = "unusable"     // failing: answers, or too many rows, that can't be used
 	Inconsistent HealthReason = "inconsistent" // failing: listings that contradict themselves
 	MissingMany  HealthReason = "missing"      // holding: too large a share is missing together
 	Unidentified HealthReason = "unidentified" // holding: rows that nobody can name

@@ -9,23 +9,23 @@ import (
 
 // Names in NATS.
 const (
-	Stream = "AGENT_EVENTS" // the one stream, the log
+	Stream = "AGENT_EVENTS" // the one stream
 	Bucket = "rollcall"     // the KV bucket with the leases
 
 	// LogPrefix is where rollcall publishes: the stream stores rollcall.log.X as agent.X (a subject
 	// transform).
 	LogPrefix = "rollcall.log."
-	// StoredPrefix begins every subject in the log.
+	// StoredPrefix begins every subject in the stream.
 	StoredPrefix = "agent."
 
 	// NoType is the subject token of an agent whose type is missing or can't be a token.
 	NoType = "_"
 )
 
-// Kind is the second token of a subject in the log.
+// Kind is the second token of a subject in the stream.
 type Kind string
 
-// The kinds of messages in the log. The first three are events.
+// The kinds of messages in the stream. The first three are events.
 const (
 	KindOnline    Kind = "online"
 	KindOffline   Kind = "offline"
@@ -35,7 +35,7 @@ const (
 	KindHealth    Kind = "health"
 )
 
-// Subject is a subject of the log, taken apart.
+// Subject is a subject of the stream, taken apart.
 type Subject struct {
 	Kind    Kind
 	Tenant  int64
@@ -46,7 +46,15 @@ type Subject struct {
 // EventSubject is where an event is stored: agent.online.886.10.17813. typeToken is
 // [Agent.TypeToken]'s.
 func EventSubject(t EventType, tenant int64, typeToken string, agentID int64) string {
-	return string(t) + "." + strconv.FormatInt(tenant, 10) + "." + typeToken + "." + strconv.FormatInt(agentID, 10)
+	return string(
+		t,
+	) + "." + strconv.FormatInt(
+		tenant,
+		10,
+	) + "." + typeToken + "." + strconv.FormatInt(
+		agentID,
+		10,
+	)
 }
 
 // StateSubject is where an agent's state is stored: agent.state.886.17813.
@@ -55,7 +63,11 @@ func StateSubject(tenant, agentID int64) string {
 }
 
 // WatermarkSubject is where a tenant's watermark is stored: agent.watermark.886.
-func WatermarkSubject(tenant int64) string { return "agent.watermark." + strconv.FormatInt(tenant, 10) }
+func WatermarkSubject(
+	tenant int64,
+) string {
+	return "agent.watermark." + strconv.FormatInt(tenant, 10)
+}
 
 // HealthSubject is where a tenant's health is stored: agent.health.886.
 func HealthSubject(tenant int64) string { return "agent.health." + strconv.FormatInt(tenant, 10) }
@@ -67,10 +79,12 @@ func LeaseKey(tenant int64) string { return "lease." + strconv.FormatInt(tenant,
 func ParseSubject(s string) (Subject, error) {
 	tokens := strings.Split(s, ".")
 	if len(tokens) < 3 || tokens[0] != "agent" {
-		return Subject{}, subjectError(s, errors.New("it is none of the log's"))
+		return Subject{}, subjectError(s, errors.New("it is none of the stream's"))
 	}
 	p := Subject{Kind: Kind(tokens[1])}
-	want := map[Kind]int{KindOnline: 5, KindOffline: 5, KindUpdated: 5, KindState: 4, KindWatermark: 3, KindHealth: 3}[p.Kind]
+	want := map[Kind]int{
+		KindOnline: 5, KindOffline: 5, KindUpdated: 5, KindState: 4, KindWatermark: 3, KindHealth: 3,
+	}[p.Kind]
 	if len(tokens) != want {
 		return Subject{}, subjectError(s, errors.New("unknown kind, or a wrong number of tokens"))
 	}
@@ -92,11 +106,11 @@ func ParseSubject(s string) (Subject, error) {
 	return p, nil
 }
 
-// parseID reads an id in the one form that the log writes: no plus sign, no leading zeros.
+// parseID reads an id in the one form that rollcall writes: no plus sign, no leading zeros.
 func parseID(s string) (int64, error) {
 	v, err := strconv.ParseInt(s, 10, 64)
 	if err == nil && strconv.FormatInt(v, 10) != s {
-		err = fmt.Errorf("%q is no id as the log writes it", s)
+		err = fmt.Errorf("%q is not an id as rollcall writes it", s)
 	}
 	return v, err
 }

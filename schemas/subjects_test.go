@@ -114,12 +114,17 @@ func build(p Subject) string {
 func TestSubjectsRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := Subject{
-			Kind:   rapid.SampledFrom([]Kind{KindOnline, KindOffline, KindUpdated, KindState, KindWatermark, KindHealth}).Draw(t, "kind"),
+			Kind: rapid.SampledFrom([]Kind{KindOnline, KindOffline, KindUpdated, KindState, KindWatermark, KindHealth}).
+				Draw(t, "kind"),
 			Tenant: rapid.Int64().Draw(t, "tenant"),
 		}
 		switch p.Kind {
 		case KindOnline, KindOffline, KindUpdated:
-			a := Agent{TenantID: p.Tenant, AgentID: rapid.Int64().Draw(t, "agent"), Type: optional(rapid.String()).Draw(t, "type")}
+			a := Agent{
+				TenantID: p.Tenant,
+				AgentID:  rapid.Int64().Draw(t, "agent"),
+				Type:     optional(rapid.String()).Draw(t, "type"),
+			}
 			p.Type, p.AgentID = a.TypeToken(), a.AgentID
 			e := Event{Type: EventType("agent." + p.Kind), Data: EventData{Agent: a}}
 			if e.Subject() != build(p) {

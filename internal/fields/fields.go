@@ -233,8 +233,6 @@ var escapes = func() (e [' ']string) {
 	for c := range e {
 		e[c] = `\u00` + string("01"[c>>4]) + string("0123456789abcdef"[c&15])
 	}
-	for c, short := range map[rune]string{'\b': `\b`, '\f': `\f`, '\n': `\n`, '\r': `\r`, '\t': `\t`} {
-		e[c] = short
-	}
+	e['\b'], e['\f'], e['\n'], e['\r'], e['\t'] = `\b`, `\f`, `\n`, `\r`, `\t`
 	return e
 }()

@@ -46,7 +46,11 @@ func Walk(text []byte, each func(w *Walker) error) error {
 // Read begins anew, with another text.
 func (w *Walker) Read(text []byte) {
 	w.text, w.in = text, *bytes.NewBuffer(text)
-	w.d.Reset(&w.in, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) // as encoding/json does
+	w.d.Reset(
+		&w.in,
+		jsontext.AllowDuplicateNames(true),
+		jsontext.AllowInvalidUTF8(true),
+	) // as encoding/json does
 }
 
 // Offset is how much of the text has been read, in bytes.

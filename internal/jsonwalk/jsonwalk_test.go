@@ -109,7 +109,9 @@ func TestValueSharesMemory(t *testing.T) {
 func TestMemberEndsIt(t *testing.T) {
 	enough := errors.New("enough")
 	err := Walk([]byte(`{"a":{"b":1,"c":2}}`), func(w *Walker) error {
-		return w.Object(func([]byte) error { return w.Object(func([]byte) error { return enough }) })
+		return w.Object(
+			func([]byte) error { return w.Object(func([]byte) error { return enough }) },
+		)
 	})
 	if !errors.Is(err, enough) {
 		t.Error(err)

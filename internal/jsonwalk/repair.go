@@ -76,7 +76,10 @@ func number(text []byte) int {
 	if text[0] != '-' && (text[0] < '0' || text[0] > '9') {
 		return 0
 	}
-	n := bytes.IndexFunc(text, func(r rune) bool { return !strings.ContainsRune("0123456789+-.eE", r) })
+	n := bytes.IndexFunc(
+		text,
+		func(r rune) bool { return !strings.ContainsRune("0123456789+-.eE", r) },
+	)
 	if n < 0 {
 		return len(text)
 	}

@@ -1,5 +1,5 @@
-// Package packed holds an agent in the form in which rollcall keeps and compares it, makes it from a
-// row of the listing, and turns it into the agent of an event.
+// Package packed holds an agent in the form in which rollcall keeps and compares it, makes it from
+// a row of the listing, and turns it into the agent of an event.
 package packed
 
 import (

@@ -120,7 +120,8 @@ func TestChanges(t *testing.T) {
 		for name := range Pack(&a).Differing(Pack(&b)) {
 			fields = append(fields, name)
 		}
-		if slices.Sort(fields); len(fields) != len(want) || (Pack(&a) == Pack(&b)) != (len(want) == 0) {
+		if slices.Sort(fields); len(fields) != len(want) ||
+			(Pack(&a) == Pack(&b)) != (len(want) == 0) {
 			t.Fatalf("they differ in %q, want %v", fields, want)
 		}
 	})

@@ -79,7 +79,12 @@ func FuzzDecode(f *testing.F) {
 		enc := a.AppendJSON(nil)
 		b, dropped, err := decode(enc, tenant)
 		if err != nil || dropped != 0 {
-			t.Fatalf("what was encoded does not decode: dropped %d, error %v: %s", dropped, err, enc)
+			t.Fatalf(
+				"what was encoded does not decode: dropped %d, error %v: %s",
+				dropped,
+				err,
+				enc,
+			)
 		}
 		if again := b.AppendJSON(nil); !bytes.Equal(again, enc) {
 			t.Fatalf("not stable\nonce:  %s\ntwice: %s", enc, again)
@@ -105,7 +110,14 @@ func checkPacked(t *testing.T, a *schemas.Agent) {
 	if s, ok := p.Type(); ok {
 		of = &s
 	}
-	if d := cmp.Diff(a.Type, of); d != "" || p.AgentID() != a.AgentID || p.There() != a.There() || p.Online() != a.Online() {
-		t.Fatalf("packed, it is agent %d, there %t, online %t, of type %s", p.AgentID(), p.There(), p.Online(), d)
+	if d := cmp.Diff(a.Type, of); d != "" || p.AgentID() != a.AgentID || p.There() != a.There() ||
+		p.Online() != a.Online() {
+		t.Fatalf(
+			"packed, it is agent %d, there %t, online %t, of type %s",
+			p.AgentID(),
+			p.There(),
+			p.Online(),
+			d,
+		)
 	}
 }

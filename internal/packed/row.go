@@ -129,7 +129,10 @@ func (r *Row) Pack(tenant int64) (p Agent, dropped int, err error) {
 		b = appendPiece(b, value)
 		r.value = value
 	}
-	slices.SortStableFunc(r.other, func(x, y schemas.Field) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortStableFunc(
+		r.other,
+		func(x, y schemas.Field) int { return cmp.Compare(x.Name, y.Name) },
+	)
 	for i, f := range r.other {
 		if i+1 < len(r.other) && r.other[i+1].Name == f.Name {
 			continue // of two of the same name the last one counts

@@ -144,7 +144,12 @@ func TestDecodeNormalises(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.field+" "+tt.in, func(t *testing.T) {
 			name, _ := json.Marshal(tt.field)
-			a, dropped, err := decode([]byte(`{"agentId":1,"tenantId":2,"onlineStatus":0, `+string(name)+" : "+tt.in+" }"), 2)
+			a, dropped, err := decode(
+				[]byte(
+					`{"agentId":1,"tenantId":2,"onlineStatus":0, `+string(name)+" : "+tt.in+" }",
+				),
+				2,
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -173,25 +178,111 @@ func TestDecodeRows(t *testing.T) {
 		want      string
 		dropped   int
 	}{
-		{"least", `{"agentId":17813,"onlineStatus":1}`, 886, `{"agentId":17813,"tenantId":886,"onlineStatus":1}`, 0},
-		{"white space", " {\n\"agentId\" : 17813 ,\t\"onlineStatus\" : 1 }\r\n", 886, `{"agentId":17813,"tenantId":886,"onlineStatus":1}`, 0},
-		{"strings for numbers", `{"agentId":"17813","tenantId":"886","onlineStatus":"1"}`, 886, `{"agentId":17813,"tenantId":886,"onlineStatus":1}`, 0},
-		{"fractions of zero", `{"agentId":17813.0,"tenantId":8.86e2,"onlineStatus":1.0}`, 886, `{"agentId":17813,"tenantId":886,"onlineStatus":1}`, 0},
-		{"largest id", `{"agentId":9223372036854775807,"onlineStatus":0}`, 886, `{"agentId":9223372036854775807,"tenantId":886,"onlineStatus":0}`, 0},
-		{"id beyond 2^53", `{"agentId":"9007199254740993","onlineStatus":0}`, 886, `{"agentId":9007199254740993,"tenantId":886,"onlineStatus":0}`, 0},
-		{"tenant null", `{"agentId":1,"tenantId":null,"onlineStatus":0}`, 886, `{"agentId":1,"tenantId":886,"onlineStatus":0}`, 0},
-		{"tenant unusable", `{"agentId":1,"tenantId":"?","onlineStatus":0}`, 886, `{"agentId":1,"tenantId":886,"onlineStatus":0}`, 1},
-		{"any tenant", `{"agentId":1,"tenantId":7,"onlineStatus":0}`, 0, `{"agentId":1,"tenantId":7,"onlineStatus":0}`, 0},
-		{"unknown status", `{"agentId":1,"tenantId":7,"onlineStatus":-3}`, 0, `{"agentId":1,"tenantId":7,"onlineStatus":-3}`, 0},
-		{"names with escapes", `{"\u0061gentId":1,"onlineStatu\u0073":0,"a\"\u4f60":1}`, 886, `{"agentId":1,"tenantId":886,"onlineStatus":0,"a\"你":1}`, 0},
-		{"undocumented, sorted by name", `{"z":1,"b":{ },"agentId":1,"B":2,"onlineStatus":0,"a":3}`, 886,
-			`{"agentId":1,"tenantId":886,"onlineStatus":0,"B":2,"a":3,"b":{ },"z":1}`, 0},
-		{"twice: the last wins", `{"agentId":1,"agentId":2,"onlineStatus":"x","onlineStatus":1,"x":[1],"x":[2],"areaName":"a","areaName":null}`, 886,
-			`{"agentId":2,"tenantId":886,"onlineStatus":1,"x":[2]}`, 0},
-		{"twice: the last is unusable", `{"agentId":1,"onlineStatus":1,"areaName":"a","areaName":{}}`, 886,
-			`{"agentId":1,"tenantId":886,"onlineStatus":1}`, 1},
-		{"three unusable", `{"agentId":1,"onlineStatus":1,"areaName":[],"userId":"x","creationDate":true,"capacity":null,"x":true}`, 886,
-			`{"agentId":1,"tenantId":886,"onlineStatus":1,"x":true}`, 3},
+		{
+			"least",
+			`{"agentId":17813,"onlineStatus":1}`,
+			886,
+			`{"agentId":17813,"tenantId":886,"onlineStatus":1}`,
+			0,
+		},
+		{
+			"white space",
+			" {\n\"agentId\" : 17813 ,\t\"onlineStatus\" : 1 }\r\n",
+			886,
+			`{"agentId":17813,"tenantId":886,"onlineStatus":1}`,
+			0,
+		},
+		{
+			"strings for numbers",
+			`{"agentId":"17813","tenantId":"886","onlineStatus":"1"}`,
+			886,
+			`{"agentId":17813,"tenantId":886,"onlineStatus":1}`,
+			0,
+		},
+		{
+			"fractions of zero",
+			`{"agentId":17813.0,"tenantId":8.86e2,"onlineStatus":1.0}`,
+			886,
+			`{"agentId":17813,"tenantId":886,"onlineStatus":1}`,
+			0,
+		},
+		{
+			"largest id",
+			`{"agentId":9223372036854775807,"onlineStatus":0}`,
+			886,
+			`{"agentId":9223372036854775807,"tenantId":886,"onlineStatus":0}`,
+			0,
+		},
+		{
+			"id beyond 2^53",
+			`{"agentId":"9007199254740993","onlineStatus":0}`,
+			886,
+			`{"agentId":9007199254740993,"tenantId":886,"onlineStatus":0}`,
+			0,
+		},
+		{
+			"tenant null",
+			`{"agentId":1,"tenantId":null,"onlineStatus":0}`,
+			886,
+			`{"agentId":1,"tenantId":886,"onlineStatus":0}`,
+			0,
+		},
+		{
+			"tenant unusable",
+			`{"agentId":1,"tenantId":"?","onlineStatus":0}`,
+			886,
+			`{"agentId":1,"tenantId":886,"onlineStatus":0}`,
+			1,
+		},
+		{
+			"any tenant",
+			`{"agentId":1,"tenantId":7,"onlineStatus":0}`,
+			0,
+			`{"agentId":1,"tenantId":7,"onlineStatus":0}`,
+			0,
+		},
+		{
+			"unknown status",
+			`{"agentId":1,"tenantId":7,"onlineStatus":-3}`,
+			0,
+			`{"agentId":1,"tenantId":7,"onlineStatus":-3}`,
+			0,
+		},
+		{
+			"names with escapes",
+			`{"\u0061gentId":1,"onlineStatu\u0073":0,"a\"\u4f60":1}`,
+			886,
+			`{"agentId":1,"tenantId":886,"onlineStatus":0,"a\"你":1}`,
+			0,
+		},
+		{
+			"undocumented, sorted by name",
+			`{"z":1,"b":{ },"agentId":1,"B":2,"onlineStatus":0,"a":3}`,
+			886,
+			`{"agentId":1,"tenantId":886,"onlineStatus":0,"B":2,"a":3,"b":{ },"z":1}`,
+			0,
+		},
+		{
+			"twice: the last wins",
+			`{"agentId":1,"agentId":2,"onlineStatus":"x","onlineStatus":1,"x":[1],"x":[2],"areaName":"a","areaName":null}`,
+			886,
+			`{"agentId":2,"tenantId":886,"onlineStatus":1,"x":[2]}`,
+			0,
+		},
+		{
+			"twice: the last is unusable",
+			`{"agentId":1,"onlineStatus":1,"areaName":"a","areaName":{}}`,
+			886,
+			`{"agentId":1,"tenantId":886,"onlineStatus":1}`,
+			1,
+		},
+		{
+			"three unusable",
+			`{"agentId":1,"onlineStatus":1,"areaName":[],"userId":"x","creationDate":true,"capacity":null,"x":true}`,
+			886,
+			`{"agentId":1,"tenantId":886,"onlineStatus":1,"x":true}`,
+			3,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -210,7 +301,13 @@ func TestDecodeRows(t *testing.T) {
 }
 
 func TestDecodeRejects(t *testing.T) {
-	deep := `{"agentId":1,"onlineStatus":1,"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`
+	deep := `{"agentId":1,"onlineStatus":1,"x":` + strings.Repeat(
+		"[",
+		20_000,
+	) + strings.Repeat(
+		"]",
+		20_000,
+	) + `}`
 	tests := []struct {
 		row    string
 		reason string
@@ -273,7 +370,10 @@ func TestDecodeRejects(t *testing.T) {
 			if want := (RowError{Reason: tt.reason, AgentID: tt.id, HasID: tt.id != 0}); *re != want {
 				t.Errorf("%+v, want %+v", *re, want)
 			}
-			if got := string(a.AppendJSON(nil)); got != string(new(schemas.Agent).AppendJSON(nil)) || dropped != 0 {
+			if got := string(a.AppendJSON(nil)); got != string(
+				new(schemas.Agent).AppendJSON(nil),
+			) ||
+				dropped != 0 {
 				t.Errorf("agent %s, dropped %d, of a rejected row", got, dropped)
 			}
 		})
@@ -293,7 +393,8 @@ func TestRowErrorNeverRepeatsTheRow(t *testing.T) {
 		}
 	}
 	for _, row := range []string{`secret`, `{"agentId":"secret"}`, `{"agentId":1,"onlineStatus":"secret"}`, `{"agentId":1,"tenantId":2,"secret":1}`} {
-		if _, _, err := decode([]byte(row), 886); err == nil || strings.Contains(err.Error(), "secret") {
+		if _, _, err := decode([]byte(row), 886); err == nil ||
+			strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: error %v", row, err)
 		}
 	}
@@ -332,7 +433,15 @@ func TestThereAndOnline(t *testing.T) {
 	} {
 		a, _, err := decode([]byte(tt.row), 886)
 		if err != nil || a.There() != tt.there || a.Online() != tt.online {
-			t.Errorf("%s: there %t, online %t, error %v, want %t, %t", tt.row, a.There(), a.Online(), err, tt.there, tt.online)
+			t.Errorf(
+				"%s: there %t, online %t, error %v, want %t, %t",
+				tt.row,
+				a.There(),
+				a.Online(),
+				err,
+				tt.there,
+				tt.online,
+			)
 		}
 	}
 }
@@ -355,7 +464,8 @@ func TestAppendString(t *testing.T) {
 			t.Errorf("%q: %s, want %s", in, got, want)
 		}
 		var back string
-		if err := json.Unmarshal(got, &back); err != nil || back != strings.ToValidUTF8(in, "\ufffd") && back != string([]rune(in)) {
+		if err := json.Unmarshal(got, &back); err != nil ||
+			back != strings.ToValidUTF8(in, "\ufffd") && back != string([]rune(in)) {
 			t.Errorf("%q: decoded as %q, %v", in, back, err)
 		}
 	}

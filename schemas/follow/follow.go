@@ -18,14 +18,15 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A Roster is what the log says of one tenant. Its methods may be called from any goroutine,
+// A Roster is what the stream says of one tenant. Its methods may be called from any goroutine,
 // [Roster.Run] from one at a time.
 type Roster struct {
 	tenant int64
 
-	mu sync.RWMutex // guards what follows; the events, the watermark and the health themselves never change
+	// guards what follows; the events, the watermark and the health themselves never change
+	mu sync.RWMutex
 	view
-	read bool // view is the log's, and not the empty one of the beginning
+	read bool // view is the stream's, and not the empty one of the beginning
 }
 
 type view struct {
@@ -61,7 +62,7 @@ type Update struct {
 	Err error
 }
 
-// A MessageError is about a message in the log that is not what its subject says. An agent whose
+// A MessageError is about a message in the stream that is not what its subject says. An agent whose
 // state it was is unknown until it has another.
 type MessageError struct {
 	Subject string
@@ -93,7 +94,7 @@ const stall = 2 * time.Second
 // it. Tests shorten it.
 var heartbeat = 5 * time.Second
 
-// Run reads the log into the roster until ctx ends, and returns ctx's error, or until js's
+// Run reads the stream into the roster until ctx ends, and returns ctx's error, or until js's
 // connection is closed for good, and returns [nats.ErrConnectionClosed]: connect with
 // [nats.MaxReconnects] -1. Whatever else goes wrong it tells as an Update and tries again, a
 // quarter of a second later at first and then every two seconds or so.
@@ -108,8 +109,11 @@ func (r *Roster) Run(ctx context.Context, js jetstream.JetStream, notify func(Up
 	if notify == nil {
 		notify = func(Update) {}
 	}
-	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(2*time.Second),
-		backoff.WithMaxElapsedTime(0))
+	wait := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(250*time.Millisecond),
+		backoff.WithMaxInterval(2*time.Second),
+		backoff.WithMaxElapsedTime(0),
+	)
 	return backoff.Retry(func() error {
 		err := r.follow(ctx, js, notify, wait.Reset)
 		if ctx.Err() != nil {
@@ -119,7 +123,12 @@ func (r *Roster) Run(ctx context.Context, js jetstream.JetStream, notify func(Up
 		if closed {
 			err = nats.ErrConnectionClosed
 		}
-		err = fmt.Errorf("follow: read tenant %d from the stream %s: %w", r.tenant, schemas.Stream, err)
+		err = fmt.Errorf(
+			"follow: read tenant %d from the stream %s: %w",
+			r.tenant,
+			schemas.Stream,
+			err,
+		)
 		if closed {
 			return backoff.Permanent(err)
 		}
@@ -129,7 +138,12 @@ func (r *Roster) Run(ctx context.Context, js jetstream.JetStream, notify func(Up
 }
 
 // follow reads the states and then the changes until something goes wrong.
-func (r *Roster) follow(ctx context.Context, js jetstream.JetStream, notify func(Update), complete func()) error {
+func (r *Roster) follow(
+	ctx context.Context,
+	js jetstream.JetStream,
+	notify func(Update),
+	complete func(),
+) error {
 	fresh := view{agents: map[int64]*schemas.Event{}}
 	done := func() {
 		r.mu.Lock()
@@ -139,27 +153,36 @@ func (r *Roster) follow(ctx context.Context, js jetstream.JetStream, notify func
 		notify(Update{Anew: true})
 	}
 	reading := true
-	filters := []string{fmt.Sprintf("agent.state.%d.*", r.tenant), schemas.WatermarkSubject(r.tenant), schemas.HealthSubject(r.tenant)}
-	return consume(ctx, js, jetstream.ConsumerConfig{FilterSubjects: filters}, func(m jetstream.Msg, pending uint64) {
-		switch {
-		case m == nil: // there is nothing to read
-			done()
-		case reading:
-			if u := fresh.apply(m, r.tenant); u.Err != nil {
+	filters := []string{
+		fmt.Sprintf("agent.state.%d.*", r.tenant),
+		schemas.WatermarkSubject(r.tenant),
+		schemas.HealthSubject(r.tenant),
+	}
+	return consume(
+		ctx,
+		js,
+		jetstream.ConsumerConfig{FilterSubjects: filters},
+		func(m jetstream.Msg, pending uint64) {
+			switch {
+			case m == nil: // there is nothing to read
+				done()
+			case reading:
+				if u := fresh.apply(m, r.tenant); u.Err != nil {
+					notify(u)
+				}
+				if pending > 0 {
+					return
+				}
+				done()
+			default:
+				r.mu.Lock()
+				u := r.apply(m, r.tenant)
+				r.mu.Unlock()
 				notify(u)
 			}
-			if pending > 0 {
-				return
-			}
-			done()
-		default:
-			r.mu.Lock()
-			u := r.apply(m, r.tenant)
-			r.mu.Unlock()
-			notify(u)
-		}
-		reading = false
-	})
+			reading = false
+		},
+	)
 }
 
 // consume calls each for the last message of every subject that the consumer filters, and for each
@@ -168,9 +191,14 @@ func (r *Roster) follow(ctx context.Context, js jetstream.JetStream, notify func
 // all, but never without an error.
 //
 // The client's own ordered consumer would go on from the sequence after the last one that it has
-// seen. That is a long wait in a log that went backwards, so here every interruption means a new
+// seen. That is a long wait in a stream that went backwards, so here every interruption means a new
 // consumer and all states again.
-func consume(ctx context.Context, js jetstream.JetStream, cfg jetstream.ConsumerConfig, each func(m jetstream.Msg, pending uint64)) error {
+func consume(
+	ctx context.Context,
+	js jetstream.JetStream,
+	cfg jetstream.ConsumerConfig,
+	each func(m jetstream.Msg, pending uint64),
+) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	nc := js.Conn()
@@ -184,7 +212,8 @@ func consume(ctx context.Context, js jetstream.JetStream, cfg jetstream.Consumer
 		}
 	}()
 
-	cfg.DeliverPolicy, cfg.AckPolicy = jetstream.DeliverLastPerSubjectPolicy, jetstream.AckNonePolicy
+	cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
+	cfg.AckPolicy = jetstream.AckNonePolicy
 	cfg.MemoryStorage, cfg.Replicas, cfg.InactiveThreshold = true, 1, time.Minute
 	consumer, err := js.CreateConsumer(ctx, schemas.Stream, cfg)
 	if err != nil {
@@ -209,7 +238,11 @@ func consume(ctx context.Context, js jetstream.JetStream, cfg jetstream.Consumer
 			return fmt.Errorf("read a message's metadata: %w", err)
 		}
 		if meta.Sequence.Consumer != expected {
-			return fmt.Errorf("message %d of the consumer came where %d was due", meta.Sequence.Consumer, expected)
+			return fmt.Errorf(
+				"message %d of the consumer came where %d was due",
+				meta.Sequence.Consumer,
+				expected,
+			)
 		}
 		pending = meta.NumPending
 		each(m, pending)
@@ -217,7 +250,11 @@ func consume(ctx context.Context, js jetstream.JetStream, cfg jetstream.Consumer
 }
 
 // next waits for a message: for ever, or where there are some, until that has taken too long.
-func next(ctx context.Context, messages jetstream.MessagesContext, more bool) (jetstream.Msg, error) {
+func next(
+	ctx context.Context,
+	messages jetstream.MessagesContext,
+	more bool,
+) (jetstream.Msg, error) {
 	if more {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, stall, errStalled)
@@ -260,7 +297,8 @@ func (v *view) apply(m jetstream.Msg, tenant int64) Update {
 		default:
 			e := new(schemas.Event)
 			a := &e.Data.Agent
-			if err = decode(m.Data(), e, &a.TenantID, tenant); err == nil && a.AgentID != s.AgentID {
+			if err = decode(m.Data(), e, &a.TenantID, tenant); err == nil &&
+				a.AgentID != s.AgentID {
 				err = fmt.Errorf("it is about agent %d", a.AgentID)
 			}
 			if err != nil {
@@ -287,7 +325,8 @@ func decode(data []byte, into any, tenant *int64, want int64) error {
 	return nil
 }
 
-// Agent returns the last event of an agent, which must not be modified; false if the log has none.
+// Agent returns the last event of an agent, which must not be modified; false if the stream has
+// none.
 func (r *Roster) Agent(id int64) (*schemas.Event, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -301,27 +340,37 @@ func (r *Roster) Agents() []*schemas.Event {
 	r.mu.RLock()
 	all := slices.Collect(maps.Values(r.agents))
 	r.mu.RUnlock()
-	slices.SortFunc(all, func(a, b *schemas.Event) int { return cmp.Compare(a.Data.Agent.AgentID, b.Data.Agent.AgentID) })
+	slices.SortFunc(
+		all,
+		func(a, b *schemas.Event) int {
+			return cmp.Compare(a.Data.Agent.AgentID, b.Data.Agent.AgentID)
+		},
+	)
 	return all
 }
 
-// Tenants returns the tenants that the log knows of, in ascending order. It needs the rights of
+// Tenants returns the tenants that the stream knows of, in ascending order. It needs the rights of
 // [Roster.Run].
 func Tenants(ctx context.Context, js jetstream.JetStream) ([]int64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var tenants []int64
 	errRead := errors.New("all read")
-	err := consume(ctx, js, jetstream.ConsumerConfig{FilterSubject: "agent.watermark.*", HeadersOnly: true}, func(m jetstream.Msg, pending uint64) {
-		if m != nil {
-			if s, err := schemas.ParseSubject(m.Subject()); err == nil {
-				tenants = append(tenants, s.Tenant)
+	err := consume(
+		ctx,
+		js,
+		jetstream.ConsumerConfig{FilterSubject: "agent.watermark.*", HeadersOnly: true},
+		func(m jetstream.Msg, pending uint64) {
+			if m != nil {
+				if s, err := schemas.ParseSubject(m.Subject()); err == nil {
+					tenants = append(tenants, s.Tenant)
+				}
 			}
-		}
-		if pending == 0 {
-			cancel(errRead)
-		}
-	})
+			if pending == 0 {
+				cancel(errRead)
+			}
+		},
+	)
 	if !errors.Is(err, errRead) {
 		return nil, fmt.Errorf("follow: list the tenants in the stream %s: %w", schemas.Stream, err)
 	}

@@ -43,13 +43,23 @@ func event(id int64, rev uint64) schemas.Event {
 	}
 	return schemas.Event{Type: kind, Time: at, Data: schemas.EventData{
 		Revision: rev, Reason: schemas.Status, Sweep: rev, Online: rev%2 == 1, Since: at,
-		Agent: schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: int64(rev % 2), Type: &typ},
+		Agent: schemas.Agent{
+			AgentID:      id,
+			TenantID:     tenant,
+			OnlineStatus: int64(rev % 2),
+			Type:         &typ,
+		},
 	}}
 }
 
 func complete(sweep uint64) schemas.Watermark {
 	at := epoch.Add(time.Duration(sweep) * time.Second)
-	return schemas.Watermark{Sweep: sweep, StartedAt: at, CompletedAt: at.Add(time.Second), StaleAfter: at.Add(15 * time.Second)}
+	return schemas.Watermark{
+		Sweep:       sweep,
+		StartedAt:   at,
+		CompletedAt: at.Add(time.Second),
+		StaleAfter:  at.Add(15 * time.Second),
+	}
 }
 
 // A writer is rollcall's own way of writing a tenant's log.
@@ -79,7 +89,10 @@ func (w *writer) commit(events ...schemas.Event) {
 	w.t.Helper()
 	w.sweep++
 	err := w.p.Commit(w.t.Context(), publisher.Batch{Events: events, Watermark: complete(w.sweep)})
-	if errors.Is(err, publisher.ErrTampered) { // the commit is in the log, and so is what the test wrote by other ways
+	if errors.Is(
+		err,
+		publisher.ErrTampered,
+	) { // the commit is in the stream, and so is what the test wrote by other ways
 		_, err = w.p.Recover(w.t.Context(), func(*packed.State) {})
 	}
 	if err != nil {
@@ -103,8 +116,17 @@ type follower struct {
 // start fills a roster from the first of the urls that can be reached, until the test ends.
 func start(t testing.TB, urls ...string) *follower {
 	t.Helper()
-	nc, err := nats.Connect(strings.Join(urls, ","), nats.DontRandomize(), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-		nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, err := nats.Connect(
+		strings.Join(urls, ","),
+		nats.DontRandomize(),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(
+			10*time.Millisecond,
+		),
+		nats.ReconnectJitter(0, 0),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +192,10 @@ func (f *follower) anew() []Update {
 // swept waits for the watermark of a complete sweep.
 func (f *follower) swept(sweep uint64) []Update {
 	f.t.Helper()
-	_, before := f.until(fmt.Sprint("the watermark of sweep ", sweep), func(u Update) bool { return u.Watermark != nil && u.Watermark.Sweep == sweep })
+	_, before := f.until(
+		fmt.Sprint("the watermark of sweep ", sweep),
+		func(u Update) bool { return u.Watermark != nil && u.Watermark.Sweep == sweep },
+	)
 	return before
 }
 
@@ -193,7 +218,15 @@ func said(us []Update) (s []string) {
 		case u.Anew:
 			s = append(s, "anew")
 		case u.State != nil && u.Before != nil:
-			s = append(s, fmt.Sprintf("%d: %d to %d", u.State.Data.Agent.AgentID, u.Before.Data.Revision, u.State.Data.Revision))
+			s = append(
+				s,
+				fmt.Sprintf(
+					"%d: %d to %d",
+					u.State.Data.Agent.AgentID,
+					u.Before.Data.Revision,
+					u.State.Data.Revision,
+				),
+			)
 		case u.State != nil:
 			s = append(s, fmt.Sprintf("%d: %d", u.State.Data.Agent.AgentID, u.State.Data.Revision))
 		case u.Watermark != nil:
@@ -229,15 +262,24 @@ func TestStatesThenChanges(t *testing.T) {
 		t.Error("agent 2^53 is known")
 	}
 
-	other.commit(schemas.Event{Type: schemas.Online, Time: epoch, Data: schemas.EventData{Revision: 1, Reason: schemas.Status, Online: true,
-		Since: epoch, Agent: schemas.Agent{AgentID: 1, TenantID: tenant + 1}}})
+	other.commit(
+		schemas.Event{
+			Type: schemas.Online,
+			Time: epoch,
+			Data: schemas.EventData{Revision: 1, Reason: schemas.Status, Online: true,
+				Since: epoch, Agent: schemas.Agent{AgentID: 1, TenantID: tenant + 1}},
+		},
+	)
 	w.commit(event(2, 2), event(3, 1))
 	w.sweep++
 	if err := w.p.Commit(t.Context(), publisher.Batch{Watermark: complete(w.sweep),
 		Health: &schemas.Health{State: schemas.HealthHolding, Since: epoch, Reason: schemas.MissingMany}}); err != nil {
 		t.Fatal(err)
 	}
-	f.until("the last watermark", func(u Update) bool { return u.Watermark != nil && u.Watermark.Sweep == 3 })
+	f.until(
+		"the last watermark",
+		func(u Update) bool { return u.Watermark != nil && u.Watermark.Sweep == 3 },
+	)
 	want := []string{"anew", "2: 1 to 2", "3: 1", "sweep 2", "holding", "sweep 3"}
 	if d := cmp.Diff(want, said(f.told)); d != "" {
 		t.Errorf("told (-want +got):\n%s", d)
@@ -258,7 +300,8 @@ func TestNothingToRead(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	f := start(t, url)
 	u, _ := f.until("an error", func(u Update) bool { return u.Err != nil })
-	if !errors.Is(u.Err, jetstream.ErrStreamNotFound) || !strings.Contains(u.Err.Error(), "tenant 886") {
+	if !errors.Is(u.Err, jetstream.ErrStreamNotFound) ||
+		!strings.Contains(u.Err.Error(), "tenant 886") {
 		t.Errorf("without a stream: %v", u.Err)
 	}
 	if err := f.Trust(epoch).Err(); !errors.Is(err, ErrNotRead) {
@@ -378,12 +421,17 @@ func TestInterruptions(t *testing.T) {
 			f.anew()
 			do(f)
 			_, before := f.until("an interruption", func(u Update) bool { return u.Err != nil })
-			if len(before) != 0 && name != "the connection is lost" && name != "the consumer is deleted" {
+			if len(before) != 0 && name != "the connection is lost" &&
+				name != "the consumer is deleted" {
 				t.Errorf("told before the interruption: %q", said(before))
 			}
 			final := []schemas.Event{event(1, 2), event(2, 1), event(3, 1), event(4, 1)}
-			f.until("all of the log, anew", func(u Update) bool { return u.Anew })
-			eventually(t, "the roster to be the log's", func() bool { return len(f.Agents()) == 4 && f.Agents()[0].Data.Revision == 2 })
+			f.until("all of the stream, anew", func(u Update) bool { return u.Anew })
+			eventually(
+				t,
+				"the roster to be the log's",
+				func() bool { return len(f.Agents()) == 4 && f.Agents()[0].Data.Revision == 2 },
+			)
 			f.holds(final...)
 
 			// And it goes on.
@@ -394,7 +442,8 @@ func TestInterruptions(t *testing.T) {
 			w := newWriter(t, last, tenant)
 			w.commit(event(2, 2))
 			f.until("a change after the interruption", func(u Update) bool {
-				return u.State != nil && u.State.Data.Revision == 2 && u.State.Data.Agent.AgentID == 2
+				return u.State != nil && u.State.Data.Revision == 2 &&
+					u.State.Data.Agent.AgentID == 2
 			})
 		})
 	}
@@ -475,7 +524,7 @@ func proxy(t *testing.T, url string) (through string, silence func(bool)) {
 	return "nats://" + ln.Addr().String(), silent.Store
 }
 
-// raw stores bytes under a subject of the log, as nobody should.
+// raw stores bytes under a subject of the stream, as nobody should.
 func raw(t *testing.T, js jetstream.JetStream, subject, body string) {
 	t.Helper()
 	if _, err := js.Publish(t.Context(), schemas.LogPrefix+strings.TrimPrefix(subject, schemas.StoredPrefix), []byte(body)); err != nil {
@@ -554,19 +603,31 @@ func TestUnknownFieldsAndReasons(t *testing.T) {
 	odd.Data.Reason = "promoted"
 	w.commit(odd)
 	more := func(s string) string {
-		return strings.NewReplacer(`"specversion"`, `"traceparent":"00-1","specversion"`, `"revision"`, `"mood":{"a":[1]},"revision"`).Replace(s)
+		return strings.NewReplacer(`"specversion"`, `"traceparent":"00-1","specversion"`, `"revision"`, `"mood":{"a":[1]},"revision"`).
+			Replace(s)
 	}
 	raw(t, js, "agent.state.886.2", more(encoded(event(2, 1))))
 	mark := complete(2)
 	mark.TenantID = tenant
-	raw(t, js, "agent.watermark.886", strings.Replace(string(mark.AppendJSON(nil)), `"sweep"`, `"shards":[1,2],"sweep"`, 1))
-	raw(t, js, "agent.health.886", `{"tenantId":886,"state":"dreaming","since":"2026-11-22T08:00:00.000Z","reason":"tired","detail":"","depth":3}`)
+	raw(
+		t,
+		js,
+		"agent.watermark.886",
+		strings.Replace(string(mark.AppendJSON(nil)), `"sweep"`, `"shards":[1,2],"sweep"`, 1),
+	)
+	raw(
+		t,
+		js,
+		"agent.health.886",
+		`{"tenantId":886,"state":"dreaming","since":"2026-11-22T08:00:00.000Z","reason":"tired","detail":"","depth":3}`,
+	)
 	f := start(t, url)
 	if before := f.anew(); len(before) != 0 {
 		t.Errorf("told: %q", said(before))
 	}
 	f.holds(odd, event(2, 1))
-	if tr := f.Trust(epoch); tr.Err() != nil || tr.Watermark.Sweep != 2 || tr.Health.State != "dreaming" {
+	if tr := f.Trust(epoch); tr.Err() != nil || tr.Watermark.Sweep != 2 ||
+		tr.Health.State != "dreaming" {
 		t.Errorf("%+v, %v", tr, tr.Err())
 	}
 }
@@ -762,12 +823,18 @@ func TestMeanwhile(t *testing.T) {
 				case <-time.After(time.Millisecond): // leave some of the processors to the others
 				}
 				list := f.Agents()
-				if len(list) != agents && (len(list) != 0 || f.Trust(epoch).Err() == nil && len(f.Agents()) != agents) {
+				if len(list) != agents &&
+					(len(list) != 0 || f.Trust(epoch).Err() == nil && len(f.Agents()) != agents) {
 					t.Errorf("%d agents", len(list))
 				}
 				for _, e := range list {
 					if id := e.Data.Agent.AgentID; e.Data.Revision < revisions[id] {
-						t.Errorf("agent %d went back from %d to %d", id, revisions[id], e.Data.Revision)
+						t.Errorf(
+							"agent %d went back from %d to %d",
+							id,
+							revisions[id],
+							e.Data.Revision,
+						)
 					} else {
 						revisions[id] = e.Data.Revision
 					}
@@ -838,7 +905,8 @@ func TestRunAgain(t *testing.T) {
 	for rev := uint64(1); rev <= 3; rev++ {
 		ctx, cancel := context.WithCancel(t.Context())
 		err := roster.Run(ctx, js, func(Update) { cancel() })
-		if e, ok := roster.Agent(1); !errors.Is(err, context.Canceled) || !ok || e.Data.Revision != rev {
+		if e, ok := roster.Agent(1); !errors.Is(err, context.Canceled) || !ok ||
+			e.Data.Revision != rev {
 			t.Errorf("%v, %+v", err, e)
 		}
 		w.commit(event(1, rev+1))

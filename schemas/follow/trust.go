@@ -27,7 +27,7 @@ type Trust struct {
 // Reasons not to believe a roster, as [Trust.Err] gives them.
 var (
 	// ErrNotRead: the states have not been read yet.
-	ErrNotRead = errors.New("the states have not been read from the log yet")
+	ErrNotRead = errors.New("the states have not been read from the stream yet")
 	// ErrNoSweep: rollcall has not seen the whole listing yet, so agents may lack.
 	ErrNoSweep = errors.New("rollcall has not read the whole listing yet")
 	// ErrStale: the next complete sweep is overdue. rollcall, NATS or the vendor is down, or the
@@ -57,7 +57,12 @@ func (t Trust) Err() error {
 	case w == nil || w.Sweep == 0:
 		return ErrNoSweep
 	case t.now.After(w.StaleAfter):
-		return fmt.Errorf("%w: it is as of %s, and a newer one was due at %s", ErrStale, w.StartedAt.Format(time.RFC3339), w.StaleAfter.Format(time.RFC3339))
+		return fmt.Errorf(
+			"%w: it is as of %s, and a newer one was due at %s",
+			ErrStale,
+			w.StartedAt.Format(time.RFC3339),
+			w.StaleAfter.Format(time.RFC3339),
+		)
 	}
 	return nil
 }
