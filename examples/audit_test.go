@@ -17,6 +17,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // The audit is killed again and again while events come, now and then with rollcall and its NATS
@@ -63,7 +64,7 @@ func TestAuditKilled(t *testing.T) {
 	vendor.Churn(5)
 	now := time.Now()
 	var through uint64
-	e2e.Eventually(t, "a complete sweep", func() bool {
+	wait.Eventually(t, "a complete sweep", func() bool {
 		m, ok := e2e.Last(nc, fmt.Sprintf("agent.watermark.%d", tenant))
 		var mark struct{ StartedAt time.Time }
 		through = m.Seq
@@ -76,7 +77,7 @@ func TestAuditKilled(t *testing.T) {
 		}
 	}
 	var got []line
-	e2e.Eventually(t, "the audit to have come to the end", func() bool {
+	wait.Eventually(t, "the audit to have come to the end", func() bool {
 		if !audit.Running() {
 			t.Fatalf("the audit has ended: exit %d", audit.Wait())
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // Whatever is killed and when: once all of it runs again, the engine's roster is the log's, and its
@@ -106,7 +107,7 @@ func (w *world) anewLog() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(w.t.Context(), e2e.Patience)
+	ctx, cancel := context.WithTimeout(w.t.Context(), wait.Patience)
 	defer cancel()
 	if err := js.DeleteStream(ctx, e2e.Stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 		w.t.Fatalf("delete the log: %v", err)
@@ -141,7 +142,7 @@ var blows = []blow{
 	{"rollcall killed, and another log", false, func(w *world) { w.demo.Kill(); w.anewLog(); w.pause(); w.startDemo() }},
 	{"rollcall away until the picture is stale", false, func(w *world) {
 		w.terminate(w.demo)
-		e2e.Eventually(w.t, "the engine to refuse", func() bool {
+		wait.Eventually(w.t, "the engine to refuse", func() bool {
 			status, _, _ := w.call("refused")
 			w.hangUp("refused")
 			return status == 503
@@ -166,7 +167,7 @@ var blows = []blow{
 		w.nats.Kill()
 		w.demo.Kill()
 		w.nats.Start()
-		e2e.Eventually(w.t, "the connection", w.nc.IsConnected)
+		wait.Eventually(w.t, "the connection", w.nc.IsConnected)
 		w.anewLog()
 		w.startDemo()
 	}},
@@ -219,7 +220,7 @@ func (w *world) ring() {
 func (w *world) settle(after string) {
 	w.t.Helper()
 	now := time.Now()
-	e2e.Eventually(w.t, "a complete sweep after "+after, func() bool {
+	wait.Eventually(w.t, "a complete sweep after "+after, func() bool {
 		if !w.demo.Running() {
 			w.t.Fatalf("after %s rollcall has ended: exit %d", after, w.demo.Wait())
 		}
@@ -228,7 +229,7 @@ func (w *world) settle(after string) {
 		return ok && json.Unmarshal([]byte(m.Body), &mark) == nil && mark.StartedAt.After(now)
 	})
 	var d string
-	deadline := time.Now().Add(e2e.Patience)
+	deadline := time.Now().Add(wait.Patience)
 	for {
 		states := e2e.Roster(w.t, w.nc, tenant)
 		v := w.agents()

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 var (
@@ -103,7 +104,7 @@ func (r *router) start() {
 	r.t.Helper()
 	path, args := r.engine.program(r.t)
 	r.Process = e2e.Start(r.t, path, map[string]string{"NATS_URL": r.nats}, append(args, "--listen", r.addr, "--calls", r.calls)...)
-	e2e.Eventually(r.t, "the engine to answer", func() bool {
+	wait.Eventually(r.t, "the engine to answer", func() bool {
 		if !r.Running() {
 			r.t.Fatalf("the engine has ended: exit %d", r.Wait())
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -92,7 +93,7 @@ func (r *router) on(problem string, want ...onDuty) {
 	}
 	var got view
 	var d string
-	deadline := time.Now().Add(e2e.Patience)
+	deadline := time.Now().Add(wait.Patience)
 	for {
 		got = r.agents()
 		if d = cmp.Diff(want, got.Agents); d == "" && strings.Contains(got.Error, problem) && (got.Error == "") == (problem == "") {
@@ -186,7 +187,7 @@ func testRouting(t *testing.T, e engine) {
 
 	// Health is passed on, and is no reason to stop.
 	w.batch(time.Hour, publisher.Batch{Health: &schemas.Health{State: "dreaming", Since: time.Now().UTC(), Detail: "of sheep"}})
-	e2e.Eventually(t, "the health", func() bool { return r.agents().Health == "dreaming" })
+	wait.Eventually(t, "the health", func() bool { return r.agents().Health == "dreaming" })
 
 	// What can't be used costs its own agent only; fields that nobody knows cost nothing.
 	raw := func(subject, body string) {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // A terminal is a pseudo terminal with a program in it, and all that it has shown.
@@ -90,7 +91,7 @@ func (x *terminal) shown() string {
 func (x *terminal) waitFor(pattern string) {
 	x.t.Helper()
 	re := regexp.MustCompile(pattern)
-	e2e.Eventually(x.t, pattern+" on the terminal", func() bool { return re.MatchString(x.shown()) })
+	wait.Eventually(x.t, pattern+" on the terminal", func() bool { return re.MatchString(x.shown()) })
 }
 
 // ctrlC types Ctrl-C and returns the exit code.

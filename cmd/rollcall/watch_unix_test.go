@@ -19,6 +19,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 func TestMain(m *testing.M) { os.Exit(e2e.Main(m)) }
@@ -51,7 +52,7 @@ func TestWatchDemo(t *testing.T) {
 	asJSON := e2e.Rollcall(t, on(url), "watch", "--json")
 	p.WaitFor("Changes from here on")
 	agents.WaitFor("Changes from here on")
-	e2e.Eventually(t, "changes", func() bool {
+	wait.Eventually(t, "changes", func() bool {
 		return len(changeLine.FindAllString(p.Stdout(), -1)) >= 2 && changeLine.MatchString(events.Stdout())
 	})
 	if m := summaryLine.FindStringSubmatch(p.Stdout()); m == nil || fmt.Sprint(len(dutyLine.FindAllString(p.Stdout(), -1))) != m[1] {
@@ -72,7 +73,7 @@ func TestWatchDemo(t *testing.T) {
 		}
 	}
 	states := map[string]bool{}
-	e2e.Eventually(t, "all states", func() bool {
+	wait.Eventually(t, "all states", func() bool {
 		out := asJSON.Stdout()
 		for line := range strings.Lines(out[:strings.LastIndexByte(out, '\n')+1]) {
 			var m struct {
@@ -184,7 +185,7 @@ func TestWatchTroubles(t *testing.T) {
 	v.SetOnline(isdpsim.FirstID, false)
 	e2e.Rollcall(t, settings).WaitFor("took the log over")
 	w.WaitFor("BACK     after ")
-	e2e.Eventually(t, "the change", func() bool { return regexp.MustCompile(`offline  17813 .*was online`).MatchString(w.Stdout()) })
+	wait.Eventually(t, "the change", func() bool { return regexp.MustCompile(`offline  17813 .*was online`).MatchString(w.Stdout()) })
 	if code, _ := w.Interrupt(); code != 0 || w.Stderr() != "" || strings.Contains(w.Stdout(), "\x1b") {
 		t.Errorf("exit %d: %s", code, w.Output())
 	}

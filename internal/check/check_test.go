@@ -31,6 +31,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -96,7 +97,7 @@ func everything(t *testing.T, url string) map[string]*jetstream.StreamInfo {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), e2e.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	all := make(map[string]*jetstream.StreamInfo)
 	streams := js.ListStreams(ctx)
@@ -452,7 +453,7 @@ func TestNeeds(t *testing.T) {
 		env := e2e.Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": url, "ROLLCALL_POLL_INTERVAL": calm})
 		for range 2 { // the second time there is a log to read
 			first, second := e2e.Rollcall(t, env), e2e.Rollcall(t, env)
-			e2e.Eventually(t, "a leader and a standby", func() bool {
+			wait.Eventually(t, "a leader and a standby", func() bool {
 				out := first.Output() + second.Output()
 				return strings.Contains(out, "standing by") && (strings.Contains(out, "first complete sweep") || strings.Contains(out, "sweep complete"))
 			})
@@ -498,14 +499,14 @@ func TestCluster(t *testing.T) {
 	said := func(want string) {
 		t.Helper()
 		var out []string
-		e2e.Eventually(t, want, func() bool {
+		wait.Eventually(t, want, func() bool {
 			out, _ = lines(t, cfg)
 			return strings.Contains(strings.Join(out, "\n"), want)
 		})
 	}
 	said("cluster three of 3")
 	said("ok stream: AGENT_EVENTS does not exist; rollcall creates it, with 3 replicas")
-	e2e.Eventually(t, "the log", func() bool {
+	wait.Eventually(t, "the log", func() bool {
 		_, err := publisher.Open(t.Context(), nc, cfg.Publisher)
 		return err == nil
 	})

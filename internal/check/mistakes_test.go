@@ -27,6 +27,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -172,7 +173,7 @@ func streamAt(t *testing.T, url string, c jetstream.StreamConfig) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), e2e.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	if _, err := js.CreateStream(ctx, c); err != nil {
 		t.Fatal(err)
@@ -406,7 +407,7 @@ func TestMistakes(t *testing.T) {
 					}
 				} else {
 					for _, want := range c.says {
-						e2e.Eventually(t, fmt.Sprintf("the start to say %q", want), func() bool {
+						wait.Eventually(t, fmt.Sprintf("the start to say %q", want), func() bool {
 							return strings.Contains(spoken(started), want) || !started.Running()
 						})
 					}

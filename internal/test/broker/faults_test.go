@@ -12,6 +12,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 )
@@ -289,7 +290,7 @@ func (r *rig) run(w row, trap *rule) *checker.Report {
 	before()
 	select {
 	case <-trap.fired:
-	case <-time.After(patience):
+	case <-time.After(wait.Patience):
 		t.Fatalf("the fault did not happen")
 	}
 	if w.dies || w.set == stopping {
@@ -449,7 +450,7 @@ func TestSeams(t *testing.T) {
 		}
 		select {
 		case <-happened:
-		case <-time.After(patience):
+		case <-time.After(wait.Patience):
 			t.Fatal("the fault did not happen")
 		}
 		if dies {

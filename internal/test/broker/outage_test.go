@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/internal/engine"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
@@ -61,7 +62,7 @@ func TestOutages(t *testing.T) {
 			for i := range rounds {
 				r.seenFlip(p, r.agents[i%20:i%20+5]...)
 			}
-			eventually(t, "it to have tried and failed", func() bool { return p.log.has("trying again") })
+			wait.Eventually(t, "it to have tried and failed", func() bool { return p.log.has("trying again") })
 			p.proxy.mend()
 			r.finish(p)
 			r.allFlips()
@@ -107,7 +108,7 @@ func TestOutages(t *testing.T) {
 			r.opt.LossyLive = true
 			r.flip(r.agents[:9]...)
 			p = r.start()
-			eventually(t, "the process to try", func() bool { return p.log.has("can't connect yet") })
+			wait.Eventually(t, "the process to try", func() bool { return p.log.has("can't connect yet") })
 			r.b.start()
 			r.finish(p)
 		}},
@@ -203,7 +204,7 @@ func TestFullStream(t *testing.T) {
 			full(t, r).die()
 			r.flip(r.agents...)
 			p := r.start()
-			eventually(t, "the new one to find it full", func() bool { return p.log.has("maximum bytes exceeded") })
+			wait.Eventually(t, "the new one to find it full", func() bool { return p.log.has("maximum bytes exceeded") })
 			cfg := r.stream().CachedInfo().Config
 			cfg.MaxBytes = 64 << 20
 			if _, err := r.js().UpdateStream(t.Context(), cfg); err != nil {
@@ -347,7 +348,7 @@ func (r *rig) fullInTheMiddle(s squeeze, changes int, dies bool) {
 		failures := func() int { return p.log.count(signs[0]) + p.log.count(signs[1]) }
 		failed, committed := failures(), p.log.count(done)
 		p.proxy.release()
-		eventually(t, "the commit to fail, or not", func() bool {
+		wait.Eventually(t, "the commit to fail, or not", func() bool {
 			p.running()
 			return failures() > failed || p.log.count(done) > committed
 		})
@@ -402,7 +403,7 @@ func TestStaleWriter(t *testing.T) {
 			r.seenFlip(p, r.agents[1:4]...)
 			r.settle(p)
 			stale.proxy.release()
-			eventually(t, "the stale one to stand back", func() bool { return stale.log.has("another replica leads") })
+			wait.Eventually(t, "the stale one to stand back", func() bool { return stale.log.has("another replica leads") })
 			r.seenFlip(p, r.agents[1:4]...)
 			r.settle(p)
 			stale.die()

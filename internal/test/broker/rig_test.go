@@ -28,6 +28,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -37,10 +38,6 @@ var (
 	long    = flag.Bool("long", false, "more points, longer delays, everything several times")
 	verbose = flag.Bool("rollcall.log", false, "show what rollcall logs, also of tests that pass")
 )
-
-// patience bounds every wait for something that must happen. It guards against hanging, and
-// measures nothing.
-const patience = 60 * time.Second
 
 // side runs cases beside one another, since most of them mostly wait. (t.Parallel would run as many
 // as there are processors.)
@@ -56,15 +53,6 @@ func side[T any](t *testing.T, cases []T, name func(T) string, run func(*testing
 		})
 	}
 	all.Wait()
-}
-
-func eventually(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
 }
 
 // A broker is a nats-server in this process that can be stopped, and started again on its store.
@@ -480,7 +468,7 @@ func (p *process) stop() error {
 	p.cancel()
 	select {
 	case <-p.ended:
-	case <-time.After(patience):
+	case <-time.After(wait.Patience):
 		p.r.t.Fatalf("%s does not end", p.name)
 	}
 	return p.err
@@ -500,7 +488,7 @@ func (p *process) running() {
 func (p *process) sees() {
 	p.r.t.Helper()
 	now := time.Now()
-	eventually(p.r.t, "a complete sweep", func() bool {
+	wait.Eventually(p.r.t, "a complete sweep", func() bool {
 		p.running()
 		return p.source != nil && p.source.last().After(now)
 	})
@@ -536,7 +524,7 @@ func (r *rig) healthState() schemas.HealthState {
 func (r *rig) settle(p *process) {
 	r.t.Helper()
 	now := time.Now()
-	eventually(r.t, "a complete sweep in the log", func() bool {
+	wait.Eventually(r.t, "a complete sweep in the log", func() bool {
 		p.running()
 		w, _ := r.watermark()
 		return w.Instance == p.name && w.StartedAt.After(now) && w.InProgress == nil && w.Missing == 0 && r.healthState() == schemas.HealthOK
@@ -556,7 +544,7 @@ func (r *rig) finish(p *process) *checker.Report {
 // check judges the log that nobody writes any more.
 func (r *rig) check() *checker.Report {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	stored, err := checker.Read(ctx, r.nc, r.sim.TenantID())
 	if err != nil {
@@ -567,7 +555,7 @@ func (r *rig) check() *checker.Report {
 	}
 	if !r.opt.LossyLive {
 		last := stored[len(stored)-1].Seq
-		eventually(r.t, "the recording to be complete", func() bool {
+		wait.Eventually(r.t, "the recording to be complete", func() bool {
 			return slices.ContainsFunc(r.rec.Messages(), func(m checker.Message) bool { return m.Seq >= last })
 		})
 	}
@@ -630,7 +618,7 @@ func (r *rig) dump(dir string, stored []checker.Message) {
 // which the alternation says.
 func (r *rig) allFlips() {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	stored, err := checker.Read(ctx, r.nc, r.sim.TenantID())
 	if err != nil {

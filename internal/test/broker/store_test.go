@@ -14,6 +14,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -86,7 +87,7 @@ func (r *rig) committedLast(p *process, ids ...int64) (resume func()) {
 	r.flip(ids...)
 	select {
 	case <-done:
-	case <-time.After(patience):
+	case <-time.After(wait.Patience):
 		r.t.Fatal("the flips are not committed")
 	}
 	p.hooks.set(func(h *hooks) { h.after = nil })

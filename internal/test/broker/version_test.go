@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
@@ -53,7 +54,7 @@ func TestOldServerWhileStandingBy(t *testing.T) {
 	leads := r.start()
 	r.settle(leads)
 	p := r.start()
-	eventually(t, "the other one to stand by", func() bool { return p.log.has("standing by") })
+	wait.Eventually(t, "the other one to stand by", func() bool { return p.log.has("standing by") })
 	p.proxy.says(version("2.12.7"))
 	p.proxy.drop()
 	p.refuses("version 2.12.7")
@@ -66,7 +67,7 @@ func (p *process) refuses(wants ...string) {
 	t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(patience):
+	case <-time.After(wait.Patience):
 		t.Fatal("it goes on")
 	}
 	if !errors.As(p.err, new(*publisher.SetupError)) {

@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // refuses runs rollcall, which is to end by itself with an exit code, and returns its lines on
@@ -207,7 +208,7 @@ func TestForeignStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	s, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: Stream, Subjects: []string{"orders.>"}, MaxAge: time.Hour, MaxMsgsPerSubject: 3})
 	if err != nil {
@@ -246,7 +247,7 @@ var tenantEnv = map[string]string{"ROLLCALL_TENANT_ID": "886"}
 func healthOf(t *testing.T, url, state, reason string) {
 	t.Helper()
 	nc := Connect(t, url)
-	Eventually(t, "health "+state+" "+reason, func() bool {
+	wait.Eventually(t, "health "+state+" "+reason, func() bool {
 		m, ok := Last(nc, "agent.health.886")
 		var h Health
 		return ok && json.Unmarshal([]byte(m.Body), &h) == nil && h.State == state && h.Reason == reason
@@ -265,7 +266,7 @@ func TestWrongCredentials(t *testing.T) {
 			v.SetFault(isdpsim.OnToken(isdpsim.CredentialsRefused()))
 			env, url := Embedded(t)
 			p := Rollcall(t, Settings(v.Env(), env, c.env))
-			Eventually(t, "another try", func() bool { return v.Stats().TokenRequests >= 2 })
+			wait.Eventually(t, "another try", func() bool { return v.Stats().TokenRequests >= 2 })
 			if c.env != nil {
 				healthOf(t, url, "failing", "credentials")
 			}
@@ -388,7 +389,7 @@ func TestReadersCannotWrite(t *testing.T) {
 	}
 	v.SetOnline(isdpsim.FirstID, !online(v, isdpsim.FirstID))
 	var last Msg
-	Eventually(t, "a real event", func() bool {
+	wait.Eventually(t, "a real event", func() bool {
 		var ok bool
 		last, ok = Last(nc, fmt.Sprintf("agent.state.886.%d", isdpsim.FirstID))
 		return ok && strings.Contains(last.Body, `"revision":2`)

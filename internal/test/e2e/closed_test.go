@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // A connection that the client gives up for good ends the process, so that the next one connects
@@ -29,7 +30,7 @@ func TestConnectionClosed(t *testing.T) {
 
 	server.Configure("max_payload: 64KB")
 	nc := Connect(t, server.URL)
-	Eventually(t, "the server to take smaller messages", func() bool {
+	wait.Eventually(t, "the server to take smaller messages", func() bool {
 		probe := Connect(t, server.URL)
 		defer probe.Close()
 		return probe.IsConnected() && probe.MaxPayload() == 64<<10
@@ -53,7 +54,7 @@ func TestConnectionClosed(t *testing.T) {
 		return err == nil && strings.Contains(string(m.Data), want)
 	}
 	// The server says why and hangs up. A client that reads no more than the end connects anew.
-	Eventually(t, "the connection's end", func() bool { return !w.Running() || published() })
+	wait.Eventually(t, "the connection's end", func() bool { return !w.Running() || published() })
 	if !w.Running() {
 		code, said := w.Wait(), strings.ToLower(w.Stderr())
 		if code != 1 || !strings.Contains(said, "closed for good") || !strings.Contains(said, "maximum payload") {
@@ -62,7 +63,7 @@ func TestConnectionClosed(t *testing.T) {
 		w = watch(t, "closed", v.Env(), where)
 		w.until("healthy", is("ok", ""))
 	}
-	Eventually(t, "the other agent's change", published)
+	wait.Eventually(t, "the other agent's change", published)
 	if code, took := w.Terminate(); code != 0 || took > 10*time.Second {
 		t.Errorf("exit %d after %v", code, took)
 	}

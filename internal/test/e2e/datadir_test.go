@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -48,14 +49,14 @@ func bereft(t *testing.T, part string) {
 	used := last().Data
 	for range 3 {
 		v.SetOnline(agent, !used.Online)
-		Eventually(t, "the agent's next revision", func() bool { return last().Data.Revision > used.Revision })
+		wait.Eventually(t, "the agent's next revision", func() bool { return last().Data.Revision > used.Revision })
 		used = last().Data
 	}
-	Eventually(t, "the directory to be removed", func() bool {
+	wait.Eventually(t, "the directory to be removed", func() bool {
 		return os.RemoveAll(filepath.Join(env["ROLLCALL_DATA_DIR"], part)) == nil
 	})
 	w.WaitFor("was removed while it was in use")
-	Eventually(t, "a revision above the ones that were used", func() bool { return last().Data.Revision > used.Revision })
+	wait.Eventually(t, "a revision above the ones that were used", func() bool { return last().Data.Revision > used.Revision })
 	w.until("healthy after all", is("ok", ""))
 	if code, _ := w.Terminate(); code != 0 {
 		t.Errorf("exit %d", code)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/ops"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // serveOn serves the tenant on a listener of the test's own.
@@ -44,7 +45,7 @@ func demo(t *testing.T) (p *Process, url, tmp string) {
 	t.Helper()
 	tmp = t.TempDir()
 	p = Rollcall(t, map[string]string{"TMPDIR": tmp}, "demo")
-	Eventually(t, "the demo to say where NATS is", func() bool {
+	wait.Eventually(t, "the demo to say where NATS is", func() bool {
 		if !p.Running() {
 			t.Fatalf("the demo has ended: exit %d", p.Wait())
 		}
@@ -69,7 +70,7 @@ func TestDemoTwice(t *testing.T) {
 		p        *Process
 		url, tmp string
 	}{{first, firstURL, firstTmp}, {second, secondURL, secondTmp}} {
-		Eventually(t, "the baseline and an event", func() bool {
+		wait.Eventually(t, "the baseline and an event", func() bool {
 			return demoBaseline.MatchString(d.p.Stdout()) && demoEvent.MatchString(d.p.Stdout())
 		})
 		out := d.p.Stdout()

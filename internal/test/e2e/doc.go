@@ -3,7 +3,7 @@
 // is a harness for tests, and the tests of the whole way.
 //
 // A test package that uses it calls [Main] from its TestMain, which builds what is needed once and
-// removes it at the end. Nothing here sleeps and hopes: what is waited for is a condition, see
-// [Eventually]. Processes get no environment but what they are given, and are gone when their test
+// removes it at the end. Nothing here sleeps and hopes: what is waited for is a condition (package
+// wait). Processes get no environment but what they are given, and are gone when their test
 // ends. Signals make it a package for Unix.
 package e2e

@@ -15,6 +15,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/ops"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // Ways to fill a file system, in the directory fill.
@@ -90,7 +91,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Remove(fill); err != nil {
 		t.Fatal(err)
 	}
-	Eventually(t, "a commit, or the end", func() bool {
+	wait.Eventually(t, "a commit, or the end", func() bool {
 		return !w.Running() || len(w.Logged("has been started anew")) > 0
 	})
 	if w.Running() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/ops"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 const givesUp = "giving up the lease, in case"
@@ -59,12 +60,12 @@ func TestGivesUpTheLease(t *testing.T) {
 
 	// Nobody is answered any more.
 	ways[1].shut.Store(true)
-	Eventually(t, "both to have given up", func() bool { return len(a.Logged(givesUp)) > 0 && len(b.Logged(givesUp)) > 0 })
+	wait.Eventually(t, "both to have given up", func() bool { return len(a.Logged(givesUp)) > 0 && len(b.Logged(givesUp)) > 0 })
 	before := len(a.Logged(givesUp)) + len(b.Logged(givesUp))
 	both := func(series string) float64 { return a.metrics()[series] + b.metrics()[series] }
 	const failed = `rollcall_sweeps_total{result="unusable",tenant="886"}`
 	begun := both(failed)
-	Eventually(t, "sweeps that fail", func() bool { return both(failed) >= begun+6 })
+	wait.Eventually(t, "sweeps that fail", func() bool { return both(failed) >= begun+6 })
 	after := len(a.Logged(givesUp)) + len(b.Logged(givesUp))
 	if after > before+1 { // one of them may have been about to
 		t.Errorf("they pass the lease to and fro: given up %d times, then %d", before, after)
@@ -73,11 +74,11 @@ func TestGivesUpTheLease(t *testing.T) {
 	// Whoever has it is answered again.
 	ways[0].shut.Store(false)
 	ways[1].shut.Store(false)
-	Eventually(t, "a leader who is answered", func() bool {
+	wait.Eventually(t, "a leader who is answered", func() bool {
 		return both(`rollcall_leader{tenant="886"}`) == 1
 	})
 	begun = both(`rollcall_sweeps_total{result="complete",tenant="886"}`)
-	Eventually(t, "complete sweeps", func() bool {
+	wait.Eventually(t, "complete sweeps", func() bool {
 		return both(`rollcall_sweeps_total{result="complete",tenant="886"}`) > begun+2
 	})
 	for _, w := range []*watched{a, b} {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/ops"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // silent are the URLs of n servers that take connections and never say a word, as one does that
@@ -77,7 +78,7 @@ func TestLeavingDeadServerSilentOthers(t *testing.T) {
 				for _, id := range v.IDs() {
 					v.SetOnline(id, true)
 				}
-				Eventually(t, "changes that can't be published", func() bool {
+				wait.Eventually(t, "changes that can't be published", func() bool {
 					return w.metrics()[`rollcall_pending_changes{tenant="886"}`] > 0
 				})
 			}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // Stream is the log's name.
@@ -62,7 +64,7 @@ func Roster(t testing.TB, nc *nats.Conn, tenant int64) map[int64]Msg {
 
 func read(t testing.TB, nc *nats.Conn, cfg jetstream.OrderedConsumerConfig) []Msg {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -144,7 +146,7 @@ func Record(t testing.TB, url string) *Recorder {
 // Ready waits until the subscription is in place, also after the server has come back.
 func (r *Recorder) Ready(t testing.TB) {
 	t.Helper()
-	Eventually(t, "the plain subscription to be in place", func() bool {
+	wait.Eventually(t, "the plain subscription to be in place", func() bool {
 		return r.nc.IsConnected() && r.nc.FlushTimeout(time.Second) == nil
 	})
 }
@@ -153,7 +155,7 @@ func (r *Recorder) Ready(t testing.TB) {
 func (r *Recorder) Through(t testing.TB, seq uint64) []Msg {
 	t.Helper()
 	var msgs []Msg
-	Eventually(t, fmt.Sprintf("message %d on a plain subscription", seq), func() bool {
+	wait.Eventually(t, fmt.Sprintf("message %d on a plain subscription", seq), func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for _, subject := range r.bad {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 var (
@@ -89,7 +91,7 @@ func (s *NATSServer) Configure(lines string) {
 func (s *NATSServer) Start() {
 	s.t.Helper()
 	s.Process = Start(s.t, built(s.t, natsServerBinary), nil, "-c", s.config)
-	Eventually(s.t, "the nats-server to be ready", func() bool {
+	wait.Eventually(s.t, "the nats-server to be ready", func() bool {
 		if !s.Running() {
 			s.t.Fatalf("the nats-server has ended: exit %d", s.Wait())
 		}

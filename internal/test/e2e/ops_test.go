@@ -20,6 +20,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/ops"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/metrictest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // A watched replica is one that is seen through its pages.
@@ -47,7 +48,7 @@ func watchAs(t *testing.T, instance string, change func(*exec.Cmd), env ...map[s
 	w.Process = newProcess(t, Binary(t), Settings(append(env, own)...))
 	change(w.cmd)
 	w.start()
-	Eventually(t, instance+" to live", func() bool {
+	wait.Eventually(t, instance+" to live", func() bool {
 		code, body := w.get(w.ops+"/healthz", "")
 		return code == 200 && body == "ok\n"
 	})
@@ -82,7 +83,7 @@ func (w *watched) get(url, host string) (code int, body string) {
 func (w *watched) until(what string, ok func(ops.Readiness) bool) ops.Readiness {
 	w.t.Helper()
 	var r ops.Readiness
-	Eventually(w.t, w.instance+": "+what, func() bool {
+	wait.Eventually(w.t, w.instance+": "+what, func() bool {
 		r = ops.Readiness{}
 		code, body := w.get(w.pages+"/readyz", "")
 		if code == 0 || json.Unmarshal([]byte(body), &r) != nil || r.Ready != (code == 200) {
@@ -143,7 +144,7 @@ func TestPages(t *testing.T) {
 	sweptOnce := func() {
 		t.Helper()
 		before := a.metrics()[`rollcall_sweeps_total{result="complete",tenant="886"}`]
-		Eventually(t, "two more sweeps", func() bool {
+		wait.Eventually(t, "two more sweeps", func() bool {
 			return a.metrics()[`rollcall_sweeps_total{result="complete",tenant="886"}`] >= before+2
 		})
 	}
@@ -160,7 +161,7 @@ func TestPages(t *testing.T) {
 	// The vendor falls silent: that is its trouble, not rollcall's. Nothing more is committed then.
 	release := v.Hold()
 	r := a.until("the vendor's trouble", is("failing", "unreachable"))
-	Eventually(t, "a sweep that failed", func() bool {
+	wait.Eventually(t, "a sweep that failed", func() bool {
 		return a.metrics()[`rollcall_sweeps_total{result="unreachable",tenant="886"}`] >= 1
 	})
 	if r = a.until("stale", func(r ops.Readiness) bool { return r.Watermark.Stale }); !r.Ready || r.Role != ops.RoleLeader || r.Leader != "replica-a" || r.LastSweep != "unreachable" {
@@ -258,7 +259,7 @@ func TestPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	stream, err := js.Stream(ctx, Stream)
 	if err != nil {

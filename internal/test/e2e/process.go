@@ -14,33 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
-
-// Patience is how long a condition may take to come true before a test gives up: far longer than it
-// ever should.
-const Patience = 30 * time.Second
-
-// Eventually waits until ok says so, and fails the test where that takes longer than Patience. what
-// ends the sentence "waited in vain for …".
-func Eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	if !within(Patience, ok) {
-		t.Fatalf("waited in vain for %s", what)
-	}
-}
-
-func within(d time.Duration, ok func() bool) bool {
-	deadline := time.Now().Add(d)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
-			return false
-		}
-		<-tick.C
-	}
-	return true
-}
 
 // A Process is a running program, and what it has written. It is killed at the end of the test, if
 // it is still there. Its methods may be called from any goroutine.
@@ -203,8 +179,8 @@ func (p *Process) Wait() int {
 	select {
 	case <-p.done:
 		return p.cmd.ProcessState.ExitCode()
-	case <-time.After(Patience):
-		p.t.Fatalf("%s has not ended after %v", p.name, Patience)
+	case <-time.After(wait.Patience):
+		p.t.Fatalf("%s has not ended after %v", p.name, wait.Patience)
 		return -1
 	}
 }
@@ -241,7 +217,7 @@ func (p *Process) Logged(text string) []LogLine {
 func (p *Process) WaitFor(text string) {
 	p.t.Helper()
 	ended := false
-	Eventually(p.t, p.name+" to write "+text, func() bool {
+	wait.Eventually(p.t, p.name+" to write "+text, func() bool {
 		was := !p.Running()
 		ok := strings.Contains(p.Output(), text)
 		ended = was && !ok

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/ops"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // fast makes a leader that says much in a short time.
@@ -40,7 +41,7 @@ func (w *watched) goesOn() {
 	w.t.Helper()
 	const complete = `rollcall_sweeps_total{result="complete",tenant="886"}`
 	before := w.metrics()[complete]
-	Eventually(w.t, "more sweeps", func() bool { return w.metrics()[complete] >= before+3 })
+	wait.Eventually(w.t, "more sweeps", func() bool { return w.metrics()[complete] >= before+3 })
 }
 
 func leading(r ops.Readiness) bool { return r.Ready && r.Role == ops.RoleLeader && r.Watermark != nil }
@@ -96,7 +97,7 @@ func TestSecondSignal(t *testing.T) {
 			for _, id := range v.IDs() {
 				v.SetOnline(id, true)
 			}
-			Eventually(t, "changes that can't be published", func() bool { return w.metrics()[`rollcall_pending_changes{tenant="886"}`] > 0 })
+			wait.Eventually(t, "changes that can't be published", func() bool { return w.metrics()[`rollcall_pending_changes{tenant="886"}`] > 0 })
 			w.Signal(syscall.SIGTERM)
 			w.WaitFor("stopping: publishing what was seen")
 			w.Signal(second)
@@ -128,7 +129,7 @@ func TestLogNobodyReads(t *testing.T) {
 	w.until("leading", leading)
 	standby := watch(t, "standby", v.Env(), env)
 	standby.until("standing by", func(r ops.Readiness) bool { return r.Role == ops.RoleStandby && r.Leader == "unread" })
-	Eventually(t, "lines that find no room", func() bool { return w.metrics()["rollcall_dropped_log_lines_total"] > 0 })
+	wait.Eventually(t, "lines that find no room", func() bool { return w.metrics()["rollcall_dropped_log_lines_total"] > 0 })
 	w.goesOn()
 	w.until("leading", leading)
 
@@ -152,7 +153,7 @@ func TestLogReaderGone(t *testing.T) {
 	_ = pipe.Close()
 	w.until("leading", leading)
 	_ = r.Close()
-	Eventually(t, "lines that nobody can read", func() bool { return w.metrics()["rollcall_dropped_log_lines_total"] > 0 })
+	wait.Eventually(t, "lines that nobody can read", func() bool { return w.metrics()["rollcall_dropped_log_lines_total"] > 0 })
 	w.goesOn()
 	if code, _ := w.Terminate(); code != 0 {
 		t.Errorf("exit %d", code)

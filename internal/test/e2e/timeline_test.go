@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 func TestMain(m *testing.M) {
@@ -430,7 +431,7 @@ func (w *world) event(s step, e *wanted, m Msg, begun, end time.Time) {
 func (w *world) complete(what string, after time.Time) {
 	w.t.Helper()
 	before := w.mark
-	Eventually(w.t, what+": the watermark of a later sweep", func() bool {
+	wait.Eventually(w.t, what+": the watermark of a later sweep", func() bool {
 		if !w.proc.Running() {
 			w.t.Fatalf("%s: rollcall has ended: exit %d", what, w.proc.Wait())
 		}
@@ -460,7 +461,7 @@ func (w *world) healthIs(what, want string) {
 	state, reason, _ := strings.Cut(want, " ")
 	prefix := fmt.Sprintf(`{"tenantId":%d,"state":"%s","since":"`, tenant, state)
 	var m Msg
-	Eventually(w.t, what+": health "+want, func() bool {
+	wait.Eventually(w.t, what+": health "+want, func() bool {
 		var ok bool
 		m, ok = Last(w.nc, fmt.Sprintf("agent.health.%d", tenant))
 		return ok && strings.HasPrefix(m.Body, prefix) && strings.Contains(m.Body, `"reason":"`+reason+`"`)
@@ -490,7 +491,7 @@ func (w *world) missesOne() {
 	})))
 	select {
 	case <-back:
-	case <-time.After(Patience):
+	case <-time.After(wait.Patience):
 		w.t.Fatal("waited in vain for two sweeps")
 	}
 	w.vendor.SetFault(nil)
@@ -587,7 +588,7 @@ func (w *world) outage() {
 	before := incomplete()
 	v.SetFault(isdpsim.OnPage(1, isdpsim.Rows(func([]isdpsim.Row) []isdpsim.Row { return nil })))
 	w.healthIs("one page of three is empty", "failing inconsistent")
-	Eventually(w.t, "incomplete sweeps", func() bool { return incomplete() >= before+5 })
+	wait.Eventually(w.t, "incomplete sweeps", func() bool { return incomplete() >= before+5 })
 	v.Atomically(func() { v.SetOnline(on, false) })
 	end := time.Now()
 	v.SetFault(nil)
@@ -728,7 +729,7 @@ func (w *world) brokerKilled(server *NATSServer, flips, edited int64) {
 	// It goes on polling meanwhile: a sweep that began after the change has ended when the one
 	// after it begins.
 	sweeps := v.Stats().PageRequests + 3*len(v.Listing())/25 + 3
-	Eventually(w.t, "sweeps without a broker", func() bool { return v.Stats().PageRequests >= sweeps })
+	wait.Eventually(w.t, "sweeps without a broker", func() bool { return v.Stats().PageRequests >= sweeps })
 	// The plain subscriber is back before rollcall writes: while it is paused nothing is.
 	w.proc.Pause()
 	server.Start()

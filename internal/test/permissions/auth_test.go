@@ -22,6 +22,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // An authority issues certificates, each as a file and the file of its key.
@@ -82,7 +83,7 @@ func tries(t *testing.T, v *e2e.Vendor, env map[string]string, words ...string) 
 	p := e2e.Rollcall(t, e2e.Settings(v.Env(), env))
 	defer p.Kill()
 	var told string
-	e2e.Eventually(t, "rollcall to say what is wrong: "+strings.Join(words, ", "), func() bool {
+	wait.Eventually(t, "rollcall to say what is wrong: "+strings.Join(words, ", "), func() bool {
 	lines:
 		for _, l := range p.Log() {
 			text, _ := l["err"].(string)
@@ -105,7 +106,7 @@ func works(t *testing.T, v *e2e.Vendor, operator *nats.Conn, env map[string]stri
 	t.Helper()
 	p := e2e.Rollcall(t, e2e.Settings(v.Env(), env))
 	v.Atomically(func() { v.SetOnline(isdpsim.FirstID, true) })
-	e2e.Eventually(t, "a state", func() bool {
+	wait.Eventually(t, "a state", func() bool {
 		m, ok := e2e.Last(operator, "agent.state.886.17813")
 		return ok && strings.Contains(m.Body, `"online":true`)
 	})

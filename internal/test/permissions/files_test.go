@@ -17,6 +17,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
@@ -112,7 +113,7 @@ func TestCluster(t *testing.T) {
 		nodes = append(nodes, start(t, filepath.Join(deployed, "cluster.conf"), vars))
 	}
 	urls := strings.Join([]string{nodes[0].url, nodes[1].url, nodes[2].url}, ",")
-	e2e.Eventually(t, "a leader of the cluster", func() bool {
+	wait.Eventually(t, "a leader of the cluster", func() bool {
 		return slices.ContainsFunc(nodes, func(n *node) bool { return n.JetStreamIsLeader() && len(n.JetStreamClusterPeers()) == 3 })
 	})
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 5})
@@ -120,7 +121,7 @@ func TestCluster(t *testing.T) {
 	works(t, v, operator, map[string]string{"ROLLCALL_NATS_URL": urls, "ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile, "ROLLCALL_NATS_REPLICAS": "3"})
 	add(t, nodes[1].connect(u.copyOperator.opt), "agent-events-copy.json", 3)
 	reader := nodes[2].connect(u.reader.opt)
-	e2e.Eventually(t, "the copy", func() bool {
+	wait.Eventually(t, "the copy", func() bool {
 		return last(stream(t, reader, "")) > 0 && last(stream(t, reader, "")) == last(stream(t, operator, ""))
 	})
 	for _, nc := range []*nats.Conn{operator, reader} {
@@ -146,7 +147,7 @@ func TestCluster(t *testing.T) {
 	// A reader sees the log go on when a server goes.
 	nodes[0].stop()
 	js := stream(t, reader, "")
-	e2e.Eventually(t, "an ordered consumer on the two that are left", func() bool {
+	wait.Eventually(t, "an ordered consumer on the two that are left", func() bool {
 		c, err := js.OrderedConsumer(t.Context(), e2e.Stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: []string{"agent.state.886.*"}})
 		return err == nil && c.CachedInfo().NumPending == 5
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // targets are what forgers aim at, each with a subscriber on exactly that subject: push consumers
@@ -87,7 +88,7 @@ func (f forger) replies() {
 	// A message of one's own, whose acknowledgement asks for the next one, to go anywhere. On a
 	// cluster the way to a new consumer may not be known yet.
 	var m *nats.Msg
-	e2e.Eventually(f.t, "a message", func() bool {
+	wait.Eventually(f.t, "a message", func() bool {
 		if err := f.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS.forger", inbox.Subject, nil); err != nil {
 			f.t.Fatal(err)
 		}
@@ -238,7 +239,7 @@ func TestForgerySeen(t *testing.T) {
 			w := newWorld(t, filepath.Join(dir, "server.conf"), u)
 			all := victims(t, map[string]*nats.Conn{"its own account": w.connect(u.reader.opt)})
 			c.forge(forger{t, w.readerConn})
-			e2e.Eventually(t, "a forgery to be seen", func() bool { return len(seen(all)) > 0 })
+			wait.Eventually(t, "a forgery to be seen", func() bool { return len(seen(all)) > 0 })
 		})
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // A decentralised is accounts.conf as an operator's JWTs: the same accounts, exports, imports,
@@ -217,7 +218,7 @@ func TestCreds(t *testing.T) {
 
 	add(t, n.connect(creds("NATS_NKEY_COPY_OPERATOR")), "agent-events-copy.json", 1)
 	reader := n.connect(creds("NATS_NKEY_READER"))
-	e2e.Eventually(t, "the copy", func() bool { return last(stream(t, reader, "")) == last(stream(t, operator, "")) })
+	wait.Eventually(t, "the copy", func() bool { return last(stream(t, reader, "")) == last(stream(t, operator, "")) })
 	if got := len(e2e.Roster(t, reader, 886)); got != 5 {
 		t.Errorf("a reader sees %d states, want 5", got)
 	}
@@ -227,7 +228,7 @@ func TestCreds(t *testing.T) {
 	if _, err := reader.QueueSubscribeSync("agent.online.>", "group"); err != nil {
 		t.Fatal(err)
 	}
-	e2e.Eventually(t, "the queue group to be refused", func() bool { return len(n.log.with("Subscription Violation")) > 0 })
+	wait.Eventually(t, "the queue group to be refused", func() bool { return len(n.log.with("Subscription Violation")) > 0 })
 	all := victims(t, map[string]*nats.Conn{"its own account": n.connect(creds("NATS_NKEY_READER")), "the log's account": operator})
 	forger{t, reader}.pushes(targets...)
 	forger{t, reader}.replies()
@@ -257,7 +258,7 @@ func TestCreds(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.UpdateAccountClaims(acc, d.claims["ROLLCALL"])
-		e2e.Eventually(t, "rollcall to be sent away", func() bool { return len(p.Logged("lost the connection to NATS")) > 0 })
+		wait.Eventually(t, "rollcall to be sent away", func() bool { return len(p.Logged("lost the connection to NATS")) > 0 })
 		t.Log(p.Logged("lost the connection to NATS")[0])
 		p.Kill()
 		tries(t, v, env, "Authorization Violation", "ROLLCALL_NATS_CREDS_FILE")

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // twoReaders gives the files a second account of readers, as accounts.conf says how.
@@ -74,7 +75,7 @@ func (w *world) publish(subject, body, header, value string) {
 func (w *world) copied() {
 	w.t.Helper()
 	log, readers := stream(w.t, w.operatorConn, ""), stream(w.t, w.connect(w.copyOperator.opt), "")
-	e2e.Eventually(w.t, "the copy to catch up", func() bool { return last(log) > 0 && last(log) == last(readers) })
+	wait.Eventually(w.t, "the copy to catch up", func() bool { return last(log) > 0 && last(log) == last(readers) })
 }
 
 // A reader can read in all three ways, with and without a JetStream domain.
@@ -92,7 +93,7 @@ func TestReaderReads(t *testing.T) {
 				file = filepath.Join(deployed, "server.conf")
 			}
 			w := newWorld(t, file, newUsers(t))
-			ctx, cancel := context.WithTimeout(context.Background(), e2e.Patience)
+			ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 			defer cancel()
 			nc := w.readerConn
 			js := stream(t, nc, c.domain)
@@ -175,14 +176,14 @@ func TestReaderReads(t *testing.T) {
 					}
 				}
 			}
-			e2e.Eventually(t, "the durable consumer to be done", func() bool {
+			wait.Eventually(t, "the durable consumer to be done", func() bool {
 				info, err := durable.Info(ctx)
 				return err == nil && info.AckFloor.Stream == 23 && info.NumPending == 0
 			})
 			if m, err := copied.GetLastMsgForSubject(ctx, "agent.state.886.3"); err != nil || string(m.Data) != `{"revision":3}` {
 				t.Errorf("direct get: %v %v", m, err)
 			}
-			e2e.Eventually(t, "an event to expire in the log and in the copy", func() bool {
+			wait.Eventually(t, "an event to expire in the log and in the copy", func() bool {
 				_, err1 := log.GetMsg(ctx, 23)
 				_, err2 := copied.GetMsg(ctx, 23)
 				return err1 != nil && err2 != nil
@@ -264,7 +265,7 @@ func TestReaderForbidden(t *testing.T) {
 		if _, err := w.readerConn.SubscribeSync(subject); err != nil {
 			t.Fatal(err)
 		}
-		e2e.Eventually(t, "the subscription to "+subject+" to be refused", func() bool {
+		wait.Eventually(t, "the subscription to "+subject+" to be refused", func() bool {
 			return len(w.log.with(fmt.Sprintf("Violation - Subject %q", subject))) > 0
 		})
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // What ROLLCALL_NATS_MANAGE=false does not need, as accounts.conf says.
@@ -58,7 +59,7 @@ func TestRollcall(t *testing.T) {
 
 			// Longer than the lease, so that it has been renewed.
 			before := last(stream(t, operator, ""))
-			e2e.Eventually(t, "some sweeps", func() bool { return last(stream(t, operator, "")) > before+12 })
+			wait.Eventually(t, "some sweeps", func() bool { return last(stream(t, operator, "")) > before+12 })
 
 			first.Kill() // the lease expires
 			online(t, n, u, v, isdpsim.FirstID, false)
@@ -76,7 +77,7 @@ func TestRollcall(t *testing.T) {
 			v.SetFault(isdpsim.OnToken(isdpsim.CredentialsRefused()))
 			v.RevokeTokens()
 			operator = n.connect(u.operator.opt)
-			e2e.Eventually(t, "a failing health", func() bool {
+			wait.Eventually(t, "a failing health", func() bool {
 				m, ok := e2e.Last(operator, "agent.health.886")
 				return ok && strings.Contains(m.Body, `"failing"`)
 			})
@@ -103,7 +104,7 @@ func online(t *testing.T, n *node, u users, v *e2e.Vendor, id int64, to bool) {
 	nc := n.connect(u.operator.opt)
 	defer nc.Close()
 	v.Atomically(func() { v.SetOnline(id, to) })
-	e2e.Eventually(t, fmt.Sprintf("agent %d to be online: %v", id, to), func() bool {
+	wait.Eventually(t, fmt.Sprintf("agent %d to be online: %v", id, to), func() bool {
 		m, ok := e2e.Last(nc, fmt.Sprintf("agent.state.886.%d", id))
 		return ok && strings.Contains(m.Body, fmt.Sprintf(`"online":%v`, to))
 	})

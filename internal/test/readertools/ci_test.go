@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -367,7 +368,7 @@ func TestNatsCommandLine(t *testing.T) {
 				want = len(before)
 			}
 			if follows {
-				e2e.Eventually(t, fmt.Sprintf("%d messages", want), func() bool {
+				wait.Eventually(t, fmt.Sprintf("%d messages", want), func() bool {
 					if !sh.Running() {
 						t.Fatalf("it has ended: exit %d", sh.Wait())
 					}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // toolDir holds what tests install; it is gone when they have ended.
@@ -122,7 +123,7 @@ func (w *world) health(parts ...string) {
 
 func (w *world) last(subject string, parts []string) {
 	w.t.Helper()
-	e2e.Eventually(w.t, subject+" to have "+strings.Join(parts, " and "), func() bool {
+	wait.Eventually(w.t, subject+" to have "+strings.Join(parts, " and "), func() bool {
 		m, ok := e2e.Last(w.nc, subject)
 		return ok && !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(m.Body, p) })
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 )
@@ -83,7 +84,7 @@ func (in *inner) end(t *testing.T, gently bool) {
 		if err != nil && !errors.Is(err, context.Canceled) && (gently || !cut) {
 			t.Errorf("%s: %v", in.name, err)
 		}
-	case <-time.After(patience):
+	case <-time.After(wait.Patience):
 		t.Fatalf("%s does not end", in.name)
 	}
 }

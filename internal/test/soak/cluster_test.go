@@ -12,6 +12,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // streams are what the cluster keeps for rollcall.
@@ -48,7 +49,7 @@ func (w *world) current() {
 		return
 	}
 	for _, stream := range streams {
-		await(w.t, "all replicas of "+stream+" to be current", func() bool {
+		wait.Eventually(w.t, "all replicas of "+stream+" to be current", func() bool {
 			c := w.cluster(stream)
 			if c == nil || c.Leader == "" || len(c.Replicas) != len(w.nodes)-1 {
 				return false
@@ -92,7 +93,7 @@ func clusterRun(t *testing.T, seed uint64, kills int, again string) *world {
 	for range kills {
 		w.current()
 		var n *e2e.NATSServer
-		await(t, "a leader of the log", func() bool { n = w.leader(); return n != nil })
+		wait.Eventually(t, "a leader of the log", func() bool { n = w.leader(); return n != nil })
 		w.aim()
 		at = append(at, time.Now())
 		w.killNode(n)
@@ -116,7 +117,7 @@ func clusterRun(t *testing.T, seed uint64, kills int, again string) *world {
 
 func (w *world) read(tenant int64) []checker.Message {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	stored, err := checker.Read(ctx, w.nc, tenant)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 )
@@ -26,22 +25,4 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	os.Exit(e2e.Main(m))
-}
-
-// patience is how long a condition may take to come true before a test gives up: far longer than it
-// ever should.
-const patience = time.Minute
-
-// await waits until ok says so; what ends the sentence "waited in vain for …".
-func await(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-		<-tick.C
-	}
 }

@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // leads waits until a tenant's replica holds the lease and has put a watermark into the log, and
 // returns that one's sequence.
 func (w *world) leads(t *tenant, r *replica) (seq uint64) {
 	w.t.Helper()
-	await(w.t, r.name+" to lead", func() bool {
+	wait.Eventually(w.t, r.name+" to lead", func() bool {
 		m, at, ok := w.mark(t.id)
 		seq = at
 		return ok && m.Instance == r.name && w.holder(t.id) == r.name
@@ -28,7 +29,7 @@ func (w *world) leads(t *tenant, r *replica) (seq uint64) {
 // one.
 func (w *world) someoneLeads(t *tenant) (leader, standby *replica) {
 	w.t.Helper()
-	await(w.t, "one of the two to lead", func() bool {
+	wait.Eventually(w.t, "one of the two to lead", func() bool {
 		m, _, ok := w.mark(t.id)
 		holder := w.holder(t.id)
 		for i, r := range t.replicas {
@@ -44,7 +45,7 @@ func (w *world) someoneLeads(t *tenant) (leader, standby *replica) {
 // standsBy waits until the replica's process has said that it stands by, n times in all.
 func (w *world) standsBy(r *replica, n int) {
 	w.t.Helper()
-	await(w.t, r.name+" to stand by", func() bool {
+	wait.Eventually(w.t, r.name+" to stand by", func() bool {
 		w.alive(r)
 		return len(r.proc.Logged("standing by")) >= n
 	})
@@ -127,12 +128,12 @@ func TestReplicas(t *testing.T) {
 	// before the next one; or after a while.
 	for round := range 4 {
 		said := len(leader.proc.Logged("standing by"))
-		await(t, "the lease to have been renewed some time ago", func() bool {
+		wait.Eventually(t, "the lease to have been renewed some time ago", func() bool {
 			age := time.Since(w.renewed(tn.id))
 			return age > 250*time.Millisecond && age < 400*time.Millisecond
 		})
 		leader.gate.Lock()
-		await(t, leader.name+" to ask for a page", func() bool { return leader.waiting.Load() > 0 })
+		wait.Eventually(t, leader.name+" to ask for a page", func() bool { return leader.waiting.Load() > 0 })
 		tn.vendor.Churn(50)
 		w.note("SIGSTOP %s", leader.name)
 		leader.proc.Pause()

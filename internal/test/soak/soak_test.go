@@ -13,6 +13,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // pause lets a time pass that the seed says, from least to most.
@@ -174,7 +175,7 @@ func killLeader(w *world) {
 	w.current()
 	n := w.nodes[w.rand.IntN(len(w.nodes))]
 	if w.rand.IntN(4) > 0 {
-		await(w.t, "a leader of the log", func() bool { l := w.leader(); n = l; return l != nil })
+		wait.Eventually(w.t, "a leader of the log", func() bool { l := w.leader(); n = l; return l != nil })
 	}
 	w.aim()
 	w.killNode(n)
@@ -363,7 +364,7 @@ func TestBrokerAway(t *testing.T) {
 	}
 	sweeps := func() int { return len(r.proc.Logged("sweep complete")) }
 	seen := sweeps()
-	await(t, "two more sweeps", func() bool { return sweeps() >= seen+3 }) // the first may have begun before
+	wait.Eventually(t, "two more sweeps", func() bool { return sweeps() >= seen+3 }) // the first may have begun before
 	w.note("SIGTERM %s", r.name)
 	code, took := r.proc.Terminate()
 	if want := fmt.Sprintf("%d changes that were seen are not known to be published", changes); code != 1 || !strings.Contains(r.proc.Stderr(), want) {

@@ -26,6 +26,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 const (
@@ -209,7 +210,7 @@ func (w *world) newTenant(id int64, broker map[string]string) *tenant {
 // record begins to record what is committed. The server has to be there.
 func (w *world) record() {
 	w.t.Helper()
-	await(w.t, "a connection to NATS", func() bool { w.started(); return w.nc.IsConnected() && w.nc.FlushTimeout(time.Second) == nil })
+	wait.Eventually(w.t, "a connection to NATS", func() bool { w.started(); return w.nc.IsConnected() && w.nc.FlushTimeout(time.Second) == nil })
 	var err error
 	if w.live, err = checker.Record(w.nc, 0); err != nil {
 		w.t.Fatal(err)
@@ -358,7 +359,7 @@ func (w *world) mark(tenant int64) (mark, uint64, bool) {
 func (w *world) swept(tenant int64, after time.Time, instance string) (seq uint64) {
 	w.t.Helper()
 	after = after.Add(w.ahead)
-	await(w.t, fmt.Sprintf("a complete sweep of tenant %d by %q begun after %s", tenant, instance, after.UTC().Format("15:04:05.000")), func() bool {
+	wait.Eventually(w.t, fmt.Sprintf("a complete sweep of tenant %d by %q begun after %s", tenant, instance, after.UTC().Format("15:04:05.000")), func() bool {
 		w.started()
 		m, at, ok := w.mark(tenant)
 		seq = at
@@ -377,7 +378,7 @@ func (w *world) settle() {
 	at := time.Now().Add(w.ahead)
 	w.note("rest")
 	for _, t := range w.tenants {
-		await(w.t, fmt.Sprintf("tenant %d to be seen at rest", t.id), func() bool {
+		wait.Eventually(w.t, fmt.Sprintf("tenant %d to be seen at rest", t.id), func() bool {
 			m, _, ok := w.mark(t.id)
 			if !ok || m.Sweep == 0 || !m.StartedAt.After(at.Add(clocks)) || m.Missing > 0 || m.InProgress != nil {
 				return false
@@ -429,7 +430,7 @@ func (w *world) judge(change func(*checker.Options)) {
 			w.t.Errorf("the recording left out %d messages, and %d were not the log's", dropped, foreign)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	for _, t := range w.tenants {
 		stored, err := checker.Read(ctx, nc, t.id)

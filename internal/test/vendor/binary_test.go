@@ -24,6 +24,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // The secrets. Each consists of two parts that no way of quoting or escaping changes, and of
@@ -188,13 +189,13 @@ func TestSecretsVendor(t *testing.T) {
 				p := e2e.Rollcall(t, e2e.Settings(e.Env(), env, map[string]string{
 					"ROLLCALL_ISDP_URL": e.url, "ROLLCALL_TENANT_ID": "886", "ROLLCALL_LOG_FORMAT": format, "ROLLCALL_REQUEST_TIMEOUT": "2s",
 				}))
-				e2e.Eventually(t, "all errors to be told", e.done)
+				wait.Eventually(t, "all errors to be told", e.done)
 				nc := e2e.Connect(t, url)
 				state := "ok"
 				if len(c.tokens) == 2 { // refused credentials take their time
 					state = "failing"
 				}
-				e2e.Eventually(t, "health "+state, func() bool {
+				wait.Eventually(t, "health "+state, func() bool {
 					m, ok := e2e.Last(nc, "agent.health.886")
 					return ok && strings.Contains(m.Body, `"state":"`+state+`"`)
 				})
@@ -264,7 +265,7 @@ func TestSecretsBroker(t *testing.T) {
 			p.WaitFor("lost the connection to NATS")
 			stop = start("another")
 			seen := len(p.Output())
-			e2e.Eventually(t, "a refusal of the reconnect", func() bool { return strings.Contains(strings.ToLower(p.Output()[seen:]), "authorization") })
+			wait.Eventually(t, "a refusal of the reconnect", func() bool { return strings.Contains(strings.ToLower(p.Output()[seen:]), "authorization") })
 			stop()
 			start(brokerSecret)
 			p.WaitFor("reconnected to NATS")
@@ -335,7 +336,7 @@ func TestSecretsConnections(t *testing.T) {
 			env, _ := e2e.Embedded(t)
 			settings := e2e.Settings(v.Env(), env, map[string]string{"ROLLCALL_LOG_FORMAT": format, "ROLLCALL_TENANT_ID": "886"}, c.env)
 			p := e2e.Rollcall(t, settings)
-			e2e.Eventually(t, c.says, func() bool {
+			wait.Eventually(t, c.says, func() bool {
 				for _, s := range strings.Split(c.says, "|") {
 					if strings.Contains(p.Output(), s) {
 						return true
@@ -414,7 +415,7 @@ func TestSwitchedProtocols(t *testing.T) {
 			v.SetFault(endpoint(isdpsim.Switch("websocket")))
 			env, _ := e2e.Embedded(t)
 			p := e2e.Rollcall(t, e2e.Settings(v.Env(), env, map[string]string{"ROLLCALL_TENANT_ID": "886"}))
-			e2e.Eventually(t, "some requests more", func() bool { return v.Stats().Requests >= 12 })
+			wait.Eventually(t, "some requests more", func() bool { return v.Stats().Requests >= 12 })
 			if code, _ := p.Terminate(); code != 0 {
 				t.Errorf("exit %d", code)
 			}
@@ -492,7 +493,7 @@ func TestSecretsReplaced(t *testing.T) {
 	nc := e2e.Connect(t, url)
 	health := func(what string) {
 		t.Helper()
-		e2e.Eventually(t, "health "+what, func() bool {
+		wait.Eventually(t, "health "+what, func() bool {
 			m, ok := e2e.Last(nc, "agent.health.886")
 			return ok && strings.Contains(m.Body, what)
 		})

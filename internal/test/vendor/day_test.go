@@ -11,6 +11,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	. "github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -60,20 +61,20 @@ func TestBadDay(t *testing.T) {
 	} {
 		v.SetFault(phase.fault)
 		begun := v.Stats().PageRequests
-		e2e.Eventually(t, phase.name+": requests", func() bool { return v.Stats().PageRequests >= begun+6 })
+		wait.Eventually(t, phase.name+": requests", func() bool { return v.Stats().PageRequests >= begun+6 })
 		if phase.health != "" {
-			e2e.Eventually(t, phase.name+": health "+string(phase.health), func() bool { return health().Reason == phase.health })
+			wait.Eventually(t, phase.name+": health "+string(phase.health), func() bool { return health().Reason == phase.health })
 		}
 		if phase.until != "" && !strings.Contains(p.Stderr(), phase.until) {
-			e2e.Eventually(t, phase.name+": "+phase.until, func() bool { return strings.Contains(p.Stderr(), phase.until) })
+			wait.Eventually(t, phase.name+": "+phase.until, func() bool { return strings.Contains(p.Stderr(), phase.until) })
 		}
 		v.SetFault(nil)
-		e2e.Eventually(t, phase.name+": health is ok again", func() bool { return health().State == schemas.HealthOK })
+		wait.Eventually(t, phase.name+": health is ok again", func() bool { return health().State == schemas.HealthOK })
 	}
 	v.SetOnline(ids[0], true)
 	v.SetOnline(ids[1], false)
 	v.RevokeTokens()
-	e2e.Eventually(t, "the roster to be the truth", func() bool {
+	wait.Eventually(t, "the roster to be the truth", func() bool {
 		roster := e2e.Roster(t, nc, 886)
 		for _, row := range v.Listing() {
 			want, _, err := packed.Decode(row.JSON, 886)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -20,7 +21,7 @@ func TestVendorExample(t *testing.T) {
 	r := newRig(t, setup{churn: -1})
 	r.inject(isdpsim.OnPage(0, isdpsim.Answer(200, "application/json", string(body))))
 	var e schemas.Event
-	r.eventually("the example's agent", func() bool {
+	wait.Eventually(r.t, "the example's agent", func() bool {
 		e = r.state(17813)
 		return e.Data.Agent.AgentCode != nil &&
 			*e.Data.Agent.AgentCode == "0e626733-07d8-45af-af23-aff287b118b8"

@@ -23,6 +23,7 @@ import (
 	. "github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -231,7 +232,7 @@ func faults() []fault {
 		{name: "tokens revoked early", begin: (*rig).revoke, goes: true},
 		{name: "tokens revoked in mid-sweep", hook: func(*rig) Hook { return Times(2, OnPage(3, RevokeTokens())) }, goes: true, during: fewTokens},
 		{name: "short-lived tokens", setup: setup{tokenTTL: time.Second}, goes: true, during: func(r *rig, on time.Time) {
-			r.eventually("some renewals", func() bool { return r.asked(TokenEndpoint, on) >= 2 })
+			wait.Eventually(r.t, "some renewals", func() bool { return r.asked(TokenEndpoint, on) >= 2 })
 		}},
 	}
 	for _, status := range []int{200, 302, 401, 403, 429, 503} {
@@ -284,7 +285,7 @@ func faults() []fault {
 // pauses waits for what the vendor wished for to have been heeded: after an answer that said so
 // there came no request for about a second, but for those that were under way.
 func pauses(r *rig, on time.Time) {
-	r.eventually("some more requests", func() bool { return r.injected.Load() >= 2 })
+	wait.Eventually(r.t, "some more requests", func() bool { return r.injected.Load() >= 2 })
 	in := 0
 	var first time.Time
 	for _, q := range r.sim.Requests() {
@@ -345,7 +346,7 @@ func nobodyRemoved(r *rig, _ time.Time) {
 
 // letsGo waits until those that stayed missing for longer than the guard holds have been removed.
 func (r *rig) letsGo(on time.Time) {
-	r.eventually("the agents to be removed after all", func() bool { w := r.mark(); return w.StartedAt.After(on) && w.Agents < 15 && w.Missing < 10 })
+	wait.Eventually(r.t, "the agents to be removed after all", func() bool { w := r.mark(); return w.StartedAt.After(on) && w.Agents < 15 && w.Missing < 10 })
 }
 
 // noFault checks that the fault met nobody.
@@ -500,7 +501,7 @@ func badRow(spoil func(r *rig, id int64), known bool) func(r *rig) {
 		victim, leaver := ids[7], ids[23]
 		row, _ := r.sim.Agent(victim)
 		spoil(r, victim)
-		r.eventually("a sweep with the record", func() bool { return r.mark().Rejected == 1 })
+		wait.Eventually(r.t, "a sweep with the record", func() bool { return r.mark().Rejected == 1 })
 		r.sim.Remove(leaver)
 		w := r.sweeps(4)
 		if w.Rejected != 1 {
@@ -510,7 +511,7 @@ func badRow(spoil func(r *rig, id int64), known bool) func(r *rig) {
 			r.t.Errorf("agent %d was removed, while a record that is or may be its own is bad", victim)
 		}
 		if known {
-			r.eventually("the removal of another agent meanwhile", func() bool { return r.removed(leaver) })
+			wait.Eventually(r.t, "the removal of another agent meanwhile", func() bool { return r.removed(leaver) })
 		} else if r.removed(leaver) {
 			r.t.Errorf("agent %d was removed, while there was a record that could be its own", leaver)
 		}
@@ -520,7 +521,7 @@ func badRow(spoil func(r *rig, id int64), known bool) func(r *rig) {
 
 // removed reports whether the log's state of an agent is its removal.
 func (r *rig) removed(id int64) bool {
-	m, err := r.nc.Request("$JS.API.DIRECT.GET."+schemas.Stream+"."+schemas.StateSubject(tenant, id), nil, patience)
+	m, err := r.nc.Request("$JS.API.DIRECT.GET."+schemas.Stream+"."+schemas.StateSubject(tenant, id), nil, wait.Patience)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -568,7 +569,7 @@ func (f fault) play(t *testing.T) (int64, checker.Stats) {
 		r.sweeps(3)
 	}
 	if f.health != "" {
-		r.eventually("health "+f.health, func() bool {
+		wait.Eventually(r.t, "health "+f.health, func() bool {
 			return slices.ContainsFunc(r.heardHealth()[heard:], func(h schemas.Health) bool {
 				return string(h.State)+" "+string(h.Reason) == f.health
 			})

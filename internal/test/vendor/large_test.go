@@ -12,13 +12,14 @@ import (
 	. "github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // state is the agent's state in the stream.
 func (r *rig) state(id int64) (e schemas.Event) {
 	r.t.Helper()
-	m, err := r.nc.Request("$JS.API.DIRECT.GET."+schemas.Stream+"."+schemas.StateSubject(tenant, id), nil, patience)
+	m, err := r.nc.Request("$JS.API.DIRECT.GET."+schemas.Stream+"."+schemas.StateSubject(tenant, id), nil, wait.Patience)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	. "github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -115,9 +116,9 @@ func TestOneOfAFewLeaves(t *testing.T) {
 	r.stopChurn()
 	ids := r.sim.IDs()
 	r.sim.Remove(ids[0])
-	r.eventually("the removal", func() bool { return r.removed(ids[0]) })
+	wait.Eventually(r.t, "the removal", func() bool { return r.removed(ids[0]) })
 	r.sim.Remove(ids[1])
-	r.eventually("the next removal", func() bool { return r.removed(ids[1]) })
+	wait.Eventually(r.t, "the next removal", func() bool { return r.removed(ids[1]) })
 	r.sim.Remove(ids[2])
 	r.waitHealth(schemas.HealthHolding, schemas.MissingMany)
 	r.sweeps(4)
@@ -165,7 +166,7 @@ func TestAgentInTwoListings(t *testing.T) {
 	// Where its own listing shows it no more, the other one counts.
 	r.sim.Remove(id)
 	r.inject(extra(10, patched(t, row, Fields{"onlineStatus": "0"})))
-	r.eventually("what the other listing says", func() bool { return !r.state(id).Data.Online })
+	wait.Eventually(r.t, "what the other listing says", func() bool { return !r.state(id).Data.Online })
 	r.sweeps(4)
 	if e := r.state(id); e.Data.Reason == schemas.Removed {
 		t.Error("the agent was removed, and a listing shows it")
@@ -196,7 +197,7 @@ func TestRowWithoutTypeLeavesMeanwhile(t *testing.T) {
 	r.sim.Remove(stray)
 	r.start()
 	r.stopChurn()
-	r.eventually("the removal", func() bool { return r.removed(stray) })
+	wait.Eventually(r.t, "the removal", func() bool { return r.removed(stray) })
 	r.quiesce()
 	r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: r.now()}}}, false)
 }

@@ -9,6 +9,7 @@ import (
 	. "github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/test/checker"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // TestPatience refuses the credentials for as long as -long says: the token endpoint is left alone
@@ -45,7 +46,7 @@ func TestPatience(t *testing.T) {
 	}
 	t.Logf("%d tries in %v", len(tries), *long)
 	r.inject(nil)
-	r.eventually("the next try", func() bool { return r.asked(TokenEndpoint, on) > len(tries) })
+	wait.Eventually(r.t, "the next try", func() bool { return r.asked(TokenEndpoint, on) > len(tries) })
 	r.quiesce()
 	r.finish(checker.Options{}, true)
 	r.wantLimits(false)

@@ -28,17 +28,13 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-const (
-	tenant = 886
-	// patience is how long a condition may take to come true before a test gives up: far longer
-	// than it ever should.
-	patience = 2 * time.Minute
-)
+const tenant = 886
 
 // A setup is how a rig differs from the others; zero values are its defaults.
 type setup struct {
@@ -104,7 +100,8 @@ func newRig(t *testing.T, s setup) *rig {
 	r := &rig{t: t, setup: s, began: began, now: func() time.Time { return began.Add(time.Since(began)) }, logged: &syncBuffer{}}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("seed %d; rollcall wrote:\n%s", s.seed, r.logged.tail(80))
+			t.Logf("seed %d; the last watermark is %s, health %s; rollcall wrote:\n%s", s.seed,
+				brief(r.mark()), brief(r.lastHealth()), r.logged.tail(80))
 		}
 	})
 
@@ -197,7 +194,7 @@ func (r *rig) start() {
 		select {
 		case <-ended:
 			return runErr
-		case <-time.After(patience):
+		case <-time.After(wait.Patience):
 			return errors.New("rollcall has not ended")
 		}
 	})
@@ -273,21 +270,6 @@ func (r *rig) lastHealth() schemas.Health {
 	return r.health[len(r.health)-1]
 }
 
-// eventually waits until ok says so. what ends the sentence "waited in vain for …".
-func (r *rig) eventually(what string, ok func() bool) {
-	r.t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
-			r.t.Fatalf("seed %d: waited in vain for %s; the last watermark is %s, health %s", r.setup.seed, what,
-				brief(r.mark()), brief(r.lastHealth()))
-		}
-		<-tick.C
-	}
-}
-
 func brief(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -299,7 +281,7 @@ func brief(v any) string {
 // swept waits for the watermark of a complete sweep that began after a moment, and returns it.
 func (r *rig) swept(after time.Time) (w schemas.Watermark) {
 	r.t.Helper()
-	r.eventually("a complete sweep that began after "+after.Format("15:04:05.000"), func() bool {
+	wait.Eventually(r.t, "a complete sweep that began after "+after.Format("15:04:05.000"), func() bool {
 		w = r.mark()
 		return w.Sweep > 0 && w.StartedAt.After(after)
 	})
@@ -319,7 +301,7 @@ func (r *rig) sweeps(n int) (w schemas.Watermark) {
 // waitHealth waits until the health message says so.
 func (r *rig) waitHealth(state schemas.HealthState, reason schemas.HealthReason) {
 	r.t.Helper()
-	r.eventually(fmt.Sprintf("health %s %s", state, reason), func() bool {
+	wait.Eventually(r.t, fmt.Sprintf("health %s %s", state, reason), func() bool {
 		h := r.lastHealth()
 		return h.State == state && h.Reason == reason
 	})
@@ -358,7 +340,7 @@ func (r *rig) quiesce() {
 	r.door.set(false)
 	r.stopChurn()
 	rest := r.now()
-	r.eventually("rest", func() bool {
+	wait.Eventually(r.t, "rest", func() bool {
 		w, h := r.mark(), r.lastHealth()
 		return w.StartedAt.After(rest) && w.Missing == 0 && h.State == schemas.HealthOK
 	})
@@ -371,7 +353,7 @@ func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 	if err := r.stop(); err != nil {
 		r.t.Errorf("rollcall ended with %v", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	stored, err := checker.Read(ctx, r.nc, tenant)
 	if err != nil {
