@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -36,7 +39,10 @@ func (c Config) Validate() error {
 			errs = append(errs, &setting.Error{Field: field, Value: value, Want: want})
 		}
 	}
-	bad(c.Instance == "", "Instance", "", "a name for this replica")
+	odd := func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
+	bad(c.Instance == "" || utf8.RuneCountInString(c.Instance) > 128 || !utf8.ValidString(c.Instance) ||
+		strings.ContainsFunc(c.Instance, odd), "Instance", c.Instance,
+		"a name for this replica, at most 128 printable characters without spaces")
 	bad(c.Replicas < 1 || c.Replicas > 5, "Replicas", fmt.Sprint(c.Replicas), "1 to 5")
 	bad(c.EventsMaxAge < time.Second || c.EventsMaxAge%time.Second != 0, "EventsMaxAge", c.EventsMaxAge.String(),
 		"whole seconds, at least 1s")

@@ -67,12 +67,12 @@ func openBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger
 // ends with the process. Nothing is lost by that, as nothing is by any other end.
 func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
 	var srv *natsd.Server
-	log.Info("starting the embedded NATS server: recovering the store", "dir", s.DataDir.value)
+	log.Info("starting the embedded NATS server: recovering the store", "dir", s.DataDir)
 	try := func() (err error) {
-		o.Waiting("the embedded NATS server, which is recovering the store in "+s.DataDir.value, nil)
+		o.Waiting("the embedded NATS server, which is recovering the store in "+s.DataDir, nil)
 		srv, err = abandonable(ctx, func() (*natsd.Server, error) { return natsd.Start(s.natsd(log)) }, (*natsd.Server).Shutdown)
 		if err != nil && !errors.Is(err, natsd.ErrNoRoom) {
-			return backoff.Permanent(s.inVariables(err))
+			return backoff.Permanent(err)
 		}
 		return err
 	}
@@ -93,7 +93,7 @@ func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Lo
 		srv.Shutdown()
 		return nil, err
 	}
-	log.Info("the embedded NATS server is ready", "url", srv.ClientURL(), "dir", s.DataDir.value)
+	log.Info("the embedded NATS server is ready", "url", srv.ClientURL(), "dir", s.DataDir)
 	return &broker{nc: nc, url: srv.ClientURL(), failed: srv.Failed(), close: func() {
 		o.Ending("closing the embedded NATS server")
 		nc.Close()
@@ -175,7 +175,7 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 		}
 	}
 	return []nats.Option{
-		nats.Name("rollcall " + s.Instance.value),
+		nats.Name("rollcall " + s.Instance),
 		nats.MaxReconnects(-1),    // the default gives up after 60 tries
 		nats.ReconnectBufSize(-1), // half a batch from before must never surprise anyone
 		nats.ReconnectWait(250 * time.Millisecond),

@@ -116,7 +116,7 @@ func (r *reporting) settings(s *settings, warnings []string, err error) {
 	if s.embedded() {
 		where = "in the embedded NATS server"
 	}
-	r.add(check.Result{Name: name, Level: check.OK, Text: fmt.Sprintf("usable: %s every %s, the log %s", s.ISDPURL.value, s.PollInterval.value, where)})
+	r.add(check.Result{Name: name, Level: check.OK, Text: fmt.Sprintf("usable: %s every %s, the log %s", s.ISDPURL, s.PollInterval, where)})
 }
 
 // check is what there is to try.
@@ -124,20 +124,20 @@ func (s *settings) check() check.Config {
 	discard := slog.New(slog.DiscardHandler)
 	c := check.Config{
 		Poller:    s.poller(discard),
-		Publisher: s.publisher(s.TenantID.value, discard),
-		Interval:  s.PollInterval.value,
+		Publisher: s.publisher(s.TenantID, discard),
+		Interval:  s.PollInterval,
 		Embedded:  s.natsd(discard),
 		Secrets:   s.secrets(),
 	}
 	if !s.embedded() {
 		c.NATS = s.natsServers(discard)
 	}
-	for _, l := range []check.Listen{{Setting: "ROLLCALL_HTTP_LISTEN", Addr: s.HTTPListen.value}, {Setting: "ROLLCALL_OPS_LISTEN", Addr: s.OpsListen.value}} {
+	for _, l := range []check.Listen{{Setting: "ROLLCALL_HTTP_LISTEN", Addr: s.HTTPListen}, {Setting: "ROLLCALL_OPS_LISTEN", Addr: s.OpsListen}} {
 		if l.Addr != "" {
 			c.Listens = append(c.Listens, l)
 		}
 	}
-	if u, err := url.Parse(s.ISDPURL.value); err == nil {
+	if u, err := url.Parse(s.ISDPURL); err == nil {
 		c.Proxy, _ = poller.Proxy(u) // the settings have been judged already
 	}
 	return c
@@ -145,8 +145,8 @@ func (s *settings) check() check.Config {
 
 // secrets is everything that no output may hold.
 func (s *settings) secrets() []string {
-	out := []string{s.ISDPClientSecret.value.reveal(), s.ISDPPassword.value.reveal()}
-	for server := range strings.SplitSeq(s.NATSURL.value.reveal(), ",") {
+	out := []string{s.ISDPClientSecret.reveal(), s.ISDPPassword.reveal()}
+	for server := range strings.SplitSeq(s.NATSURL.reveal(), ",") {
 		u, err := url.Parse(strings.TrimSpace(server))
 		if err != nil || u.User == nil {
 			continue
@@ -168,7 +168,7 @@ func runReady(ctx context.Context, w io.Writer, asJSON bool) error {
 	}
 	res := check.Result{Name: "ready", Level: check.Failure,
 		Text: "rollcall serves no /readyz: ROLLCALL_HTTP_LISTEN is off; set ROLLCALL_OPS_LISTEN, for the daemon and for this check"}
-	if addr := cmp.Or(s.OpsListen.value, s.HTTPListen.value); addr != "" {
+	if addr := cmp.Or(s.OpsListen, s.HTTPListen); addr != "" {
 		res.Level, res.Text = check.Ready(ctx, check.BaseURL(addr))
 	}
 	r := newReporting(w, asJSON)

@@ -70,18 +70,18 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 	for _, w := range warnings {
 		fmt.Fprintln(stderr, "rollcall: warning:", w)
 	}
-	if !s.LogLevel.isSet() {
-		s.LogLevel.value = slog.LevelWarn // what happens is told in words
+	if !isSet("ROLLCALL_LOG_LEVEL") {
+		s.LogLevel = slog.LevelWarn // what happens is told in words
 	}
 	log := newLogger(stderr, s)
 	takeStandardLog(log)
-	if !s.DataDir.isSet() && s.embedded() {
+	if !isSet("ROLLCALL_DATA_DIR") && s.embedded() {
 		dir, err := os.MkdirTemp("", "rollcall-demo-")
 		if err != nil {
 			return fmt.Errorf("make a temporary data directory (set ROLLCALL_DATA_DIR to choose one): %w", err)
 		}
 		defer os.RemoveAll(dir)
-		s.DataDir.value = dir
+		s.DataDir = dir
 	}
 	o, err := openOperators(s, log, true)
 	if err != nil {
@@ -90,8 +90,8 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 	o.stderr, _ = stderr.(*output)
 	return o.during(ctx, func(ctx context.Context) error {
 		broker, err := openBroker(ctx, s, o, log)
-		if errors.Is(err, natsd.ErrListen) && !s.NATSListen.isSet() {
-			s.NATSListen.value = "127.0.0.1:0"
+		if errors.Is(err, natsd.ErrListen) && !isSet("ROLLCALL_NATS_LISTEN") {
+			s.NATSListen = "127.0.0.1:0"
 			broker, err = openBroker(ctx, s, o, log)
 		}
 		if err != nil {
@@ -119,17 +119,17 @@ func demoSettings(url string) (*settings, []string, error) {
 	if err != nil {
 		return nil, warnings, err
 	}
-	s.ISDPURL.value = url
-	s.ISDPClientID.value = newSecret(tenantsim.DemoClientID)
-	s.ISDPClientSecret.value = newSecret(tenantsim.DemoClientSecret)
-	s.ISDPUsername.value = newSecret(tenantsim.DemoUsername)
-	s.ISDPPassword.value = newSecret(tenantsim.DemoPassword)
-	s.ISDPTypes.value, s.ISDPCAFile.value, s.TenantID.value = nil, "", 0
-	if !s.PollInterval.isSet() {
-		s.PollInterval.value = demoInterval
+	s.ISDPURL = url
+	s.ISDPClientID = newSecret(tenantsim.DemoClientID)
+	s.ISDPClientSecret = newSecret(tenantsim.DemoClientSecret)
+	s.ISDPUsername = newSecret(tenantsim.DemoUsername)
+	s.ISDPPassword = newSecret(tenantsim.DemoPassword)
+	s.ISDPTypes, s.ISDPCAFile, s.TenantID = nil, "", 0
+	if !isSet("ROLLCALL_POLL_INTERVAL") {
+		s.PollInterval = demoInterval
 	}
-	if !s.RateLimit.isSet() {
-		s.RateLimit.value = demoRate
+	if !isSet("ROLLCALL_RATE_LIMIT") {
+		s.RateLimit = demoRate
 	}
 	return s, warnings, nil
 }
@@ -150,14 +150,14 @@ Ctrl-C ends it.
 func printWelcome(w io.Writer, simURL, natsURL, pagesURL string, s *settings) {
 	where := "the NATS server of ROLLCALL_NATS_URL"
 	if s.embedded() {
-		where = fmt.Sprintf("embedded, its store in %s", s.DataDir.value)
+		where = fmt.Sprintf("embedded, its store in %s", s.DataDir)
 	}
 	pages := "none (ROLLCALL_HTTP_LISTEN is off)"
 	if pagesURL != "" {
 		pages = pagesURL + "   open it in a browser; also readyz, metrics, healthz"
 	}
 	watch := "go run ./cmd/rollcall watch"
-	if s.NATSURL.value.reveal() == "" && s.NATSListen.value != "127.0.0.1:4222" {
+	if s.NATSURL.reveal() == "" && s.NATSListen != "127.0.0.1:4222" {
 		watch = "ROLLCALL_NATS_URL=" + natsURL + " " + watch
 	}
 	cli := "go run github.com/nats-io/natscli/nats@v0.5.1 -s " + natsURL
@@ -175,7 +175,7 @@ Try in another terminal, nothing to install:
   %s stream get %s --last-for agent.state.886.%d
   %s stream info %s
 
-`, simURL, s.PollInterval.value, natsURL, where, pages, watch, cli, cli, schemas.Stream, tenantsim.FirstID, cli, schemas.Stream)
+`, simURL, s.PollInterval, natsURL, where, pages, watch, cli, cli, schemas.Stream, tenantsim.FirstID, cli, schemas.Stream)
 }
 
 // A teller is a subscriber like any other: it tells in a line each what the log says.

@@ -10,14 +10,14 @@ import (
 // upwards. Secrets are of type [secret] and log as "[redacted]". Of lines that an [output] had to
 // drop, the log itself tells.
 func newLogger(w io.Writer, s *settings) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: s.LogLevel.value, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	opts := &slog.HandlerOptions{Level: s.LogLevel, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Value.Kind() == slog.KindDuration { // JSON would say nanoseconds
 			a.Value = slog.StringValue(a.Value.Duration().String())
 		}
 		return a
 	}}
 	to := func(w io.Writer) *slog.Logger {
-		if s.LogFormat.value == "json" {
+		if s.LogFormat == "json" {
 			return slog.New(slog.NewJSONHandler(w, opts))
 		}
 		return slog.New(slog.NewTextHandler(w, opts))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -18,6 +19,8 @@ import (
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/publisher"
 )
+
+var update = flag.Bool("update", false, "rewrite the table of docs/metrics.md from the registry")
 
 // documented is the table of docs/metrics.md as it should be: every series that there is from the
 // start. look is the last column, which only people can write, by metric.

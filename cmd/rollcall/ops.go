@@ -42,7 +42,7 @@ type operators struct {
 // openOperators opens the listeners that the settings name. With spare, one that is there by
 // default moves to a free port where its own is taken.
 func openOperators(s *settings, log *slog.Logger, spare bool) (*operators, error) {
-	o := &operators{Process: ops.NewProcess(s.Instance.value, nil), registry: prometheus.NewRegistry(), log: log}
+	o := &operators{Process: ops.NewProcess(s.Instance, nil), registry: prometheus.NewRegistry(), log: log}
 	version, commit := build()
 	ops.Register(o.registry, version, commit, o.nc.Load)
 	promauto.With(o.registry).NewCounterFunc(prometheus.CounterOpts{
@@ -56,22 +56,22 @@ func openOperators(s *settings, log *slog.Logger, spare bool) (*operators, error
 		return float64(o.stderr.lost())
 	})
 	var err error
-	if addr := s.HTTPListen.value; addr != "" {
+	if addr := s.HTTPListen; addr != "" {
 		const variable = "ROLLCALL_HTTP_LISTEN"
 		o.pages, err = ops.Listen(variable, addr, ", or to off")
-		if errors.Is(err, ops.ErrInUse) && spare && !s.HTTPListen.isSet() {
+		if errors.Is(err, ops.ErrInUse) && spare && !isSet("ROLLCALL_HTTP_LISTEN") {
 			o.pages, err = ops.Listen(variable, "127.0.0.1:0", ", or to off")
 		}
 		if err != nil {
 			return nil, err
 		}
-		o.profiles = s.LogLevel.value <= slog.LevelDebug && ops.OnLoopback(o.pages)
+		o.profiles = s.LogLevel <= slog.LevelDebug && ops.OnLoopback(o.pages)
 		log.Info("serving pages", "url", o.url())
 		if o.profiles {
 			log.Debug("profiles can be taken from this machine, since the level is debug", "url", o.url()+ops.PathPprof[1:])
 		}
 	}
-	if addr := s.OpsListen.value; addr != "" {
+	if addr := s.OpsListen; addr != "" {
 		if o.probes, err = ops.Listen("ROLLCALL_OPS_LISTEN", addr, ""); err != nil {
 			if o.pages != nil {
 				_ = o.pages.Close()
@@ -166,7 +166,7 @@ func (o *operators) showing(ctx context.Context, js jetstream.JetStream, s *sett
 	if o.pages == nil {
 		return func() {}
 	}
-	b := board.New(board.Config{Tenant: tenant, JetStream: js, Instance: s.Instance.value, Quiet: s.QuietFields.value, Logger: o.log})
+	b := board.New(board.Config{Tenant: tenant, JetStream: js, Instance: s.Instance, Quiet: s.QuietFields, Logger: o.log})
 	var h http.Handler = b
 	o.board.Store(&h)
 	// It goes on while what was seen is being published.

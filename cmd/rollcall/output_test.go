@@ -20,7 +20,7 @@ func TestOutputStuckReader(t *testing.T) {
 		r, w := io.Pipe()
 		o := newOutput(w, nil)
 		s := &settings{}
-		s.LogFormat.value, s.LogLevel.value = "json", slog.LevelInfo
+		s.LogFormat, s.LogLevel = "json", slog.LevelInfo
 		log := newLogger(o, s)
 
 		log.Info("first")

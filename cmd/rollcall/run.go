@@ -60,7 +60,7 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	pollerConfig.Metrics = o.registry
 	source, err := poller.New(pollerConfig)
 	if err != nil {
-		return s.inVariables(err)
+		return err
 	}
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -68,28 +68,25 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	}
 	hide := func() {}
 	defer func() { hide() }()
-	if known := s.TenantID.value; known != 0 {
+	if known := s.TenantID; known != 0 {
 		hide = o.showing(ctx, js, s, known)
 	}
 	tenant, err := whoseToken(ctx, source, s, o, log)
 	if err != nil {
 		return ended(ctx, err)
 	}
-	if s.TenantID.value == 0 {
+	if s.TenantID == 0 {
 		hide = o.showing(ctx, js, s, tenant)
 	}
 	publisherConfig, cfg := s.publisher(tenant, log), s.engine(tenant, log)
 	publisherConfig.Metrics, cfg.Metrics = o.ofTenant(tenant), o.ofTenant(tenant)
 	cfg.Now, cfg.Follow, cfg.MaxBody = now.Now, now.Follow, func() int { return publisher.MaxBody(nc) }
 	cfg.Expect = source.Expect
-	if err := errors.Join(s.inVariables(publisherConfig.Validate()), s.inVariables(cfg.Validate())); err != nil {
-		return err
-	}
 	pub, err := openLog(ctx, nc, publisherConfig, o, log)
 	if err != nil {
 		return ended(ctx, err)
 	}
-	log.Info("ready; asking for the lease", "tenant", tenant, "url", s.ISDPURL.value, "interval", cfg.Interval, "instance", s.Instance.value)
+	log.Info("ready; asking for the lease", "tenant", tenant, "url", s.ISDPURL, "interval", cfg.Interval, "instance", s.Instance)
 	loop := engine.New(cfg, source, pub)
 	o.Running(tenant, pub, loop)
 	for {
@@ -165,7 +162,7 @@ const (
 func whoseToken(ctx context.Context, source *poller.Poller, s *settings, o *operators, log *slog.Logger) (int64, error) {
 	const waiting = "the vendor's first token"
 	o.Waiting(waiting, nil)
-	configured := s.TenantID.value
+	configured := s.TenantID
 	if configured != 0 {
 		attempt, cancel := context.WithTimeout(ctx, tenantPatience)
 		defer cancel()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	gocmp "cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,7 +10,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -19,7 +19,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -31,8 +30,6 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/setting"
 )
-
-var update = flag.Bool("update", false, "rewrite docs/settings.md from the code")
 
 // setEnv makes env all that the environment says of rollcall, for the time of the test.
 func setEnv(t *testing.T, env map[string]string) {
@@ -122,45 +119,45 @@ func TestDefaults(t *testing.T) {
 		name      string
 		got, want any
 	}{
-		{"ISDPURL", s.ISDPURL.value, "https://isdp.example.com"},
-		{"ISDPClientID", s.ISDPClientID.value.reveal(), "isdp-1234-openapi"},
-		{"ISDPClientSecret", s.ISDPClientSecret.value.reveal(), "client secret"},
-		{"ISDPUsername", s.ISDPUsername.value.reveal(), "application"},
-		{"ISDPPassword", s.ISDPPassword.value.reveal(), "token"},
-		{"ISDPTypes", s.ISDPTypes.value, []int(nil)},
-		{"ISDPCAFile", s.ISDPCAFile.value, ""},
-		{"TenantID", s.TenantID.value, int64(0)},
-		{"PollInterval", s.PollInterval.value, 5 * time.Second},
-		{"PollTimeout", s.PollTimeout.value, time.Duration(0)},
-		{"RequestTimeout", s.RequestTimeout.value, 10 * time.Second},
-		{"PageSize", s.PageSize.value, 50},
-		{"Concurrency", s.Concurrency.value, 4},
-		{"RateLimit", s.RateLimit.value, 1.0},
-		{"RemoveAfter", s.RemoveAfter.value, 2},
-		{"MaxMissing", s.MaxMissing.value, 0.5},
-		{"MissingHold", s.MissingHold.value, 15 * time.Minute},
-		{"QuietFields", s.QuietFields.value, []string{
+		{"ISDPURL", s.ISDPURL, "https://isdp.example.com"},
+		{"ISDPClientID", s.ISDPClientID.reveal(), "isdp-1234-openapi"},
+		{"ISDPClientSecret", s.ISDPClientSecret.reveal(), "client secret"},
+		{"ISDPUsername", s.ISDPUsername.reveal(), "application"},
+		{"ISDPPassword", s.ISDPPassword.reveal(), "token"},
+		{"ISDPTypes", s.ISDPTypes, []int(nil)},
+		{"ISDPCAFile", s.ISDPCAFile, ""},
+		{"TenantID", s.TenantID, int64(0)},
+		{"PollInterval", s.PollInterval, 5 * time.Second},
+		{"PollTimeout", s.PollTimeout, time.Duration(0)},
+		{"RequestTimeout", s.RequestTimeout, 10 * time.Second},
+		{"PageSize", s.PageSize, 50},
+		{"Concurrency", s.Concurrency, 4},
+		{"RateLimit", s.RateLimit, 1.0},
+		{"RemoveAfter", s.RemoveAfter, 2},
+		{"MaxMissing", s.MaxMissing, 0.5},
+		{"MissingHold", s.MissingHold, 15 * time.Minute},
+		{"QuietFields", s.QuietFields, []string{
 			"lastUpdateTimestamp", "lastUpdateDate", "lastUpdatedBy", "lastUpdateName", "agentSignInTime", "agentSignInDate", "*"}},
-		{"BufferEvents", s.BufferEvents.value, 100000},
-		{"NATSURL", s.NATSURL.value.reveal(), ""},
+		{"BufferEvents", s.BufferEvents, 100000},
+		{"NATSURL", s.NATSURL.reveal(), ""},
 		{"embedded", s.embedded(), true},
-		{"NATSListen", s.NATSListen.value, "127.0.0.1:4222"},
-		{"DataDir", s.DataDir.value, "./data"},
-		{"NATSCredsFile", s.NATSCredsFile.value, ""},
-		{"NATSNKeyFile", s.NATSNKeyFile.value, ""},
-		{"NATSCAFile", s.NATSCAFile.value, ""},
-		{"NATSCertFile", s.NATSCertFile.value, ""},
-		{"NATSKeyFile", s.NATSKeyFile.value, ""},
-		{"NATSReplicas", s.NATSReplicas.value, 1},
-		{"NATSManage", s.NATSManage.value, true},
-		{"EventsMaxAge", s.EventsMaxAge.value, 7 * 24 * time.Hour},
-		{"NATSMaxBytes", s.NATSMaxBytes.value, int64(1 << 30)},
-		{"LeaseTTL", s.LeaseTTL.value, 10 * time.Second},
-		{"Instance", s.Instance.value, fmt.Sprintf("%s-%d", host, os.Getpid())},
-		{"HTTPListen", s.HTTPListen.value, "127.0.0.1:8080"},
-		{"OpsListen", s.OpsListen.value, ""},
-		{"LogLevel", s.LogLevel.value, slog.LevelInfo},
-		{"LogFormat", s.LogFormat.value, "text"},
+		{"NATSListen", s.NATSListen, "127.0.0.1:4222"},
+		{"DataDir", s.DataDir, "./data"},
+		{"NATSCredsFile", s.NATSCredsFile, ""},
+		{"NATSNKeyFile", s.NATSNKeyFile, ""},
+		{"NATSCAFile", s.NATSCAFile, ""},
+		{"NATSCertFile", s.NATSCertFile, ""},
+		{"NATSKeyFile", s.NATSKeyFile, ""},
+		{"NATSReplicas", s.NATSReplicas, 1},
+		{"NATSManage", s.NATSManage, true},
+		{"EventsMaxAge", s.EventsMaxAge, 7 * 24 * time.Hour},
+		{"NATSMaxBytes", s.NATSMaxBytes, int64(1 << 30)},
+		{"LeaseTTL", s.LeaseTTL, 10 * time.Second},
+		{"Instance", s.Instance, fmt.Sprintf("%s-%d", host, os.Getpid())},
+		{"HTTPListen", s.HTTPListen, "127.0.0.1:8080"},
+		{"OpsListen", s.OpsListen, ""},
+		{"LogLevel", s.LogLevel, slog.LevelInfo},
+		{"LogFormat", s.LogFormat, "text"},
 	} {
 		if d := cmp.Diff(c.want, c.got); d != "" {
 			t.Errorf("%s:\n%s", c.name, d)
@@ -168,76 +165,52 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// Every variable of the struct has one row in the table, which fills that variable.
-func TestTableCoversTheStruct(t *testing.T) {
-	s := new(settings)
-	inTable := map[string]any{}
-	files, fields := map[string]bool{}, map[string]bool{}
-	for _, g := range s.groups() {
-		for _, r := range g.rows {
-			if inTable[r.name] != nil {
-				t.Errorf("%s has two rows", r.name)
-			}
-			inTable[r.name] = r.target
-			if r.file != "" {
-				files[r.file] = true
-			}
-			if fields[r.field] && r.field != "" {
-				t.Errorf("%s sets the field %s, which another one sets too", r.name, r.field)
-			}
-			fields[r.field] = true
-			if r.about == "" || r.want == "" {
-				t.Errorf("%s isn't explained", r.name)
-			}
+// Every variable is explained, and has a name and a field of its own.
+func TestTable(t *testing.T) {
+	seen := map[string]bool{}
+	for _, v := range new(settings).variables() {
+		if seen[v.name] || seen[v.field] {
+			t.Errorf("%s or its field %s is in the table twice", v.name, v.field)
 		}
-	}
-	v := reflect.ValueOf(s).Elem()
-	if v.NumField() != len(inTable)+len(files) {
-		t.Errorf("%d variables in the struct, %d in the table", v.NumField(), len(inTable)+len(files))
-	}
-	for i := range v.NumField() {
-		name := v.Type().Field(i).Tag.Get("envconfig")
-		if files[name] {
-			continue
-		}
-		if inTable[name] != v.Field(i).Addr().Interface() {
-			t.Errorf("the field %s has the tag %q, whose row fills something else", v.Type().Field(i).Name, name)
+		seen[v.name], seen[v.field] = true, true
+		if v.field == "" || v.takes == "" {
+			t.Errorf("%s isn't explained", v.name)
 		}
 	}
 }
 
 func TestValues(t *testing.T) {
 	get := map[string]func(*settings) any{
-		"ROLLCALL_ISDP_URL":           func(s *settings) any { return s.ISDPURL.value },
-		"ROLLCALL_ISDP_CLIENT_ID":     func(s *settings) any { return s.ISDPClientID.value.reveal() },
-		"ROLLCALL_ISDP_CLIENT_SECRET": func(s *settings) any { return s.ISDPClientSecret.value.reveal() },
-		"ROLLCALL_ISDP_USERNAME":      func(s *settings) any { return s.ISDPUsername.value.reveal() },
-		"ROLLCALL_ISDP_PASSWORD":      func(s *settings) any { return s.ISDPPassword.value.reveal() },
-		"ROLLCALL_ISDP_TYPES":         func(s *settings) any { return s.ISDPTypes.value },
-		"ROLLCALL_TENANT_ID":          func(s *settings) any { return s.TenantID.value },
-		"ROLLCALL_POLL_INTERVAL":      func(s *settings) any { return s.PollInterval.value },
-		"ROLLCALL_POLL_TIMEOUT":       func(s *settings) any { return s.PollTimeout.value },
-		"ROLLCALL_REQUEST_TIMEOUT":    func(s *settings) any { return s.RequestTimeout.value },
-		"ROLLCALL_PAGE_SIZE":          func(s *settings) any { return s.PageSize.value },
-		"ROLLCALL_CONCURRENCY":        func(s *settings) any { return s.Concurrency.value },
-		"ROLLCALL_RATE_LIMIT":         func(s *settings) any { return s.RateLimit.value },
-		"ROLLCALL_REMOVE_AFTER":       func(s *settings) any { return s.RemoveAfter.value },
-		"ROLLCALL_MAX_MISSING":        func(s *settings) any { return s.MaxMissing.value },
-		"ROLLCALL_MISSING_HOLD":       func(s *settings) any { return s.MissingHold.value },
-		"ROLLCALL_QUIET_FIELDS":       func(s *settings) any { return s.QuietFields.value },
-		"ROLLCALL_BUFFER_EVENTS":      func(s *settings) any { return s.BufferEvents.value },
-		"ROLLCALL_NATS_URL":           func(s *settings) any { return s.NATSURL.value.reveal() },
-		"ROLLCALL_NATS_LISTEN":        func(s *settings) any { return s.NATSListen.value },
-		"ROLLCALL_DATA_DIR":           func(s *settings) any { return s.DataDir.value },
-		"ROLLCALL_NATS_MANAGE":        func(s *settings) any { return s.NATSManage.value },
-		"ROLLCALL_EVENTS_MAX_AGE":     func(s *settings) any { return s.EventsMaxAge.value },
-		"ROLLCALL_NATS_MAX_BYTES":     func(s *settings) any { return s.NATSMaxBytes.value },
-		"ROLLCALL_LEASE_TTL":          func(s *settings) any { return s.LeaseTTL.value },
-		"ROLLCALL_INSTANCE":           func(s *settings) any { return s.Instance.value },
-		"ROLLCALL_HTTP_LISTEN":        func(s *settings) any { return s.HTTPListen.value },
-		"ROLLCALL_OPS_LISTEN":         func(s *settings) any { return s.OpsListen.value },
-		"ROLLCALL_LOG_LEVEL":          func(s *settings) any { return s.LogLevel.value },
-		"ROLLCALL_LOG_FORMAT":         func(s *settings) any { return s.LogFormat.value },
+		"ROLLCALL_ISDP_URL":           func(s *settings) any { return s.ISDPURL },
+		"ROLLCALL_ISDP_CLIENT_ID":     func(s *settings) any { return s.ISDPClientID.reveal() },
+		"ROLLCALL_ISDP_CLIENT_SECRET": func(s *settings) any { return s.ISDPClientSecret.reveal() },
+		"ROLLCALL_ISDP_USERNAME":      func(s *settings) any { return s.ISDPUsername.reveal() },
+		"ROLLCALL_ISDP_PASSWORD":      func(s *settings) any { return s.ISDPPassword.reveal() },
+		"ROLLCALL_ISDP_TYPES":         func(s *settings) any { return s.ISDPTypes },
+		"ROLLCALL_TENANT_ID":          func(s *settings) any { return s.TenantID },
+		"ROLLCALL_POLL_INTERVAL":      func(s *settings) any { return s.PollInterval },
+		"ROLLCALL_POLL_TIMEOUT":       func(s *settings) any { return s.PollTimeout },
+		"ROLLCALL_REQUEST_TIMEOUT":    func(s *settings) any { return s.RequestTimeout },
+		"ROLLCALL_PAGE_SIZE":          func(s *settings) any { return s.PageSize },
+		"ROLLCALL_CONCURRENCY":        func(s *settings) any { return s.Concurrency },
+		"ROLLCALL_RATE_LIMIT":         func(s *settings) any { return s.RateLimit },
+		"ROLLCALL_REMOVE_AFTER":       func(s *settings) any { return s.RemoveAfter },
+		"ROLLCALL_MAX_MISSING":        func(s *settings) any { return s.MaxMissing },
+		"ROLLCALL_MISSING_HOLD":       func(s *settings) any { return s.MissingHold },
+		"ROLLCALL_QUIET_FIELDS":       func(s *settings) any { return s.QuietFields },
+		"ROLLCALL_BUFFER_EVENTS":      func(s *settings) any { return s.BufferEvents },
+		"ROLLCALL_NATS_URL":           func(s *settings) any { return s.NATSURL.reveal() },
+		"ROLLCALL_NATS_LISTEN":        func(s *settings) any { return s.NATSListen },
+		"ROLLCALL_DATA_DIR":           func(s *settings) any { return s.DataDir },
+		"ROLLCALL_NATS_MANAGE":        func(s *settings) any { return s.NATSManage },
+		"ROLLCALL_EVENTS_MAX_AGE":     func(s *settings) any { return s.EventsMaxAge },
+		"ROLLCALL_NATS_MAX_BYTES":     func(s *settings) any { return s.NATSMaxBytes },
+		"ROLLCALL_LEASE_TTL":          func(s *settings) any { return s.LeaseTTL },
+		"ROLLCALL_INSTANCE":           func(s *settings) any { return s.Instance },
+		"ROLLCALL_HTTP_LISTEN":        func(s *settings) any { return s.HTTPListen },
+		"ROLLCALL_OPS_LISTEN":         func(s *settings) any { return s.OpsListen },
+		"ROLLCALL_LOG_LEVEL":          func(s *settings) any { return s.LogLevel },
+		"ROLLCALL_LOG_FORMAT":         func(s *settings) any { return s.LogFormat },
 	}
 	for _, c := range []struct {
 		name, value string
@@ -355,27 +328,20 @@ func TestUnusableValues(t *testing.T) {
 
 func TestEmptyIsNotSet(t *testing.T) {
 	env := map[string]string{}
-	for _, name := range new(settings).names() {
+	for _, name := range names() {
 		env[name] = ""
 	}
 	env["ROLLCALL_PAGE_SIZE"] = " \t"
 	for name, value := range working(nil) {
 		env[name] = value
 	}
-	got, want := mustLoad(t, env), mustLoad(t, working(nil))
-	if got.PageSize.isSet() || got.DataDir.isSet() {
+	want := mustLoad(t, working(nil))
+	got := mustLoad(t, env)
+	if isSet("ROLLCALL_PAGE_SIZE") || isSet("ROLLCALL_DATA_DIR") {
 		t.Error("empty is taken for set")
 	}
-	v, w := reflect.ValueOf(*got), reflect.ValueOf(*want)
-	for i := range v.NumField() {
-		// Secrets are pointers, so equal secrets differ: compare what they point at.
-		a, b := v.Field(i).FieldByName("value"), w.Field(i).FieldByName("value")
-		if a.Type() == reflect.TypeFor[secret]() {
-			a, b = a.Field(0).Elem(), b.Field(0).Elem()
-		}
-		if fmt.Sprint(a) != fmt.Sprint(b) {
-			t.Errorf("%s: %v, not %v", v.Type().Field(i).Name, a, b)
-		}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(settings{}, secret{})); d != "" {
+		t.Error(d)
 	}
 }
 
@@ -414,10 +380,10 @@ func TestWithoutVendor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.PollInterval.value != time.Second || s.TenantID.value != 886 || s.DataDir.value != "./data" {
-		t.Errorf("interval %v, tenant %d, data %q", s.PollInterval.value, s.TenantID.value, s.DataDir.value)
+	if s.PollInterval != time.Second || s.TenantID != 886 || s.DataDir != "./data" {
+		t.Errorf("interval %v, tenant %d, data %q", s.PollInterval, s.TenantID, s.DataDir)
 	}
-	if !s.PollInterval.isSet() || s.DataDir.isSet() {
+	if !isSet("ROLLCALL_POLL_INTERVAL") || isSet("ROLLCALL_DATA_DIR") {
 		t.Error("isSet does not tell a choice from a default")
 	}
 	setEnv(t, map[string]string{"ROLLCALL_POLL_INTERVAL": "x"})
@@ -430,18 +396,18 @@ func TestWithoutVendor(t *testing.T) {
 func TestOnlyFullNames(t *testing.T) {
 	t.Setenv("LOG_LEVEL", "debug")
 	t.Setenv("INSTANCE", "someone else's")
-	if s := mustLoad(t, working(nil)); s.LogLevel.value != slog.LevelInfo || strings.Contains(s.Instance.value, "else") {
-		t.Errorf("level %v, instance %q", s.LogLevel.value, s.Instance.value)
+	if s := mustLoad(t, working(nil)); s.LogLevel != slog.LevelInfo || strings.Contains(s.Instance, "else") {
+		t.Errorf("level %v, instance %q", s.LogLevel, s.Instance)
 	}
 }
 
 func TestSecretFiles(t *testing.T) {
 	secrets := map[string]func(*settings) secret{
-		"ROLLCALL_ISDP_CLIENT_ID":     func(s *settings) secret { return s.ISDPClientID.value },
-		"ROLLCALL_ISDP_CLIENT_SECRET": func(s *settings) secret { return s.ISDPClientSecret.value },
-		"ROLLCALL_ISDP_USERNAME":      func(s *settings) secret { return s.ISDPUsername.value },
-		"ROLLCALL_ISDP_PASSWORD":      func(s *settings) secret { return s.ISDPPassword.value },
-		"ROLLCALL_NATS_URL":           func(s *settings) secret { return s.NATSURL.value },
+		"ROLLCALL_ISDP_CLIENT_ID":     func(s *settings) secret { return s.ISDPClientID },
+		"ROLLCALL_ISDP_CLIENT_SECRET": func(s *settings) secret { return s.ISDPClientSecret },
+		"ROLLCALL_ISDP_USERNAME":      func(s *settings) secret { return s.ISDPUsername },
+		"ROLLCALL_ISDP_PASSWORD":      func(s *settings) secret { return s.ISDPPassword },
+		"ROLLCALL_NATS_URL":           func(s *settings) secret { return s.NATSURL },
 	}
 	for name, get := range secrets {
 		in := func(path string) map[string]string {
@@ -549,10 +515,10 @@ func TestFiles(t *testing.T) {
 	if pool, err := s.vendorRoots()(); pool == nil || err != nil {
 		t.Errorf("no extra CA: %v", err)
 	}
-	if s.NATSCAFile.value != cert || s.NATSCredsFile.value != creds || s.NATSCertFile.value != cert || s.NATSKeyFile.value != key {
+	if s.NATSCAFile != cert || s.NATSCredsFile != creds || s.NATSCertFile != cert || s.NATSKeyFile != key {
 		t.Error("paths are not kept")
 	}
-	if s = mustLoad(t, working(map[string]string{url: "nats", "ROLLCALL_NATS_NKEY_FILE": user})); s.NATSNKeyFile.value != user {
+	if s = mustLoad(t, working(map[string]string{url: "nats", "ROLLCALL_NATS_NKEY_FILE": user})); s.NATSNKeyFile != user {
 		t.Error("the NKey's path is not kept")
 	}
 
@@ -630,7 +596,7 @@ func TestNoSecretIsTold(t *testing.T) {
 
 	// Every other setting is unusable.
 	wrong := map[string]string{"ROLLCALL_DATA_DIR": "\t"}
-	for _, name := range new(settings).names() {
+	for _, name := range names() {
 		if !slices.Contains(credentials, name) && !strings.HasSuffix(name, "_FILE") && name != "ROLLCALL_DATA_DIR" {
 			wrong[name] = "not / usable"
 		}
@@ -692,12 +658,12 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		"ROLLCALL_ISDP_PASSWORD": "", "ROLLCALL_ISDP_PASSWORD_FILE": write(t, "password", canary),
 		"ROLLCALL_NATS_URL": "nats://user:canary@h", "ROLLCALL_LOG_LEVEL": "debug",
 	}))
-	if s.ISDPPassword.value.reveal() != canary {
+	if s.ISDPPassword.reveal() != canary {
 		t.Fatal("the secret itself is lost")
 	}
 	type holder struct{ hidden any }
-	values := []any{s, *s, s.ISDPPassword, s.ISDPPassword.value, &s.ISDPPassword.value, s.NATSURL, holder{*s}, holder{s.NATSURL.value},
-		[]secret{s.ISDPPassword.value}, map[string]secret{"x": s.ISDPPassword.value}}
+	values := []any{s, *s, s.ISDPPassword, s.ISDPPassword, &s.ISDPPassword, s.NATSURL, holder{*s}, holder{s.NATSURL},
+		[]secret{s.ISDPPassword}, map[string]secret{"x": s.ISDPPassword}}
 	for i, v := range values {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%p", "%T", "%5.2v", "%!"} {
 			if got := fmt.Sprintf(verb, v); strings.Contains(got, canary) || strings.Contains(got, "63616e617279") {
@@ -709,14 +675,14 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		}
 		for _, format := range []string{"text", "json"} {
 			var b bytes.Buffer
-			s.LogFormat.value = format
+			s.LogFormat = format
 			newLogger(&b, s).Debug("settings", "value", v, slog.Any("group", slog.GroupValue(slog.Any("value", v))))
 			if b.Len() == 0 || strings.Contains(b.String(), canary) {
 				t.Errorf("value %d: %s log: %s", i, format, b.String())
 			}
 		}
 	}
-	if got := fmt.Sprintf("%v %d", s.ISDPPassword.value, s.ISDPPassword.value); got != "[redacted] [redacted]" {
+	if got := fmt.Sprintf("%v %d", s.ISDPPassword, s.ISDPPassword); got != "[redacted] [redacted]" {
 		t.Errorf("prints as %s", got)
 	}
 }
@@ -755,99 +721,70 @@ func TestUnknownVariables(t *testing.T) {
 	}
 }
 
-func TestInVariables(t *testing.T) {
-	s := mustLoad(t, working(map[string]string{"ROLLCALL_PAGE_SIZE": "49"}))
-	other := errors.New("something else")
-	err := s.inVariables(errors.Join(
-		&setting.Error{Field: "PageSize", Value: "0x31", Want: "another"},
-		fmt.Errorf("wrapped: %w", &setting.Error{Field: "Password", Value: "canary", Want: "a better one"}),
-		&setting.Error{Field: "SweepTimeout", Want: "more"},
-		&setting.Error{Field: "MaxRowBytes", Value: "1", Want: "more"},
-		other,
-	))
-	want := "ROLLCALL_PAGE_SIZE is \"49\": want another\nROLLCALL_ISDP_PASSWORD: want a better one\nROLLCALL_POLL_TIMEOUT: want more\n" +
-		"MaxRowBytes is \"1\": want more\nsomething else"
-	if d := cmp.Diff(want, err.Error()); d != "" {
-		t.Error(d)
-	}
-	if !errors.Is(err, other) {
-		t.Error("what is none of the settings is lost")
-	}
-	if s.inVariables(nil) != nil {
-		t.Error("an error out of nothing")
-	}
-}
-
 func TestShortened(t *testing.T) {
 	if got := shortened(strings.Repeat("中", 100)); got != strings.Repeat("中", 40)+"…" {
 		t.Errorf("%q", got)
 	}
 }
 
-// The document tells every setting in the words of the table. To bring it up to date:
-//
-//	go test ./cmd/rollcall -run TestSettingsDocument -update
+// tableRow is a row on settings in a document: names, default and the rest.
+var tableRow = regexp.MustCompile("(?m)^\\| (`ROLLCALL_[A-Z_]+`.*?) \\| (.*?) \\| (.*) \\|$")
+
+// documentedDefault is the default of a variable, as documents write it; empty where it takes words.
+func documentedDefault(v variable) string {
+	switch {
+	case v.required:
+		return "none, required"
+	case v.std == "" || v.std == defaultInstance():
+		return ""
+	}
+	return "`" + strings.ReplaceAll(v.std, ",", "`, `") + "`"
+}
+
+// docs/settings.md has a row for each variable, with its default and what it takes. The meaning is
+// the document's own.
 func TestSettingsDocument(t *testing.T) {
-	path := filepath.Join("..", "..", "docs", "settings.md")
-	document, err := os.ReadFile(path)
+	text, err := os.ReadFile("../../docs/settings.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	const begin, end = "<!-- settings -->\n", "<!-- /settings -->"
-	before, rest, ok := strings.Cut(string(document), begin)
-	got, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s has no part between %s and %s", path, strings.TrimSpace(begin), end)
+	rows := tableRow.FindAllStringSubmatch(string(text), -1)
+	variables := new(settings).variables()
+	if len(rows) != len(variables) {
+		t.Fatalf("%d rows, %d variables", len(rows), len(variables))
 	}
-	want := "\n" + settingsTable() + "\n"
-	if *update {
-		if err := os.WriteFile(path, []byte(before+begin+want+end+after), 0o644); err != nil {
-			t.Fatal(err)
+	for i, v := range variables {
+		name := "`" + v.name + "`"
+		if v.secret {
+			name += " or `…_FILE`"
 		}
-		return
-	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("the document's settings are not the code's; run this test with -update:\n%s", d)
+		takes, meaning, _ := strings.Cut(rows[i][3], " | ")
+		std := gocmp.Or(documentedDefault(v), rows[i][2])
+		if want := []string{name, std, v.takes}; !slices.Equal(want, []string{rows[i][1], rows[i][2], takes}) || meaning == "" {
+			t.Errorf("row %d is\n%s\nwant\n| %s | and the meaning |", i+1, rows[i][0], strings.Join(want, " | "))
+		}
 	}
 }
 
-// The README names some of the settings, each with the default that it has.
+// The README has ten of the rows, each with the default that the variable has.
 func TestREADMESettings(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defaults := map[string]string{}
-	cells := regexp.MustCompile("(?m)^\\| (.*?`ROLLCALL_.*?) \\| (.*?) \\|")
-	for _, row := range cells.FindAllStringSubmatch(settingsTable(), -1) {
-		name, _, _ := strings.Cut(row[1], " ")
-		defaults[name] = row[2]
-	}
-	rows := cells.FindAllStringSubmatch(string(readme), -1)
+	rows := tableRow.FindAllStringSubmatch(string(readme), -1)
 	if len(rows) != 10 {
 		t.Errorf("%d rows of settings, want ten", len(rows))
 	}
+	variables := new(settings).variables()
 	for _, row := range rows {
 		for name := range strings.SplitSeq(row[1], ", ") {
-			if defaults[name] != row[2] {
-				t.Errorf("the README says that %s is by default %s, want %s", name, row[2], defaults[name])
+			i := slices.IndexFunc(variables, func(v variable) bool { return "`"+v.name+"`" == name })
+			if i < 0 {
+				t.Errorf("the README names %s", name)
+			} else if want := gocmp.Or(documentedDefault(variables[i]), row[2]); row[2] != want {
+				t.Errorf("the README says that %s is by default %s, want %s", name, row[2], want)
 			}
-		}
-	}
-}
-
-func TestSettingsTable(t *testing.T) {
-	table := settingsTable()
-	for _, name := range new(settings).names() {
-		if !strings.HasSuffix(name, "_FILE") && !strings.Contains(table, "| `"+name+"`") {
-			t.Errorf("%s is not in it", name)
-		}
-	}
-	columns := regexp.MustCompile(`^\|( [^|]+ \|){4}$`)
-	for line := range strings.Lines(table) {
-		line = strings.TrimSuffix(line, "\n")
-		if strings.HasPrefix(line, "|") && !columns.MatchString(line) {
-			t.Errorf("not four columns: %s", line)
 		}
 	}
 }

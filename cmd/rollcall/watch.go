@@ -157,9 +157,9 @@ func runWatch(ctx context.Context, f watchFlags, stdout, stderr io.Writer) error
 // watched is where the log to watch is: for the client, and a name for people.
 func (s *settings) watched() (servers *natsdial.Servers, where string, err error) {
 	if s.embedded() {
-		host, port, err := net.SplitHostPort(s.NATSListen.value)
-		if err != nil || anyPort(s.NATSListen.value) {
-			return nil, "", &setting.Error{Field: "ROLLCALL_NATS_LISTEN", Value: s.NATSListen.value,
+		host, port, err := net.SplitHostPort(s.NATSListen)
+		if err != nil || anyPort(s.NATSListen) {
+			return nil, "", &setting.Error{Field: "ROLLCALL_NATS_LISTEN", Value: s.NATSListen,
 				Want: "the port that the embedded server listens on, or ROLLCALL_NATS_URL: any port will not do to find it"}
 		}
 		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
@@ -169,7 +169,7 @@ func (s *settings) watched() (servers *natsdial.Servers, where string, err error
 		return natsdial.At(where), where, nil
 	}
 	var names []string
-	for server := range strings.SplitSeq(s.NATSURL.value.reveal(), ",") {
+	for server := range strings.SplitSeq(s.NATSURL.reveal(), ",") {
 		server = strings.TrimSpace(server)
 		if !strings.Contains(server, "://") {
 			server = "nats://" + server
