@@ -87,7 +87,7 @@ const slack = 128
 
 // messages encodes a batch, with the states in lacking besides those of its events. Messages of a
 // kind share their header, to which send adds what tells them apart.
-func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, string) {
+func (p *Publisher) messages(b Batch, lacking []lackingState) ([]*nats.Msg, string) {
 	all := make([]nats.Msg, 0, 2*len(b.Events)+len(lacking)+2)
 	header := func(contentType, name, value string) nats.Header {
 		return nats.Header{"Content-Type": {contentType}, name: {value}}
@@ -107,16 +107,16 @@ func (p *Publisher) messages(b Batch, lacking []schemas.Event) ([]*nats.Msg, str
 		add(e.Subject(), ttl, bodies[i])
 	}
 	rollup := header(schemas.ContentTypeEvent, headerRollup, jetstream.MsgRollupSubject)
-	state := func(e *schemas.Event, body []byte) {
-		add(schemas.StateSubject(p.cfg.Tenant, e.Data.Agent.AgentID), rollup, body)
+	state := func(agent int64, body []byte) {
+		add(schemas.StateSubject(p.cfg.Tenant, agent), rollup, body)
 	}
 	for i := range b.Events {
 		if e := &b.Events[i]; latest[e.Data.Agent.AgentID] == i {
-			state(e, bodies[i])
+			state(e.Data.Agent.AgentID, bodies[i])
 		}
 	}
-	for i := range lacking {
-		state(&lacking[i], lacking[i].AppendJSON(nil))
+	for _, s := range lacking {
+		state(s.agent, s.body)
 	}
 	if b.Health != nil {
 		h := *b.Health

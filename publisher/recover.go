@@ -35,7 +35,13 @@ type Recovered struct {
 	LastSweep uint64             // the highest sweep number found
 	Agents    int                // how many agents have a state
 
-	lackingStates []schemas.Event // events whose state is older, or none
+	lackingStates []lackingState // states that are older than their agent's last event, or missing
+}
+
+// A lackingState is what an agent's state has to be: its last event.
+type lackingState struct {
+	agent int64
+	body  []byte
 }
 
 // Recover reads what the log says of the tenant and makes it the position that the next commit
@@ -57,7 +63,7 @@ func (p *Publisher) recover(ctx context.Context, state func(*packed.State)) (*Re
 	if err := p.prepare(ctx); err != nil { // the server may have come back without what it had
 		return nil, err
 	}
-	s := &reading{p: p, state: state, from: 1, revisions: make(map[int64]uint64), lacking: make(map[int64]schemas.Event)}
+	s := &reading{p: p, state: state, from: 1, revisions: make(map[int64]uint64), lacking: make(map[int64][]byte)}
 	t := p.cfg.Tenant
 
 	// The watermark is the last message of every commit: a replica that has it has all that came
@@ -89,18 +95,21 @@ func (p *Publisher) recover(ctx context.Context, state func(*packed.State)) (*Re
 		OptStartSeq:    s.from,
 		FilterSubjects: eventFilters(t),
 	}, func(m jetstream.Msg, seq uint64) {
-		e, err := decodeEvent(m.Subject(), m.Data(), m.Headers(), t)
+		e, sweep, err := readEvent(m, t)
 		if err != nil {
 			p.log.Error("an event in the log is none", "subject", m.Subject(), "seq", seq, "err", err)
 			return
 		}
-		s.event(e)
+		if id := e.Agent.AgentID(); e.Revision > s.revisions[id] {
+			s.lacking[id] = m.Data()
+			s.found(e, sweep)
+		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range s.lacking {
-		s.lackingStates = append(s.lackingStates, e)
+	for id, body := range s.lacking {
+		s.lackingStates = append(s.lackingStates, lackingState{id, body})
 	}
 	if n := len(s.lacking); n > 0 {
 		p.log.Warn("the log has events whose states it lacks: they count, and the states are written anew", "agents", n)
@@ -132,10 +141,10 @@ type reading struct {
 	p         *Publisher
 	state     func(*packed.State)
 	at        position
-	from      uint64                  // where to look for events that are newer than their states
-	doubtful  bool                    // a state is none: all events have to be looked at
-	revisions map[int64]uint64        // of the agents found so far
-	lacking   map[int64]schemas.Event // agents whose last event is newer than their state
+	from      uint64           // where to look for events that are newer than their states
+	doubtful  bool             // a state is none: all events have to be looked at
+	revisions map[int64]uint64 // of the agents found so far
+	lacking   map[int64][]byte // the last events of agents whose state is older
 }
 
 func (s *reading) watermark(m jetstream.Msg, seq uint64) {
@@ -183,22 +192,13 @@ func (s *reading) health(m jetstream.Msg, seq uint64) {
 }
 
 func (s *reading) stateMessage(m jetstream.Msg, seq uint64) {
-	state, sweep, err := decodeState(m.Subject(), m.Data(), m.Headers(), s.p.cfg.Tenant)
+	state, sweep, err := readEvent(m, s.p.cfg.Tenant)
 	if err == nil {
 		s.found(state, sweep)
 		return
 	}
 	s.p.log.Error("a state in the log is none: reading all events that the log still has", "subject", m.Subject(), "seq", seq, "err", err)
 	s.doubtful = true
-}
-
-// event takes an event as the truth where it is newer than what is known of its agent.
-func (s *reading) event(e *schemas.Event) {
-	id := e.Data.Agent.AgentID
-	if e.Data.Revision > s.revisions[id] {
-		s.lacking[id] = *e
-		s.found(packed.StateOf(e), e.Data.Sweep)
-	}
 }
 
 func (s *reading) found(state *packed.State, sweep uint64) {
@@ -217,11 +217,11 @@ func (p *Publisher) TakeOver(ctx context.Context, r *Recovered, w schemas.Waterm
 			return fmt.Errorf("publisher: take over the log of tenant %d: %w", p.cfg.Tenant, err)
 		}
 	}
-	r.lackingStates = slices.DeleteFunc(r.lackingStates, func(e schemas.Event) bool {
-		size, limit := len(e.AppendJSON(nil)), MaxBody(p.nc)
+	r.lackingStates = slices.DeleteFunc(r.lackingStates, func(s lackingState) bool {
+		size, limit := len(s.body), MaxBody(p.nc)
 		if size > limit {
 			p.log.Error("a state that the stream lacks is larger than the server takes, and stays as it was until the agent's next event; "+
-				"raise the server's max_payload", "agent", e.Data.Agent.AgentID, "bytes", size, "limit", limit)
+				"raise the server's max_payload", "agent", s.agent, "bytes", size, "limit", limit)
 		}
 		return size > limit
 	})
