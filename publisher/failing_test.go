@@ -94,14 +94,14 @@ func TestFailing(t *testing.T) {
 	if since, err := failing(t, p, gauge); since.IsZero() || !errors.Is(err, ErrSuperseded) {
 		t.Errorf("refused twice: since %v, %v", since, err)
 	}
-	r, err := p.Recover(t.Context(), func(*packed.State) {})
+	r, err := p.recover(t.Context(), func(*packed.State) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if since, _ := failing(t, p, gauge); since.IsZero() {
 		t.Error("a look at the stream counts as a commit")
 	}
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	if since, _ := failing(t, p, gauge); !since.IsZero() {

@@ -135,18 +135,18 @@ func TestLeaseLost(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	a := startReplica(t, url, "a", nil)
 	leading := a.waitLeading(t)
-	r, err := a.p.Recover(t.Context(), func(*packed.State) {})
+	r, err := a.p.recover(t.Context(), func(*packed.State) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := a.p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	kv, says := bucket(t, a.nc)
 	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant), []byte(`{"instance":"b","id":"other"}`)); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.p.TakeOver(t.Context(), r, schemas.Watermark{}); !errors.Is(err, ErrLeaseLost) {
+	if err := a.p.shutOut(t.Context(), r, schemas.Watermark{}); !errors.Is(err, ErrLeaseLost) {
 		t.Errorf("TakeOver without the lease: %v", err)
 	}
 	<-leading.Done()

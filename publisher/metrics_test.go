@@ -28,11 +28,11 @@ func counting(t *testing.T, nc *nats.Conn) (*Publisher, *prometheus.Registry) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := p.Recover(t.Context(), func(*packed.State) {})
+	r, err := p.recover(t.Context(), func(*packed.State) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	return p, reg

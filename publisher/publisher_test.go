@@ -62,7 +62,7 @@ func recovered(t *testing.T, nc *nats.Conn) (*Publisher, *Recovered, map[int64]u
 	t.Helper()
 	p := open(t, nc)
 	revisions := make(map[int64]uint64)
-	r, err := p.Recover(t.Context(), func(s *packed.State) { revisions[s.Agent.AgentID()] = s.Revision })
+	r, err := p.recover(t.Context(), func(s *packed.State) { revisions[s.Agent.AgentID()] = s.Revision })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestCommit(t *testing.T) {
 	if r.Watermark != nil || r.LastSweep != 0 {
 		t.Fatalf("an empty log says %+v", r)
 	}
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{Sweep: 1}}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{Sweep: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 1, event(1, 1), event(2, 1), event(1, 2))
@@ -165,13 +165,13 @@ func TestCommit(t *testing.T) {
 func TestFence(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	first, r, _ := recovered(t, natstest.Connect(t, url))
-	if err := first.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := first.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, first, 1, event(1, 1))
 	nc := natstest.Connect(t, url)
 	second, r, _ := recovered(t, nc)
-	if err := second.TakeOver(t.Context(), r, complete(1)); err != nil {
+	if err := second.shutOut(t.Context(), r, complete(1)); err != nil {
 		t.Fatal(err)
 	}
 	before := logged(t, nc)
@@ -194,12 +194,12 @@ func TestFence(t *testing.T) {
 func TestLooksAfterSleep(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	first, r, _ := recovered(t, natstest.Connect(t, url))
-	if err := first.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := first.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, first, 1, event(1, 1))
 	second, r, _ := recovered(t, natstest.Connect(t, url))
-	if err := second.TakeOver(t.Context(), r, complete(1)); err != nil {
+	if err := second.shutOut(t.Context(), r, complete(1)); err != nil {
 		t.Fatal(err)
 	}
 	first.checkedAt = first.checkedAt.Add(-time.Hour) // it slept since
@@ -216,7 +216,7 @@ func TestLostAcknowledgement(t *testing.T) {
 		url, _ := natstest.Start(t, "")
 		nc := natstest.Connect(t, url)
 		p, r, _ := recovered(t, nc)
-		if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+		if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 			t.Fatal(err)
 		}
 		var events []schemas.Event
@@ -244,7 +244,7 @@ func TestBrokerAway(t *testing.T) {
 	url, stop := natstest.Start(t, dir)
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	stop()
@@ -291,7 +291,7 @@ func TestTornTail(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 1, event(1, 1), event(2, 1))
@@ -303,7 +303,7 @@ func TestTornTail(t *testing.T) {
 	if len(r.lackingStates) != 2 || r.LastSweep != 2 || revisions[1] != 2 || revisions[2] != 1 || revisions[3] != 1 {
 		t.Fatalf("recovered %v, lacking %d states, last sweep %d", revisions, len(r.lackingStates), r.LastSweep)
 	}
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, r, revisions = recovered(t, nc); len(r.lackingStates) != 0 || revisions[1] != 2 || revisions[3] != 1 {
@@ -316,7 +316,7 @@ func TestTornWatermark(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 6, event(1, 1), event(2, 1))
@@ -329,7 +329,7 @@ func TestTornWatermark(t *testing.T) {
 	if r.Watermark != nil || r.LastSweep != 7 || revisions[1] != 1 || revisions[2] != 2 {
 		t.Fatalf("recovered %+v, %v", r, revisions)
 	}
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{Sweep: 8}}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{Sweep: 8}}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 8, event(1, 2))
@@ -340,7 +340,7 @@ func TestForgeries(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 7, event(1, 1), event(2, 1))
@@ -373,7 +373,7 @@ func TestForgeries(t *testing.T) {
 			if strings.HasPrefix(name, "a watermark") && (r.Watermark != nil || r.LastSweep <= 1000) {
 				t.Errorf("recovered %+v and sweep %d: sweep numbers would be used again", r.Watermark, r.LastSweep)
 			}
-			if err := p.TakeOver(t.Context(), r, complete(8)); err != nil {
+			if err := p.shutOut(t.Context(), r, complete(8)); err != nil {
 				t.Fatal(err)
 			}
 			if _, r, _ := recovered(t, nc); len(r.lackingStates) != 0 {
@@ -389,7 +389,7 @@ func TestTwoTenants(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	cfg := config()
@@ -398,10 +398,10 @@ func TestTwoTenants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err = other.Recover(t.Context(), func(*packed.State) {}); err != nil {
+	if r, err = other.recover(t.Context(), func(*packed.State) {}); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := other.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	for rev := range uint64(3) {
@@ -417,7 +417,7 @@ func TestStreamGone(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 1, event(1, 1))
@@ -431,7 +431,7 @@ func TestStreamGone(t *testing.T) {
 		t.Fatalf("commit without a stream: %v", err)
 	}
 	again := func() (err error) {
-		r, err = p.Recover(t.Context(), func(s *packed.State) { t.Errorf("recovered %v", s) })
+		r, err = p.recover(t.Context(), func(s *packed.State) { t.Errorf("recovered %v", s) })
 		return err
 	}
 	err := again()
@@ -443,7 +443,7 @@ func TestStreamGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.TakeOver(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 1, event(1, 3))
@@ -525,7 +525,7 @@ func TestRecoverWhileAway(t *testing.T) {
 	for nc.IsConnected() {
 		time.Sleep(time.Millisecond)
 	}
-	_, err := p.Recover(t.Context(), func(*packed.State) {})
+	_, err := p.recover(t.Context(), func(*packed.State) {})
 	var setup *SetupError
 	if err == nil || errors.As(err, &setup) {
 		t.Errorf("Recover without a connection: %v, want an error that may pass", err)

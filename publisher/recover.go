@@ -44,20 +44,31 @@ type lackingState struct {
 	body  []byte
 }
 
-// Recover reads what the log says of the tenant and makes it the position that the next commit
-// expects. state is called with the state of every agent, which it may keep; where it is called
-// twice for an agent, the later call is right. What was read may have moved on by the end: then the
-// next commit is refused, and the caller begins again.
-func (p *Publisher) Recover(ctx context.Context, state func(*packed.State)) (*Recovered, error) {
+// TakeOver reads what the log says of the tenant, and shuts every earlier writer out with a first
+// watermark of our own, the one that first makes of what was read. From then on Commit may be
+// called. state is called with the state of every agent, which it may keep; where it is called
+// twice for an agent, the later call is right.
+//
+// After an error nothing may be committed until a later call succeeds. Whoever leads (see
+// [Publisher.Lead]) asks for the lease before writing, so that of two replicas which both think
+// that they lead only one shuts the other out: the other gets [ErrLeaseLost].
+func (p *Publisher) TakeOver(
+	ctx context.Context, state func(*packed.State), first func(*Recovered) schemas.Watermark,
+) (*Recovered, error) {
 	began := time.Now()
 	r, err := p.recover(ctx, state)
 	if err != nil {
 		p.fails(began, err)
 		return nil, fmt.Errorf("publisher: read tenant %d from the log: %w", p.cfg.Tenant, err)
 	}
+	if err := p.shutOut(ctx, r, first(r)); err != nil {
+		return nil, err
+	}
 	return r, nil
 }
 
+// recover reads what the log says, and makes it the position that the next commit expects. What was
+// read may have moved on by the end: then that commit is refused.
 func (p *Publisher) recover(ctx context.Context, state func(*packed.State)) (*Recovered, error) {
 	reconnects := p.nc.Stats().Reconnects
 	if err := p.prepare(ctx); err != nil { // the server may have come back without what it had
@@ -207,11 +218,9 @@ func (s *reading) found(state *packed.State, sweep uint64) {
 	s.state(state)
 }
 
-// TakeOver shuts every earlier writer out with a watermark of our own, and completes what a torn
-// commit left undone. Whoever leads (see [Publisher.Lead]) asks for the lease first, so that of two
-// replicas which both think that they lead only one shuts the other out: the other gets
-// [ErrLeaseLost].
-func (p *Publisher) TakeOver(ctx context.Context, r *Recovered, w schemas.Watermark) error {
+// shutOut shuts every earlier writer out with a watermark of our own, and completes what a torn
+// commit left undone.
+func (p *Publisher) shutOut(ctx context.Context, r *Recovered, w schemas.Watermark) error {
 	if p.lease != nil {
 		if err := p.lease.confirm(ctx); err != nil {
 			return fmt.Errorf("publisher: take over the log of tenant %d: %w", p.cfg.Tenant, err)

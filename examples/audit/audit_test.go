@@ -14,7 +14,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
-	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -70,9 +69,6 @@ func (r *rig) open() {
 	}
 	if r.p, err = publisher.Open(r.t.Context(), nc, publisher.Config{Tenant: tenant, Instance: "test", Replicas: 1, Manage: true,
 		EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second}); err != nil {
-		r.t.Fatal(err)
-	}
-	if _, err := r.p.Recover(r.t.Context(), func(*packed.State) {}); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -75,7 +75,8 @@ func newRig(t *testing.T, change func(*Config, *paces)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.w.Recover(t.Context(), func(*packed.State) {}); err != nil {
+	if _, err := r.w.TakeOver(t.Context(), func(*packed.State) {},
+		func(*publisher.Recovered) schemas.Watermark { return schemas.Watermark{} }); err != nil {
 		t.Fatal(err)
 	}
 	js, err := jetstream.New(natstest.Connect(t, r.url))

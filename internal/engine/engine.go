@@ -33,8 +33,8 @@ type Source interface {
 
 // Log is where the events go; see [publisher.Publisher] for what its methods promise.
 type Log interface {
-	Recover(ctx context.Context, state func(*packed.State)) (*publisher.Recovered, error)
-	TakeOver(ctx context.Context, r *publisher.Recovered, w schemas.Watermark) error
+	TakeOver(ctx context.Context, state func(*packed.State),
+		first func(*publisher.Recovered) schemas.Watermark) (*publisher.Recovered, error)
 	Commit(ctx context.Context, b publisher.Batch) error
 }
 
@@ -493,30 +493,15 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 	var t *taken
 	try := func() error {
 		t = &taken{states: make(map[int64]*packed.State)}
+		state := func(s *packed.State) { t.states[s.Agent.AgentID()] = s }
+		first := func(r *publisher.Recovered) schemas.Watermark {
+			w := e.firstWatermark(t.states, r, sweep)
+			t.told = w.LastSweep()
+			return w
+		}
 		var err error
-		t.recovered, err = e.log.Recover(ctx, func(s *packed.State) { t.states[s.Agent.AgentID()] = s })
-		if err != nil {
-			return final(err)
-		}
-		w := schemas.Watermark{}
-		if t.recovered.Watermark != nil {
-			w = *t.recovered.Watermark
-		}
-		w.Agents, w.Online = 0, 0
-		for _, s := range t.states {
-			if !s.Removed {
-				w.Agents++
-				if s.Online {
-					w.Online++
-				}
-			}
-		}
-		if w.Sweep == 0 {
-			w.Polled = e.cfg.Types
-		}
-		w.InProgress = inProgress(max(t.recovered.LastSweep+1, sweep), w.Sweep)
-		t.told = w.LastSweep()
-		return final(e.log.TakeOver(ctx, t.recovered, w))
+		t.recovered, err = e.log.TakeOver(ctx, state, first)
+		return final(err)
 	}
 	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second),
 		backoff.WithMaxElapsedTime(0)) // without the log there is nothing to do; ctx ends this
@@ -530,6 +515,31 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*taken, error) {
 		return nil, fmt.Errorf("take over the log of tenant %d: %w", e.cfg.Tenant, err)
 	}
 	return t, nil
+}
+
+// firstWatermark is the one that takes the log over: it repeats the figures of the last complete
+// sweep, and counts the published states.
+func (e *Engine) firstWatermark(
+	states map[int64]*packed.State, r *publisher.Recovered, sweep uint64,
+) schemas.Watermark {
+	w := schemas.Watermark{}
+	if r.Watermark != nil {
+		w = *r.Watermark
+	}
+	w.Agents, w.Online = 0, 0
+	for _, s := range states {
+		if !s.Removed {
+			w.Agents++
+			if s.Online {
+				w.Online++
+			}
+		}
+	}
+	if w.Sweep == 0 {
+		w.Polled = e.cfg.Types
+	}
+	w.InProgress = inProgress(max(r.LastSweep+1, sweep), w.Sweep)
+	return w
 }
 
 // final marks the errors that trying again does not mend.

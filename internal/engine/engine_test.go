@@ -112,7 +112,8 @@ type memory struct {
 	slow    time.Duration               // how long it takes to be taken over
 }
 
-func (m *memory) Recover(_ context.Context, state func(*packed.State)) (*publisher.Recovered, error) {
+func (m *memory) TakeOver(_ context.Context, state func(*packed.State),
+	first func(*publisher.Recovered) schemas.Watermark) (*publisher.Recovered, error) {
 	r := &publisher.Recovered{}
 	for _, b := range m.commits {
 		for i := range b.Events {
@@ -124,16 +125,13 @@ func (m *memory) Recover(_ context.Context, state func(*packed.State)) (*publish
 			r.Health = b.Health
 		}
 	}
-	return r, nil
-}
-
-func (m *memory) TakeOver(_ context.Context, _ *publisher.Recovered, w schemas.Watermark) error {
+	w := first(r)
 	if m.lost {
-		return publisher.ErrLeaseLost
+		return nil, publisher.ErrLeaseLost
 	}
 	time.Sleep(m.slow)
 	m.commits, m.at = append(m.commits, publisher.Batch{Watermark: w}), append(m.at, time.Now())
-	return nil
+	return r, nil
 }
 
 func (m *memory) Commit(ctx context.Context, b publisher.Batch) error {

@@ -76,11 +76,12 @@ type absent struct {
 	marks  int
 }
 
-func (a *absent) Recover(context.Context, func(*packed.State)) (*publisher.Recovered, error) {
-	return &publisher.Recovered{}, nil
+func (a *absent) TakeOver(_ context.Context, _ func(*packed.State),
+	first func(*publisher.Recovered) schemas.Watermark) (*publisher.Recovered, error) {
+	r := &publisher.Recovered{}
+	first(r)
+	return r, nil
 }
-
-func (a *absent) TakeOver(context.Context, *publisher.Recovered, schemas.Watermark) error { return nil }
 
 func (a *absent) Commit(ctx context.Context, b publisher.Batch) error {
 	select {

@@ -26,6 +26,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
@@ -303,15 +304,16 @@ func (s seam) Commit(ctx context.Context, b publisher.Batch) error {
 	return err
 }
 
-func (s seam) TakeOver(ctx context.Context, r *publisher.Recovered, w schemas.Watermark) error {
-	err := s.Publisher.TakeOver(ctx, r, w)
+func (s seam) TakeOver(ctx context.Context, state func(*packed.State),
+	first func(*publisher.Recovered) schemas.Watermark) (*publisher.Recovered, error) {
+	r, err := s.Publisher.TakeOver(ctx, state, first)
 	s.h.mu.Lock()
 	hook := s.h.took
 	s.h.mu.Unlock()
 	if hook != nil {
 		err = hook(r, err)
 	}
-	return err
+	return r, err
 }
 
 // A source is the poller, and remembers its complete sweeps.

@@ -249,13 +249,13 @@ func TestRolledBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rec, err := other.Recover(t.Context(), func(*packed.State) {})
-			if err != nil {
-				t.Fatal(err)
+			var w schemas.Watermark
+			first := func(rec *publisher.Recovered) schemas.Watermark {
+				w = *rec.Watermark
+				w.InProgress = &schemas.InProgress{Sweep: rec.LastSweep + 1}
+				return w
 			}
-			w := *rec.Watermark
-			w.InProgress = &schemas.InProgress{Sweep: rec.LastSweep + 1}
-			if err := other.TakeOver(t.Context(), rec, w); err != nil {
+			if _, err := other.TakeOver(t.Context(), func(*packed.State) {}, first); err != nil {
 				t.Fatal(err)
 			}
 			for {
