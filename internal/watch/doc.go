@@ -1,6 +1,6 @@
-// Package watch shows a tenant's agents and their events in a terminal, or as JSON, as the log
-// tells them: first the state, then every change, and how far both can be believed.
+// Package watch shows a tenant's agents on duty and their changes in a terminal, with the
+// watermark's age.
 //
-// Agents' names and all other values of the log are somebody else's. Nothing that could steer a
-// terminal leaves this package as it came; see clean.
+// Agents' names and all other values in the stream are somebody else's: nothing that could steer a
+// terminal is written as it came; see clean.
 package watch

@@ -17,44 +17,68 @@ import (
 	"github.com/rollcall-events/rollcall/schemas/follow"
 )
 
-// readersDomain is the JetStream domain under which readers in an account of their own can find the
-// log, where that account has a JetStream of its own or none.
-const readersDomain = "rollcall"
+const (
+	// readersDomain is the JetStream domain under which readers in an account of their own can find
+	// the stream, where that account has a JetStream of its own or none.
+	readersDomain = "rollcall"
+	// openTimeout is how long one attempt to read the stream may take at the start.
+	openTimeout = 5 * time.Second
+	// waitInterval is how long to wait for a stream or a tenant between two attempts.
+	waitInterval = 2 * time.Second
+)
 
-// patience is how long an attempt to read the log may take at the start.
-const patience = 5 * time.Second
-
-// open finds the way to the log, and the tenants in it.
-func open(ctx context.Context, nc *nats.Conn, where string) (jetstream.JetStream, []int64, error) {
-	var first error
-	for _, domain := range []string{"", readersDomain} {
-		js, err := jetstream.New(nc)
-		if domain != "" {
-			js, err = jetstream.NewWithDomain(nc, domain)
+// open finds the stream and the tenant in it, and waits where the tenant is not there yet.
+func open(ctx context.Context, nc *nats.Conn, cfg *Config, do do) (jetstream.JetStream, int64, error) {
+	opened := false
+	for {
+		js, tenants, err := find(ctx, nc)
+		switch {
+		case ctx.Err() != nil:
+			return nil, 0, ctx.Err()
+		case errors.Is(err, jetstream.ErrStreamNotFound) && cfg.AwaitStream:
+		case err != nil && !opened:
+			return nil, 0, openError(err, cfg.Server)
+		case err != nil:
+			do(func(v *view) { v.lose(reason(nc, err)) })
+		case len(tenants) > 0:
+			tenant, err := choose(cfg.Tenant, tenants)
+			return js, tenant, err
+		default:
+			do((*view).back)
 		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("use JetStream at %s: %w", where, err)
-		}
-		tenants, err := tenantsOf(ctx, nc, js)
-		if err == nil {
-			return js, tenants, nil
-		}
-		if ctx.Err() != nil {
-			return nil, nil, ctx.Err()
-		}
-		if first == nil {
-			first = err
-		}
-		if !elsewhere(err) { // this is where JetStream is
-			first = err
-			break
+		opened = opened || err == nil
+		do(func(v *view) { v.wait("for rollcall to begin: its stream at " + clean(cfg.Server) + " is empty") })
+		select {
+		case <-time.After(waitInterval):
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
 		}
 	}
-	return nil, nil, hint(first, where)
 }
 
-// tenantsOf lists the tenants. That a request is not permitted comes as an error of the connection:
-// nobody answers the request.
+// find returns the JetStream that has the stream, and the tenants in it.
+func find(ctx context.Context, nc *nats.Conn) (jetstream.JetStream, []int64, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, nil, err
+	}
+	tenants, err := tenantsOf(ctx, nc, js)
+	if !noJetStream(err) {
+		return js, tenants, err
+	}
+	imported, importedErr := jetstream.NewWithDomain(nc, readersDomain)
+	if importedErr != nil {
+		return nil, nil, importedErr
+	}
+	tenants, importedErr = tenantsOf(ctx, nc, imported)
+	if noJetStream(importedErr) {
+		return nil, nil, err
+	}
+	return imported, tenants, importedErr
+}
+
+// tenantsOf lists the tenants. A request that is not permitted shows as an error of the connection
+// only: nobody answers it.
 func tenantsOf(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) ([]int64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -62,14 +86,12 @@ func tenantsOf(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) ([]in
 	nc.SetErrorHandler(func(nc *nats.Conn, s *nats.Subscription, err error) {
 		if errors.Is(err, nats.ErrPermissionViolation) {
 			cancel(err)
-			return
-		}
-		if before != nil {
+		} else if before != nil {
 			before(nc, s, err)
 		}
 	})
 	defer nc.SetErrorHandler(before)
-	limited, stop := context.WithTimeout(ctx, patience)
+	limited, stop := context.WithTimeout(ctx, openTimeout)
 	defer stop()
 	tenants, err := follow.Tenants(limited, js)
 	if cause := context.Cause(ctx); cause != nil && err != nil {
@@ -78,48 +100,56 @@ func tenantsOf(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) ([]in
 	return tenants, err
 }
 
-// elsewhere reports whether JetStream may be had under another prefix.
-func elsewhere(err error) bool {
-	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
-		errors.Is(err, nats.ErrPermissionViolation) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount)
+// noJetStream reports whether JetStream may be found under another prefix.
+func noJetStream(err error) bool {
+	return slices.ContainsFunc([]error{
+		nats.ErrNoResponders, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrPermissionViolation,
+		jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount,
+	}, func(target error) bool { return errors.Is(err, target) })
 }
 
-// hint says what an error at the start means and what to do about it.
-func hint(err error, where string) error {
+// Why the stream can't be read at the start.
+var (
+	ErrNoPermission = errors.New("no permission to read the stream " + schemas.Stream)
+	ErrNoStream     = errors.New("there is no stream " + schemas.Stream)
+	ErrNoAnswer     = errors.New("JetStream does not answer")
+	ErrNoJetStream  = errors.New("there is no JetStream for this user")
+)
+
+// openError says in one line why the stream can't be read at the start.
+func openError(err error, server string) error {
 	switch {
 	case errors.Is(err, nats.ErrPermissionViolation):
-		return fmt.Errorf("no permission to read the stream %s at %s: sign in as somebody who may (ROLLCALL_NATS_CREDS_FILE, ROLLCALL_NATS_NKEY_FILE or the user in ROLLCALL_NATS_URL), or see deploy/nats for what a reader needs: %s",
-			schemas.Stream, where, oneLine(err))
+		return fmt.Errorf("%w at %s: %s", ErrNoPermission, server, oneLine(err))
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return fmt.Errorf("there is no stream %s at %s: rollcall makes it when it has its first token from the vendor: start it, or see its log and rollcall check, or set ROLLCALL_NATS_URL to where it publishes",
-			schemas.Stream, where)
+		return fmt.Errorf("%w at %s", ErrNoStream, server)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
-		return fmt.Errorf("JetStream at %s does not answer within %v: try again when its servers have a leader, or look at their logs", where, patience)
-	case elsewhere(err):
-		return fmt.Errorf("there is no JetStream at %s for this user: enable it on the server, sign in to the account that has the stream %s, or set ROLLCALL_NATS_URL to where rollcall publishes",
-			where, schemas.Stream)
+		return fmt.Errorf("%w at %s within %v", ErrNoAnswer, server, openTimeout)
+	case noJetStream(err):
+		return fmt.Errorf("%w at %s", ErrNoJetStream, server)
 	}
-	return fmt.Errorf("read the stream %s at %s: %s", schemas.Stream, where, oneLine(err))
+	return fmt.Errorf("read the stream %s at %s: %s", schemas.Stream, server, oneLine(err))
 }
 
 // oneLine is an error's text as part of a line.
 func oneLine(err error) string { return clean(strings.TrimSpace(err.Error())) }
 
-// tenant decides which tenant is watched; 0: none of those that could be is in the log yet.
-func tenant(asked int64, known []int64) (int64, error) {
+// choose decides which of the stream's tenants is watched.
+func choose(asked int64, tenants []int64) (int64, error) {
 	var names []string
-	for _, t := range known {
+	for _, t := range tenants {
 		names = append(names, strconv.FormatInt(t, 10))
 	}
+	list := strings.Join(names, ", ")
 	switch {
-	case len(known) == 0:
-		return 0, nil
-	case asked != 0 && !slices.Contains(known, asked):
-		return 0, &setting.Error{Field: "--tenant", Value: strconv.FormatInt(asked, 10), Want: "a tenant of the log, which has " + strings.Join(names, ", ")}
-	case asked == 0 && len(known) > 1:
-		return 0, &setting.Error{Field: "--tenant", Want: "one of " + strings.Join(names, ", ") + ", since the log has several tenants"}
-	case asked == 0:
-		return known[0], nil
+	case asked != 0 && !slices.Contains(tenants, asked):
+		return 0, &setting.Error{Field: "--tenant", Value: strconv.FormatInt(asked, 10),
+			Want: "a tenant of the stream, which has " + list}
+	case asked != 0:
+		return asked, nil
+	case len(tenants) > 1:
+		return 0, &setting.Error{Field: "--tenant",
+			Want: "one of " + list + ", since the stream has several tenants"}
 	}
-	return asked, nil
+	return tenants[0], nil
 }

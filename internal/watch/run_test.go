@@ -3,7 +3,6 @@ package watch
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -133,10 +131,10 @@ func flip(e *schemas.Event) *schemas.Event {
 }
 
 // watching runs a watch until the test ends; stop ends it before and checks that it ends well.
-func watching(t *testing.T, nc *nats.Conn, cfg Config) (out, notes *output, stop func()) {
+func watching(t *testing.T, nc *nats.Conn, cfg Config) (out *output, stop func()) {
 	t.Helper()
-	out, notes = new(output), new(output)
-	cfg.Out, cfg.Notes, cfg.Where = out, notes, "nats://127.0.0.1:4222"
+	out = new(output)
+	cfg.Out, cfg.Server = out, "nats://127.0.0.1:4222"
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- Run(ctx, nc, cfg) }()
@@ -152,7 +150,7 @@ func watching(t *testing.T, nc *nats.Conn, cfg Config) (out, notes *output, stop
 		}
 	})
 	t.Cleanup(stop)
-	return out, notes, stop
+	return out, stop
 }
 
 func (o *output) waitFor(t *testing.T, text string) {
@@ -173,31 +171,20 @@ func TestFollow(t *testing.T) {
 	a, b := agent(17813, "王建国", "a", "10", time.Hour), agent(17814, "李娜", "b", "2", time.Hour, offDuty)
 	l.commit(a)
 	l.commit(b)
-	duty, _, _ := watching(t, nc, Config{})
-	every, _, _ := watching(t, nc, Config{Show: Agents, Tenant: 886})
-	events, _, stop := watching(t, nc, Config{Show: Events})
-	duty.waitFor(t, "1 of 2 agents on duty")
-	every.waitFor(t, "1 of 2 agents on duty")
-	events.waitFor(t, "Events from here on")
+	duty, stop := watching(t, nc, Config{Tenant: 886})
+	duty.waitFor(t, "Changes from here on")
 	b2 := flip(b)
 	l.commit(b2)
-	duty.waitFor(t, "online   17814  李娜      was offline for")
-	every.waitFor(t, "\n17814  online   李娜")
-	events.waitFor(t, "online   17814  李娜      was offline for")
-	for _, c := range []struct{ out, not string }{{duty.String(), "\n17814"}, {events.String(), "17813"}} {
-		if strings.Contains(c.out, c.not) {
-			t.Errorf("%q is shown:\n%s", c.not, c.out)
-		}
+	duty.waitFor(t, "online   17814  李娜          was offline for")
+	if strings.Contains(duty.String(), "\n17814") {
+		t.Errorf("who is off duty is shown:\n%s", duty.String())
 	}
 	// What is no message of rollcall's is told, and spoils nothing.
 	l.put("agent.state.886.17815", "{", true)
-	l.put("agent.online.886.10.17815", "\x1b[2J", false)
 	duty.waitFor(t, "BAD")
-	events.waitFor(t, "BAD")
 	l.commit(flip(b2))
 	duty.waitFor(t, "offline  17814")
-	events.waitFor(t, "offline  17814")
-	if strings.Contains(duty.String()+events.String(), "\x1b") {
+	if strings.Contains(duty.String(), "\x1b") {
 		t.Error("an escape sequence reached the output")
 	}
 	stop()
@@ -212,183 +199,34 @@ func TestLostAndBack(t *testing.T) {
 	a, b := agent(17813, "王建国", "a", "10", time.Hour), agent(17814, "李娜", "b", "2", time.Hour)
 	l.commit(a)
 	l.commit(b)
-	duty, _, _ := watching(t, nc, Config{})
-	events, _, _ := watching(t, nc, Config{Show: Events})
-	asJSON, notes, _ := watching(t, nc, Config{JSON: true})
+	duty, _ := watching(t, nc, Config{})
 	duty.waitFor(t, "Changes from")
-	events.waitFor(t, "Events from")
-	asJSON.waitFor(t, "agent.watermark.886")
 	a2 := flip(a)
 	l.commit(a2)
-	for _, o := range []*output{duty, events, asJSON} {
-		o.waitFor(t, map[bool]string{true: `"886-17813-4"`, false: "offline  17813"}[o == asJSON])
-	}
+	duty.waitFor(t, "offline  17813")
 	stop()
-	for _, o := range []*output{duty, events, notes} {
-		o.waitFor(t, "LOST     no connection to NATS; trying again")
-	}
+	duty.waitFor(t, "LOST     no connection to NATS; trying again")
 	stop = natstest.StartAt(t, dir, url)
 	a3 := flip(a2)
 	l.commit(a3)
-	for _, o := range []*output{duty, events, notes} {
-		o.waitFor(t, "BACK     after")
-	}
-	duty.waitFor(t, "online   17813  王建国    was offline for")
-	events.waitFor(t, "online   17813  王建国    was offline for")
-	asJSON.waitFor(t, `"886-17813-5"`)
+	duty.waitFor(t, "BACK     after")
+	duty.waitFor(t, "online   17813  王建国        was offline for")
 	l.commit(flip(a3))
-	asJSON.waitFor(t, `"886-17813-6"`)
-	for _, o := range []*output{duty, events} {
-		eventually(t, "the second sign-out", func() bool { return strings.Count(o.String(), "offline  17813") == 2 })
-	}
+	eventually(t, "the second sign-out", func() bool { return strings.Count(duty.String(), "offline  17813") == 2 })
 	for what, c := range map[string]struct {
-		o    *output
 		text string
 		n    int
 	}{
-		"the table":                {duty, "AGENT", 1},
-		"changes":                  {duty, " 17813  ", 3},
-		"no changes":               {duty, " 17814  ", 0},
-		"events":                   {events, " 17813  ", 3},
-		"the state of 17814":       {asJSON, `"886-17814-3"`, 1},
-		"revision 4 of 17813":      {asJSON, `"886-17813-4"`, 1},
-		"losses of the connection": {duty, "LOST ", 1},
+		"the table":                {"AGENT", 1},
+		"changes":                  {" 17813  ", 3},
+		"no changes":               {" 17814  ", 0},
+		"losses of the connection": {"LOST ", 1},
 	} {
-		if got := strings.Count(c.o.String(), c.text); got != c.n {
-			t.Errorf("%s: %d, want %d:\n%s", what, got, c.n, c.o.String())
+		if got := strings.Count(duty.String(), c.text); got != c.n {
+			t.Errorf("%s: %d, want %d:\n%s", what, got, c.n, duty.String())
 		}
 	}
 	stop()
-}
-
-// Of events none is left out, however slow this end is, and also when the connection is lost
-// meanwhile.
-func TestEveryEvent(t *testing.T) {
-	dir := t.TempDir()
-	url, stop := natstest.Start(t, dir)
-	nc := natstest.Connect(t, url)
-	l := newLog(t, nc)
-	e := agent(17813, "王建国", "a", "10", time.Hour)
-	l.commit(e)
-	out, _, _ := watching(t, nc, Config{Show: Events, JSON: true})
-	out.waitFor(t, "agent.watermark.886")
-	out.hold.Lock()
-	const n = 300
-	for i := range n {
-		e = flip(e)
-		body := string(e.AppendJSON(nil))
-		l.put(e.Subject(), body, false)
-		if i == n/2 {
-			stop()
-			natstest.StartAt(t, dir, url)
-		}
-	}
-	out.hold.Unlock()
-	out.waitFor(t, e.ID())
-	revision := uint64(3)
-	for line := range strings.Lines(out.String()) {
-		var m struct {
-			Subject string
-			Message struct{ Data struct{ Revision uint64 } }
-		}
-		if err := json.Unmarshal([]byte(line), &m); err != nil {
-			t.Fatal(err)
-		}
-		if r := m.Message.Data.Revision; r != 0 {
-			if revision++; r != revision {
-				t.Fatalf("revision %d came where %d was due", r, revision)
-			}
-		}
-	}
-	if revision != 3+n {
-		t.Errorf("%d events, want %d", revision-3, n)
-	}
-}
-
-// Events go on where a log that was restored from a backup goes on.
-func TestBackwards(t *testing.T) {
-	dir, backup := t.TempDir(), t.TempDir()
-	url, stop := natstest.Start(t, dir)
-	nc := natstest.Connect(t, url)
-	l := newLog(t, nc)
-	e := agent(17813, "王建国", "a", "10", time.Hour)
-	l.commit(e)
-	stop()
-	if err := os.CopyFS(backup, os.DirFS(dir)); err != nil {
-		t.Fatal(err)
-	}
-	stop = natstest.StartAt(t, dir, url)
-	l.mark(886, 7)
-	out, _, _ := watching(t, nc, Config{Show: Events})
-	out.waitFor(t, "Events from")
-	e2 := flip(e)
-	l.commit(e2)
-	l.commit(flip(e2))
-	out.waitFor(t, "online   17813")
-	stop()
-	out.waitFor(t, "LOST")
-	natstest.StartAt(t, backup, url)
-	out.waitFor(t, "BAD      the log went back")
-	l.commit(agent(17814, "李娜", "b", "2", time.Hour, func(e *schemas.Event) { e.Data.PreviousSince = e.Time.Add(-time.Minute) }))
-	out.waitFor(t, "online   17814  李娜      was offline for 1m00s")
-}
-
-// With --json the messages are those of the log, byte for byte.
-func TestStoredBytes(t *testing.T) {
-	url, _ := natstest.Start(t, "")
-	nc := natstest.Connect(t, url)
-	l := newLog(t, nc)
-	a := agent(17813, "王建国<&>\u2028", "a", "10", time.Hour)
-	body := string(a.AppendJSON(nil))
-	odd := strings.Replace(body, `{"specversion"`, `{ "new":1.50, "specversion"`, 1) // of a later version
-	l.put(schemas.StateSubject(886, 17813), odd, true)
-	l.put(schemas.StateSubject(886, 17814), string(agent(17814, "b", "b", "2", time.Hour).AppendJSON(nil)), true)
-	l.put(schemas.HealthSubject(886), string(ok.AppendJSON(nil)), true)
-	l.mark(886, 7)
-	states, _, _ := watching(t, nc, Config{JSON: true, Type: "10"})
-	events, _, _ := watching(t, nc, Config{JSON: true, Show: Events, Agent: ptr(int64(17813))})
-	states.waitFor(t, "agent.watermark.886")
-	events.waitFor(t, "agent.watermark.886")
-	l.put(a.Subject(), odd, false)
-	l.put("agent.online.886.2.17814", strings.ReplaceAll(odd, "17813", "17814"), false)
-	l.mark(886, 8)
-	last := l.put(schemas.HealthSubject(886), string(ok.AppendJSON(nil)), true)
-	for _, o := range []*output{states, events} {
-		o.waitFor(t, fmt.Sprintf(`{"subject":"agent.health.886","seq":%d,`, last))
-		var subjects []string
-		for line := range strings.Lines(o.String()) {
-			var m struct {
-				Subject string
-				Seq     uint64
-				Message json.RawMessage
-			}
-			if err := json.Unmarshal([]byte(line), &m); err != nil {
-				t.Fatalf("%s: %v", line, err)
-			}
-			subjects = append(subjects, m.Subject)
-			s, err := l.js.Stream(t.Context(), schemas.Stream)
-			if err != nil {
-				t.Fatal(err)
-			}
-			stored, err := s.GetMsg(t.Context(), m.Seq)
-			if errors.Is(err, jetstream.ErrMsgNotFound) {
-				continue // rolled up since
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if stored.Subject != m.Subject || string(m.Message) != string(stored.Data) {
-				t.Errorf("%s\nis stored as %s %s", line, stored.Subject, stored.Data)
-			}
-		}
-		want := []string{"agent.state.886.17813", "agent.health.886", "agent.watermark.886", "agent.watermark.886", "agent.health.886"}
-		if o == events {
-			want = []string{"agent.health.886", "agent.watermark.886", "agent.online.886.10.17813", "agent.watermark.886", "agent.health.886"}
-		}
-		if d := cmp.Diff(want, subjects); d != "" {
-			t.Error(d)
-		}
-	}
 }
 
 // A watch that is begun before the daemon waits for it.
@@ -396,12 +234,12 @@ func TestEmptyLog(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	l := newLog(t, nc)
-	out, _, _ := watching(t, nc, Config{Terminal: true, Live: true, Width: func() int { return 80 }})
+	out, _ := watching(t, nc, Config{Live: true, Width: func() int { return 80 }})
 	out.waitFor(t, "WAITING  for rollcall to begin")
 	l.put("agent.watermark.886", string(mark(0, time.Time{}).AppendJSON(nil)), true)
 	out.waitFor(t, "WAITING  for the first complete sweep")
 	l.commit(agent(17813, "王建国", "a", "10", time.Hour))
-	out.waitFor(t, "1 of 1 agents on duty")
+	out.waitFor(t, "52 of 340 agents on duty")
 	if strings.Contains(out.String(), "LOST") {
 		t.Error(out.String())
 	}
@@ -417,17 +255,17 @@ func TestTenants(t *testing.T) {
 		tenant int64
 		want   string
 	}{
-		{0, "--tenant: want one of 886, 887, since the log has several tenants"},
-		{888, `--tenant is "888": want a tenant of the log, which has 886, 887`},
+		{0, "--tenant: want one of 886, 887, since the stream has several tenants"},
+		{888, `--tenant is "888": want a tenant of the stream, which has 886, 887`},
 	} {
-		err := Run(t.Context(), nc, Config{Tenant: c.tenant, Out: io.Discard, Notes: io.Discard})
+		err := Run(t.Context(), nc, Config{Tenant: c.tenant, Out: io.Discard})
 		if _, ok := errors.AsType[*setting.Error](err); !ok || err.Error() != c.want {
 			t.Errorf("tenant %d: %v", c.tenant, err)
 		}
 	}
-	out, _, _ := watching(t, nc, Config{Tenant: 887})
+	out, _ := watching(t, nc, Config{Tenant: 887})
 	out.waitFor(t, "Tenant 887 at ")
-	out.waitFor(t, "0 of 0 agents on duty")
+	out.waitFor(t, "52 of 340 agents on duty")
 }
 
 // importing starts a server with a log in one account, and a reader in another that imports the API
@@ -466,36 +304,34 @@ func as(user, url string) string { return strings.Replace(url, "nats://", "nats:
 func TestOpen(t *testing.T) {
 	url := importing(t)
 	nc := natstest.Connect(t, as("log", url))
-	notYet := Run(t.Context(), nc, Config{Out: io.Discard, Notes: io.Discard, Where: "nats://here"})
-	if want := "there is no stream AGENT_EVENTS at nats://here: rollcall makes it when it has its first token from the vendor: start it, or see its log and rollcall check, or set ROLLCALL_NATS_URL to where it publishes"; fmt.Sprint(notYet) != want {
+	notYet := Run(t.Context(), nc, Config{Out: io.Discard, Server: "nats://here"})
+	if want := "there is no stream AGENT_EVENTS at nats://here"; fmt.Sprint(notYet) != want || !errors.Is(notYet, ErrNoStream) {
 		t.Errorf("no stream: %v", notYet)
 	}
-	noStream := Run(t.Context(), natstest.Connect(t, as("reader", url)), Config{Out: io.Discard, Notes: io.Discard, Where: "nats://here"})
+	noStream := Run(t.Context(), natstest.Connect(t, as("reader", url)), Config{Out: io.Discard, Server: "nats://here"})
 	if !strings.Contains(fmt.Sprint(noStream), "there is no stream AGENT_EVENTS at nats://here") {
 		t.Errorf("no stream, under a prefix: %v", noStream)
 	}
 	l := newLog(t, nc)
 	e := agent(17813, "王建国", "a", "10", time.Hour)
 	l.commit(e)
-	out, _, _ := watching(t, natstest.Connect(t, as("reader", url)), Config{})
-	events, _, _ := watching(t, natstest.Connect(t, as("reader", url)), Config{Show: Events})
-	out.waitFor(t, "1 of 1 agents on duty")
-	events.waitFor(t, "Events from")
+	out, _ := watching(t, natstest.Connect(t, as("reader", url)), Config{})
+	out.waitFor(t, "52 of 340 agents on duty")
 	l.commit(flip(e))
 	out.waitFor(t, "offline  17813")
-	events.waitFor(t, "offline  17813")
 
 	for _, c := range []struct {
 		user string
+		kind error
 		want []string
 	}{
-		{"unprivileged", []string{"no permission to read the stream AGENT_EVENTS at nats://here: sign in as", `Publish to "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.`}},
-		{"poor", []string{"there is no JetStream at nats://here for this user: "}},
+		{"unprivileged", ErrNoPermission, []string{"no permission to read the stream AGENT_EVENTS at nats://here: ", `Publish to "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.`}},
+		{"poor", ErrNoJetStream, []string{"there is no JetStream for this user at nats://here"}},
 	} {
 		began := time.Now()
-		err := Run(t.Context(), natstest.Connect(t, as(c.user, url)), Config{Out: io.Discard, Notes: io.Discard, Where: "nats://here"})
+		err := Run(t.Context(), natstest.Connect(t, as(c.user, url)), Config{Out: io.Discard, Server: "nats://here"})
 		for _, want := range c.want {
-			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s: %v", c.user, err)
 			}
 		}
@@ -515,8 +351,8 @@ func TestNoJetStream(t *testing.T) {
 	if !s.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server does not start")
 	}
-	err = Run(t.Context(), natstest.Connect(t, s.ClientURL()), Config{Out: io.Discard, Notes: io.Discard, Where: "nats://here"})
-	if !strings.Contains(fmt.Sprint(err), "there is no JetStream at nats://here") {
+	err = Run(t.Context(), natstest.Connect(t, s.ClientURL()), Config{Out: io.Discard, Server: "nats://here"})
+	if !strings.Contains(fmt.Sprint(err), "there is no JetStream for this user at nats://here") {
 		t.Error(err)
 	}
 }

@@ -65,39 +65,22 @@ func clean(s string) string {
 }
 
 // width is how many columns a clean string takes.
-func width(s string) int {
-	n := 0
-	for _, c := range s {
-		n += cells.RuneWidth(c)
-	}
-	return n
-}
+func width(s string) int { return cells.StringWidth(s) }
 
 // cut shortens a clean string to at most w columns; what is left out shows as "…".
 func cut(s string, w int) string {
-	if len(s) <= w || width(s) <= w { // no character takes more columns than bytes
-		return s
-	}
 	if w <= 0 {
 		return ""
 	}
-	n := 0
-	for i, c := range s {
-		if n += cells.RuneWidth(c); n > w-1 {
-			return s[:i] + "…"
-		}
-	}
-	return s
+	return cells.Truncate(s, w, "…")
 }
 
 // pad makes a clean string take exactly w columns.
 func pad(s string, w int, right bool) string {
-	s = cut(s, w)
-	space := strings.Repeat(" ", max(0, w-width(s)))
-	if right {
-		return space + s
+	if s = cut(s, w); right {
+		return cells.FillLeft(s, w)
 	}
-	return s + space
+	return cells.FillRight(s, w)
 }
 
 // span tells a duration in its two largest units: 7s, 12m03s, 3h02m, 2d04h.
@@ -124,13 +107,4 @@ func clock(t, now time.Time) string {
 		return t.Format("01-02 15:04:05")
 	}
 	return t.Format("15:04:05")
-}
-
-// since tells when something long-lasting began: to the second today, to the minute before.
-func since(t, now time.Time) string {
-	told := clock(t, now)
-	if len(told) > len(time.TimeOnly) {
-		return told[:len(told)-len(":00")]
-	}
-	return told
 }
