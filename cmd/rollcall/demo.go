@@ -2,31 +2,27 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rollcall-events/rollcall/internal/natsd"
 	"github.com/rollcall-events/rollcall/internal/tenantsim"
+	"github.com/rollcall-events/rollcall/internal/watch"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
 const (
-	demoChurn        = 1.0         // changes a second
-	demoInterval     = time.Second // between sweeps
-	demoRate         = 50.0        // requests a second: the tenant is ours
-	demoSummaryEvery = 15 * time.Second
+	demoChurn    = 1.0         // changes a second
+	demoInterval = time.Second // between sweeps
+	demoRate     = 50.0        // requests a second: the tenant is ours
 )
 
 // runDemo runs the simulated tenant and, unless simOnly, all of rollcall against it, until ctx
@@ -60,7 +56,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	told := newOutput(stdout, stop) // it is made to be looked at: where nobody does any more, it ends
+	told := newOutput(stdout, stop) // where nobody reads any more, the demo ends
 	defer told.end(flushTimeout)
 
 	s, warnings, err := demoSettings(sim.URL)
@@ -78,7 +74,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 	if !isSet("ROLLCALL_DATA_DIR") && s.embedded() {
 		dir, err := os.MkdirTemp("", "rollcall-demo-")
 		if err != nil {
-			return fmt.Errorf("make a temporary data directory (set ROLLCALL_DATA_DIR to choose one): %w", err)
+			return fmt.Errorf("make a data directory (or name one in ROLLCALL_DATA_DIR): %w", err)
 		}
 		defer os.RemoveAll(dir)
 		s.DataDir = dir
@@ -99,12 +95,19 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 		}
 		defer broker.close()
 
-		t := &teller{out: told}
-		if err := t.follow(broker.nc); err != nil {
-			return err
-		}
 		printWelcome(told, sim.URL, broker.url, o.url(), s)
-		if err := broker.during(ctx, func(ctx context.Context) error { return serve(ctx, s, broker.nc, o, log) }); err != nil {
+		watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+		defer stopWatching()
+		var watcher errgroup.Group
+		watcher.Go(func() error {
+			return watch.Run(watching, broker.nc, watch.Config{
+				Server: broker.url, NoTable: true, AwaitStream: true, Out: told})
+		})
+		err = broker.during(ctx, func(ctx context.Context) error {
+			return serve(ctx, s, broker.nc, o, log)
+		})
+		stopWatching()
+		if err := errors.Join(err, watcher.Wait()); err != nil {
 			return err
 		}
 		fmt.Fprintln(told, "\nStopped. Everything that was seen is published.")
@@ -135,7 +138,8 @@ func demoSettings(url string) (*settings, []string, error) {
 }
 
 func printTenant(w io.Writer, url string) {
-	fmt.Fprintf(w, `A simulated ISDP+ tenant of 340 agents, about one change a second. Point rollcall, or anything of your own, at it:
+	fmt.Fprintf(w, `A simulated ISDP+ tenant of 340 agents, about one change a second.
+Point rollcall, or anything of your own, at it:
 
   ROLLCALL_ISDP_URL=%s
   ROLLCALL_ISDP_CLIENT_ID=%s
@@ -144,7 +148,8 @@ func printTenant(w io.Writer, url string) {
   ROLLCALL_ISDP_PASSWORD=%s
 
 Ctrl-C ends it.
-`, url, tenantsim.DemoClientID, tenantsim.DemoClientSecret, tenantsim.DemoUsername, tenantsim.DemoPassword)
+`, url, tenantsim.DemoClientID, tenantsim.DemoClientSecret, tenantsim.DemoUsername,
+		tenantsim.DemoPassword)
 }
 
 func printWelcome(w io.Writer, simURL, natsURL, pagesURL string, s *settings) {
@@ -156,9 +161,9 @@ func printWelcome(w io.Writer, simURL, natsURL, pagesURL string, s *settings) {
 	if pagesURL != "" {
 		pages = pagesURL + "   open it in a browser; also readyz, metrics, healthz"
 	}
-	watch := "go run ./cmd/rollcall watch"
+	follow := "go run ./cmd/rollcall watch"
 	if s.NATSURL.reveal() == "" && s.NATSListen != "127.0.0.1:4222" {
-		watch = "ROLLCALL_NATS_URL=" + natsURL + " " + watch
+		follow = "ROLLCALL_NATS_URL=" + natsURL + " " + follow
 	}
 	cli := "go run github.com/nats-io/natscli/nats@v0.5.1 -s " + natsURL
 	fmt.Fprintf(w, `rollcall demo: everything on this machine, nothing to set. Ctrl-C ends it.
@@ -175,110 +180,6 @@ Try in another terminal, nothing to install:
   %s stream get %s --last-for agent.state.886.%d
   %s stream info %s
 
-`, simURL, s.PollInterval, natsURL, where, pages, watch, cli, cli, schemas.Stream, tenantsim.FirstID, cli, schemas.Stream)
-}
-
-// A teller is a subscriber like any other: it tells in a line each what the log says.
-type teller struct {
-	out      io.Writer
-	baseline int // events of the first sweep, which are told as one line
-	online   int
-	told     time.Time
-}
-
-// follow tells everything that is committed from now on.
-func (t *teller) follow(nc *nats.Conn) error {
-	_, err := nc.Subscribe(schemas.StoredPrefix+">", t.message) // one goroutine, in order
-	if err != nil {
-		return fmt.Errorf("subscribe to the log: %w", err)
-	}
-	return nc.Flush()
-}
-
-func (t *teller) message(m *nats.Msg) {
-	subject, err := schemas.ParseSubject(m.Subject)
-	if err != nil {
-		return
-	}
-	switch subject.Kind {
-	case schemas.KindOnline, schemas.KindOffline, schemas.KindUpdated:
-		var e schemas.Event
-		if json.Unmarshal(m.Data, &e) == nil {
-			t.event(&e)
-		}
-	case schemas.KindWatermark:
-		var w schemas.Watermark
-		if json.Unmarshal(m.Data, &w) == nil {
-			t.watermark(&w)
-		}
-	case schemas.KindHealth:
-		var h schemas.Health
-		if json.Unmarshal(m.Data, &h) == nil && h.State != schemas.HealthOK {
-			fmt.Fprintf(t.out, "%s  health   %s: %s %s\n", h.Since.Local().Format(time.TimeOnly), h.State, h.Reason, h.Detail)
-		}
-	}
-}
-
-func (t *teller) event(e *schemas.Event) {
-	if e.Data.Reason == schemas.Baseline {
-		t.baseline++
-		if e.Data.Online {
-			t.online++
-		}
-		return
-	}
-	fmt.Fprintln(t.out, line(e))
-}
-
-// line tells an event in words.
-func line(e *schemas.Event) string {
-	a := &e.Data.Agent
-	name := ""
-	if a.AgentName != nil {
-		name = *a.AgentName
-	}
-	what := string(e.Data.Reason)
-	switch e.Data.Reason {
-	case schemas.Status:
-		if !e.Data.PreviousSince.IsZero() {
-			state := map[bool]string{true: "offline", false: "online"}[e.Data.Online]
-			what = fmt.Sprintf("had been seen %s for %v", state, e.Data.Since.Sub(e.Data.PreviousSince).Round(time.Second))
-		}
-	case schemas.Fields:
-		var changed []string
-		for _, c := range e.Data.Changes {
-			if slices.Contains(schemas.DefaultQuiet, c.Field) {
-				continue
-			}
-			changed = append(changed, fmt.Sprintf("%s %s → %s", c.Field, orNone(c.From), orNone(c.To)))
-		}
-		what = strings.Join(changed, ", ")
-	}
-	return fmt.Sprintf("%s  %-7s  %d  %s  r%d  %s", e.Time.Local().Format("15:04:05.000"), strings.TrimPrefix(string(e.Type), "agent."),
-		a.AgentID, name, e.Data.Revision, what)
-}
-
-func orNone(v json.RawMessage) string {
-	if v == nil {
-		return "(none)"
-	}
-	return string(v)
-}
-
-func (t *teller) watermark(w *schemas.Watermark) {
-	if w.Sweep == 0 || w.InProgress != nil {
-		return
-	}
-	if t.baseline > 0 {
-		fmt.Fprintf(t.out, "%s  baseline %d agents, %d of them online; from now on a line an event\n",
-			w.CompletedAt.Local().Format("15:04:05.000"), t.baseline, t.online)
-		t.baseline, t.told = 0, w.CompletedAt
-		return
-	}
-	if w.CompletedAt.Sub(t.told) >= demoSummaryEvery {
-		t.told = w.CompletedAt
-		fmt.Fprintf(t.out, "%s  watermark: sweep %d took %v; %d agents, %d online, %d missing, %d rejected; all of it published\n",
-			w.CompletedAt.Local().Format("15:04:05.000"), w.Sweep, w.CompletedAt.Sub(w.StartedAt).Round(time.Millisecond),
-			w.Agents, w.Online, w.Missing, w.Rejected)
-	}
+`, simURL, s.PollInterval, natsURL, where, pages,
+		follow, cli, cli, schemas.Stream, tenantsim.FirstID, cli, schemas.Stream)
 }

@@ -85,7 +85,8 @@ func fields(changes []schemas.Change, kind string) (shown []string) {
 		if c.Field == "onlineStatus" && kind != "updated" {
 			continue // the kind says it
 		}
-		shown = append(shown, fmt.Sprintf("%s %s → %s", clean(c.Field), shorten(c.Field, c.From), shorten(c.Field, c.To)))
+		from, to := shorten(c.Field, c.From), shorten(c.Field, c.To)
+		shown = append(shown, fmt.Sprintf("%s %s → %s", clean(c.Field), from, to))
 	}
 	return shown
 }

@@ -3,7 +3,6 @@ package watch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,14 +23,18 @@ const (
 	// openTimeout is how long one attempt to read the stream may take at the start.
 	openTimeout = 5 * time.Second
 	// waitInterval is how long to wait for a stream or a tenant between two attempts.
-	waitInterval = 2 * time.Second
+	waitInterval = time.Second
 )
 
 // open finds the stream and the tenant in it, and waits where the tenant is not there yet.
-func open(ctx context.Context, nc *nats.Conn, cfg *Config, do do) (jetstream.JetStream, int64, error) {
+func open(ctx context.Context, nc *nats.Conn, cfg *Config, do do) (
+	js jetstream.JetStream, tenant int64, err error,
+) {
+	waiting := "for rollcall to begin: its stream at " + clean(cfg.Server) + " is empty"
 	opened := false
 	for {
-		js, tenants, err := find(ctx, nc)
+		var tenants []int64
+		js, tenants, err = find(ctx, nc)
 		switch {
 		case ctx.Err() != nil:
 			return nil, 0, ctx.Err()
@@ -41,13 +44,13 @@ func open(ctx context.Context, nc *nats.Conn, cfg *Config, do do) (jetstream.Jet
 		case err != nil:
 			do(func(v *view) { v.lose(reason(nc, err)) })
 		case len(tenants) > 0:
-			tenant, err := choose(cfg.Tenant, tenants)
+			tenant, err = choose(cfg.Tenant, tenants)
 			return js, tenant, err
 		default:
 			do((*view).back)
 		}
 		opened = opened || err == nil
-		do(func(v *view) { v.wait("for rollcall to begin: its stream at " + clean(cfg.Server) + " is empty") })
+		do(func(v *view) { v.wait(waiting) })
 		select {
 		case <-time.After(waitInterval):
 		case <-ctx.Done():
@@ -103,32 +106,34 @@ func tenantsOf(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) ([]in
 // noJetStream reports whether JetStream may be found under another prefix.
 func noJetStream(err error) bool {
 	return slices.ContainsFunc([]error{
-		nats.ErrNoResponders, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrPermissionViolation,
-		jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount,
+		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders,
+		nats.ErrPermissionViolation, jetstream.ErrJetStreamNotEnabled,
+		jetstream.ErrJetStreamNotEnabledForAccount,
 	}, func(target error) bool { return errors.Is(err, target) })
 }
 
-// Why the stream can't be read at the start.
-var (
-	ErrNoPermission = errors.New("no permission to read the stream " + schemas.Stream)
-	ErrNoStream     = errors.New("there is no stream " + schemas.Stream)
-	ErrNoAnswer     = errors.New("JetStream does not answer")
-	ErrNoJetStream  = errors.New("there is no JetStream for this user")
-)
-
-// openError says in one line why the stream can't be read at the start.
+// openError says in one line why the stream can't be read at the start, and what to do.
 func openError(err error, server string) error {
+	what, todo := "can't read the stream "+schemas.Stream, ": "+oneLine(err)
 	switch {
 	case errors.Is(err, nats.ErrPermissionViolation):
-		return fmt.Errorf("%w at %s: %s", ErrNoPermission, server, oneLine(err))
+		what = "no permission to read the stream " + schemas.Stream
+		todo = setting.Text(": sign in as somebody who may ({CredsFile}, {NKeyFile} or the user "+
+			"in {URLs}), or see deploy/nats for what a reader needs") + todo
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return fmt.Errorf("%w at %s", ErrNoStream, server)
+		what = "there is no stream " + schemas.Stream
+		todo = setting.Text(": rollcall makes it when it has its first token from the vendor: " +
+			"start it, or see its log and rollcall check, or set {URLs} to where it publishes")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
-		return fmt.Errorf("%w at %s within %v", ErrNoAnswer, server, openTimeout)
+		what = "no answer from JetStream"
+		todo = " within " + openTimeout.String() +
+			": try again when its servers have a leader, or look at their logs"
 	case noJetStream(err):
-		return fmt.Errorf("%w at %s", ErrNoJetStream, server)
+		what = "there is no JetStream"
+		todo = setting.Text(" for this user: enable it on the server, sign in to the account " +
+			"that has the stream " + schemas.Stream + ", or set {URLs} to where rollcall publishes")
 	}
-	return fmt.Errorf("read the stream %s at %s: %s", schemas.Stream, server, oneLine(err))
+	return errors.New(what + " at " + server + todo)
 }
 
 // oneLine is an error's text as part of a line.

@@ -305,7 +305,7 @@ func TestOpen(t *testing.T) {
 	url := importing(t)
 	nc := natstest.Connect(t, as("log", url))
 	notYet := Run(t.Context(), nc, Config{Out: io.Discard, Server: "nats://here"})
-	if want := "there is no stream AGENT_EVENTS at nats://here"; fmt.Sprint(notYet) != want || !errors.Is(notYet, ErrNoStream) {
+	if want := "there is no stream AGENT_EVENTS at nats://here: rollcall makes it when it has its first token from the vendor: start it, or see its log and rollcall check, or set URLs to where it publishes"; fmt.Sprint(notYet) != want {
 		t.Errorf("no stream: %v", notYet)
 	}
 	noStream := Run(t.Context(), natstest.Connect(t, as("reader", url)), Config{Out: io.Discard, Server: "nats://here"})
@@ -322,16 +322,15 @@ func TestOpen(t *testing.T) {
 
 	for _, c := range []struct {
 		user string
-		kind error
 		want []string
 	}{
-		{"unprivileged", ErrNoPermission, []string{"no permission to read the stream AGENT_EVENTS at nats://here: ", `Publish to "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.`}},
-		{"poor", ErrNoJetStream, []string{"there is no JetStream for this user at nats://here"}},
+		{"unprivileged", []string{"no permission to read the stream AGENT_EVENTS at nats://here: sign in as", `Publish to "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.`}},
+		{"poor", []string{"there is no JetStream at nats://here for this user: "}},
 	} {
 		began := time.Now()
 		err := Run(t.Context(), natstest.Connect(t, as(c.user, url)), Config{Out: io.Discard, Server: "nats://here"})
 		for _, want := range c.want {
-			if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s: %v", c.user, err)
 			}
 		}
@@ -352,7 +351,7 @@ func TestNoJetStream(t *testing.T) {
 		t.Fatal("the server does not start")
 	}
 	err = Run(t.Context(), natstest.Connect(t, s.ClientURL()), Config{Out: io.Discard, Server: "nats://here"})
-	if !strings.Contains(fmt.Sprint(err), "there is no JetStream for this user at nats://here") {
+	if !strings.Contains(fmt.Sprint(err), "there is no JetStream at nats://here for this user: ") {
 		t.Error(err)
 	}
 }

@@ -28,7 +28,7 @@ var columns = []column{
 	{"AGENT", true, 20, func(e *schemas.Event, _ time.Time) string {
 		return strconv.FormatInt(e.Data.Agent.AgentID, 10)
 	}},
-	{"NAME", false, 16, func(e *schemas.Event, _ time.Time) string {
+	{"NAME", false, 24, func(e *schemas.Event, _ time.Time) string {
 		return value(e.Data.Agent.AgentName)
 	}},
 	{"FOR", true, 20, func(e *schemas.Event, now time.Time) string {
@@ -84,7 +84,9 @@ func table(agents []*schemas.Event, now time.Time) []string {
 	return lines
 }
 
-func byID(a, b *schemas.Event) int { return cmp.Compare(a.Data.Agent.AgentID, b.Data.Agent.AgentID) }
+func byID(a, b *schemas.Event) int {
+	return cmp.Compare(a.Data.Agent.AgentID, b.Data.Agent.AgentID)
+}
 
 func value(s *string) string {
 	if s == nil {

@@ -204,7 +204,7 @@ func (v *view) state(e *schemas.Event) {
 func (v *view) change(at time.Time, e *schemas.Event, kind, text string) {
 	a := &e.Data.Agent
 	text = fmt.Sprintf("%5d  %s  %s", a.AgentID, pad(value(a.AgentName), 12, false), text)
-	v.line(at, changeStyles[kind], kind, text, true)
+	v.line(at, changeStyles[kind], kind, v.fit(text, len("15:04:05  updated  ")))
 }
 
 // setWatermark takes in a new watermark.
@@ -222,7 +222,7 @@ func (v *view) setHealth(h *schemas.Health) {
 	switch {
 	case !v.begun:
 		v.begin()
-	case h != nil && (was == nil || !was.Since.Equal(h.Since) || was.Reason != h.Reason || was.Detail != h.Detail):
+	case h != nil && (was == nil || *was != *h):
 		v.tellHealth()
 	}
 }
@@ -245,8 +245,8 @@ func (v *view) tellHealth() {
 		}
 		text += cut(clean(part), 500)
 	}
-	now := v.now()
-	v.line(now, style, clean(strings.ToUpper(string(h.State))), text+", since "+clock(h.Since, now), false)
+	text += ", since " + clock(h.Since, v.now())
+	v.notice(style, clean(strings.ToUpper(string(h.State))), text)
 }
 
 // checkStale tells when the next complete sweep is overdue, and when that is over. Time alone makes
@@ -260,11 +260,11 @@ func (v *view) checkStale() {
 	v.stale = stale
 	switch w := v.watermark; {
 	case !stale:
-		v.line(now, good, "FRESH", v.asOf(now), false)
+		v.notice(good, "FRESH", v.asOf(now))
 	case w == nil || w.Sweep == 0:
-		v.line(now, alarm, "STALE", "the stream knows of no complete sweep", false)
+		v.notice(alarm, "STALE", "the stream knows of no complete sweep")
 	default:
-		v.line(now, alarm, "STALE", fmt.Sprintf("%s; a newer one was due at %s", v.asOf(now), clock(w.StaleAfter, now)), false)
+		v.notice(alarm, "STALE", v.asOf(now)+"; a newer one was due at "+clock(w.StaleAfter, now))
 	}
 }
 
@@ -282,7 +282,7 @@ func (v *view) asOf(now time.Time) string {
 func (v *view) wait(what string) {
 	if v.waiting != what {
 		v.waiting = what
-		v.line(v.now(), warning, "WAITING", what, false)
+		v.notice(warning, "WAITING", what)
 	}
 }
 
@@ -293,37 +293,35 @@ func (v *view) lose(why string) {
 	}
 	if v.lost != why {
 		v.lost = why
-		v.line(v.now(), alarm, "LOST", why+"; trying again", false)
+		v.notice(alarm, "LOST", why+"; trying again")
 	}
 }
 
 // back tells that the stream can be read again.
 func (v *view) back() {
 	if v.lost != "" {
-		v.line(v.now(), good, "BACK", "after "+span(v.now().Sub(v.lostAt)), false)
+		v.notice(good, "BACK", "after "+span(v.now().Sub(v.lostAt)))
 		v.lost = ""
 	}
 }
 
 // bad tells of a message that is not what its subject says.
 func (v *view) bad(err error) {
-	v.line(v.now(), warning, "BAD", cut(clean(err.Error()), 500), false)
+	v.notice(warning, "BAD", cut(clean(err.Error()), 500))
 }
 
-// line shows a line that begins with a time and a word. Only lines about agents are cut at the edge
-// of the screen.
-func (v *view) line(at time.Time, style, word, text string, fit bool) {
+// notice shows what an operator has to know now. Unlike changes, it is not cut.
+func (v *view) notice(style, word, text string) { v.line(v.now(), style, word, text) }
+
+// line shows a line that begins with a time and a word.
+func (v *view) line(at time.Time, style, word, text string) {
 	at = at.In(v.cfg.Zone)
 	if day := at.Format(time.DateOnly); day > v.day {
 		v.day = day
 		v.println(dim, "-- "+day+" --")
 	}
-	head := at.Format(time.TimeOnly) + gap
 	word = pad(word, len("updated"), false)
-	if fit {
-		text = v.fit(text, len(head+word+gap))
-	}
-	v.println("", head+v.paint(style, word)+gap+text)
+	v.println("", at.Format(time.TimeOnly)+gap+v.paint(style, word)+gap+text)
 }
 
 func (v *view) println(style, s string) {
@@ -390,7 +388,9 @@ const (
 	blue    = "36"
 )
 
-var changeStyles = map[string]string{"online": good, "offline": warning, "updated": blue, "gone": warning}
+var changeStyles = map[string]string{
+	"online": good, "offline": warning, "updated": blue, "gone": warning,
+}
 
 func (v *view) paint(style, s string) string {
 	if !v.cfg.Color || style == "" || s == "" {

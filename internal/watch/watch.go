@@ -91,7 +91,8 @@ func reason(nc *nats.Conn, err error) string {
 		return "no permission any more"
 	case noJetStream(err), errors.Is(err, jetstream.ErrNoHeartbeat):
 		return "JetStream does not answer"
-	case errors.Is(err, jetstream.ErrConsumerDeleted), errors.Is(err, jetstream.ErrConsumerNotFound):
+	case errors.Is(err, jetstream.ErrConsumerDeleted),
+		errors.Is(err, jetstream.ErrConsumerNotFound):
 		return "the server has forgotten this reader"
 	}
 	return cut(oneLine(err), 200)

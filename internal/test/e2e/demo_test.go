@@ -36,8 +36,8 @@ var (
 	demoURL      = regexp.MustCompile(`(?m)^  NATS +(nats://127\.0\.0\.1:\d+) `)
 	demoPages    = regexp.MustCompile(`(?m)^  board +http://(127\.0\.0\.1:\d+)/ `)
 	demoStore    = regexp.MustCompile(`its store in (\S+)`)
-	demoBaseline = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}  baseline 3[34]\d agents, \d+ of them online`)
-	demoEvent    = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}  (online |offline|updated)  \d+  \S+  r\d+  \S`)
+	demoBaseline = regexp.MustCompile(`(?m)^\d+ of 3[34]\d agents on duty, as of `)
+	demoEvent    = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d  (online |offline|updated)  \d+  \S+ +\S`)
 )
 
 // demo starts the demo, waits until it has told an event, and returns where its NATS is.
@@ -84,7 +84,7 @@ func TestDemoTwice(t *testing.T) {
 				t.Errorf("the demo does not say %q", want)
 			}
 		}
-		if strings.Index(out, "baseline") < strings.Index(out, "natscli") {
+		if strings.Index(out, "on duty, as of") < strings.Index(out, "natscli") {
 			t.Error("the baseline is told before the welcome")
 		}
 		if m := demoPages.FindStringSubmatch(out); m == nil || slices.Contains(listens, m[1]) {
