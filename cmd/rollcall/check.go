@@ -18,11 +18,6 @@ import (
 	"github.com/rollcall-events/rollcall/poller"
 )
 
-// checkFailed is the error of a check that has told everything already: only the exit code is left.
-type checkFailed struct{ code int }
-
-func (e checkFailed) Error() string { return fmt.Sprintf("check failed, exit code %d", e.code) }
-
 // checkCommand tries the settings, or asks a running rollcall whether it is ready.
 func checkCommand() *cobra.Command {
 	var ready, asJSON bool
@@ -85,7 +80,7 @@ func (r *reporting) end() error {
 		return fmt.Errorf("print the report: %w", r.err)
 	}
 	if r.Exit != 0 {
-		return checkFailed{r.Exit}
+		return reported{r.Exit}
 	}
 	return nil
 }
@@ -180,7 +175,7 @@ func runReady(ctx context.Context, w io.Writer, asJSON bool) error {
 		return fmt.Errorf("print the answer: %w", err)
 	}
 	if r.Exit != 0 {
-		return checkFailed{r.Exit}
+		return reported{r.Exit}
 	}
 	return nil
 }

@@ -28,15 +28,31 @@ func main() {
 	setting.Use(byField())
 	stdlog.SetOutput(io.Discard) // until there is a log, and in commands without one
 	stderr := newOutput(os.Stderr, nil)
+	done := make(chan error, 1)
+	go func() { done <- run(untilSignal(), stderr) }()
+	code, patience := 1, flushTimeout
+	select {
+	case err := <-done:
+		code = exitCode(err, stderr)
+	case patience = <-endNow:
+	}
+	stderr.end(patience)
+	os.Exit(code)
+}
+
+// run does what the command line says, until that is done or ctx ends.
+func run(ctx context.Context, stderr io.Writer) error {
 	root := rootCommand()
 	root.SetErr(stderr)
-	code := exitCode(root.ExecuteContext(untilSignal()), stderr)
-	stderr.end(flushTimeout)
-	os.Exit(code)
+	return root.ExecuteContext(ctx)
 }
 
 // flushTimeout is how long the end waits for whoever reads what the process has written.
 const flushTimeout = time.Second
+
+// endNow ends the process without waiting for what is under way, but for the last lines of the log,
+// which get the time that is sent.
+var endNow = make(chan time.Duration, 1)
 
 // hangupTwice is within which time two hangups are one: a terminal that closes sends one, and so
 // does its shell.
@@ -58,20 +74,25 @@ func untilSignal() context.Context {
 		began := time.Now()
 		for s := range signals {
 			if s != syscall.SIGHUP || first != syscall.SIGHUP || time.Since(began) > hangupTwice {
-				os.Exit(1)
+				endNow <- 0
+				return
 			}
 		}
 	}()
 	return ctx
 }
 
-// exitCode tells the error: 2 for what has to be set otherwise, 1 for what a restart may mend.
+// A reported error has been told already: only the exit code is left.
+type reported struct{ code int }
+
+func (e reported) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// exitCode reports the error: 2 for what has to be set otherwise, 1 for what a restart may mend.
 func exitCode(err error, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	var told checkFailed
-	if errors.As(err, &told) {
+	if told, ok := errors.AsType[reported](err); ok {
 		return told.code
 	}
 	for line := range strings.Lines(err.Error() + "\n") { // unusable settings are a line each

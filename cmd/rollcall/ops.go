@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -130,26 +129,22 @@ const (
 
 // watchEnd ends the process where its end takes too long: nothing should be able to hold it up, and
 // this is for what can. The returned function ends the watch.
-func (o *operators) watchEnd(ctx context.Context) (stop func() bool) {
+func (o *operators) watchEnd(ctx context.Context) (stop func()) {
 	ended := make(chan struct{})
 	unwatch := context.AfterFunc(ctx, func() {
 		late := time.NewTimer(endWithin)
 		defer late.Stop()
 		select {
 		case <-ended:
-			return
 		case <-late.C:
+			what, unpublished := o.Unfinished()
+			o.log.Error("the end takes too long: ending without it; "+
+				"the next start publishes every difference that still stands",
+				"waitingFor", what, "unpublished", unpublished)
+			endNow <- lateFlush
 		}
-		what, unpublished := o.Unfinished()
-		o.log.Error("the end takes too long: ending without it; "+
-			"the next start publishes every difference that still stands",
-			"waitingFor", what, "unpublished", unpublished)
-		if o.stderr != nil {
-			o.stderr.end(lateFlush)
-		}
-		os.Exit(1)
 	})
-	return func() bool { close(ended); return unwatch() }
+	return func() { close(ended); unwatch() }
 }
 
 // ServeHTTP serves the board.
