@@ -71,7 +71,7 @@ func TestAuditKilled(t *testing.T) {
 		return ok && json.Unmarshal([]byte(m.Body), &mark) == nil && mark.StartedAt.After(now)
 	})
 	var want []line
-	for _, m := range e2e.ReadLog(t, nc, 1) {
+	for _, m := range e2e.ReadStream(t, nc, 1) {
 		if m.IsEvent() && m.Seq <= through {
 			want = append(want, line{Seq: m.Seq, Event: json.RawMessage(compact(t, m.Body))})
 		}

@@ -15,31 +15,32 @@ import (
 // stream is the log's name.
 const stream = "AGENT_EVENTS"
 
-// Read returns all that the log holds of a tenant, in its order. Nobody should write meanwhile:
+// Read returns all that the stream holds of a tenant, in its order. Nobody should write meanwhile:
 // what is rolled up while it reads may be missing, and a commit may be cut off.
 func Read(ctx context.Context, nc *nats.Conn, tenant int64) ([]Message, error) {
-	out, err := read(ctx, nc, tenant)
-	if err != nil {
-		return nil, fmt.Errorf("checker: read %s of tenant %d: %w", stream, tenant, err)
-	}
-	return out, nil
+	return ReadAs(ctx, nc, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{fmt.Sprintf("agent.*.%d", tenant), fmt.Sprintf("agent.*.%d.>", tenant)},
+	})
 }
 
-func read(ctx context.Context, nc *nats.Conn, tenant int64) ([]Message, error) {
+// ReadAs returns all that a consumer has of the stream by now.
+func ReadAs(ctx context.Context, nc *nats.Conn, cfg jetstream.OrderedConsumerConfig) (out []Message, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("checker: read %s: %w", stream, err)
+		}
+	}()
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
-	cons, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{fmt.Sprintf("agent.*.%d", tenant), fmt.Sprintf("agent.*.%d.>", tenant)},
-	})
+	cons, err := js.OrderedConsumer(ctx, stream, cfg)
 	if err != nil {
 		return nil, err
 	}
-	out := []Message{}
-	info, err := cons.Info(ctx)
-	if err != nil || info.NumPending == 0 {
-		return out, err
+	out = []Message{}
+	if cons.CachedInfo().NumPending == 0 {
+		return out, nil
 	}
 	it, err := cons.Messages()
 	if err != nil {
@@ -87,7 +88,7 @@ func Record(nc *nats.Conn, maxBytes int) (*Recording, error) {
 	if err == nil {
 		err = sub.SetPendingLimits(-1, -1)
 	}
-	if err == nil {
+	if err == nil && nc.IsConnected() { // otherwise the subscription is there when the connection is
 		err = nc.Flush()
 	}
 	if err != nil {

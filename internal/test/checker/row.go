@@ -189,8 +189,8 @@ func normal(kind byte, raw json.RawMessage) string {
 		if n, ok := new(big.Rat).SetString(text); ok && n.IsInt() && n.Num().IsInt64() {
 			return "n" + n.Num().String()
 		}
-	case kind != 'n' && isText:
-		return "s" + text
+	case kind != 'n' && isText: // NUL is marked, since there are databases that can't store it
+		return "s" + strings.ReplaceAll(text, "\x00", "\ufffd{0000}")
 	case kind == 's' && isNumber:
 		return "s" + string(raw)
 	case kind == 'd' && isNumber:

@@ -21,6 +21,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // refuses runs rollcall, which is to end by itself with an exit code, and returns its lines on
@@ -249,8 +250,8 @@ func healthOf(t *testing.T, url, state, reason string) {
 	nc := Connect(t, url)
 	wait.Eventually(t, "health "+state+" "+reason, func() bool {
 		m, ok := Last(nc, "agent.health.886")
-		var h Health
-		return ok && json.Unmarshal([]byte(m.Body), &h) == nil && h.State == state && h.Reason == reason
+		var h schemas.Health
+		return ok && json.Unmarshal([]byte(m.Body), &h) == nil && string(h.State) == state && string(h.Reason) == reason
 	})
 }
 
@@ -313,7 +314,7 @@ func TestVendorDownAtStart(t *testing.T) {
 	if n := len(Roster(t, nc, 886)); n != 5 {
 		t.Errorf("%d states", n)
 	}
-	for _, m := range ReadLog(t, nc, 1, "agent.online.>", "agent.offline.>", "agent.updated.>") {
+	for _, m := range ReadStream(t, nc, 1, "agent.online.>", "agent.offline.>", "agent.updated.>") {
 		if !strings.Contains(m.Body, `"reason":"baseline"`) || strings.Contains(m.Body, "notBefore") {
 			t.Errorf("not a baseline: %s", m.Body)
 		}
@@ -387,14 +388,14 @@ func TestReadersCannotWrite(t *testing.T) {
 	if err != nil || !strings.Contains(string(m.Data), "403") {
 		t.Errorf("a purge: %v, %s", err, m.Data)
 	}
-	v.SetOnline(isdpsim.FirstID, !online(v, isdpsim.FirstID))
+	v.SetOnline(isdpsim.FirstID, !isOnline(v, isdpsim.FirstID))
 	var last Msg
 	wait.Eventually(t, "a real event", func() bool {
 		var ok bool
 		last, ok = Last(nc, fmt.Sprintf("agent.state.886.%d", isdpsim.FirstID))
 		return ok && strings.Contains(last.Body, `"revision":2`)
 	})
-	for _, m := range append(live.Through(t, last.Seq), ReadLog(t, nc, 1)...) {
+	for _, m := range append(live.Through(t, last.Seq), ReadStream(t, nc, 1)...) {
 		if m.Body == "forged" {
 			t.Errorf("a forged message on %s", m.Subject)
 		}

@@ -37,7 +37,7 @@ func TestConnectionClosed(t *testing.T) {
 	})
 	v.Atomically(func() {
 		for _, id := range []int64{large, other} {
-			v.SetOnline(id, !online(v, id))
+			v.SetOnline(id, !isOnline(v, id))
 		}
 	})
 	js, err := jetstream.New(nc)
@@ -50,7 +50,7 @@ func TestConnectionClosed(t *testing.T) {
 	}
 	published := func() bool {
 		m, err := stream.GetLastMsgForSubject(t.Context(), fmt.Sprintf("agent.state.886.%d", other))
-		want := fmt.Sprintf(`"online":%t`, online(v, other))
+		want := fmt.Sprintf(`"online":%t`, isOnline(v, other))
 		return err == nil && strings.Contains(string(m.Data), want)
 	}
 	// The server says why and hangs up. A client that reads no more than the end connects anew.

@@ -177,7 +177,7 @@ func TestPages(t *testing.T) {
 		`rollcall_token_refreshes_total{result="ok"}`:                        1,
 		`rollcall_requests_total{call="token",result="ok"}`:                  1,
 	}
-	for _, m := range ReadLog(t, nc, 1, "agent.online.>", "agent.offline.>", "agent.updated.>") {
+	for _, m := range ReadStream(t, nc, 1, "agent.online.>", "agent.offline.>", "agent.updated.>") {
 		var e struct{ Data struct{ Reason string } }
 		if err := json.Unmarshal([]byte(m.Body), &e); err != nil {
 			t.Fatal(err)

@@ -8,6 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/rollcall-events/rollcall/internal/natsd"
 )
 
 // Settings are those that tests start from: a fast pace, no page but the log's, and the log as JSON
@@ -45,6 +49,22 @@ func Embedded(t testing.TB) (env map[string]string, url string) {
 func Rollcall(t testing.TB, env map[string]string, args ...string) *Process {
 	t.Helper()
 	return Start(t, Binary(t), env, args...)
+}
+
+// OpenStore serves the store that an embedded server has left behind, until the test ends.
+func OpenStore(t testing.TB, dataDir string) *nats.Conn {
+	t.Helper()
+	srv, err := natsd.Start(natsd.Config{Listen: "127.0.0.1:0", DataDir: dataDir, MaxBytes: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(srv.Shutdown)
+	nc, err := srv.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
 }
 
 // NoSecrets fails the test where the process has written one of the secrets.

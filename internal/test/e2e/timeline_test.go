@@ -3,6 +3,9 @@
 package e2e
 
 import (
+	"bytes"
+	gocmp "cmp"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -16,10 +19,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/nats-io/nats.go"
 
+	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
 func TestMain(m *testing.M) {
@@ -35,7 +41,6 @@ const (
 	tenant = 886
 	big    = int64(9007199254740993)    // 2^53 + 1: a float64 can't hold it
 	most   = int64(9223372036854775807) // 2^63 - 1
-	maxAge = 168 * time.Hour
 	// clocks is how far the process's clock, which never jumps, may be from the test's.
 	clocks = 25 * time.Millisecond
 )
@@ -61,26 +66,34 @@ type world struct {
 	nc     *nats.Conn
 	live   *Recorder
 	proc   *Process
-	oracle *oracle
 
-	seq     uint64    // of the last message that has been compared
-	mark    Watermark // the last that was settled
+	agents  map[int64]*agent  // as their last events left them
+	seq     uint64            // of the last message that has been compared
+	mark    schemas.Watermark // the last that was settled
 	wm      Msg
 	used    map[int64]bool
-	unnamed time.Time // since when there are rows that nobody can name; zero: there are none
 	starts  int       // of rollcall
-	restart string    // what notBefore has to be for whatever changed while rollcall was down; empty: it was not
+	restart time.Time // what notBefore has to be for whatever changed while rollcall was down; zero: it was not
 }
 
-// A step is one of the script: what happens to the tenant, and what that makes.
+// An agent is one as its last event left it.
+type agent struct {
+	revision        uint64
+	online, removed bool
+	time            time.Time
+}
+
+// A step is one of the script: what happens to the tenant, and what that makes. Whether each
+// message says exactly what happened is the checker's to judge, in the end.
 type step struct {
-	name    string
-	do      func() // between two requests
-	want    []string
-	gone    bool   // agents that the listing does not show are removed
-	sweeps  int    // complete sweeps to wait for; 0 means one, or two where agents are gone
-	missing int    // agents that are, in the end, and are held
-	health  string // what it has to be in the end; empty: ok
+	name     string
+	do       func() // between two requests
+	want     []string
+	gone     bool   // agents that the listing does not show are removed
+	sweeps   int    // complete sweeps to wait for; 0 means one, or two where agents are gone
+	missing  int    // agents that are, in the end, and are held
+	rejected int    // rows that are, in the end
+	health   string // what it has to be in the end; empty: ok
 	// sinceOwn: notBefore is not that of the restart but the time of the state before (the last
 	// watermark had missed something).
 	sinceOwn bool
@@ -89,8 +102,7 @@ type step struct {
 func timeline(t *testing.T, where map[string]string, url string, server *NATSServer) {
 	w := &world{
 		t: t, vendor: NewVendor(t, isdpsim.Config{Agents: 60, Seed: 1}), nc: Connect(t, url), live: Record(t, url),
-		oracle: &oracle{tenant: tenant, agents: map[int64]*published{}, deleted: map[int64]bool{}, baseline: true},
-		used:   map[int64]bool{},
+		agents: make(map[int64]*agent), used: make(map[int64]bool),
 	}
 	w.env = Settings(w.vendor.Env(), where)
 	v := w.vendor
@@ -108,13 +120,12 @@ func timeline(t *testing.T, where map[string]string, url string, server *NATSSer
 	deletedFirst := v.Add(must(isdpsim.Patch(v.NewRow(700001), isdpsim.Fields{"onlineStatus": "1", "deleteFlag": "1"})))
 	var baseline []string
 	for _, row := range v.Listing() {
-		p, id, _ := readRow(row.JSON, tenant)
 		switch {
-		case id == deletedFirst:
-		case p.online():
-			baseline = append(baseline, fmt.Sprintf("%d r1 agent.online baseline", id))
+		case row.ID == deletedFirst:
+		case online(row.JSON):
+			baseline = append(baseline, w.line(row.ID, 1, "online baseline"))
 		default:
-			baseline = append(baseline, fmt.Sprintf("%d r1 agent.updated baseline", id))
+			baseline = append(baseline, w.line(row.ID, 1, "updated baseline"))
 		}
 	}
 
@@ -142,11 +153,11 @@ func timeline(t *testing.T, where map[string]string, url string, server *NATSSer
 		v.Edit(edited, isdpsim.Fields{"lastUpdateTimestamp": "1", "agentSignInTime": "2", "version": "99", "new": `{ "x":1}`})
 		v.Edit(odd, isdpsim.Fields{"odd": "", "lastUpdateDate": `"x"`, "lastUpdatedBy": "12", "agentSignInDate": "3"})
 	}})
-	w.play(step{name: "quiet edits followed by a loud one", do: func() {
+	w.play(step{name: "quiet edits followed by another", do: func() {
 		v.Edit(edited, isdpsim.Fields{"capacity": "78"})
 		v.SetOnline(odd, true)
 	}, want: []string{w.line(edited, 3, "updated fields"), w.line(odd, 2, "online status")}})
-	w.play(step{name: "a quiet edit taken back, and a loud one", do: func() { v.Edit(edited, isdpsim.Fields{"new": "", "capacity": "79"}) },
+	w.play(step{name: "a quiet edit taken back, and another", do: func() { v.Edit(edited, isdpsim.Fields{"new": "", "capacity": "79"}) },
 		want: []string{w.line(edited, 4, "updated fields")}})
 	w.play(step{name: "the same in other words", do: func() {
 		v.Edit(edited, isdpsim.Fields{"capacity": `"79"`, "onlineStatus": `"0"`, "tenantId": `"886"`, "type": "10"})
@@ -163,7 +174,7 @@ func timeline(t *testing.T, where map[string]string, url string, server *NATSSer
 
 	for i, typ := range []string{`"1"`, `"a.b"`, `""`, "null", `"Video-10"`} {
 		w.play(step{name: "type " + typ, do: func() { v.Edit(nulls, isdpsim.Fields{"type": typ}) },
-			want: []string{w.line(nulls, 4+i, "updated fields")}})
+			want: []string{w.line(nulls, uint64(4+i), "updated fields")}})
 	}
 
 	const newOn, newOff = 800001, 800002
@@ -224,7 +235,7 @@ func timeline(t *testing.T, where map[string]string, url string, server *NATSSer
 		w.brokerKilled(server, in, edited)
 	}
 	w.terminateQuietly()
-	w.compareAll()
+	w.judge()
 }
 
 // start starts rollcall, and lets it reach the vendor when the plain subscriber is there.
@@ -232,7 +243,6 @@ func (w *world) start() {
 	w.t.Helper()
 	release := w.vendor.Hold()
 	defer release()
-	w.oracle.restarted()
 	w.starts++
 	w.env["ROLLCALL_INSTANCE"] = w.instance()
 	w.proc = Rollcall(w.t, w.env)
@@ -244,10 +254,10 @@ func (w *world) instance() string { return fmt.Sprintf("e2e-%d", w.starts) }
 
 // takenOver returns the first watermark of the rollcall that runs now: it repeats the figures that
 // the last one left.
-func (w *world) takenOver() Watermark {
+func (w *world) takenOver() schemas.Watermark {
 	w.t.Helper()
 	for _, m := range w.live.Through(w.t, w.wm.Seq) {
-		var mark Watermark
+		var mark schemas.Watermark
 		if m.Tokens()[1] != "watermark" || m.Seq <= w.seq {
 			continue
 		}
@@ -262,10 +272,10 @@ func (w *world) takenOver() Watermark {
 		}
 	}
 	w.t.Fatalf("no watermark of %s after message %d", w.instance(), w.seq)
-	return Watermark{}
+	return schemas.Watermark{}
 }
 
-// play plays a step, waits until the log says that it has seen it, and compares.
+// play plays a step, waits until the stream says that it has been seen, and compares.
 func (w *world) play(s step) {
 	w.t.Helper()
 	begun := time.Now()
@@ -273,8 +283,8 @@ func (w *world) play(s step) {
 	w.settled(s, begun, time.Now())
 }
 
-// settled waits for a watermark of sweeps that began after end, and compares the log since the last
-// time with what the oracle says. begun and end are around what happened.
+// settled waits for a watermark of sweeps that began after end, and compares the stream since the
+// last time with the script. begun and end are around what happened.
 func (w *world) settled(s step, begun, end time.Time) {
 	w.t.Helper()
 	sweeps := s.sweeps
@@ -288,50 +298,42 @@ func (w *world) settled(s step, begun, end time.Time) {
 	w.complete(s.name, end)
 	if w.starts > 1 && before.Instance != w.instance() {
 		mark := w.takenOver()
-		if mark.Sweep < before.Sweep || mark.StartedAt < before.StartedAt || w.mark.Sweep <= mark.Sweep {
+		if mark.Sweep < before.Sweep || mark.StartedAt.Before(before.StartedAt) || w.mark.Sweep <= mark.Sweep {
 			w.t.Errorf("%s: taken over with %+v after %+v", s.name, mark, before)
 		}
 		w.restart = mark.StartedAt
 	}
 	for range sweeps - 1 {
-		w.complete(s.name, parse(w.t, w.mark.CompletedAt))
+		w.complete(s.name, w.mark.CompletedAt)
 	}
 
-	events, rejected, unidentified, missing := w.oracle.observe(w.vendor.Listing(), s.gone && s.missing == 0)
-	var summaries []string
-	byAgent := make(map[int64]*wanted)
-	for _, e := range events {
-		summaries = append(summaries, e.summary)
-		byAgent[e.id] = e
-	}
-	want := slices.Clone(s.want)
-	slices.Sort(want)
-	slices.Sort(summaries)
-	if d := cmp.Diff(want, summaries); d != "" {
-		w.t.Fatalf("%s: the script and the oracle disagree (-script +oracle):\n%s", s.name, d)
-	}
-
-	got := ReadLog(w.t, w.nc, w.seq+1, "agent.online.>", "agent.offline.>", "agent.updated.>")
-	for _, m := range got {
+	var events []*schemas.Event
+	got := []string{}
+	for _, m := range ReadStream(w.t, w.nc, w.seq+1, "agent.online.>", "agent.offline.>", "agent.updated.>") {
 		if m.Seq > w.wm.Seq {
 			w.t.Errorf("%s: an event after the watermark that says that all is published: %s", s.name, m.Body)
 			continue
 		}
-		id, _ := strconv.ParseInt(m.Tokens()[4], 10, 64)
-		e := byAgent[id]
-		if e == nil {
-			w.t.Errorf("%s: an event that should not be: %s %s", s.name, m.Subject, m.Body)
-			continue
+		e := &schemas.Event{}
+		if err := json.Unmarshal([]byte(m.Body), e); err != nil {
+			w.t.Fatalf("%s: %v\n%s", s.name, err, m.Body)
 		}
-		delete(byAgent, id)
-		w.event(s, e, m, begun, end)
+		if b := string(e.AppendJSON(nil)); b != m.Body {
+			w.t.Errorf("%s: an event in other bytes than schemas writes:\n%s\n%s", s.name, m.Body, b)
+		}
+		events = append(events, e)
+		got = append(got, w.line(e.Data.Agent.AgentID, e.Data.Revision, strings.TrimPrefix(string(e.Type), "agent.")+" "+string(e.Data.Reason)))
 	}
-	for _, e := range byAgent {
-		w.t.Errorf("%s: no event %s", s.name, e.summary)
+	slices.Sort(got)
+	if d := cmp.Diff(slices.Sorted(slices.Values(s.want)), got, cmpopts.EquateEmpty()); d != "" {
+		w.t.Fatalf("%s: events (-script +stream):\n%s", s.name, d)
+	}
+	for _, e := range events {
+		w.event(s, e, begun, end)
 	}
 
 	agents, online := 0, 0
-	for _, a := range w.oracle.agents {
+	for _, a := range w.agents {
 		if !a.removed {
 			agents++
 		}
@@ -339,91 +341,52 @@ func (w *world) settled(s step, begun, end time.Time) {
 			online++
 		}
 	}
-	if missing != s.missing {
-		w.t.Errorf("%s: the script says %d are missing, the oracle %d", s.name, s.missing, missing)
+	m := w.mark
+	if m.Agents != agents || m.Online != online || m.Missing != s.missing || m.Rejected != s.rejected || m.Instance != w.instance() {
+		w.t.Errorf("%s: want %d agents, %d online, %d missing, %d rejected, by %s: %s", s.name, agents, online, s.missing, s.rejected,
+			w.instance(), w.wm.Body)
 	}
-	template := fmt.Sprintf(`{"tenantId":%d,"sweep":%s,"startedAt":"%s","completedAt":"%s","staleAfter":"%s","agents":%d,"online":%d,`+
-		`"missing":%d,"rejected":%d,"instance":"%s","commit":{"id":"%s","messages":%s}}`,
-		tenant, "\x01", "\x02", "\x03", "\x04", agents, online, s.missing, rejected, w.instance(), "\x05", "\x06")
-	open, where := match(template, w.wm.Body)
-	if where != "" {
-		w.t.Fatalf("%s: the watermark: %s", s.name, where)
+	took := m.CompletedAt.Sub(m.StartedAt)
+	if d := m.StaleAfter.Sub(m.CompletedAt); d < 600*time.Millisecond || d > max(600*time.Millisecond, 3*took)+10*time.Millisecond {
+		w.t.Errorf("%s: stale %v after a sweep that took %v, every 200ms", s.name, d, took)
 	}
-	started, completed, stale := parse(w.t, open["\x02"]), parse(w.t, open["\x03"]), parse(w.t, open["\x04"])
-	if d := stale.Sub(completed); d < 600*time.Millisecond || d > max(600*time.Millisecond, 3*completed.Sub(started))+10*time.Millisecond {
-		w.t.Errorf("%s: stale %v after a sweep that took %v, every 200ms", s.name, d, completed.Sub(started))
-	}
-	switch {
-	case unidentified == 0:
-		w.unnamed = time.Time{}
-	case w.unnamed.IsZero():
-		w.unnamed = end
-	}
-	health := "ok"
-	switch {
-	case s.health != "":
-		health = s.health
-	case unidentified > 0:
-		health = "holding unidentified"
-	}
-	w.healthIs(s.name, health)
-	w.seq, w.restart = w.wm.Seq, ""
+	w.healthIs(s.name, gocmp.Or(s.health, "ok"))
+	w.seq, w.restart = w.wm.Seq, time.Time{}
 	if w.t.Failed() {
 		w.t.FailNow()
 	}
 }
 
-// event compares an event with what it should be.
-func (w *world) event(s step, e *wanted, m Msg, begun, end time.Time) {
+// event compares an event's times with when it happened.
+func (w *world) event(s step, e *schemas.Event, begun, end time.Time) {
 	w.t.Helper()
+	d := &e.Data
 	fail := func(format string, args ...any) {
 		w.t.Helper()
-		w.t.Errorf("%s: %s: %s\n%s", s.name, e.summary, fmt.Sprintf(format, args...), m.Body)
+		w.t.Errorf("%s: %s: %s", s.name, e.ID(), fmt.Sprintf(format, args...))
 	}
-	open, where := match(e.template, m.Body)
-	if where != "" || m.Subject != e.subject {
-		fail("on %s, want %s; %s", m.Subject, e.subject, where)
-		return
+	prev := gocmp.Or(w.agents[d.Agent.AgentID], &agent{})
+	if e.Time.Before(begun.Add(-clocks)) || e.Time.After(time.Now().Add(clocks)) {
+		fail("its time %v is not between that of the change (%v to %v) and now", e.Time, begun, end)
 	}
-	prev := w.oracle.agents[e.id]
-	if prev == nil {
-		prev = &published{}
-	}
-	at, since := open[openTime], open[openSince]
-	if t := parse(w.t, at); t.Before(begun.Add(-clocks)) || t.After(time.Now().Add(clocks)) {
-		fail("its time is not between that of the change (%v to %v) and now", begun, end)
-	}
-	if n := open[openNotBefore]; n != "" && w.restart == "" && parse(w.t, n).After(end.Add(clocks)) {
-		fail("notBefore is after the change (%v to %v)", begun, end)
-	} else if n != "" && e.after.revision == 1 && !w.unnamed.IsZero() && parse(w.t, n).After(w.unnamed) {
-		fail("notBefore is after %v, since when rows that nobody can name may have hidden the agent", w.unnamed)
-	} else if n != "" && n > at {
-		fail("notBefore is after its time")
-	} else if wantBefore := w.restart; n != "" && wantBefore != "" {
-		fields := strings.HasSuffix(e.summary, " fields") // the quiet ones may have been others
-		if (s.sinceOwn || fields) && prev.time != "" {
-			wantBefore = prev.time
+	switch want := w.restart; {
+	case d.NotBefore.IsZero():
+	case want.IsZero():
+		if d.NotBefore.After(end.Add(clocks)) {
+			fail("notBefore %v is after the change (%v to %v)", d.NotBefore, begun, end)
 		}
-		if n != wantBefore {
-			fail("notBefore after a restart is %s, want %s", n, wantBefore)
+	default:
+		if (s.sinceOwn || d.Reason == schemas.Fields) && prev.revision > 0 { // the quiet fields may have been others
+			want = prev.time
+		}
+		if !d.NotBefore.Equal(want) {
+			fail("notBefore after a restart is %v, want %v", d.NotBefore, want)
 		}
 	}
-	wantSince := prev.since
-	if e.flips {
-		wantSince = at
+	if d.Sweep > w.mark.Sweep {
+		fail("sweep %d, and the last complete one is %d", d.Sweep, w.mark.Sweep)
 	}
-	if since != wantSince || open[openPrevious] != "" && open[openPrevious] != prev.since {
-		fail("since %s, want %s; previousSince %q, want %q", since, wantSince, open[openPrevious], prev.since)
-	}
-	if n, err := strconv.ParseUint(open[openSweep], 10, 64); err != nil || n > w.mark.Sweep || n == 0 {
-		fail("sweep %s, and the last complete one is %d", open[openSweep], w.mark.Sweep)
-	}
-	if at < prev.time {
-		fail("its time is before that of the last event, %s", prev.time)
-	}
-	after := e.after
-	after.time, after.since = at, since
-	w.oracle.agents[e.id] = &after
+	w.agents[d.Agent.AgentID] = &agent{d.Revision, d.Online, d.Reason == schemas.Removed, e.Time}
 }
 
 // complete waits for the watermark of a complete sweep, with nothing in progress, that began after
@@ -435,15 +398,15 @@ func (w *world) complete(what string, after time.Time) {
 		if !w.proc.Running() {
 			w.t.Fatalf("%s: rollcall has ended: exit %d", what, w.proc.Wait())
 		}
-		m, ok := Last(w.nc, fmt.Sprintf("agent.watermark.%d", tenant))
+		m, ok := Last(w.nc, schemas.WatermarkSubject(tenant))
 		if !ok {
 			return false
 		}
-		var mark Watermark
+		var mark schemas.Watermark
 		if err := json.Unmarshal([]byte(m.Body), &mark); err != nil {
 			w.t.Fatalf("%s: %v", m.Body, err)
 		}
-		if mark.Sweep == 0 || mark.InProgress != nil || !parse(w.t, mark.StartedAt).After(after) {
+		if mark.Sweep == 0 || mark.InProgress != nil || !mark.StartedAt.After(after) {
 			return false
 		}
 		w.mark, w.wm = mark, m
@@ -454,23 +417,14 @@ func (w *world) complete(what string, after time.Time) {
 	}
 }
 
-// healthIs waits until the health message says "state" or "state reason", and checks every byte of
-// it.
+// healthIs waits until the health message says "state" or "state reason".
 func (w *world) healthIs(what, want string) {
 	w.t.Helper()
-	state, reason, _ := strings.Cut(want, " ")
-	prefix := fmt.Sprintf(`{"tenantId":%d,"state":"%s","since":"`, tenant, state)
-	var m Msg
 	wait.Eventually(w.t, what+": health "+want, func() bool {
-		var ok bool
-		m, ok = Last(w.nc, fmt.Sprintf("agent.health.%d", tenant))
-		return ok && strings.HasPrefix(m.Body, prefix) && strings.Contains(m.Body, `"reason":"`+reason+`"`)
+		m, ok := Last(w.nc, schemas.HealthSubject(tenant))
+		var h schemas.Health
+		return ok && json.Unmarshal([]byte(m.Body), &h) == nil && strings.TrimSpace(string(h.State)+" "+string(h.Reason)) == want
 	})
-	rest := m.Body[len(prefix):]
-	if len(rest) < len(WireTime) || !wireTime.MatchString(rest[:len(WireTime)]) || !strings.HasPrefix(rest[len(WireTime):], `","reason":"`+reason+`","detail":"`) ||
-		(strings.HasSuffix(rest, `"detail":""}`) != (state == "ok")) {
-		w.t.Errorf("%s: health %s", what, m.Body)
-	}
 }
 
 // missesOne makes one complete sweep miss an agent, which is not enough.
@@ -499,7 +453,7 @@ func (w *world) missesOne() {
 	from := w.seq
 	w.settled(s, begun, time.Now())
 	if !slices.ContainsFunc(w.live.Through(w.t, w.seq), func(m Msg) bool {
-		var mark Watermark
+		var mark schemas.Watermark
 		return m.Seq > from && m.Tokens()[1] == "watermark" && json.Unmarshal([]byte(m.Body), &mark) == nil && mark.Missing == 1
 	}) {
 		w.t.Errorf("%s: no watermark has told of it", s.name)
@@ -519,20 +473,20 @@ func (w *world) badRecords() {
 	w.t.Helper()
 	v := w.vendor
 	spoilt, gone, changed := w.online(), w.offline(), w.offline()
-	changes := w.oracle.agents[changed].revision
+	changes := w.agents[changed].revision
 	var unnamed []int64
 	w.play(step{name: "rejected records", do: func() {
 		v.Edit(spoilt, isdpsim.Fields{"onlineStatus": `"maybe"`, "capacity": "33"})
 		v.Add(must(isdpsim.Patch(v.NewRow(900001), isdpsim.Fields{"tenantId": "887"})))
 		v.Add(must(isdpsim.Patch(v.NewRow(900002), isdpsim.Fields{"photo": `"` + strings.Repeat("x", 900_000) + `"`})))
 		v.Edit(changed, isdpsim.Fields{"capacity": "41"})
-	}, want: []string{w.line(changed, changes+1, "updated fields")}, sweeps: 3})
+	}, want: []string{w.line(changed, changes+1, "updated fields")}, sweeps: 3, rejected: 3})
 	w.play(step{name: "an appearance beside rejected records", do: func() {
 		v.Add(must(isdpsim.Patch(v.NewRow(800003), isdpsim.Fields{"onlineStatus": "1"})))
-	}, want: []string{w.line(800003, 1, "online appeared")}})
-	w.play(step{name: "a removal beside rejected records", do: func() { v.Remove(gone) }, gone: true,
+	}, want: []string{w.line(800003, 1, "online appeared")}, rejected: 3})
+	w.play(step{name: "a removal beside rejected records", do: func() { v.Remove(gone) }, gone: true, rejected: 3,
 		want: []string{w.line(gone, 2, "updated removed")}})
-	w.play(step{name: "a return beside rejected records", do: func() { v.Restore(gone) },
+	w.play(step{name: "a return beside rejected records", do: func() { v.Restore(gone) }, rejected: 3,
 		want: []string{w.line(gone, 3, "updated appeared")}})
 	w.play(step{name: "rows that nobody can name", do: func() {
 		for _, row := range []string{`"garbage"`, `{"onlineStatus":1}`, `{"agentId":"x1","onlineStatus":1}`, `null`} {
@@ -540,11 +494,11 @@ func (w *world) badRecords() {
 		}
 		v.Remove(gone)
 		v.Edit(changed, isdpsim.Fields{"capacity": "42"})
-	}, gone: true, sweeps: 4, want: []string{w.line(changed, changes+2, "updated fields")}})
+	}, gone: true, sweeps: 4, rejected: 7, health: "holding unidentified", want: []string{w.line(changed, changes+2, "updated fields")}})
 	w.play(step{name: "an appearance beside rows that nobody can name", do: func() {
 		v.Add(must(isdpsim.Patch(v.NewRow(800004), isdpsim.Fields{"onlineStatus": "1"})))
-	}, want: []string{w.line(800004, 1, "online appeared")}})
-	w.play(step{name: "and without them", do: func() { v.Remove(unnamed...) }, gone: true,
+	}, want: []string{w.line(800004, 1, "online appeared")}, rejected: 7, health: "holding unidentified"})
+	w.play(step{name: "and without them", do: func() { v.Remove(unnamed...) }, gone: true, rejected: 3,
 		want: []string{w.line(gone, 4, "updated removed")}})
 	w.play(step{name: "a spoilt row is mended", do: func() {
 		v.Edit(spoilt, isdpsim.Fields{"onlineStatus": "1"})
@@ -592,7 +546,7 @@ func (w *world) outage() {
 	v.Atomically(func() { v.SetOnline(on, false) })
 	end := time.Now()
 	v.SetFault(nil)
-	w.settled(step{name: "a sign-out during an outage", want: []string{w.line(on, w.oracle.agents[on].revision+1, "offline status")}}, begun, end)
+	w.settled(step{name: "a sign-out during an outage", want: []string{w.line(on, w.agents[on].revision+1, "offline status")}}, begun, end)
 	v.RevokeTokens()
 	begun = time.Now()
 	w.settled(step{name: "a revoked token"}, begun, begun)
@@ -601,18 +555,18 @@ func (w *world) outage() {
 // pause stops the process, and lets it go on.
 func (w *world) pause(id int64) {
 	w.t.Helper()
-	r := w.oracle.agents[id].revision
+	r := w.agents[id].revision
 	w.proc.Pause()
 	begun := time.Now()
 	// Requests that it has sent may still be under way: they are answered first.
-	w.vendor.Atomically(func() { w.vendor.SetOnline(id, !w.oracle.agents[id].online) })
+	w.vendor.Atomically(func() { w.vendor.SetOnline(id, !w.agents[id].online) })
 	end := time.Now()
 	w.proc.Continue()
 	w.settled(step{name: "paused and continued", want: []string{w.line(id, r+1, w.flipped(id))}}, begun, end)
 }
 
 func (w *world) flipped(id int64) string {
-	if w.oracle.agents[id].online {
+	if w.agents[id].online {
 		return "offline status"
 	}
 	return "online status"
@@ -632,15 +586,15 @@ func (w *world) terminate(flips, edited, gone int64) {
 	flag := w.online()
 	back, _ := v.Agent(flag)
 	want := []string{
-		w.line(flips, w.oracle.agents[flips].revision+1, w.flipped(flips)),
-		w.line(edited, w.oracle.agents[edited].revision+1, "updated fields"),
-		w.line(gone, w.oracle.agents[gone].revision+1, "offline removed"),
-		w.line(flag, w.oracle.agents[flag].revision+1, "offline removed"),
+		w.line(flips, w.agents[flips].revision+1, w.flipped(flips)),
+		w.line(edited, w.agents[edited].revision+1, "updated fields"),
+		w.line(gone, w.agents[gone].revision+1, "offline removed"),
+		w.line(flag, w.agents[flag].revision+1, "offline removed"),
 		w.line(800010, 1, "online appeared"),
 	}
 	begun := time.Now()
 	v.Atomically(func() {
-		v.SetOnline(flips, !w.oracle.agents[flips].online)
+		v.SetOnline(flips, !w.agents[flips].online)
 		v.Edit(edited, isdpsim.Fields{"capacity": "91", "version": "5"})
 		v.Edit(quiet, isdpsim.Fields{"version": "6", "lastUpdateTimestamp": "7"})
 		v.SetOnline(quiet, true)
@@ -653,15 +607,15 @@ func (w *world) terminate(flips, edited, gone int64) {
 	w.start()
 	w.settled(step{name: "restarted after changes", gone: true, want: want}, begun, time.Now())
 	w.play(step{name: "quiet edits before the restart", do: func() { v.Edit(quiet, isdpsim.Fields{"capacity": "17"}) },
-		want: []string{w.line(quiet, w.oracle.agents[quiet].revision+1, "updated fields")}})
+		want: []string{w.line(quiet, w.agents[quiet].revision+1, "updated fields")}})
 	w.play(step{name: "returns after the restart", do: func() {
 		v.Restore(gone)
 		v.Replace(flag, back)
 		v.Undelete(800011)
 	}, want: []string{
-		w.line(gone, w.oracle.agents[gone].revision+1, "online appeared"),
-		w.line(flag, w.oracle.agents[flag].revision+1, "online appeared"),
-		w.line(800011, 1, map[bool]string{true: "online appeared", false: "updated appeared"}[online(v, 800011)]),
+		w.line(gone, w.agents[gone].revision+1, "online appeared"),
+		w.line(flag, w.agents[flag].revision+1, "online appeared"),
+		w.line(800011, 1, map[bool]string{true: "online appeared", false: "updated appeared"}[isOnline(v, 800011)]),
 	}})
 }
 
@@ -693,22 +647,23 @@ func (w *world) terminateQuietly() {
 func (w *world) killed(flips, edited int64) {
 	w.t.Helper()
 	v := w.vendor
-	w.play(step{name: "a rejected record before a crash", do: func() { v.Add(must(isdpsim.Patch(v.NewRow(900003), isdpsim.Fields{"tenantId": "1"}))) }})
+	w.play(step{name: "a rejected record before a crash", do: func() { v.Add(must(isdpsim.Patch(v.NewRow(900003), isdpsim.Fields{"tenantId": "1"}))) },
+		rejected: 1})
 	w.proc.Kill()
 	w.proc.NoSecrets(v.Secrets()...)
 	want := []string{
-		w.line(flips, w.oracle.agents[flips].revision+1, w.flipped(flips)),
-		w.line(edited, w.oracle.agents[edited].revision+1, "updated fields"),
+		w.line(flips, w.agents[flips].revision+1, w.flipped(flips)),
+		w.line(edited, w.agents[edited].revision+1, "updated fields"),
 		w.line(800020, 1, "online appeared"),
 	}
 	begun := time.Now()
 	v.Atomically(func() {
-		v.SetOnline(flips, !w.oracle.agents[flips].online)
+		v.SetOnline(flips, !w.agents[flips].online)
 		v.Edit(edited, isdpsim.Fields{"capacity": "92"})
 		v.Add(must(isdpsim.Patch(v.NewRow(800020), isdpsim.Fields{"onlineStatus": "1"})))
 	})
 	w.start()
-	w.settled(step{name: "restarted after a crash", want: want, sinceOwn: true}, begun, time.Now())
+	w.settled(step{name: "restarted after a crash", want: want, sinceOwn: true, rejected: 1}, begun, time.Now())
 	w.play(step{name: "the rejected record goes", do: func() { v.Remove(900003) }})
 }
 
@@ -717,12 +672,12 @@ func (w *world) killed(flips, edited int64) {
 func (w *world) brokerKilled(server *NATSServer, flips, edited int64) {
 	w.t.Helper()
 	v := w.vendor
-	r := w.oracle.agents[flips].revision
+	r := w.agents[flips].revision
 	now := w.flipped(flips)
 	server.Kill()
 	begun := time.Now()
 	v.Atomically(func() {
-		v.SetOnline(flips, !w.oracle.agents[flips].online)
+		v.SetOnline(flips, !w.agents[flips].online)
 		v.Edit(edited, isdpsim.Fields{"capacity": "93"})
 	})
 	end := time.Now()
@@ -736,97 +691,67 @@ func (w *world) brokerKilled(server *NATSServer, flips, edited int64) {
 	w.live.Ready(w.t)
 	w.proc.Continue()
 	w.settled(step{name: "the broker was killed", want: []string{
-		w.line(flips, r+1, now), w.line(edited, w.oracle.agents[edited].revision+1, "updated fields"),
+		w.line(flips, r+1, now), w.line(edited, w.agents[edited].revision+1, "updated fields"),
 	}}, begun, end)
 }
 
-// compareAll compares all that there is: the log, the plain subscription, the states, what the
-// oracle knows.
-func (w *world) compareAll() {
+// judge has the checker compare all that there is: the stream, the plain subscription, the tenant's
+// history and the pages that it showed.
+func (w *world) judge() {
 	w.t.Helper()
 	nc := w.nc
-	if w.env["ROLLCALL_NATS_URL"] == "" { // its server went with it
-		w.start()
-		w.settled(step{name: "started to be compared"}, time.Now(), time.Now())
+	if dir := w.env["ROLLCALL_DATA_DIR"]; dir != "" { // its server went with it
+		nc = OpenStore(w.t, dir)
 	}
-	wm, ok := Last(nc, fmt.Sprintf("agent.watermark.%d", tenant))
-	if !ok {
-		w.t.Fatal("no watermark")
-	}
-	stored := ReadLog(w.t, nc, 1)
-	live := w.live.Through(w.t, stored[len(stored)-1].Seq)
-	if live[0].Seq != 1 {
-		w.t.Errorf("the plain subscription begins at message %d", live[0].Seq)
-	}
-	replayed := Replay(live, maxAge)
-	for _, p := range replayed.Problems {
-		w.t.Error(p)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
+	defer cancel()
+	stored, err := checker.Read(ctx, nc, tenant)
+	if err != nil {
+		w.t.Fatal(err)
 	}
 	end := stored[len(stored)-1].Seq
-	if len(live) > 0 && live[len(live)-1].Seq == end {
-		for _, p := range SameLog(live, stored) {
-			w.t.Error(p)
-		}
+	w.live.Through(w.t, end)
+	live := w.live.Messages()
+	report := checker.Check(checker.Log{Stored: stored, Live: live}, checker.TruthOf(w.vendor.Tenant), checker.Options{
+		Tenant: tenant, MaxMissing: 0.5, MissingHold: time.Hour, Quiescent: true, Skew: clocks,
+	})
+	if err := report.Err(); err != nil {
+		w.t.Error(err)
 	}
-	roster := Roster(w.t, nc, tenant)
-	if len(roster) != len(w.oracle.agents) || len(roster) != len(replayed.States) {
-		w.t.Errorf("%d states, want %d; replayed %d", len(roster), len(w.oracle.agents), len(replayed.States))
+	events := uint64(0)
+	for _, a := range w.agents {
+		events += a.revision
 	}
-	revisions := 0
-	for id, a := range w.oracle.agents {
-		revisions += a.revision
-		state, ok := roster[id]
-		if !ok {
-			w.t.Errorf("no state of agent %d", id)
-			continue
-		}
-		if state.Body != replayed.States[id] {
-			w.t.Errorf("the state of agent %d is not its last event:\n%s\n%s", id, state.Body, replayed.States[id])
-		}
-		if !strings.Contains(state.Body, `"agent":`+a.json()+`,"changes":`) || !strings.Contains(state.Body, fmt.Sprintf(`"online":%t,`, a.online)) {
-			w.t.Errorf("the state of agent %d is not what the listing showed:\n%s\n%s", id, state.Body, a.json())
-		}
-	}
-	if replayed.Events != revisions {
-		w.t.Errorf("%d events, and the revisions say %d", replayed.Events, revisions)
-	}
-	var states []string
-	for _, h := range replayed.Health {
-		states = append(states, strings.TrimSpace(h.State+" "+h.Reason))
-	}
-	for _, want := range []string{"ok", "holding missing", "holding unidentified", "failing unusable", "failing unreachable", "failing inconsistent"} {
-		if !slices.Contains(states, want) {
-			w.t.Errorf("no health message %q among %q", want, states)
-		}
+	if s := report.Stats; uint64(s.Events) != events || s.Agents != len(w.agents) || s.WholeCommits != s.Commits {
+		w.t.Errorf("%d events of %d agents, and the script made %d of %d; %d of %d commits whole", s.Events, s.Agents, events, len(w.agents),
+			s.WholeCommits, s.Commits)
 	}
 	for _, m := range live {
 		for _, s := range w.vendor.Secrets() {
-			if strings.Contains(m.Body, s) {
-				w.t.Errorf("a secret in the log, on %s", m.Subject)
+			if bytes.Contains(m.Body, []byte(s)) {
+				w.t.Errorf("a secret in the stream, on %s", m.Subject)
 			}
 		}
 	}
-	w.t.Logf("%d events, %d commits, %d messages in the log, %d on the plain subscription; watermark %s",
-		replayed.Events, replayed.Commits, len(stored), len(live), wm.Body)
+	w.t.Logf("%+v", report.Stats)
 }
 
 // online and offline choose an agent of the first listing that no step has used.
 func (w *world) online() int64  { return w.choose(true) }
 func (w *world) offline() int64 { return w.choose(false) }
 
-func (w *world) choose(online bool) int64 {
+func (w *world) choose(on bool) int64 {
 	w.t.Helper()
 	for _, row := range w.vendor.Listing() {
-		p, id, _ := readRow(row.JSON, tenant)
-		if p != nil && p.there() && p.online() == online && !w.used[id] && id < isdpsim.FirstID+60 {
-			if a := w.oracle.agents[id]; a != nil && a.revision > 2 {
-				continue
-			}
-			w.used[id] = true
-			return id
+		if a := w.agents[row.ID]; a != nil && (a.removed || a.revision > 2) || w.used[row.ID] || row.ID >= isdpsim.FirstID+60 {
+			continue
+		}
+		if online(row.JSON) == on {
+			w.used[row.ID] = true
+			return row.ID
 		}
 	}
-	w.t.Fatalf("no agent left that is online: %t", online)
+	w.t.Fatalf("no agent left that is online: %t", on)
 	return 0
 }
 
@@ -839,14 +764,14 @@ func (w *world) last() int64 {
 	return id
 }
 
-func (w *world) line(id int64, revision int, what string) string {
+func (w *world) line(id int64, revision uint64, what string) string {
 	return fmt.Sprintf("%d r%d agent.%s", id, revision, what)
 }
 
 // everyone expects an event of every agent that is there.
 func (w *world) everyone(what string) []string {
 	var lines []string
-	for id, a := range w.oracle.agents {
+	for id, a := range w.agents {
 		if !a.removed {
 			lines = append(lines, w.line(id, a.revision+1, what))
 		}
@@ -854,19 +779,17 @@ func (w *world) everyone(what string) []string {
 	return lines
 }
 
-func online(v *Vendor, id int64) bool {
+// isOnline reports whether the tenant shows an agent as online.
+func isOnline(v *Vendor, id int64) bool {
 	row, _ := v.Agent(id)
-	p, _, _ := readRow(row, tenant)
-	return p["onlineStatus"] == "1"
+	return online(row)
 }
 
-func parse(t testing.TB, s string) time.Time {
-	t.Helper()
-	at, err := time.Parse(WireTime, s)
-	if err != nil || !wireTime.MatchString(s) {
-		t.Fatalf("not a time as the log writes it: %q", s)
+func online(row json.RawMessage) bool {
+	var fields struct {
+		OnlineStatus json.Number
 	}
-	return at
+	return json.Unmarshal(row, &fields) == nil && fields.OnlineStatus == "1"
 }
 
 func must(row json.RawMessage, err error) json.RawMessage {
@@ -895,7 +818,7 @@ func reordered(row json.RawMessage) json.RawMessage {
 		if i > 0 {
 			out += "\n, "
 		}
-		out += quote(name) + " :\t" + string(fields[name])
+		out += strconv.Quote(name) + " :\t" + string(fields[name])
 	}
 	return json.RawMessage(out + " }")
 }

@@ -170,7 +170,7 @@ func TestEveryMessage(t *testing.T) {
 
 func everyMessage(t *testing.T, w *world) {
 	t.Helper()
-	live, stored := w.messages(), e2e.ReadLog(t, w.nc, 1)
+	live, stored := w.messages(), e2e.ReadStream(t, w.nc, 1)
 	j := newJudge(t)
 	seen := make(map[string]int)
 	for _, m := range slices.Concat(live, stored) {

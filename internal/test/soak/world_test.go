@@ -22,7 +22,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/rollcall-events/rollcall/internal/natsd"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
@@ -411,15 +410,7 @@ func (w *world) judge(change func(*checker.Options)) {
 	}
 	nc := w.nc
 	if w.layout.nodes == 0 {
-		srv, err := natsd.Start(natsd.Config{Listen: "127.0.0.1:0", DataDir: w.dir, MaxBytes: 64 << 20})
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		defer srv.Shutdown()
-		if nc, err = srv.Connect(); err != nil {
-			w.t.Fatal(err)
-		}
-		defer nc.Close()
+		nc = e2e.OpenStore(w.t, w.dir)
 	} else {
 		w.current()
 	}

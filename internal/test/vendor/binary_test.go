@@ -199,7 +199,7 @@ func TestSecretsVendor(t *testing.T) {
 					m, ok := e2e.Last(nc, "agent.health.886")
 					return ok && strings.Contains(m.Body, `"state":"`+state+`"`)
 				})
-				log := e2e.ReadLog(t, nc, 1)
+				log := e2e.ReadStream(t, nc, 1)
 				log = append(log, live.Through(t, log[len(log)-1].Seq)...)
 				if code, _ := p.Terminate(); code != 0 {
 					t.Errorf("exit %d", code)
@@ -275,7 +275,7 @@ func TestSecretsBroker(t *testing.T) {
 			nc := e2e.Connect(t, withUser(where, "rollcall", brokerSecret))
 			secrets := append(parts(clientSecret, password, brokerSecret), v.Tokens()...)
 			wantNone(t, "the process", p.Output(), secrets)
-			for _, m := range e2e.ReadLog(t, nc, 1) {
+			for _, m := range e2e.ReadStream(t, nc, 1) {
 				wantNone(t, m.Subject, fmt.Sprint(m.Header, m.Body), secrets)
 			}
 		})

@@ -4,23 +4,24 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
-// Stream is the log's name.
+// Stream is the stream's name.
 const Stream = "AGENT_EVENTS"
 
-// Msg is one message of the log.
+// Msg is one message of the stream.
 type Msg struct {
 	Subject string
 	Seq     uint64
@@ -37,9 +38,9 @@ func (m Msg) IsEvent() bool {
 	return kind == "online" || kind == "offline" || kind == "updated"
 }
 
-// ReadLog reads the log from a sequence on, up to its present end; filters as of a consumer, none:
-// everything.
-func ReadLog(t testing.TB, nc *nats.Conn, from uint64, filters ...string) []Msg {
+// ReadStream reads the stream from a sequence on, up to its present end; filters as of a consumer,
+// none: everything.
+func ReadStream(t testing.TB, nc *nats.Conn, from uint64, filters ...string) []Msg {
 	t.Helper()
 	return read(t, nc, jetstream.OrderedConsumerConfig{
 		FilterSubjects: filters, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(from, 1),
@@ -66,37 +67,18 @@ func read(t testing.TB, nc *nats.Conn, cfg jetstream.OrderedConsumerConfig) []Ms
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
-	js, err := jetstream.New(nc)
+	msgs, err := checker.ReadAs(ctx, nc, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := js.OrderedConsumer(ctx, Stream, cfg)
-	if err != nil {
-		t.Fatalf("read the log: %v", err)
+	return converted(msgs)
+}
+
+func converted(in []checker.Message) (out []Msg) {
+	for _, m := range in {
+		out = append(out, Msg{m.Subject, m.Seq, m.Header, string(m.Body)})
 	}
-	var msgs []Msg
-	if c.CachedInfo().NumPending == 0 {
-		return msgs
-	}
-	it, err := c.Messages()
-	if err != nil {
-		t.Fatalf("read the log: %v", err)
-	}
-	defer it.Stop()
-	for {
-		m, err := it.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			t.Fatalf("read the log: %v", err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			t.Fatalf("read the log: %v", err)
-		}
-		msgs = append(msgs, Msg{m.Subject(), meta.Sequence.Stream, m.Headers(), string(m.Data())})
-		if meta.NumPending == 0 {
-			return msgs
-		}
-	}
+	return out
 }
 
 // Last reads the last message of a subject, and reports whether there is one that can be had just
@@ -113,34 +95,20 @@ func Last(nc *nats.Conn, subject string) (Msg, bool) {
 // A Recorder is a plain subscriber of everything that is committed: what came, in the order in
 // which it came. Its methods may be called from any goroutine.
 type Recorder struct {
+	*checker.Recording
 	nc *nats.Conn
-
-	mu   sync.Mutex
-	msgs []Msg
-	bad  []string // messages that can't be the log's
 }
 
 // Record subscribes to agent.> at a server that may still have to start. Ready says when the
 // subscription is in place.
 func Record(t testing.TB, url string) *Recorder {
 	t.Helper()
-	r := &Recorder{nc: Connect(t, url)}
-	sub, err := r.nc.Subscribe("agent.>", func(m *nats.Msg) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
-		if err != nil {
-			r.bad = append(r.bad, m.Subject)
-		}
-		r.msgs = append(r.msgs, Msg{m.Subject, seq, m.Header, string(m.Data)})
-	})
+	nc := Connect(t, url)
+	r, err := checker.Record(nc, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := sub.SetPendingLimits(-1, -1); err != nil {
-		t.Fatal(err)
-	}
-	return r
+	return &Recorder{r, nc}
 }
 
 // Ready waits until the subscription is in place, also after the server has come back.
@@ -154,21 +122,20 @@ func (r *Recorder) Ready(t testing.TB) {
 // Through waits until the message with the sequence has come, and returns all up to it.
 func (r *Recorder) Through(t testing.TB, seq uint64) []Msg {
 	t.Helper()
-	var msgs []Msg
-	wait.Eventually(t, fmt.Sprintf("message %d on a plain subscription", seq), func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		for _, subject := range r.bad {
-			t.Errorf("a message on %s has no Nats-Sequence", subject)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
+	defer cancel()
+	err := r.Wait(ctx, seq)
+	if dropped, foreign := r.Dropped(); dropped+foreign > 0 {
+		err = errors.Join(err, fmt.Errorf("on agent.> there were %d messages too many to keep and %d that the stream has not republished", dropped, foreign))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	msgs := converted(r.Messages())
+	for i, m := range msgs {
+		if m.Seq >= seq {
+			return msgs[:i+1]
 		}
-		r.bad = nil
-		for i, m := range r.msgs {
-			if m.Seq >= seq {
-				msgs = r.msgs[:i+1]
-				return true
-			}
-		}
-		return false
-	})
+	}
 	return msgs
 }
