@@ -1,17 +1,17 @@
 // Package board serves one page that shows who is on duty, what has just happened, and whether that
-// can be believed.
+// can be trusted.
 //
-// It is a consumer of the log like any other: [Board.Run] follows the states of one tenant with
-// package follow, and each open page gets all of them first and then every change, as server-sent
-// events. So the page is as right as the log, and it works on a replica that stands by as well as
-// on the one that leads. While no page is open the log is not read at all.
+// It is a consumer of the stream like any other: [Board.Run] follows the states of one tenant with
+// package follow. Each open page gets all of them first and then every change, as server-sent
+// events. So it works on a standby as well as on the leader. While no page is open, the stream is
+// not read at all.
 //
-// All pages are sent the same bytes, encoded once. A page that reads more slowly than things change
-// misses revisions in between, never the newest, and costs no memory for what it has not read yet;
-// one that does not read at all is dropped.
+// All pages are sent the same bytes, encoded once. A page that reads slowly skips revisions, never
+// the newest, and costs no memory for what it has not read. One that does not read at all is
+// dropped.
 //
-// The board can only be read: it answers GET and HEAD. Whatever the vendor says reaches the
-// document as text.
+// The board can only be read: it answers GET and HEAD. The vendor's values reach the document as
+// text.
 package board
 
 import (
@@ -36,22 +36,25 @@ import (
 // Config is what a Board needs to know.
 type Config struct {
 	Tenant    int64               // whose agents are shown
-	JetStream jetstream.JetStream // where the log is; its connection should reconnect for ever
-	Instance  string              // this replica's name, to tell whether it is the one that leads; may be empty
+	JetStream jetstream.JetStream // has the stream; its connection should reconnect for ever
+	Instance  string              // this replica's name, to tell whether it leads; may be empty
 	MaxPages  int                 // how many pages may be open at a time; 0: 200
-	Quiet     []string            // fields whose changes are not worth a line; nil: [schemas.DefaultQuiet]
+	Quiet     schemas.Quiet       // fields whose changes are not worth a line
 	Logger    *slog.Logger        // nil: discard
 }
 
 // Paces of the board. Tests shorten them.
 type paces struct {
-	gap    time.Duration // at least that between two messages to a page: what changes meanwhile goes into one
-	beat   time.Duration // at most that between two messages to a page, so that it can tell a lost connection
-	linger time.Duration // how long the log is still followed when the last page has been closed: a reload should not read it anew
+	gap    time.Duration // at least that between two messages to a page
+	beat   time.Duration // at most that, so that a page notices a lost connection
+	linger time.Duration // how long the stream is followed after the last page was closed
 	stall  time.Duration // a page that takes no byte for so long is dropped
 }
 
-var defaultPaces = paces{gap: 100 * time.Millisecond, beat: 2 * time.Second, linger: 30 * time.Second, stall: 15 * time.Second}
+var defaultPaces = paces{
+	gap: 100 * time.Millisecond, beat: 2 * time.Second,
+	linger: 30 * time.Second, stall: 15 * time.Second,
+}
 
 // A Board is the page and what it needs. It is an [http.Handler] for the paths /, /events, /agents/
 // and /assets/.
@@ -60,16 +63,15 @@ type Board struct {
 	paces   paces
 	mux     *http.ServeMux
 	site    *site
-	wanted  chan struct{}         // holds a token when Run is to follow the log
-	ended   chan struct{}         // closed when Run has ended
-	reading chan struct{}         // holds a token for each history that is being read
-	views   func() *follow.Roster // a fresh one for each time that the log is followed
+	wanted  chan struct{} // holds a token when Run is to follow the stream
+	ended   chan struct{} // closed when Run has ended
+	reading chan struct{} // holds a token for each history that is being read
 
 	mu        sync.Mutex // guards what follows
-	hub       *hub       // what the pages are shown; replaced when the log is no longer followed
+	hub       *hub       // what the pages are shown; replaced when it is no longer followed
 	pages     int        // open ones
-	left      time.Time  // when the last page was closed
-	following bool       // Run follows the log into hub, or has been asked to
+	lastLeft  time.Time  // when the last page was closed
+	following bool       // Run follows the stream into hub, or has been asked to
 }
 
 // New returns the board of a tenant. It shows agents while [Board.Run] runs.
@@ -77,16 +79,14 @@ func New(cfg Config) *Board {
 	if cfg.MaxPages == 0 {
 		cfg.MaxPages = 200
 	}
-	if cfg.Quiet == nil {
-		cfg.Quiet = schemas.DefaultQuiet
-	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	b := &Board{cfg: cfg, paces: defaultPaces, mux: http.NewServeMux(), site: newSite(cfg.Tenant),
-		wanted: make(chan struct{}, 1), ended: make(chan struct{}), reading: make(chan struct{}, 4)}
-	b.views = func() *follow.Roster { return follow.New(cfg.Tenant) }
-	b.hub = newHub(cfg)
+	b := &Board{
+		cfg: cfg, paces: defaultPaces, mux: http.NewServeMux(), site: newSite(cfg.Tenant),
+		wanted: make(chan struct{}, 1), ended: make(chan struct{}), reading: make(chan struct{}, 4),
+		hub: newHub(cfg),
+	}
 	b.mux.HandleFunc("GET /{$}", b.site.page)
 	b.mux.HandleFunc("GET /assets/{version}/{name}", b.site.asset)
 	b.mux.HandleFunc("GET /events", b.events)
@@ -94,9 +94,9 @@ func New(cfg Config) *Board {
 	return b
 }
 
-// Run follows the log for the open pages until ctx ends, and then returns nil; it returns an error
-// if the connection to NATS is closed for good. Its end closes every open page's stream, so it
-// should end before the HTTP server is shut down. It may be called once.
+// Run follows the stream for the open pages until ctx ends, and then returns nil. It returns an
+// error if the connection to NATS is closed for good. Its end closes every open page's stream, so
+// it should end before the HTTP server is shut down. It may be called once.
 func (b *Board) Run(ctx context.Context) error {
 	defer close(b.ended)
 	for {
@@ -116,7 +116,7 @@ func (b *Board) Run(ctx context.Context) error {
 	}
 }
 
-// follow keeps h like the log until ctx ends or nobody looks any more.
+// follow keeps h like the stream until ctx ends or nobody looks any more.
 func (b *Board) follow(ctx context.Context, h *hub) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -126,18 +126,20 @@ func (b *Board) follow(ctx context.Context, h *hub) error {
 		defer cancel()
 		h.pace(ctx, b.paces, b.idle)
 	}()
-	roster := b.views()
+	roster := follow.New(b.cfg.Tenant)
 	interrupted := false
 	err := roster.Run(ctx, b.cfg.JetStream, func(u follow.Update) {
 		switch unusable := new(follow.MessageError); {
 		case errors.As(u.Err, &unusable):
-			b.cfg.Logger.Warn("the board is shown a message that it can't use", "err", u.Err)
+			b.cfg.Logger.Warn("the board skips a message in the stream that it can't use",
+				"err", u.Err)
 		case u.Err != nil && !interrupted: // each further attempt would say the same
 			interrupted = true
-			b.cfg.Logger.Warn("the board can't read the log; it goes on trying", "err", u.Err)
+			b.cfg.Logger.Warn("the board can't read the stream, so open pages are out of date; "+
+				"trying again", "err", u.Err)
 		case u.Anew && interrupted:
 			interrupted = false
-			b.cfg.Logger.Info("the board reads the log again")
+			b.cfg.Logger.Info("the board reads the stream again")
 		}
 		h.take(roster, u)
 	})
@@ -149,12 +151,12 @@ func (b *Board) follow(ctx context.Context, h *hub) error {
 	return nil
 }
 
-// idle says that nobody has looked for a while. What was followed is then forgotten: the next page
-// begins a new hub.
+// idle reports whether nobody has looked for a while. The hub is then dropped: the next page begins
+// a new one.
 func (b *Board) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.pages > 0 || time.Since(b.left) < b.paces.linger {
+	if b.pages > 0 || time.Since(b.lastLeft) < b.paces.linger {
 		return false
 	}
 	b.hub, b.following = newHub(b.cfg), false
@@ -177,13 +179,13 @@ func (b *Board) enter() (h *hub, leave func(), ok bool) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.pages--
-		b.left = time.Now()
+		b.lastLeft = time.Now()
 	}, true
 }
 
 // policy lets the page load what this package serves and nothing else, and lets nobody frame it.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
-	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
+	"img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // ServeHTTP implements [http.Handler].
 func (b *Board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -195,11 +197,13 @@ func (b *Board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
 	if !ownHost(r) {
-		http.Error(w, "This address answers to localhost and loopback addresses only.", http.StatusMisdirectedRequest)
+		http.Error(w, "This address answers to localhost and loopback addresses only.",
+			http.StatusMisdirectedRequest)
 		return
 	}
 	// A page of another site can't read an answer, but could hold all the streams open.
-	if r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") != "navigate" {
+	site, mode := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Mode")
+	if site == "cross-site" && mode != "navigate" {
 		http.Error(w, "Not for pages of other sites.", http.StatusForbidden)
 		return
 	}

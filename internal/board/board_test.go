@@ -388,7 +388,7 @@ func TestSlowPage(t *testing.T) {
 		e := state(1, rev, name)
 		h.mu.Lock()
 		if h.put(&e) {
-			h.tell(&e)
+			h.addRecent(&e)
 		}
 		h.mu.Unlock()
 		h.flush()
@@ -408,8 +408,8 @@ func TestSlowPage(t *testing.T) {
 		}
 	}
 	h.mu.Lock()
-	if h.order.Len() != 2 || len(h.recent) != maxRecent {
-		t.Errorf("the board holds %d rows and %d events", h.order.Len(), len(h.recent))
+	if len(h.agents) != 2 || len(h.recent) != maxRecent {
+		t.Errorf("the board holds %d rows and %d events", len(h.agents), len(h.recent))
 	}
 	h.mu.Unlock()
 }

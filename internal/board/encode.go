@@ -3,10 +3,8 @@ package board
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -16,7 +14,7 @@ import (
 
 const (
 	maxText  = 200 // characters of a name or another text of the vendor's
-	maxValue = 300 // characters of a value that changed
+	maxValue = 300 // characters of a changed value
 )
 
 // States of an agent on the page.
@@ -28,7 +26,7 @@ const (
 
 // trust is what the page judges by whether the rest can be believed.
 type trust struct {
-	Reading   bool       `json:"reading"` // this replica reads the log
+	Reading   bool       `json:"reading"` // this replica reads the stream
 	Self      string     `json:"self"`    // this replica
 	Watermark *watermark `json:"watermark"`
 	Health    *health    `json:"health"`
@@ -52,7 +50,8 @@ type health struct {
 }
 
 func encodeWatermark(w *schemas.Watermark) *watermark {
-	return &watermark{w.Sweep, millis(w.StartedAt), millis(w.CompletedAt), millis(w.StaleAfter), w.Missing, w.Rejected, w.Instance}
+	return &watermark{w.Sweep, millis(w.StartedAt), millis(w.CompletedAt), millis(w.StaleAfter),
+		w.Missing, w.Rejected, w.Instance}
 }
 
 func encodeHealth(h *schemas.Health) *health {
@@ -70,51 +69,56 @@ func encodeRow(e *schemas.Event) json.RawMessage {
 	case e.Data.Reason == schemas.Removed:
 		state = removed
 	}
-	return mustEncode([]any{strconv.FormatInt(a.AgentID, 10), text(a.AgentName), text(a.AgentAccount), text(a.Type), text(a.AreaName),
-		a.Capacity, state, millis(e.Data.Since), e.Data.Revision})
+	return mustEncode([]any{strconv.FormatInt(a.AgentID, 10), text(a.AgentName),
+		text(a.AgentAccount), text(a.Type), text(a.AreaName), a.Capacity, state,
+		millis(e.Data.Since), e.Data.Revision})
 }
 
-// encodeGone is an agent that is not in the log any more.
+// encodeGone is an agent that is no longer in the stream.
 func encodeGone(id int64) json.RawMessage {
 	return mustEncode([]any{strconv.FormatInt(id, 10)})
 }
 
 // An event as the page tells it.
 type event struct {
-	ID        string   `json:"id"`
-	Agent     string   `json:"agent"`
-	Name      *string  `json:"name"`
-	Type      string   `json:"type"`
-	Reason    string   `json:"reason"`
-	Online    bool     `json:"online"`
-	Time      int64    `json:"time"`
-	NotBefore int64    `json:"notBefore"`
-	Since     int64    `json:"since"`
-	Previous  int64    `json:"previousSince"`
-	Revision  uint64   `json:"revision"`
-	Deleted   bool     `json:"deleted"`             // the vendor said so, rather than not listing the agent
-	Changes   [][4]any `json:"changes"`             // field, from and to as text (null: absent), whether it is quiet
-	Truncated bool     `json:"truncated,omitempty"` // undocumented fields changed besides, too many to list
+	ID        string  `json:"id"`
+	Agent     string  `json:"agent"`
+	Name      *string `json:"name"`
+	Type      string  `json:"type"`
+	Reason    string  `json:"reason"`
+	Online    bool    `json:"online"`
+	Time      int64   `json:"time"`
+	NotBefore int64   `json:"notBefore"`
+	Since     int64   `json:"since"`
+	Previous  int64   `json:"previousSince"`
+	Revision  uint64  `json:"revision"`
+	Deleted   bool    `json:"deleted"` // the vendor said so, rather than not listing the agent
+	// Changes are the field, from and to as text (null: absent), and whether the field is quiet.
+	Changes [][4]any `json:"changes"`
+	// Truncated: undocumented fields changed too, and are too many to list.
+	Truncated bool `json:"truncated,omitempty"`
 }
 
-// encodeEvent encodes an event with its changes, or with those only that are not quiet.
-func encodeEvent(e *schemas.Event, quiet []string, loud bool) json.RawMessage {
+// encodeEvent encodes an event with some of its changes.
+func encodeEvent(e *schemas.Event, changes []schemas.Change, quiet schemas.Quiet) json.RawMessage {
 	d := &e.Data
-	v := event{ID: e.ID(), Agent: strconv.FormatInt(d.Agent.AgentID, 10), Name: text(d.Agent.AgentName), Type: string(e.Type), Reason: string(d.Reason),
-		Online: d.Online, Time: millis(e.Time), NotBefore: millis(d.NotBefore), Since: millis(d.Since), Previous: millis(d.PreviousSince),
-		Revision: d.Revision, Deleted: !d.Agent.There(), Changes: [][4]any{}, Truncated: d.ChangesTruncated}
-	for _, c := range d.Changes {
-		hushed := slices.Contains(quiet, c.Field) || !schemas.Listed(c.Field) && slices.Contains(quiet, "*")
-		if hushed && loud {
-			continue
-		}
-		v.Changes = append(v.Changes, [4]any{cut(c.Field, maxText), value(c.From), value(c.To), hushed})
+	v := event{
+		ID: e.ID(), Agent: strconv.FormatInt(d.Agent.AgentID, 10), Name: text(d.Agent.AgentName),
+		Type: string(e.Type), Reason: string(d.Reason), Online: d.Online,
+		Time: millis(e.Time), NotBefore: millis(d.NotBefore),
+		Since: millis(d.Since), Previous: millis(d.PreviousSince),
+		Revision: d.Revision, Deleted: !d.Agent.There(),
+		Changes: [][4]any{}, Truncated: d.ChangesTruncated,
+	}
+	for _, c := range changes {
+		v.Changes = append(v.Changes,
+			[4]any{cut(c.Field, maxText), value(c.From), value(c.To), quiet.Has(c.Field)})
 	}
 	return mustEncode(v)
 }
 
-// value is a changed field's value as text: a string without its quotes, everything else as the log
-// has it.
+// value is a changed field's value as text: a string without its quotes, everything else as
+// it is.
 func value(v json.RawMessage) *string {
 	if v == nil {
 		return nil
@@ -136,11 +140,8 @@ func text(s *string) *string {
 	return &c
 }
 
-// cut is s, or as many characters of it as a page can use.
+// cut is at most so many characters of s.
 func cut(s string, most int) string {
-	if len(s) <= most || utf8.RuneCountInString(s) <= most {
-		return s
-	}
 	n := 0
 	for i := range s {
 		if n == most {

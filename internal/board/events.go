@@ -20,7 +20,7 @@ func (b *Board) events(w http.ResponseWriter, r *http.Request) {
 	}
 	stream := http.NewResponseController(w)
 	send := func(body []byte) error {
-		_ = stream.SetWriteDeadline(time.Now().Add(b.paces.stall)) // the same
+		_ = stream.SetWriteDeadline(time.Now().Add(b.paces.stall)) // a test's writer has none
 		if _, err := w.Write(body); err != nil {
 			return err
 		}
@@ -35,26 +35,26 @@ func (b *Board) events(w http.ResponseWriter, r *http.Request) {
 	defer leave()
 
 	begun := false
-	at := uint64(0) // the version that the page has
+	version := uint64(0) // that the page has
 	for {
 		h.mu.Lock()
 		f, ready := h.last, h.ready
-		var missing *lack
-		if !begun || f.from > at {
-			l := h.lack(at)
-			missing = &l
+		var u update
+		tooOld := !begun || f.from > version // for the frame alone
+		if tooOld {
+			u = h.updateSince(version)
 		}
 		h.mu.Unlock()
 		var err error
 		switch {
 		case !begun && !ready:
-			err = send(message{Trust: missing.trust}.encode())
-		case missing != nil:
-			err = missing.encode(!begun, send)
-			begun, at = true, missing.to
+			err = send(message{Trust: u.trust}.encode())
+		case tooOld:
+			err = u.encode(!begun, send)
+			begun, version = true, u.to
 		default:
 			err = send(f.body)
-			at = max(at, f.to)
+			version = max(version, f.to)
 		}
 		if err != nil {
 			return // the page has left

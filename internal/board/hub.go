@@ -1,8 +1,8 @@
 package board
 
 import (
+	"bytes"
 	"cmp"
-	"container/list"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,30 +19,28 @@ const (
 	chunk     = 250 // agents a message, so that none is large
 )
 
-// A hub holds what every page is shown, encoded. Each change gets the next version; a page only
-// remembers the version that it has been sent, and whatever is above that is what it lacks. So
-// nothing is queued for anyone.
+// A hub holds what every page is shown, encoded. Each change gets the next version. A page only
+// remembers the version that it has been sent, and is sent whatever is newer. So nothing is queued
+// for anyone.
 type hub struct {
 	cfg   Config
 	dirty chan struct{} // holds a token when there is something for the next frame
 
-	mu      sync.Mutex // guards what follows; rows, entries and frames themselves never change
-	ready   bool       // the states have all been read
-	version uint64
-	agents  map[int64]*list.Element // in order
-	order   *list.List              // of *row, by version
-	recent  []entry                 // the latest events, the oldest first
-	trust   trust
-	said    entry // trust, encoded
-	last    *frame
+	mu           sync.Mutex // guards what follows; rows, entries and frames themselves never change
+	ready        bool       // the states have all been read
+	version      uint64
+	agents       map[int64]*row
+	recent       []entry // the latest events, the oldest first
+	trust        trust
+	encodedTrust entry
+	last         *frame
 }
 
 // A row is an agent as the pages get it.
 type row struct {
-	version  uint64
-	revision uint64
-	json     json.RawMessage
-	gone     bool // there is no such agent in the log any more; json says so
+	version uint64
+	json    json.RawMessage
+	gone    bool // the stream no longer has this agent; json says so
 }
 
 type entry struct {
@@ -58,13 +56,14 @@ type frame struct {
 }
 
 func newHub(cfg Config) *hub {
-	h := &hub{cfg: cfg, dirty: make(chan struct{}, 1), agents: map[int64]*list.Element{}, order: list.New(), last: &frame{next: make(chan struct{})}}
+	h := &hub{cfg: cfg, dirty: make(chan struct{}, 1), agents: map[int64]*row{},
+		last: &frame{next: make(chan struct{})}}
 	h.trust.Self = cfg.Instance
-	h.say()
+	h.trustChanged()
 	return h
 }
 
-// take takes in what has been learned from the log.
+// take takes in an update from the stream.
 func (h *hub) take(roster *follow.Roster, u follow.Update) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -73,22 +72,23 @@ func (h *hub) take(roster *follow.Roster, u follow.Update) {
 	case u.Anew:
 		h.anew(roster)
 	case errors.As(u.Err, &unusable):
-		if s, err := schemas.ParseSubject(unusable.Subject); err == nil && s.Kind == schemas.KindState {
-			h.lose(s.AgentID) // nobody knows how this agent is
+		s, err := schemas.ParseSubject(unusable.Subject)
+		if err == nil && s.Kind == schemas.KindState {
+			h.forget(s.AgentID) // nobody knows how this agent is
 		}
 	case u.Err != nil:
 		h.trust.Reading = false
-		h.say()
+		h.trustChanged()
 	case u.State != nil:
 		if h.put(u.State) {
-			h.tell(u.State)
+			h.addRecent(u.State)
 		}
 	case u.Watermark != nil:
 		h.trust.Watermark = encodeWatermark(u.Watermark)
-		h.say()
+		h.trustChanged()
 	case u.Health != nil:
 		h.trust.Health = encodeHealth(u.Health)
-		h.say()
+		h.trustChanged()
 	}
 	select {
 	case h.dirty <- struct{}{}:
@@ -101,23 +101,23 @@ func (h *hub) take(roster *follow.Roster, u follow.Update) {
 func (h *hub) anew(roster *follow.Roster) {
 	all := roster.Agents()
 	seen := make(map[int64]bool, len(all))
-	var news []*schemas.Event
+	var changed []*schemas.Event
 	for _, e := range all {
 		seen[e.Data.Agent.AgentID] = true
 		if h.put(e) {
-			news = append(news, e)
+			changed = append(changed, e)
 		}
 	}
 	for id := range h.agents {
 		if !seen[id] {
-			h.lose(id)
+			h.forget(id)
 		}
 	}
 	// Of each agent only the last event is known here. They are of different agents, so their times
 	// may order them.
-	slices.SortStableFunc(news, func(a, b *schemas.Event) int { return a.Time.Compare(b.Time) })
-	for _, e := range news[max(0, len(news)-maxRecent):] {
-		h.tell(e)
+	slices.SortStableFunc(changed, func(a, b *schemas.Event) int { return a.Time.Compare(b.Time) })
+	for _, e := range changed[max(0, len(changed)-maxRecent):] {
+		h.addRecent(e)
 	}
 	t := roster.Trust(time.Time{})
 	h.trust.Watermark, h.trust.Health, h.trust.Reading = nil, nil, true
@@ -128,55 +128,46 @@ func (h *hub) anew(roster *follow.Roster) {
 		h.trust.Health = encodeHealth(t.Health)
 	}
 	h.ready = true
-	h.say()
+	h.trustChanged()
 }
 
 // put makes the event its agent's state, and reports whether that is another revision than the one
 // before. h.mu must be held.
 func (h *hub) put(e *schemas.Event) bool {
-	id := e.Data.Agent.AgentID
-	r := &row{revision: e.Data.Revision, json: encodeRow(e)}
-	element := h.agents[id]
-	if element == nil {
-		h.agents[id] = h.order.PushBack(r)
-	} else {
-		old := element.Value.(*row)
-		if !old.gone && string(old.json) == string(r.json) {
-			return false // the row has the revision
-		}
-		element.Value = r
-		h.order.MoveToBack(element)
+	id, encoded := e.Data.Agent.AgentID, encodeRow(e)
+	if old := h.agents[id]; old != nil && !old.gone && bytes.Equal(old.json, encoded) {
+		return false // the row has the revision
 	}
 	h.version++
-	r.version = h.version
+	h.agents[id] = &row{version: h.version, json: encoded}
 	return true
 }
 
-// lose makes pages forget an agent. h.mu must be held.
-func (h *hub) lose(id int64) {
-	if element := h.agents[id]; element != nil && !element.Value.(*row).gone {
+// forget makes pages forget an agent. h.mu must be held.
+func (h *hub) forget(id int64) {
+	if old := h.agents[id]; old != nil && !old.gone {
 		h.version++
-		element.Value = &row{version: h.version, gone: true, json: encodeGone(id)}
-		h.order.MoveToBack(element)
+		h.agents[id] = &row{version: h.version, gone: true, json: encodeGone(id)}
 	}
 }
 
-// tell makes the event one of the recent ones. h.mu must be held.
-func (h *hub) tell(e *schemas.Event) {
+// addRecent makes the event one of the recent ones. h.mu must be held.
+func (h *hub) addRecent(e *schemas.Event) {
 	if e.Data.Reason == schemas.Baseline {
-		return // the first reading of a listing is no news
+		return // the first sweep is no news
 	}
 	h.version++
 	if len(h.recent) == maxRecent {
 		h.recent = slices.Delete(h.recent, 0, 1)
 	}
-	h.recent = append(h.recent, entry{h.version, encodeEvent(e, h.cfg.Quiet, true)})
+	significant := h.cfg.Quiet.Significant(e.Data.Changes)
+	h.recent = append(h.recent, entry{h.version, encodeEvent(e, significant, h.cfg.Quiet)})
 }
 
-// say encodes the trust. h.mu must be held.
-func (h *hub) say() {
+// trustChanged encodes the trust anew. h.mu must be held.
+func (h *hub) trustChanged() {
 	h.version++
-	h.said = entry{h.version, mustEncode(h.trust)}
+	h.encodedTrust = entry{h.version, mustEncode(h.trust)}
 }
 
 // pace makes frames until ctx ends or idle says that nobody looks.
@@ -207,9 +198,9 @@ func (h *hub) pace(ctx context.Context, p paces, idle func() bool) {
 func (h *hub) flush() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	lack := h.lack(h.last.to)
-	f := &frame{from: h.last.to, to: lack.to, next: make(chan struct{})}
-	_ = lack.encode(false, func(message []byte) error { // appending does not fail
+	u := h.updateSince(h.last.to)
+	f := &frame{from: h.last.to, to: u.to, next: make(chan struct{})}
+	_ = u.encode(false, func(message []byte) error { // appending does not fail
 		f.body = append(f.body, message...)
 		return nil
 	})
@@ -217,55 +208,58 @@ func (h *hub) flush() {
 	h.last = f
 }
 
-// A lack is what a page does not have yet.
-type lack struct {
+// An update is what a page does not have yet.
+type update struct {
 	to     uint64 // the version that the page has afterwards
-	rows   []*row
+	rows   []*row // the oldest first, like events
 	events []json.RawMessage
 	trust  json.RawMessage
 }
 
-// lack is everything newer than version from. h.mu must be held.
-func (h *hub) lack(from uint64) lack {
-	l := lack{to: h.version}
-	for e := h.order.Back(); e != nil; e = e.Prev() {
-		r := e.Value.(*row)
-		if r.version <= from {
-			break
+// updateSince is everything newer than a version. h.mu must be held.
+func (h *hub) updateSince(from uint64) update {
+	u := update{to: h.version}
+	for _, r := range h.agents {
+		if r.version > from {
+			u.rows = append(u.rows, r)
 		}
-		l.rows = append(l.rows, r)
 	}
-	i, _ := slices.BinarySearchFunc(h.recent, from+1, func(e entry, version uint64) int { return cmp.Compare(e.version, version) })
-	for _, e := range h.recent[i:] {
-		l.events = append(l.events, e.json)
+	slices.SortFunc(u.rows, func(a, b *row) int { return cmp.Compare(a.version, b.version) })
+	for _, e := range h.recent {
+		if e.version > from {
+			u.events = append(u.events, e.json)
+		}
 	}
-	if h.said.version > from {
-		l.trust = h.said.json
+	if h.encodedTrust.version > from {
+		u.trust = h.encodedTrust.json
 	}
-	return l
+	return u
 }
 
-// A message is what a page reads at a time. Every message says what time it is here, by which the
-// page judges freshness.
+// A message is what a page reads at a time. Each says what time it is here (Now), by which the page
+// judges freshness. Times are in milliseconds since 1970.
+//
+// All that comes from Begin up to Ready is the whole state. Full says that so many pages are open,
+// and no more may be. Events come the oldest first.
 type message struct {
-	Now    int64             `json:"now"`              // milliseconds since 1970, like all times below
-	Begin  bool              `json:"begin,omitempty"`  // all that follows up to Ready is the whole of it
-	Ready  bool              `json:"ready,omitempty"`  //
-	Full   int               `json:"full,omitempty"`   // no more than so many pages may be open, and this one may not
+	Now    int64             `json:"now"`
+	Begin  bool              `json:"begin,omitempty"`
+	Ready  bool              `json:"ready,omitempty"`
+	Full   int               `json:"full,omitempty"`
 	Trust  json.RawMessage   `json:"trust,omitempty"`  // see trust
 	Rows   []json.RawMessage `json:"rows,omitempty"`   // see encodeRow
-	Events []json.RawMessage `json:"events,omitempty"` // see encodeEvent; the oldest first
+	Events []json.RawMessage `json:"events,omitempty"` // see encodeEvent
 }
 
-// encode writes the lack as messages of an event stream; as all there is, if whole. The last
+// encode writes the update as messages of an event stream; as all there is, if whole. The last
 // message has the events, after the rows of the agents that they are about.
-func (l lack) encode(whole bool, write func([]byte) error) error {
-	m := message{Begin: whole, Trust: l.trust}
-	for i := len(l.rows) - 1; i >= 0; i-- { // the oldest first
-		if whole && l.rows[i].gone {
+func (u update) encode(whole bool, write func([]byte) error) error {
+	m := message{Begin: whole, Trust: u.trust}
+	for _, r := range u.rows {
+		if whole && r.gone {
 			continue
 		}
-		m.Rows = append(m.Rows, l.rows[i].json)
+		m.Rows = append(m.Rows, r.json)
 		if len(m.Rows) == chunk {
 			if err := write(m.encode()); err != nil {
 				return err
@@ -273,7 +267,7 @@ func (l lack) encode(whole bool, write func([]byte) error) error {
 			m = message{Rows: m.Rows[:0]}
 		}
 	}
-	m.Events, m.Ready = l.events, whole
+	m.Events, m.Ready = u.events, whole
 	return write(m.encode())
 }
 

@@ -14,13 +14,18 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	xlanguage "golang.org/x/text/language"
 )
 
 //go:embed assets words
 var files embed.FS
 
 // The languages of the page. The first is for readers who ask for none of them.
-var languages = []string{"en", "zh-CN"}
+var (
+	languages = []string{"en", "zh-CN"}
+	matcher   = xlanguage.NewMatcher([]xlanguage.Tag{xlanguage.English, xlanguage.Chinese})
+)
 
 // A site is the page and its assets, made once. The assets' address changes with their content, so
 // a browser may keep them.
@@ -37,7 +42,11 @@ type content struct {
 	zipped []byte // nil if it does not pay
 }
 
-var kinds = map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+var kinds = map[string]string{
+	".css": "text/css; charset=utf-8",
+	".js":  "text/javascript; charset=utf-8",
+	".svg": "image/svg+xml",
+}
 
 func newContent(kind string, plain []byte) content {
 	c := content{kind: kind, plain: plain}
@@ -55,6 +64,7 @@ func newContent(kind string, plain []byte) content {
 func newSite(tenant int64) *site {
 	s := &site{pages: map[string]content{}, assets: map[string]content{}}
 	hash := sha256.New()
+	var scripts []string // to be loaded all at once
 	names, err := fs.Glob(files, "assets/*.*")
 	if err != nil {
 		panic(err)
@@ -66,30 +76,25 @@ func newSite(tenant int64) *site {
 		if kind, ok := kinds[path.Ext(name)]; ok {
 			s.assets[path.Base(name)] = newContent(kind, body)
 		}
+		if path.Ext(name) == ".js" {
+			scripts = append(scripts, path.Base(name))
+		}
 	}
 	s.version = hex.EncodeToString(hash.Sum(nil))[:16]
-	page := template.Must(template.New("").Option("missingkey=error").Parse(string(read("assets/page.html"))))
+	page := template.Must(template.New("").Option("missingkey=error").
+		Parse(string(read("assets/page.html"))))
 	for _, lang := range languages {
-		w := words(lang)
 		var b bytes.Buffer
-		err := page.Execute(&b, map[string]any{"Lang": lang, "Tenant": strconv.FormatInt(tenant, 10), "Assets": "/assets/" + s.version,
-			"W": w, "Scripts": scripts(names)})
+		err := page.Execute(&b, map[string]any{
+			"Lang": lang, "Tenant": strconv.FormatInt(tenant, 10),
+			"Assets": "/assets/" + s.version, "W": words(lang), "Scripts": scripts,
+		})
 		if err != nil {
 			panic(fmt.Sprintf("board: the page in %s: %v", lang, err))
 		}
 		s.pages[lang] = newContent("text/html; charset=utf-8", b.Bytes())
 	}
 	return s
-}
-
-// scripts are the names of the modules, to be loaded all at once.
-func scripts(names []string) (modules []string) {
-	for _, name := range names {
-		if path.Ext(name) == ".js" {
-			modules = append(modules, path.Base(name))
-		}
-	}
-	return modules
 }
 
 // words are the page's words in a language.
@@ -121,7 +126,7 @@ func (s *site) page(w http.ResponseWriter, r *http.Request) {
 func (s *site) asset(w http.ResponseWriter, r *http.Request) {
 	c, ok := s.assets[r.PathValue("name")]
 	if !ok || r.PathValue("version") != s.version {
-		http.NotFound(w, r) // of another version: its page has to be loaded anew, not half of it
+		http.NotFound(w, r) // of another version: the whole page has to be loaded again
 		return
 	}
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
@@ -134,57 +139,28 @@ func (c content) serve(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", c.kind)
 	if c.zipped != nil {
 		h.Add("Vary", "Accept-Encoding")
-		if weight(r.Header.Get("Accept-Encoding"), "gzip") > 0 {
+		if acceptsGzip(r) {
 			h.Set("Content-Encoding", "gzip")
 			body = c.zipped
 		}
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) // who has left does not want it
+	_, _ = w.Write(body) // an error means that the browser has left
 }
 
 // language is what the address asks for, else what the browser likes best.
 func language(r *http.Request) string {
-	if lang := r.URL.Query().Get("lang"); lang != "" {
-		for _, l := range languages {
-			if weight(lang, base(l)) > 0 {
-				return l
-			}
-		}
-	}
-	best, most := languages[0], 0.0
-	for _, l := range languages {
-		if q := weight(r.Header.Get("Accept-Language"), base(l)); q > most {
-			best, most = l, q
-		}
-	}
-	return best
+	asked, liked := r.URL.Query().Get("lang"), r.Header.Get("Accept-Language")
+	_, i := xlanguage.MatchStrings(matcher, asked, liked)
+	return languages[i]
 }
 
-// base is a language without its region.
-func base(lang string) string {
-	b, _, _ := strings.Cut(lang, "-")
-	return b
-}
-
-// weight is how much a header like Accept-Language wants something: the q of the first item that is
-// it, or a kind of it. Of items with the same q the earlier one weighs a little more.
-func weight(header, want string) float64 {
-	for i, item := range strings.Split(header, ",") {
-		name, params, _ := strings.Cut(item, ";")
-		name = strings.ToLower(strings.TrimSpace(name))
-		if name != want && !strings.HasPrefix(name, want+"-") {
-			continue
+func acceptsGzip(r *http.Request) bool {
+	for item := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
+		name, params, _ := strings.Cut(strings.ReplaceAll(item, " ", ""), ";")
+		if name == "gzip" && params != "q=0" {
+			return true
 		}
-		q := 1.0
-		if v, ok := strings.CutPrefix(strings.ReplaceAll(params, " ", ""), "q="); ok {
-			f, err := strconv.ParseFloat(v, 64)
-			if err != nil || !(f >= 0 && f <= 1) {
-				f = 0
-			}
-			q = f
-		}
-		return max(0, q-float64(min(i, 99))*1e-6*q)
 	}
-	return 0
+	return false
 }
