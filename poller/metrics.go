@@ -1,9 +1,6 @@
 package poller
 
 import (
-	"context"
-	"errors"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -11,102 +8,34 @@ import (
 	"github.com/rollcall-events/rollcall/internal/packed"
 )
 
-// The calls that requests are counted by.
-const (
-	callToken = "token"
-	callPage  = "page"
-)
-
-// What became of a request, besides the classes of errors.
-const (
-	requestOK        = "ok"
-	requestThrottled = "throttled" // the vendor wants fewer
-	requestExpired   = "expired"   // the token was refused
-)
-
-// metrics are the poller's collectors.
 type metrics struct {
-	requests *prometheus.CounterVec   // by call and result
-	took     *prometheus.HistogramVec // by call
-	pages    prometheus.Counter
-	rejected *prometheus.CounterVec // by reason
-	dropped  prometheus.Counter
-	repaired prometheus.Counter
-	tokens   *prometheus.CounterVec // by result
+	pages, dropped, repaired prometheus.Counter
+	rejected                 *prometheus.CounterVec // by reason
 }
 
 // newMetrics makes the collectors, with all their series, and registers them unless reg is nil.
-func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
+func newMetrics(reg prometheus.Registerer) *metrics {
 	auto := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return auto.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
 	m := &metrics{
-		requests: auto.NewCounterVec(prometheus.CounterOpts{
-			Name: "rollcall_requests_total",
-			Help: "HTTP requests to the vendor, by call and by what became of them.",
-		}, []string{"call", "result"}),
-		took: auto.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "rollcall_request_duration_seconds",
-			Help:    "From sending a request to the vendor until its answer had been read, or until it was given up.",
-			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
-		}, []string{"call"}),
-		pages: auto.NewCounter(prometheus.CounterOpts{
-			Name: "rollcall_pages_total",
-			Help: "Pages of the listing that arrived and could be used, those that were read twice in a sweep included.",
-		}),
+		pages: counter("rollcall_pages_total", "Pages of the listing that arrived and could be used. "+
+			"A page that was read twice in a sweep counts twice."),
+		dropped: counter("rollcall_dropped_values_total", "Documented fields that were dropped because "+
+			"of an unexpected type. One that stays so counts at every reading."),
+		repaired: counter("rollcall_repaired_values_total", "Names and values that were repaired because "+
+			"not every JSON parser takes them. One that stays so counts at every reading."),
 		rejected: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "rollcall_rejected_records_total",
-			Help: "Rows of the listing that could not be used, by reason; a row that stays so counts at every reading.",
+			Help: "Rows of the listing that could not be used, by reason. One that stays so counts at every reading.",
 		}, []string{"reason"}),
-		dropped: auto.NewCounter(prometheus.CounterOpts{
-			Name: "rollcall_dropped_values_total",
-			Help: "Values of documented fields that were of another kind than documented, and were left out; one that stays so counts at every reading.",
-		}),
-		repaired: auto.NewCounter(prometheus.CounterOpts{
-			Name: "rollcall_repaired_values_total",
-			Help: "Names and values that not every JSON parser takes, in which what can't stay was marked; one that stays so counts at every reading.",
-		}),
-		tokens: auto.NewCounterVec(prometheus.CounterOpts{
-			Name: "rollcall_token_refreshes_total",
-			Help: "Tokens that were asked for, by whether one was got.",
-		}, []string{"result"}),
 	}
-	auto.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "rollcall_request_rate_limit",
-		Help: "The most requests a second that rollcall allows itself at present.",
-	}, l.now)
-
-	for call, results := range map[string][]string{
-		callToken: {requestOK, requestThrottled, string(listing.Unreachable), string(listing.Credentials), string(listing.Unusable)},
-		callPage:  {requestOK, requestThrottled, string(listing.Unreachable), string(listing.Unusable), requestExpired},
-	} {
-		m.took.WithLabelValues(call)
-		for _, result := range results {
-			m.requests.WithLabelValues(call, result)
-		}
-	}
-	for _, reason := range []string{packed.RejectSyntax, packed.RejectID, packed.RejectStatus, packed.RejectTenant, packed.RejectSize, packed.RejectText} {
+	for _, reason := range []string{packed.RejectSyntax, packed.RejectID, packed.RejectStatus,
+		packed.RejectTenant, packed.RejectSize, packed.RejectText} {
 		m.rejected.WithLabelValues(reason)
 	}
-	m.tokens.WithLabelValues("ok")
-	m.tokens.WithLabelValues("failed")
 	return m
-}
-
-// request counts a request that was sent. One that was not, or that somebody gave up, says nothing
-// about the vendor.
-func (m *metrics) request(call string, r *reply, err *listing.Error) {
-	if err == nil {
-		m.answered(call, r, requestOK)
-	} else if !r.sent.IsZero() && !errors.Is(err, context.Canceled) {
-		m.answered(call, r, string(err.Class))
-	}
-}
-
-func (m *metrics) answered(call string, r *reply, result string) {
-	if r.throttled {
-		result = requestThrottled
-	}
-	m.requests.WithLabelValues(call, result).Inc()
-	m.took.WithLabelValues(call).Observe(r.took.Seconds())
 }
 
 // page counts a page that can be used.
@@ -117,13 +46,4 @@ func (m *metrics) page(p *listing.Page) {
 	for _, r := range p.Rejected {
 		m.rejected.WithLabelValues(r.Reason).Inc()
 	}
-}
-
-// refreshed counts a token that was asked for.
-func (m *metrics) refreshed(err *listing.Error) {
-	if err != nil {
-		m.tokens.WithLabelValues("failed").Inc()
-		return
-	}
-	m.tokens.WithLabelValues("ok").Inc()
 }

@@ -1,81 +1,100 @@
-// Package poller reads one ISDP+ tenant: it keeps a token, reads the listing page by page within
-// the limits of rate and concurrency, and says how far a listing can be trusted.
+// Package poller reads the listings of one tenant page by page, and says how far what it has read
+// can be trusted. It knows nothing of the vendor: pages come from a [Source].
 //
 // A sweep reads every page of every listing once, page 0 first, and hands each page over as soon as
 // it has been read. Pages that are missing or do not fit together are asked for again, in a few
 // rounds. At the end the verdict says whether the sweep is complete: every page arrived, all pages
-// of a listing name the same total_count, and the distinct agents plus the rejected rows make that
+// of a listing name the same total, and the distinct agents plus the rejected rows make that
 // number. Whoever draws conclusions from an agent's absence may do so in complete sweeps only; what
 // a page shows has been seen in any case.
 //
-// # Order
-//
-// Pages arrive in no particular order, and a page that was read twice is handed over twice.
-// [Page.Sent] and [Page.Read] are the means to order what they show: of two pages that show the
-// same agent, one is known to be newer only if its request was sent after the other had been read.
-//
-// # Trouble
-//
-// Every error is an [*listing.Error] of one of four classes. Requests that failed for whatever reason but
-// refused credentials are tried again with growing gaps, a page four times in a sweep. When the
-// vendor asks for fewer requests (429, Retry-After) nobody asks before it said so, and the rate
-// halves and recovers with success; it does so too when the vendor begins to refuse what it
-// answered before. Refused credentials are logged once and then tried again rarely, in the end once
-// a minute; sweeps in between end at once, without a request. No error and no log entry shows a
-// secret, a token, or more of an answer than a short excerpt of the vendor's own error message.
+// Pages arrive in no particular order, and a page that was read twice is handed over twice; see
+// [listing.Page] for how to order what they show. Requests that failed for whatever reason are
+// tried again with growing gaps, a page four times in a round, unless the source says that nothing
+// will help.
 package poller
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
-// ErrTenant says that the token and the configuration do not agree on a tenant, or that neither
-// names one.
-var ErrTenant = errors.New("no agreement on the tenant")
+// A Source reads a vendor's listings, one page at a time. Its methods are safe for concurrent use.
+// What a vendor's package has to promise is said in docs/internals.md.
+type Source interface {
+	// Read asks for a page, once. Where that can't be had, the error says why.
+	Read(ctx context.Context, r listing.Request) (*listing.Page, *listing.Error)
+	// PageSize is how many agents a full page has.
+	PageSize() int
+	// Rate is how many requests a second are allowed at present.
+	Rate() float64
+}
 
-// Poller reads one tenant. Its methods are safe for concurrent use, but for Sweep: one at a time.
+// Config says what is polled, and how hard. The zero value of a field with a default means that
+// default.
+type Config struct {
+	Types        []string      // business types that are polled, one listing each; empty: one listing of all
+	SweepTimeout time.Duration // for a whole sweep; 0: the larger of 60s and three times pages ÷ rate
+	Concurrency  int           // pages in flight; default 4
+
+	// Logger gets the rejected records. Nil: nobody does.
+	Logger *slog.Logger
+
+	// Metrics gets the poller's collectors, without labels to tell pollers apart: one poller a
+	// registerer. Nil: nobody does.
+	Metrics prometheus.Registerer
+
+	// Now stamps verdicts; it must not jump during a sweep. Timeouts always go by the monotonic
+	// clock. Nil: time.Now.
+	Now func() time.Time
+}
+
+// Validate reports everything that is unusable, as a join of [*setting.Error]s.
+func (c Config) Validate() error {
+	var errs []error
+	if c.SweepTimeout < 0 {
+		errs = append(errs, &setting.Error{Field: "SweepTimeout", Value: c.SweepTimeout.String(),
+			Want: "a duration above zero, or 0 to derive it from the listing's size"})
+	}
+	if c.Concurrency < 0 {
+		errs = append(errs, &setting.Error{Field: "Concurrency", Value: fmt.Sprint(c.Concurrency), Want: "a number above zero"})
+	}
+	return errors.Join(errs...)
+}
+
+// Poller reads one tenant.
 type Poller struct {
-	cfg       Config
-	client    *client
-	tokens    *tokens
-	agentsURL string
+	cfg     Config
+	source  Source
+	metrics *metrics
 
-	// Sweep's own.
 	rejected map[rejection]bool // what the last sweep rejected
-	contents [][]*pageContent   // by listing and page, as last read
-	totals   []int              // total_count of each listing in the last complete sweep
+	totals   []int              // agents of each listing in the last complete sweep
 	expected []int              // what Expect said since then
 }
 
-// New returns a Poller, without asking the vendor anything. Its error is that of [Config.Validate].
-func New(c Config) (*Poller, error) {
+// New returns a Poller that reads from source. Its error is that of [Config.Validate].
+func New(c Config, source Source) (*Poller, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	base, err := parseBase(c.BaseURL)
-	if err != nil {
-		return nil, err
+	c.Concurrency = cmp.Or(c.Concurrency, 4)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	c = c.withDefaults()
-	cl := newClient(c)
-	return &Poller{
-		cfg:       c,
-		client:    cl,
-		tokens:    newTokens(c, cl, base.JoinPath("oauth2/oauth/rest_token").String()),
-		agentsURL: base.JoinPath("openapi/v1/openTask/findOnlineAgent").String(),
-	}, nil
-}
-
-// Tenant gets a token, where there is none yet, and says whose it is. A token is asked for a few
-// times; then, or at once where the credentials are refused, the token is another tenant's than
-// Config.TenantID, or neither names a tenant, the error says why there is none. It may be called
-// again: how often the vendor is asked does not depend on that.
-func (p *Poller) Tenant(ctx context.Context) (int64, error) {
-	if _, err := p.tokens.get(ctx); err != nil {
-		return 0, err
+	if c.Now == nil {
+		c.Now = time.Now
 	}
-	return p.tokens.tenantID(), nil
+	return &Poller{cfg: c, source: source, metrics: newMetrics(c.Metrics)}, nil
 }
 
 // Expect says how many agents each listing had, at the least, when somebody else looked last: a

@@ -17,99 +17,64 @@ import (
 )
 
 const (
-	maxTries       = 4  // failed tries of one page in a sweep, or of one token
+	maxTries       = 4  // of one page in a sweep that may fail
 	rounds         = 5  // page 0 of each listing, the others, and three more of what does not fit
 	maxFailedInRow = 25 // pages, not one of them reachable, after which a sweep is given up
-	loggedRejects  = 10 // rejected records that are logged one by one in a sweep, where the last sweep had not rejected them
+
+	// loggedRejects is how many records that the last sweep had not rejected are logged one by one.
+	loggedRejects = 10
 
 	minSweepTimeout = time.Minute
 )
 
-// newBackOff spaces the tries of one operation. How many there are and when it is all over is for
-// the wrappers to say: no time of its own ends it.
-func newBackOff() *backoff.ExponentialBackOff {
-	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(250*time.Millisecond),
-		backoff.WithMultiplier(2),
-		backoff.WithMaxInterval(5*time.Second),
-		backoff.WithMaxElapsedTime(0),
-	)
-}
-
-// job is one page to read.
+// A job is one page to read, and what came of it.
 type job struct {
 	listing, number int
-	tries           int          // how often it may fail
-	last            *pageContent // what the page showed when it was last read; nil: it was not
-}
+	tries           int // how often it may fail
 
-// result is what came of a job.
-type result struct {
-	job
-	page     *pageContent   // nil: none of the answers could be used
-	sent     time.Time      // when the request of that answer was about to be sent …
-	read     time.Time      // … and when the answer had been read
+	page     *listing.Page  // nil: no answer could be used
 	err      *listing.Error // of the last try
 	failures int            // tries that failed
-	asked    time.Time      // when the first request was about to be sent; zero: none was
 }
 
 // sweep is one Sweep under way. All of it is the calling goroutine's.
 type sweep struct {
-	p           *Poller
+	*Poller
 	emit        func(*listing.Page)
 	began       time.Time // on the clock that timeouts go by
-	started     time.Time // the earliest result.asked
-	listings    []*reading
+	started     time.Time // when the first page of those that arrived was asked for; zero: none arrived
+	listings    []*progress
 	cut         *listing.Error // why it makes no sense to go on; nil: it does
 	failedInRow int            // pages that were unreachable since the last that was not
-	rejects     int            // rejected records that the sweep before had not rejected
-	rejected    map[rejection]bool
+
+	rejects  int // rejected records that the sweep before had not rejected
+	rejected map[rejection]bool
 }
 
-// rejection is what is known of a rejected record in order to tell whether it was rejected before.
-// A record that can't be told whose it is goes by its page.
-type rejection struct {
-	listing, page int
-	agent         int64
-	reason        string
-}
-
-// Sweep reads the whole listing once. It calls emit, on its own goroutine, for every page as soon
-// as that has been read, and reads on meanwhile only as far as Config.Concurrency goes: blocking in
-// emit is back-pressure, and takes of the sweep's time.
+// Sweep reads the whole listing once; one Sweep at a time. It calls emit, on its own goroutine, for
+// every page as soon as that has been read, and reads on meanwhile only as far as
+// Config.Concurrency goes: blocking in emit is back-pressure, and takes of the sweep's time.
 //
 // It returns when everything has been tried, the sweep's time is over, or ctx has ended; nothing of
 // it goes on afterwards. Of an incomplete sweep, what was emitted still has been seen.
 func (p *Poller) Sweep(ctx context.Context, emit func(*listing.Page)) listing.Verdict {
-	s := &sweep{p: p, emit: emit, began: time.Now(), started: p.cfg.Now(), listings: make([]*reading, max(1, len(p.cfg.Types)))}
-	for i := range s.listings {
-		s.listings[i] = &reading{of: p.of(i)}
+	began := p.cfg.Now()
+	s := &sweep{Poller: p, emit: emit, began: time.Now(), rejected: make(map[rejection]bool)}
+	for i := range max(1, len(p.cfg.Types)) {
+		l := &progress{pageSize: p.source.PageSize()}
+		if len(p.cfg.Types) > 0 {
+			l.of = " of type " + p.cfg.Types[i]
+		}
 		for _, before := range [][]int{p.totals, p.expected} {
 			if i < len(before) {
-				s.listings[i].before = max(s.listings[i].before, before[i])
+				l.before = max(l.before, before[i])
 			}
 		}
+		s.listings = append(s.listings, l)
 	}
-	s.rejected = make(map[rejection]bool)
-	v := s.run(ctx)
-	p.rejected = s.rejected
-	if v.Complete {
-		p.totals, p.expected = p.totals[:0], nil
-		for _, l := range s.listings {
-			p.totals = append(p.totals, l.total)
-		}
-	}
-	return v
-}
-
-func (s *sweep) run(ctx context.Context) listing.Verdict {
-	p := s.p
-	now := s.started
-	s.started = time.Time{}
-	for range rounds {
+	for n := 0; ; n++ {
 		jobs := s.jobs()
-		if len(jobs) == 0 || s.over() {
+		if len(jobs) == 0 || n == rounds || s.over() {
 			break
 		}
 		s.round(ctx, jobs)
@@ -117,30 +82,36 @@ func (s *sweep) run(ctx context.Context) listing.Verdict {
 	if more := s.rejects - loggedRejects; more > 0 {
 		p.cfg.Logger.Warn("more records rejected in the same sweep", "count", more)
 	}
-	v := verdict(s.listings, p.cfg.PageSize, s.cut)
-	if v.StartedAt = s.started; v.StartedAt.IsZero() {
-		v.StartedAt = now
+	p.rejected = s.rejected
+	v := verdict(s.listings, s.cut)
+	v.StartedAt, v.EndedAt = s.started, p.cfg.Now()
+	if v.StartedAt.IsZero() {
+		v.StartedAt = began
 	}
-	v.EndedAt = p.cfg.Now()
+	if v.Complete {
+		p.totals, p.expected = nil, nil
+		for _, l := range s.listings {
+			p.totals = append(p.totals, l.total)
+		}
+	}
 	return v
 }
 
 // over reports whether no further page should be asked for.
 func (s *sweep) over() bool { return s.cut != nil || s.failedInRow >= maxFailedInRow }
 
-// jobs lists the pages to ask for next: those that are missing or do not fit, as long as they may
-// fail once more.
-func (s *sweep) jobs() []job {
-	var jobs []job
+// jobs judges the listings, and returns the pages to ask for next: those that are missing or do not
+// fit, as long as they may fail once more.
+func (s *sweep) jobs() (jobs []job) {
 	for i, l := range s.listings {
-		again, _ := l.judge(s.p.cfg.PageSize)
-		for _, n := range again {
+		l.judge()
+		for _, n := range l.again {
 			left := maxTries - l.page(n).failures
-			if n >= pageCount(l.total, s.p.cfg.PageSize) {
+			if n >= l.pageCount() {
 				left = min(left, 1) // a refusal says that there is nothing
 			}
 			if left > 0 {
-				jobs = append(jobs, job{i, n, left, s.p.last(i, n)})
+				jobs = append(jobs, job{listing: i, number: n, tries: left})
 			}
 		}
 	}
@@ -149,47 +120,54 @@ func (s *sweep) jobs() []job {
 
 // timeout is how long the sweep may take, by what is known of the listings and by the present rate.
 func (s *sweep) timeout() time.Duration {
-	c := &s.p.cfg
-	if c.SweepTimeout > 0 {
-		return c.SweepTimeout
+	if s.cfg.SweepTimeout > 0 {
+		return s.cfg.SweepTimeout
 	}
 	pages := 0
 	for _, l := range s.listings {
-		pages += pageCount(l.total, c.PageSize)
+		pages += l.pageCount()
 	}
-	seconds := min(3*float64(pages)/s.p.client.limits.now(), math.MaxInt64/float64(2*time.Second))
+	seconds := min(3*float64(pages)/s.source.Rate(), math.MaxInt64/float64(2*time.Second))
 	return max(minSweepTimeout, time.Duration(seconds*float64(time.Second)))
 }
 
 // round reads the pages, in parallel. Behind a page that shows the listing's end it asks for none.
 func (s *sweep) round(ctx context.Context, jobs []job) {
 	timeout := s.timeout()
-	ctx, cancel := context.WithDeadlineCause(ctx, s.began.Add(timeout), fmt.Errorf("the sweep did not end within %v", timeout))
+	ctx, cancel := context.WithDeadlineCause(ctx, s.began.Add(timeout),
+		fmt.Errorf("the sweep did not end within %v", timeout))
 	defer cancel()
 
-	workers := min(s.p.cfg.Concurrency, len(jobs))
-	todo, done := make(chan job), make(chan result, workers)
+	workers := min(s.cfg.Concurrency, len(jobs))
+	todo, done := make(chan job), make(chan job, workers)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(todo)
 	for range workers {
 		wg.Go(func() {
 			for j := range todo {
-				done <- s.p.read(ctx, j)
+				j.read(ctx, s.source)
+				done <- j
 			}
 		})
 	}
 
-	ends := make([]int, len(s.listings)) // pages that show their listing's end
+	ends := make([]int, len(s.listings)) // the first page seen that shows its listing's end
 	for i := range ends {
 		ends[i] = math.MaxInt
 	}
-	pending := 0
-	for {
+	// needless reports whether a page is behind the listing's end, by the newest total and the ends
+	// seen so far, and not the one that has to be empty.
+	needless := func(j job) bool {
+		l := s.listings[j.listing]
+		return j.number > min(l.pageCount()-1, ends[j.listing]) &&
+			!(l.total < l.before && j.number == l.pageCount())
+	}
+	for pending := 0; ; {
 		if ctx.Err() != nil {
-			s.cut = listing.Worse(s.cut, ended(ctx))
+			s.cut = listing.Worse(s.cut, listing.Ended(ctx.Err(), context.Cause(ctx)))
 		}
-		for len(jobs) > 0 && (s.over() || jobs[0].number > s.last(jobs[0].listing, ends) && !s.behind(jobs[0])) {
+		for len(jobs) > 0 && (s.over() || needless(jobs[0])) {
 			jobs = jobs[1:]
 		}
 		var next chan job // nil, never ready, where nobody is free or there is nothing to do
@@ -204,92 +182,63 @@ func (s *sweep) round(ctx context.Context, jobs []job) {
 		case next <- j:
 			jobs = jobs[1:]
 			pending++
-		case r := <-done:
+		case j := <-done:
 			pending--
-			if s.take(r) {
-				ends[r.listing] = min(ends[r.listing], r.number)
+			if s.take(j) {
+				ends[j.listing] = min(ends[j.listing], j.number)
 			}
 		}
 	}
 }
 
-// last returns the last page that is worth asking for, by the newest total_count and the ends seen
-// so far.
-func (s *sweep) last(listing int, ends []int) int {
-	return min(pageCount(s.listings[listing].total, s.p.cfg.PageSize)-1, ends[listing])
-}
-
-// behind reports whether a job is for the page behind the listing's last one, which has to be
-// empty.
-func (s *sweep) behind(j job) bool {
-	l := s.listings[j.listing]
-	return l.total < l.before && j.number == pageCount(l.total, s.p.cfg.PageSize)
-}
-
 // take keeps what came of a page and hands it over. It reports whether the page shows that the
-// listing ends before it, whatever total_count says: it has no rows, or page 0's over again.
-func (s *sweep) take(r result) (end bool) {
-	l, n := s.listings[r.listing], r.number
-	for len(l.pages) <= n {
+// listing ends before it, whatever its total says: it has no rows, or page 0's over again.
+func (s *sweep) take(j job) (end bool) {
+	l := s.listings[j.listing]
+	for len(l.pages) <= j.number {
 		l.pages = append(l.pages, pageRead{})
 	}
-	if !r.asked.IsZero() && (s.started.IsZero() || r.asked.Before(s.started)) {
-		s.started = r.asked
-	}
-	p := &l.pages[n]
-	p.failures += r.failures
-	if r.err != nil {
-		if r.err.Fatal {
-			s.cut = listing.Worse(s.cut, r.err)
+	p := &l.pages[j.number]
+	p.failures += j.failures
+	if j.err != nil {
+		if j.err.Fatal {
+			s.cut = listing.Worse(s.cut, j.err)
 			return false
 		}
-		p.err = r.err
-		if r.err.Class == listing.Unreachable {
+		p.err = j.err
+		if j.err.Class == listing.Unreachable {
 			s.failedInRow++
 		}
 		return false
 	}
 	s.failedInRow = 0
-	p.err, p.said, l.counted = nil, r.page, nil
-	nothing := r.page.Rows() == 0 && n >= pageCount(l.total, s.p.cfg.PageSize) // and so is its total_count
-	if !r.read.Before(l.read) && r.page.Total != listing.NoTotal && !nothing {
-		l.total, l.read = r.page.Total, r.read
+	page := j.page
+	p.err, p.page = nil, page
+	if s.started.IsZero() || page.Sent.Before(s.started) {
+		s.started = page.Sent
 	}
-	s.p.keep(r)
-	page := r.page.Page
-	page.Listing, page.Number, page.Sent, page.Read = r.listing, n, r.sent, r.read
-	s.p.client.metrics.page(&page)
-	s.logRejected(&page)
-	s.emit(&page)
-	return n > 0 && (r.page.Rows() == 0 || r.page.sameAgents(l.pages[0].said))
+	nothing := page.Rows() == 0 && j.number >= l.pageCount() // and so is its total
+	if !page.Read.Before(l.read) && page.Total != listing.NoTotal && !nothing {
+		l.total, l.read = page.Total, page.Read
+	}
+	s.metrics.page(page)
+	s.logRejected(page)
+	s.emit(page)
+	return j.number > 0 && (page.Rows() == 0 || sameAgents(page, l.pages[0].page))
 }
 
 // sameAgents reports whether two pages show the same agents, in the same order, and some at all.
-func (c *pageContent) sameAgents(other *pageContent) bool {
-	return other != nil && len(c.Agents) > 0 &&
-		slices.EqualFunc(c.Agents, other.Agents, func(a, b packed.Agent) bool {
-			return a.AgentID() == b.AgentID()
-		})
+func sameAgents(a, b *listing.Page) bool {
+	return b != nil && len(a.Agents) > 0 &&
+		slices.EqualFunc(a.Agents, b.Agents, func(a, b packed.Agent) bool { return a.AgentID() == b.AgentID() })
 }
 
-// last returns what a page showed when it was last read.
-func (p *Poller) last(listing, page int) *pageContent {
-	if listing < len(p.contents) && page < len(p.contents[listing]) {
-		return p.contents[listing][page]
-	}
-	return nil
-}
-
-// keep remembers what a page shows now.
-func (p *Poller) keep(r result) {
-	for len(p.contents) <= r.listing {
-		p.contents = append(p.contents, nil)
-	}
-	of := &p.contents[r.listing]
-	for len(*of) <= r.number {
-		*of = append(*of, nil)
-	}
-	(*of)[r.number] = r.page
+// A rejection is what is known of a rejected record in order to tell whether it was rejected before.
+// A record that can't be told whose it is goes by its page.
+type rejection struct {
+	listing, page int
+	agent         int64
+	reason        string
 }
 
 // logRejected tells of every record that is rejected now and was not in the sweep before: one that
@@ -301,117 +250,49 @@ func (s *sweep) logRejected(p *listing.Page) {
 			key.page = p.Number
 		}
 		s.rejected[key] = true
-		if s.p.rejected[key] {
+		if s.Poller.rejected[key] {
 			continue
 		}
 		if s.rejects++; s.rejects > loggedRejects {
 			continue
 		}
-		attrs := []slog.Attr{slog.Int("page", p.Number), slog.Int("index", r.Index),
-			slog.String("reason", r.Reason)}
+		attrs := []any{"page", p.Number, "index", r.Index, "reason", r.Reason}
 		if r.Detail != "" {
-			attrs = append(attrs, slog.String("detail", r.Detail))
+			attrs = append(attrs, "detail", r.Detail)
 		}
-		if len(s.p.cfg.Types) > 0 {
-			attrs = append(attrs, slog.Int("type", s.p.cfg.Types[p.Listing]))
+		if len(s.cfg.Types) > 0 {
+			attrs = append(attrs, "type", s.cfg.Types[p.Listing])
 		}
 		if r.Known {
 			attrs = append(attrs, slog.Int64("agentId", r.AgentID))
 		}
-		s.p.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn, "record rejected", attrs...)
+		s.cfg.Logger.Warn("record rejected", attrs...)
 	}
 }
 
-// read reads one page, with as many tries as the job allows.
-func (p *Poller) read(ctx context.Context, j job) result {
-	r := result{job: j}
-	body := p.request(j.listing, j.number)
-	b := backoff.WithContext(backoff.WithMaxRetries(newBackOff(), uint64(j.tries-1)), ctx)
-	_ = backoff.Retry(func() error { // what it returns is r.err, or that ctx has ended since
-		err := p.try(ctx, body, &r)
+// read reads the page, with as many tries as the job allows.
+func (j *job) read(ctx context.Context, from Source) {
+	b := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond),
+		backoff.WithMultiplier(2), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+	tries := backoff.WithContext(backoff.WithMaxRetries(b, uint64(j.tries-1)), ctx)
+	_ = backoff.Retry(func() error { // what it returns is j.err, or that ctx has ended since
+		page, err := from.Read(ctx, listing.Request{Listing: j.listing, Page: j.number, Again: j.failures > 0})
 		if err == nil {
-			r.err = nil
+			j.page, j.err = page, nil
 			return nil
 		}
-		if r.err != nil && err.Fatal && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		if !err.Fatal {
+			j.err = err
+			j.failures++
+			return err
+		}
+		if j.err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 			// There is no time for another try: what the one before was answered says more.
-			err = &listing.Error{Class: r.err.Class, Op: r.err.Op, Err: r.err.Err, Fatal: true}
+			last := *j.err
+			last.Fatal = true
+			err = &last
 		}
-		r.err = err.Doing(p.reading(j.listing, j.number))
-		if err.Fatal {
-			return backoff.Permanent(err)
-		}
-		r.failures++
-		return err
-	}, b)
-	return r
-}
-
-// refused tells the limits that a page was refused, once for all tries.
-func (p *Poller) refused(body []byte, a *reply, r *result, why error) {
-	if r.failures == 0 {
-		p.client.limits.refused(string(body), a.began, why)
-	}
-}
-
-// try asks for a page once and decodes the answer into r.
-func (p *Poller) try(ctx context.Context, body []byte, r *result) (err *listing.Error) {
-	reply, token, err := p.ask(ctx, body, r)
-	defer func() { p.client.metrics.request(callPage, &reply, err) }()
-	if err != nil {
-		return err
-	}
-	if err := failed(reply.status); err != nil {
-		err = refusedCall(err, reply.status)
-		if err.Refused && err.Class == listing.Unusable {
-			p.refused(body, &reply, r, err)
-		}
-		return err
-	}
-	page, bad := p.pageReader(p.tokens.tenantID()).read(reply.text(), r.number, r.last)
-	if bad != nil {
-		_, no := errors.AsType[refusal](bad)
-		if no {
-			p.refused(body, &reply, r, bad)
-		}
-		return &listing.Error{Class: listing.Unusable, Err: bad, Refused: no}
-	}
-	p.client.limits.answered(string(body))
-	bodies.give(reply.body)
-	p.tokens.accepted(token)
-	r.page, r.sent, r.read = page, reply.sent, reply.read
-	return nil
-}
-
-// ask sends one agents request; where its token is refused, a few times more, with that or another
-// token.
-func (p *Poller) ask(ctx context.Context, body []byte, r *result) (reply, string, *listing.Error) {
-	pause := newBackOff()
-	for n := 1; ; n++ {
-		token, err := p.tokens.get(ctx)
-		if err != nil {
-			return reply{}, "", err
-		}
-		answer, err := p.client.post(ctx, p.agentsURL, token, body)
-		if r.asked.IsZero() {
-			r.asked = answer.sent
-		}
-		if err != nil {
-			p.client.metrics.request(callPage, &answer, err)
-			return reply{}, "", err
-		}
-		if !answer.refusesToken() {
-			return answer, token, nil
-		}
-		p.client.metrics.answered(callPage, &answer, requestExpired)
-		moot := p.tokens.refused(token)
-		switch {
-		case n == pageRefusals && moot:
-			return reply{}, "", &listing.Error{Class: listing.Unreachable, Err: errors.New("a token that works is refused by turns: if this lasts, do all servers behind this address know it? Ask the vendor")}
-		case n == pageRefusals:
-			return reply{}, "", &listing.Error{Class: listing.Credentials, Err: errors.New("tokens are issued and then refused: may this account use the agents call?")}
-		case sleep(ctx, pause.NextBackOff()) != nil:
-			return reply{}, "", ended(ctx)
-		}
-	}
+		j.err = err
+		return backoff.Permanent(err)
+	}, tries)
 }

@@ -1,8 +1,9 @@
-package poller
+package poller_test
 
 import (
 	"bytes"
 	"fmt"
+	"github.com/rollcall-events/rollcall/internal/test/sweeptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -40,7 +41,7 @@ func TestMended(t *testing.T) {
 		"empty listing":      {once(isdpsim.OnPage(3, isdpsim.EmptyListing())), 0},
 		"somebody comes":     {once(isdpsim.OnPage(5, isdpsim.Meanwhile(func(t *isdpsim.Tenant) { t.AddAgent() }))), 0},
 		"a page's worth comes": {once(isdpsim.OnPage(5, isdpsim.Meanwhile(func(t *isdpsim.Tenant) {
-			for range smallPage {
+			for range sweeptest.SmallPage {
 				t.AddAgent()
 			}
 		}))), 0},
@@ -56,9 +57,9 @@ func TestMended(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 				sim.SetFault(tc.hook)
-				v, pages := sweepOnce(t, direct(t, sim, nil))
+				v, pages := sweeptest.Once(t, direct(t, sim, nil))
 				if !v.Complete {
 					t.Fatal(v.Err)
 				}
@@ -109,10 +110,10 @@ func TestIncomplete(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 				sim.SetFault(tc.hook)
-				v, pages := sweepOnce(t, direct(t, sim, nil))
-				wantClass(t, v.Err, tc.class, tc.words)
+				v, pages := sweeptest.Once(t, direct(t, sim, nil))
+				sweeptest.WantClass(t, v.Err, tc.class, tc.words)
 				if len(pages) < tc.pages {
 					t.Errorf("%d pages emitted, want %d", len(pages), tc.pages)
 				}
@@ -129,9 +130,9 @@ func TestGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := isdpsim.New(isdpsim.Config{Agents: 5000})
 		sim.SetFault(isdpsim.After(20, isdpsim.OnAgents(isdpsim.Status(503))))
-		v, pages := sweepOnce(t, direct(t, sim, nil))
-		wantClass(t, v.Err, listing.Unreachable, "HTTP 503")
-		if n := sim.Stats().PageRequests; len(pages) != 20 || n > 20+(maxFailedInRow+4)*maxTries {
+		v, pages := sweeptest.Once(t, direct(t, sim, nil))
+		sweeptest.WantClass(t, v.Err, listing.Unreachable, "HTTP 503")
+		if n := sim.Stats().PageRequests; len(pages) != 20 || n > 20+(25+4)*4 {
 			t.Errorf("%d pages, %d requests", len(pages), n)
 		}
 	})
@@ -147,8 +148,8 @@ func TestRejectedRecords(t *testing.T) {
 		sim.Edit(ids[339], isdpsim.Fields{"agentId": ``})
 		sim.Edit(ids[338], isdpsim.Fields{"capacity": `{}`})
 		sim.Add([]byte(`"no object"`))
-		p := direct(t, sim, func(c *Config) { logTo(&log)(c); c.PageSize = 50 })
-		v, _ := sweepOnce(t, p)
+		p := direct(t, sim, func(c *settings) { logTo(&log)(c); c.PageSize = 50 })
+		v, _ := sweeptest.Once(t, p)
 		if !v.Complete || v.Agents != 337 || v.Rejected != 4 || v.Unidentified != 2 || v.Dropped != 1 {
 			t.Errorf("%+v", v)
 		}
@@ -166,15 +167,15 @@ func TestRejectedRecords(t *testing.T) {
 			sim.Edit(id, isdpsim.Fields{"onlineStatus": `null`})
 		}
 		log.Reset()
-		v, _ = sweepOnce(t, p)
+		v, _ = sweeptest.Once(t, p)
 		if !v.Complete || v.Rejected != 104 {
 			t.Errorf("%+v", v)
 		}
-		if n := strings.Count(log.String(), "\n"); n != loggedRejects+1 || !strings.Contains(log.String(), "count=90") {
+		if n := strings.Count(log.String(), "\n"); n != 10+1 || !strings.Contains(log.String(), "count=90") {
 			t.Errorf("%d lines: %s", n, &log) // the other four have been told
 		}
 		log.Reset()
-		if v, _ = sweepOnce(t, p); !v.Complete || v.Rejected != 104 || log.Len() > 0 {
+		if v, _ = sweeptest.Once(t, p); !v.Complete || v.Rejected != 104 || log.Len() > 0 {
 			t.Errorf("the same records once more: %+v, %s", v, &log)
 		}
 	})
@@ -186,7 +187,7 @@ func TestMixedFaults(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant, Seed: seed})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant, Seed: seed})
 				var hooks []isdpsim.Hook
 				for i, h := range []isdpsim.Hook{
 					agents(isdpsim.Status(500)), agents(isdpsim.RetryAfter(429, time.Second)), agents(isdpsim.HTML()),
@@ -200,10 +201,10 @@ func TestMixedFaults(t *testing.T) {
 				p := direct(t, sim, nil)
 				complete := 0
 				for range 20 {
-					v, pages := sweepOnce(t, p)
+					v, pages := sweeptest.Once(t, p)
 					if v.Complete {
 						complete++
-						wantAll(t, sim, v, pages)
+						sweeptest.WantAll(t, sim, v, pages)
 					}
 					time.Sleep(5 * time.Second)
 				}
@@ -215,8 +216,8 @@ func TestMixedFaults(t *testing.T) {
 				}
 				sim.SetFault(nil)
 				time.Sleep(time.Minute)
-				v, pages := sweepOnce(t, p)
-				wantAll(t, sim, v, pages)
+				v, pages := sweeptest.Once(t, p)
+				sweeptest.WantAll(t, sim, v, pages)
 			})
 		})
 	}
@@ -257,16 +258,16 @@ func TestPageBehindTheLast(t *testing.T) {
 		for _, typed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, typed %t", name, typed), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+					sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 					for _, id := range sim.IDs() {
 						sim.Edit(id, isdpsim.Fields{"type": `"10"`})
 					}
-					p := direct(t, sim, func(c *Config) {
+					p := direct(t, sim, func(c *settings) {
 						if typed {
 							c.Types = []int{10}
 						}
 					})
-					if v, _ := sweepOnce(t, p); !v.Complete {
+					if v, _ := sweeptest.Once(t, p); !v.Complete {
 						t.Fatal(v.Err)
 					}
 					before := sim.Stats().PageRequests
@@ -274,7 +275,7 @@ func TestPageBehindTheLast(t *testing.T) {
 						t.Errorf("%d requests in the first sweep, want 7", before)
 					}
 					sim.SetFault(tc.hook)
-					v, pages := sweepOnce(t, p)
+					v, pages := sweeptest.Once(t, p)
 					if v.Complete != (tc.class == "") {
 						t.Fatalf("complete %t: %v", v.Complete, v.Err)
 					}
@@ -282,7 +283,7 @@ func TestPageBehindTheLast(t *testing.T) {
 						t.Errorf("%d requests, want %d", n, tc.requests)
 					}
 					if tc.class == listing.Inconsistent {
-						wantClass(t, v.Err, tc.class, "behind the last one, still has")
+						sweeptest.WantClass(t, v.Err, tc.class, "behind the last one, still has")
 						if strings.Contains(v.Err.Error(), "of type 10") != typed {
 							t.Errorf("the error does not name its listing as it should: %v", v.Err)
 						}
@@ -292,11 +293,11 @@ func TestPageBehindTheLast(t *testing.T) {
 						return
 					}
 					if tc.class != "" {
-						wantClass(t, v.Err, tc.class)
+						sweeptest.WantClass(t, v.Err, tc.class)
 						return
 					}
 					before = sim.Stats().PageRequests
-					if v, _ := sweepOnce(t, p); !v.Complete || sim.Stats().PageRequests-before != 4 {
+					if v, _ := sweeptest.Once(t, p); !v.Complete || sim.Stats().PageRequests-before != 4 {
 						t.Errorf("the next sweep: %d requests, %v", sim.Stats().PageRequests-before, v.Err)
 					}
 				})

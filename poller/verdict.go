@@ -11,223 +11,203 @@ import (
 	"github.com/rollcall-events/rollcall/internal/packed"
 )
 
-// reading is what is known of one listing in the course of a sweep.
-type reading struct {
-	of     string     // how it is told from the others: " of type 10"; "" where it is the only one
-	before int        // total_count in the last sweep that was complete, or what is known otherwise
-	total  int        // by the newest answer
-	read   time.Time  // when that had been read
-	pages  []pageRead // by number, as far as any was tried
+// progress is what is known of one listing in the course of a sweep.
+type progress struct {
+	of       string // how it is told from the others: " of type 10"; "" where it is the only one
+	pageSize int
+	before   int // how many agents it had in the last complete sweep, or what is known otherwise
 
-	counted *count // of the agents on the pages; nil: to be counted anew
-}
+	total int        // how many agents it has by the newest answer
+	read  time.Time  // when that had been read
+	pages []pageRead // by number, as far as any was tried
 
-// A count is what reading.distinct returns.
-type count struct {
-	agents  int
-	sharing []int
+	// What judge said.
+	err   *listing.Error // why the listing is not complete, the most telling reason; nil: it is
+	again []int          // the pages which, read once more, might mend that
 }
 
 // pageRead is what is known of one page in the course of a sweep.
 type pageRead struct {
-	said     *pageContent   // the latest answer that could be used; nil: none
-	err      *listing.Error // of the latest try; nil: it gave said, or there was none
+	page     *listing.Page  // the latest answer that could be used; nil: none
+	err      *listing.Error // of the latest try; nil: it gave page, or there was none
 	failures int            // tries that failed
 }
 
-// pageCount returns how many pages a listing of total agents has: the first is always there.
-func pageCount(total, size int) int { return max(1, (total+size-1)/size) }
-
-// torn says in what an answer does not fit its place in the listing; nil: it fits.
-func (l *reading) torn(page int, c *pageContent, size int) error {
-	switch want := expected(l.total, page, size); {
-	case c.Misplaced:
-		return fmt.Errorf("page %d%s: the answer was for another page", page, l.of)
-	case c.Total != l.total && c.Total != listing.NoTotal:
-		return fmt.Errorf("page %d%s says total_count %d, a later answer says %d", page, l.of, c.Total, l.total)
-	case c.Rows() != want:
-		return fmt.Errorf("page %d%s has %d rows, total_count %d calls for %d", page, l.of, c.Rows(), l.total, want)
-	}
-	return nil
-}
-
-// judge says whether a listing is complete: every page arrived, they agree on total_count, and the
-// distinct agents plus the rejected rows make that number. Where it is not, err is the most telling
-// reason and again lists the pages which, read once more, might mend it. This is the one place
-// where completeness is decided.
-func (l *reading) judge(size int) (again []int, err *listing.Error) {
-	seen, rejected := 0, 0
-	for i := range pageCount(l.total, size) {
-		p := l.page(i)
-		if p.said != nil {
-			seen += len(p.said.Agents)
-			rejected += len(p.said.Rejected)
-			why := l.torn(i, p.said, size)
-			if why == nil {
-				continue
-			}
-			err = listing.Worse(err, &listing.Error{Class: listing.Inconsistent, Err: why})
-		}
-		switch {
-		case p.err != nil:
-			err = listing.Worse(err, p.err)
-		case p.said == nil && err == nil: // one is enough: a total_count that lies makes many
-			err = &listing.Error{Class: listing.Inconsistent, Err: fmt.Errorf("page %d%s was not read", i, l.of)}
-		}
-		again = append(again, i)
-	}
-	if err != nil {
-		return again, err
-	}
-	distinct, again := l.distinct(size)
-	if distinct+rejected != l.total {
-		return again, &listing.Error{Class: listing.Inconsistent, Err: fmt.Errorf(
-			"total_count%s is %d, but the pages show %d agents, %d of them twice, and %d rejected rows: the listing changed while it was read",
-			l.of, l.total, distinct, seen-distinct, rejected)}
-	}
-	return l.behind(size)
-}
-
-// behind judges what is behind the listing's end, where total_count has fallen since the last
-// complete sweep: it may have been cut off, with the rows behind it still there.
-func (l *reading) behind(size int) (again []int, err *listing.Error) {
-	n := pageCount(l.total, size)
-	p := l.page(n)
-	fits := p.said != nil && (p.said.Rows() == 0 || p.said.Total == l.total || p.said.Total == listing.NoTotal)
-	switch {
-	case l.total >= l.before:
-		return nil, nil
-	case fits && !l.showsMore(p.said, n):
-		return nil, nil
-	case fits:
-		err = &listing.Error{Class: listing.Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, but page %d, "+
-			"behind the last one, still has %d rows: the listing is cut off, and nobody is removed for that",
-			l.of, l.before, l.total, n, p.said.Rows())}
-	case p.err != nil && p.saysNone():
-		return nil, nil
-	case p.err != nil:
-		err = p.err
-	default:
-		err = &listing.Error{Class: listing.Inconsistent, Err: fmt.Errorf("total_count%s fell from %d to %d, and page %d, "+
-			"behind the last one, was not read", l.of, l.before, l.total, n)}
-	}
-	return []int{n}, err
-}
-
-// saysNone reports whether the vendor answered in a way that says that there is no such page: it
-// refused it, or fails over it again and again.
-func (p *pageRead) saysNone() bool {
-	if p.err.Class == listing.Unreachable { // an HTTP 500
-		return p.err.Refused && p.failures >= rounds-2 // it is asked for once a round, from the third on
-	}
-	return p.err.Refused
-}
-
-// showsMore reports whether a page shows anybody who is not on the first n pages. A vendor may
-// answer with one of those again where there is no such page.
-func (l *reading) showsMore(c *pageContent, n int) bool {
-	listed := make(map[int64]bool, l.total)
-	for i := range n {
-		for _, a := range l.agents(i) {
-			listed[a.AgentID()] = true
-		}
-		if s := l.page(i).said; s != nil {
-			for _, r := range s.Rejected {
-				listed[r.AgentID] = true
-			}
-		}
-	}
-	for _, a := range c.Agents {
-		if !listed[a.AgentID()] {
-			return true
-		}
-	}
-	for _, r := range c.Rejected {
-		if r.Known && !listed[r.AgentID] {
-			return true
-		}
-	}
-	return len(c.Agents) == 0 && c.Unidentified() > 0
-}
-
 // page returns what is known of a page, also where that is nothing.
-func (l *reading) page(i int) pageRead {
+func (l *progress) page(i int) pageRead {
 	if i < len(l.pages) {
 		return l.pages[i]
 	}
 	return pageRead{}
 }
 
-// distinct counts the agents on the listing's pages, and lists the pages that show one which is
-// shown elsewhere as well.
-func (l *reading) distinct(size int) (n int, sharing []int) {
-	if l.counted != nil {
-		return l.counted.agents, l.counted.sharing
-	}
-	on := make(map[int64]int, l.total) // agent: the first page that shows it
-	for i := range pageCount(l.total, size) {
-		for _, a := range l.agents(i) {
-			first, ok := on[a.AgentID()]
-			if !ok {
-				on[a.AgentID()] = i
-				continue
-			}
-			sharing = append(sharing, first, i)
-		}
-	}
-	slices.Sort(sharing)
-	l.counted = &count{len(on), slices.Compact(sharing)}
-	return l.counted.agents, l.counted.sharing
-}
+// pageCount returns how many pages the listing has: the first is always there.
+func (l *progress) pageCount() int { return max(1, (l.total+l.pageSize-1)/l.pageSize) }
 
 // agents returns the usable rows of a page, as far as it was read.
-func (l *reading) agents(page int) []packed.Agent {
-	if c := l.page(page).said; c != nil {
-		return c.Agents
+func (l *progress) agents(page int) []packed.Agent {
+	if p := l.page(page).page; p != nil {
+		return p.Agents
 	}
 	return nil
 }
 
-// verdict sums up a sweep. cut is why it was cut short, nil where it was not. Of a sweep that is
-// complete all the same cut means nothing; else a cancellation wins over everything, since whatever
-// went wrong may have gone wrong for that.
-func verdict(listings []*reading, size int, cut *listing.Error) listing.Verdict {
+func inconsistent(format string, args ...any) *listing.Error {
+	return &listing.Error{Class: listing.Inconsistent, Err: fmt.Errorf(format, args...)}
+}
+
+// torn says in what an answer does not fit its place in the listing; nil: it fits.
+func (l *progress) torn(n int, p *listing.Page) *listing.Error {
+	switch want := min(max(l.total-n*l.pageSize, 0), l.pageSize); {
+	case p.Misplaced:
+		return inconsistent("page %d%s: the answer was for another page", n, l.of)
+	case p.Total != l.total && p.Total != listing.NoTotal:
+		return inconsistent("page %d%s says total_count %d, a later answer says %d", n, l.of, p.Total, l.total)
+	case p.Rows() != want:
+		return inconsistent("page %d%s has %d rows, total_count %d calls for %d", n, l.of, p.Rows(), l.total, want)
+	}
+	return nil
+}
+
+// judge says whether the listing is complete: every page arrived, they agree on the total, and the
+// distinct agents plus the rejected rows make that number. This is the one place where completeness
+// is decided.
+func (l *progress) judge() {
+	l.err, l.again = nil, nil
+	seen, rejected := 0, 0
+	for n := range l.pageCount() {
+		p := l.page(n)
+		if p.page != nil {
+			seen += len(p.page.Agents)
+			rejected += len(p.page.Rejected)
+			torn := l.torn(n, p.page)
+			if torn == nil {
+				continue
+			}
+			l.err = listing.Worse(l.err, torn)
+		}
+		switch {
+		case p.err != nil:
+			l.err = listing.Worse(l.err, p.err)
+		case p.page == nil && l.err == nil: // one is enough: a total that lies makes many
+			l.err = inconsistent("page %d%s was not read", n, l.of)
+		}
+		l.again = append(l.again, n)
+	}
+	if l.err != nil {
+		return
+	}
+	on := make(map[int64]int, l.total) // agent: the first page that shows it
+	for n := range l.pageCount() {
+		for _, a := range l.agents(n) {
+			if first, twice := on[a.AgentID()]; twice {
+				l.again = append(l.again, first, n)
+			} else {
+				on[a.AgentID()] = n
+			}
+		}
+	}
+	slices.Sort(l.again)
+	l.again = slices.Compact(l.again)
+	if len(on)+rejected != l.total {
+		l.err = inconsistent("total_count%s is %d, but the pages show %d agents, %d of them twice, "+
+			"and %d rejected rows: the listing changed while it was read",
+			l.of, l.total, len(on), seen-len(on), rejected)
+		return
+	}
+	l.again = nil
+	if l.total < l.before {
+		l.judgeBehind()
+	}
+}
+
+// judgeBehind judges what is behind the end of a listing whose total has fallen since the last
+// complete sweep: it may have been cut off, with the rows behind it still there.
+func (l *progress) judgeBehind() {
+	n := l.pageCount()
+	p := l.page(n)
+	fits := p.page != nil &&
+		(p.page.Rows() == 0 || p.page.Total == l.total || p.page.Total == listing.NoTotal)
+	switch {
+	case fits && !l.showsMore(p.page):
+		return
+	case fits:
+		l.err = inconsistent("total_count%s fell from %d to %d, but page %d, behind the last one, "+
+			"still has %d rows: the listing is cut off, and nobody is removed for that",
+			l.of, l.before, l.total, n, p.page.Rows())
+	case p.err != nil && p.saysNone():
+		return
+	case p.err != nil:
+		l.err = p.err
+	default:
+		l.err = inconsistent("total_count%s fell from %d to %d, and page %d, behind the last one, was not read",
+			l.of, l.before, l.total, n)
+	}
+	l.again = []int{n}
+}
+
+// saysNone reports whether the vendor answered in a way that says that there is no such page: it
+// refused it, or fails over it again and again.
+func (p *pageRead) saysNone() bool {
+	if p.err.Class == listing.Unreachable {
+		return p.err.Refused && p.failures >= rounds-2 // it is asked for once a round, from the third on
+	}
+	return p.err.Refused
+}
+
+// showsMore reports whether a page behind the end shows anybody who is not on the listing's pages.
+// A vendor may answer with one of those again where there is no such page.
+func (l *progress) showsMore(p *listing.Page) bool {
+	listed := make(map[int64]bool, l.total)
+	for n := range l.pageCount() {
+		for _, a := range l.agents(n) {
+			listed[a.AgentID()] = true
+		}
+		if was := l.page(n).page; was != nil {
+			for _, r := range was.Rejected {
+				listed[r.AgentID] = true
+			}
+		}
+	}
+	return slices.ContainsFunc(p.Agents, func(a packed.Agent) bool { return !listed[a.AgentID()] }) ||
+		slices.ContainsFunc(p.Rejected, func(r listing.Rejected) bool { return r.Known && !listed[r.AgentID] }) ||
+		len(p.Agents) == 0 && p.Unidentified() > 0
+}
+
+// verdict sums up a sweep whose listings have been judged. cut is why it was cut short, nil where
+// it was not. Of a sweep that is complete all the same cut means nothing; else a cancellation wins
+// over everything, since whatever went wrong may have gone wrong for that.
+func verdict(listings []*progress, cut *listing.Error) listing.Verdict {
 	v := listing.Verdict{Complete: true}
 	worst := cut
 	agents := make(map[int64]bool)
 	for _, l := range listings {
-		if _, err := l.judge(size); err != nil {
+		if l.err != nil {
 			v.Complete = false
-			worst = listing.Worse(worst, err)
+			worst = listing.Worse(worst, l.err)
 		}
-		for i := range pageCount(l.total, size) {
-			s := l.page(i).said
-			if s == nil {
+		for n := range l.pageCount() {
+			p := l.page(n).page
+			if p == nil {
 				continue
 			}
 			v.Pages++
-			v.Rejected += len(s.Rejected)
-			v.Unidentified += s.Unidentified()
-			for _, r := range s.Rejected {
+			v.Rejected += len(p.Rejected)
+			v.Unidentified += p.Unidentified()
+			v.Dropped += p.Dropped
+			v.Repaired += p.Repaired
+			for _, r := range p.Rejected {
 				if v.Rejections == nil {
 					v.Rejections = make(map[string]int)
 				}
 				v.Rejections[r.Reason]++
 			}
-			v.Dropped += s.Dropped
-			v.Repaired += s.Repaired
-		}
-		if len(listings) == 1 {
-			v.Agents, _ = l.distinct(size)
-			break
-		}
-		for i := range pageCount(l.total, size) {
-			for _, a := range l.agents(i) {
+			for _, a := range p.Agents {
 				agents[a.AgentID()] = true
 			}
 		}
-		v.Agents = len(agents)
 	}
+	v.Agents = len(agents)
 	switch {
 	case v.Complete:
 	case cut != nil && errors.Is(cut, context.Canceled):

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rollcall-events/rollcall/internal/check"
-	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 )
 
 // checkCommand tries the settings, or asks a running rollcall whether it is ready.
@@ -118,6 +118,7 @@ func (r *reporting) settings(s *settings, warnings []string, err error) {
 func (s *settings) check() check.Config {
 	discard := slog.New(slog.DiscardHandler)
 	c := check.Config{
+		Vendor:    s.vendor(discard),
 		Poller:    s.poller(discard),
 		Publisher: s.publisher(s.TenantID, discard),
 		Interval:  s.PollInterval,
@@ -133,7 +134,7 @@ func (s *settings) check() check.Config {
 		}
 	}
 	if u, err := url.Parse(s.ISDPURL); err == nil {
-		c.Proxy, _ = poller.Proxy(u) // the settings have been judged already
+		c.Proxy, _ = isdp.Proxy(u) // the settings have been judged already
 	}
 	return c
 }

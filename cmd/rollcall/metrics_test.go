@@ -17,6 +17,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
@@ -36,9 +37,13 @@ func documented(t *testing.T, look map[string]string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vendor, tenant := s.poller(log), o.ofTenant(886)
-	vendor.Metrics = o.registry
-	source, err := poller.New(vendor)
+	vendor, poll, tenant := s.vendor(log), s.poller(log), o.ofTenant(886)
+	vendor.Metrics, poll.Metrics = o.registry, o.registry
+	client, err := isdp.New(vendor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := poller.New(poll, client)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,14 +10,15 @@ import (
 	"github.com/rollcall-events/rollcall/internal/natsd"
 	"github.com/rollcall-events/rollcall/internal/natsdial"
 	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
 // The settings, as each package wants them.
 
-func (s *settings) poller(log *slog.Logger) poller.Config {
+func (s *settings) vendor(log *slog.Logger) isdp.Config {
 	account := s.account()
-	return poller.Config{
+	return isdp.Config{
 		ClientID:       account.ClientID,
 		ClientSecret:   account.ClientSecret,
 		Username:       account.Username,
@@ -27,30 +28,45 @@ func (s *settings) poller(log *slog.Logger) poller.Config {
 		Reread:         s.rereadAccount(),
 		RootCAs:        s.vendorRoots(),
 		TenantID:       s.TenantID,
-		SweepTimeout:   s.PollTimeout,
 		RequestTimeout: s.RequestTimeout,
 		PageSize:       s.PageSize,
-		Concurrency:    s.Concurrency,
 		RateLimit:      s.RateLimit,
 		Logger:         log,
 	}
 }
 
+func (s *settings) poller(log *slog.Logger) poller.Config {
+	return poller.Config{
+		Types:        s.types(),
+		SweepTimeout: s.PollTimeout,
+		Concurrency:  s.Concurrency,
+		Logger:       log,
+	}
+}
+
+// types are the business types that are polled.
+func (s *settings) types() (types []string) {
+	for _, t := range s.ISDPTypes {
+		types = append(types, strconv.Itoa(t))
+	}
+	return types
+}
+
 // rereadAccount reads the credentials again, where any of them stands in a file; nil where none
 // does.
-func (s *settings) rereadAccount() func() (poller.Account, error) {
+func (s *settings) rereadAccount() func() (isdp.Account, error) {
 	if s.source == withoutVendor || !inFile("ClientID", "ClientSecret", "Username", "Password") {
 		return nil
 	}
-	return func() (poller.Account, error) {
+	return func() (isdp.Account, error) {
 		again, err := reread("ClientID", "ClientSecret", "Username", "Password")
 		return again.account(), err
 	}
 }
 
 // account is the credentials of the token call.
-func (s *settings) account() poller.Account {
-	return poller.Account{
+func (s *settings) account() isdp.Account {
+	return isdp.Account{
 		ClientID: s.ISDPClientID.reveal(), ClientSecret: s.ISDPClientSecret.reveal(),
 		Username: s.ISDPUsername.reveal(), Password: s.ISDPPassword.reveal(),
 	}
@@ -93,10 +109,6 @@ func (s *settings) publisher(tenant int64, log *slog.Logger) publisher.Config {
 }
 
 func (s *settings) engine(tenant int64, log *slog.Logger) engine.Config {
-	types := make([]string, len(s.ISDPTypes))
-	for i, t := range s.ISDPTypes {
-		types[i] = strconv.Itoa(t)
-	}
 	giveUp := s.LeaseTTL // to pass the lease on takes about so long
 	if s.embedded() {
 		giveUp = 0 // nobody else has the data directory
@@ -108,7 +120,7 @@ func (s *settings) engine(tenant int64, log *slog.Logger) engine.Config {
 		MaxMissing:   s.MaxMissing,
 		MissingHold:  s.MissingHold,
 		Quiet:        s.QuietFields,
-		Types:        types,
+		Types:        s.types(),
 		BufferEvents: s.BufferEvents,
 		GiveUp:       giveUp,
 		Logger:       log,

@@ -19,6 +19,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
@@ -54,11 +55,15 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 
 // serve polls one tenant and publishes to nc until ctx ends.
 func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *slog.Logger) error {
-	pollerConfig, now := s.poller(log), clock.New(nil)
-	pollerConfig.Now = now.Now
-	pollerConfig.MaxRowBytes = func() int { return publisher.MaxAgentBytes(nc) }
-	pollerConfig.Metrics = o.registry
-	source, err := poller.New(pollerConfig)
+	vendorConfig, pollerConfig, now := s.vendor(log), s.poller(log), clock.New(nil)
+	vendorConfig.Now, pollerConfig.Now = now.Now, now.Now
+	vendorConfig.Metrics, pollerConfig.Metrics = o.registry, o.registry
+	vendorConfig.MaxRowBytes = func() int { return publisher.MaxAgentBytes(nc) }
+	vendor, err := isdp.New(vendorConfig)
+	if err != nil {
+		return err
+	}
+	source, err := poller.New(pollerConfig, vendor)
 	if err != nil {
 		return err
 	}
@@ -71,7 +76,7 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	if known := s.TenantID; known != 0 {
 		hide = o.showing(ctx, js, s, known)
 	}
-	tenant, err := whoseToken(ctx, source, s, o, log)
+	tenant, err := whoseToken(ctx, vendor, s, o, log)
 	if err != nil {
 		return ended(ctx, err)
 	}
@@ -159,16 +164,16 @@ const (
 // whoseToken says which tenant is polled. Where that is configured, a vendor that is away does not
 // keep rollcall from starting and saying so; where it isn't, nothing can start before the first
 // token.
-func whoseToken(ctx context.Context, source *poller.Poller, s *settings, o *operators, log *slog.Logger) (int64, error) {
+func whoseToken(ctx context.Context, vendor *isdp.Client, s *settings, o *operators, log *slog.Logger) (int64, error) {
 	const waiting = "the vendor's first token"
 	o.Waiting(waiting, nil)
 	configured := s.TenantID
 	if configured != 0 {
 		attempt, cancel := context.WithTimeout(ctx, tenantPatience)
 		defer cancel()
-		if _, err := source.Tenant(attempt); ctx.Err() != nil {
+		if _, err := vendor.Tenant(attempt); ctx.Err() != nil {
 			return 0, ctx.Err()
-		} else if errors.Is(err, poller.ErrTenant) {
+		} else if errors.Is(err, isdp.ErrTenant) {
 			return 0, &setting.Error{Field: "ROLLCALL_TENANT_ID", Value: fmt.Sprint(configured), Want: "the tenant of the credentials, or nothing: " + err.Error()}
 		} else if err != nil {
 			log.Warn("no token yet to confirm the tenant with; going on with ROLLCALL_TENANT_ID", "tenant", configured, "err", err)
@@ -177,8 +182,8 @@ func whoseToken(ctx context.Context, source *poller.Poller, s *settings, o *oper
 	}
 	var tenant int64
 	try := func() (err error) {
-		tenant, err = source.Tenant(ctx)
-		if errors.Is(err, poller.ErrTenant) {
+		tenant, err = vendor.Tenant(ctx)
+		if errors.Is(err, isdp.ErrTenant) {
 			return backoff.Permanent(&setting.Error{Field: "ROLLCALL_TENANT_ID", Want: "the tenant's number, since the token does not name one"})
 		}
 		return err

@@ -111,7 +111,7 @@ func loadSettings(src source) (s *settings, warnings []string, err error) {
 func (s *settings) validate() (errs []error) {
 	judged := []error{s.engine(0, nil).Validate(), s.publisher(0, nil).Validate(), s.natsd(nil).Validate()}
 	if s.source == withVendor {
-		judged = append(judged, s.poller(nil).Validate())
+		judged = append(judged, s.vendor(nil).Validate(), s.poller(nil).Validate())
 	}
 	for _, err := range judged {
 		if joined, ok := err.(interface{ Unwrap() []error }); ok {

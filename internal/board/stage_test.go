@@ -28,6 +28,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/tenantsim"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
@@ -201,8 +202,12 @@ func (p *play) stopNATS() {
 }
 
 func (p *play) startEngine() error {
-	source, err := poller.New(poller.Config{BaseURL: p.url, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
+	client, err := isdp.New(isdp.Config{BaseURL: p.url, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
 		Username: isdpsim.DemoUsername, Password: isdpsim.DemoPassword, RequestTimeout: 2 * time.Second, RateLimit: 2000, MaxRowBytes: func() int { return 64 << 10 }, Now: p.now})
+	if err != nil {
+		return err
+	}
+	source, err := poller.New(poller.Config{Now: p.now}, client)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/natsd"
 	"github.com/rollcall-events/rollcall/internal/natsdial"
 	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
@@ -55,7 +56,8 @@ type Listen struct {
 
 // Config is what to try.
 type Config struct {
-	Poller    poller.Config    // the vendor; its Logger is not used
+	Vendor    isdp.Config      // its Logger is not used
+	Poller    poller.Config    // likewise
 	Publisher publisher.Config // the log; Tenant 0: the token's
 	Interval  time.Duration    // from sweep to sweep
 
@@ -117,7 +119,7 @@ type state struct {
 	secrets []string         // the longest first
 
 	addrs   []string // of the vendor's host, or the proxy's
-	poller  *poller.Poller
+	client  *isdp.Client
 	tenant  int64 // 0: not known
 	listed  []listed
 	nc      *nats.Conn

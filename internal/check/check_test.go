@@ -33,6 +33,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -49,11 +50,12 @@ func config(v *e2e.Vendor, natsURL string) check.Config {
 		servers = natsdial.At(natsURL)
 	}
 	return check.Config{
-		Poller: poller.Config{
+		Vendor: isdp.Config{
 			BaseURL: v.URL, ClientID: e["ROLLCALL_ISDP_CLIENT_ID"], ClientSecret: e["ROLLCALL_ISDP_CLIENT_SECRET"],
 			Username: e["ROLLCALL_ISDP_USERNAME"], Password: e["ROLLCALL_ISDP_PASSWORD"],
-			RequestTimeout: 10 * time.Second, PageSize: 50, Concurrency: 4, RateLimit: 10,
+			RequestTimeout: 10 * time.Second, PageSize: 50, RateLimit: 10,
 		},
+		Poller:    poller.Config{Concurrency: 4},
 		Publisher: publisher.Config{Instance: "check", Replicas: 1, Manage: true, EventsMaxAge: time.Hour, MaxBytes: 1 << 26, LeaseTTL: 10 * time.Second},
 		Interval:  5 * time.Second,
 		NATS:      servers,
@@ -198,7 +200,7 @@ func TestListingIsNamed(t *testing.T) {
 		return nil
 	})
 	cfg := config(v, broker(t, &server.Options{}))
-	cfg.Poller.Types = []int{0, 10}
+	cfg.Vendor.Types = []int{0, 10}
 	out, _ := lines(t, cfg)
 	wantLines(t, out, "failure listing: type 10: the answer is HTML or XML, not JSON")
 }
@@ -287,9 +289,9 @@ func TestRate(t *testing.T) {
 		{"slower than the interval", func(*check.Config) {},
 			"warning rate: a sweep of 2000 pages takes about 3m20s at 10 requests a second, 4 at a time, and ROLLCALL_POLL_INTERVAL is 5s > the next sweep waits for the last to end, so changes show after about 3m20s; raise ROLLCALL_RATE_LIMIT", 0},
 		{"fits", func(c *check.Config) { c.Interval = 10 * time.Minute }, "ok rate: a sweep of 2000 pages takes about 3m20s", 0},
-		{"as the vendor is known to allow", func(c *check.Config) { c.Poller.RateLimit, c.Interval = 1, time.Hour },
+		{"as the vendor is known to allow", func(c *check.Config) { c.Vendor.RateLimit, c.Interval = 1, time.Hour },
 			"ok rate: a sweep of 2000 pages takes about 33m19s at 1 request a second, 4 at a time; every 1h", 0},
-		{"calls a minute", func(c *check.Config) { c.Poller.RateLimit = 2.5 }, "ok rate: at most 150 calls a minute; the vendor publishes no limit for this call, " +
+		{"calls a minute", func(c *check.Config) { c.Vendor.RateLimit = 2.5 }, "ok rate: at most 150 calls a minute; the vendor publishes no limit for this call, " +
 			"and documents 60 a minute for a sibling service > for more, ask the vendor what this account may do, then raise ROLLCALL_RATE_LIMIT", 0},
 		{"never complete", func(c *check.Config) { c.Poller.SweepTimeout = 2 * time.Minute },
 			"and ROLLCALL_POLL_TIMEOUT ends it after 2m > raise ROLLCALL_RATE_LIMIT as far as the vendor lets you, or raise ROLLCALL_POLL_TIMEOUT: like this no sweep is ever complete", 1},
@@ -329,7 +331,7 @@ func TestLog(t *testing.T) {
 	url := broker(t, &server.Options{})
 	nc := natstest.Connect(t, url)
 	cfg := config(v, url)
-	cfg.Publisher.Tenant, cfg.Poller.TenantID = 886, 886
+	cfg.Publisher.Tenant, cfg.Vendor.TenantID = 886, 886
 	if _, err := publisher.Open(t.Context(), nc, cfg.Publisher); err != nil {
 		t.Fatal(err)
 	}
@@ -494,7 +496,7 @@ func TestCluster(t *testing.T) {
 		urls, stops = append(urls, url), append(stops, stop)
 	}
 	cfg := config(v, urls[0])
-	cfg.Publisher.Replicas, cfg.Publisher.Tenant, cfg.Poller.TenantID = 3, 886, 886
+	cfg.Publisher.Replicas, cfg.Publisher.Tenant, cfg.Vendor.TenantID = 3, 886, 886
 	nc := natstest.Connect(t, urls[0])
 	said := func(want string) {
 		t.Helper()

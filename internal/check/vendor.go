@@ -24,7 +24,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
-	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -37,7 +37,7 @@ const (
 
 // vendor is the vendor's host and port.
 func (s *state) vendor() (u *url.URL, host, port string) {
-	u, err := url.Parse(s.Poller.BaseURL)
+	u, err := url.Parse(s.Vendor.BaseURL)
 	if err != nil {
 		u = &url.URL{} // the settings have been judged already
 	}
@@ -144,8 +144,8 @@ func (s *state) tls(ctx context.Context) {
 	}
 	defer conn.Close()
 	var roots *x509.CertPool
-	if s.Poller.RootCAs != nil {
-		if roots, err = s.Poller.RootCAs(); err != nil {
+	if s.Vendor.RootCAs != nil {
+		if roots, err = s.Vendor.RootCAs(); err != nil {
 			s.fail(err.Error(), "put the file back")
 			return
 		}
@@ -206,7 +206,7 @@ func handshake(err error, host, port string, wanted bool) (text, do string) {
 		return fmt.Sprintf("the certificate is good from %s to %s only", at(cert.NotBefore), at(cert.NotAfter)),
 			"is this machine's clock right? It says " + at(time.Now())
 	}
-	if what, do, ok := strings.Cut(poller.Hint(err, wanted), "; "); ok {
+	if what, do, ok := strings.Cut(isdp.Hint(err, wanted), "; "); ok {
 		return what, do
 	}
 	return "no TLS: " + reason(err).Error(), "does something in between meddle with it?"
@@ -267,25 +267,25 @@ func (s *state) dial(ctx context.Context, host, port string) (net.Conn, error) {
 	}
 	if resp.StatusCode != http.StatusOK {
 		conn.Close()
-		return nil, poller.ProxyRefusal(resp.StatusCode, target)
+		return nil, isdp.ProxyRefusal(resp.StatusCode, target)
 	}
 	return conn, nil
 }
 
 // token makes one token call.
 func (s *state) token(ctx context.Context) {
-	c := s.Poller
+	c := s.Vendor
 	c.Logger = nil
 	c.RateLimit = max(c.RateLimit, 2) // a handful of calls, once: no need to wait a minute for the second
-	p, err := poller.New(c)
+	p, err := isdp.New(c)
 	if err != nil {
 		s.fail(err.Error(), "")
 		return
 	}
-	s.poller = p
+	s.client = p
 	seen, err := p.ProbeToken(ctx)
-	if errors.Is(err, poller.ErrTenant) {
-		want := s.Poller.TenantID
+	if errors.Is(err, isdp.ErrTenant) {
+		want := s.Vendor.TenantID
 		if want == 0 {
 			s.result(Result{Level: Failure, Setting: true, Text: "the token does not say whose it is (plat_user.tenantId)",
 				Do: "set ROLLCALL_TENANT_ID to the tenant's number"})
@@ -302,7 +302,7 @@ func (s *state) token(ctx context.Context) {
 	by := "by the token"
 	s.tenant = seen.Tenant
 	if seen.Tenant == 0 {
-		s.tenant, by = s.Poller.TenantID, "by ROLLCALL_TENANT_ID; the token does not say"
+		s.tenant, by = s.Vendor.TenantID, "by ROLLCALL_TENANT_ID; the token does not say"
 	}
 	text := fmt.Sprintf("tenant %d (%s), good for %s (%s)", s.tenant, by, dur(seen.Life), dur(seen.Took))
 	if seen.Life < slowToken {
@@ -331,7 +331,7 @@ func (s *state) trouble(of string, err error) {
 
 // listed is what the first page of a listing showed.
 type listed struct {
-	*poller.PageSeen
+	*isdp.PageSeen
 	took time.Duration
 }
 
@@ -340,12 +340,12 @@ func (s *state) listing(ctx context.Context) {
 	agents, online, total := 0, 0, 0
 	var took time.Duration
 	var odd oddities
-	for i := range max(1, len(s.Poller.Types)) {
-		seen, err := s.poller.ProbePage(ctx, i)
+	for i := range max(1, len(s.Vendor.Types)) {
+		seen, err := s.client.ProbePage(ctx, i)
 		if err != nil {
 			of := ""
-			if len(s.Poller.Types) > 1 {
-				of = fmt.Sprintf("type %d: ", s.Poller.Types[i])
+			if len(s.Vendor.Types) > 1 {
+				of = fmt.Sprintf("type %d: ", s.Vendor.Types[i])
 			}
 			s.trouble(of, err)
 			return
@@ -385,7 +385,7 @@ type oddities struct {
 	repaired                        int
 }
 
-func (o *oddities) look(p *poller.PageSeen) {
+func (o *oddities) look(p *isdp.PageSeen) {
 	if o.ids == nil {
 		o.undocumented, o.dropped, o.rejected, o.status, o.ids, o.details = map[string]int{},
 			map[string]int{}, map[string]int{}, map[string]int{}, map[int64]int{}, map[string]int{}
@@ -445,7 +445,7 @@ func (s *state) odd(o *oddities) {
 	for i, l := range s.listed {
 		which := ""
 		if len(s.listed) > 1 {
-			which = fmt.Sprintf("type %d: ", s.Poller.Types[i])
+			which = fmt.Sprintf("type %d: ", s.Vendor.Types[i])
 		}
 		switch n := len(l.Rows); {
 		case l.Misplaced:
@@ -523,10 +523,10 @@ func (s *state) clock() {
 }
 
 func (s *state) pageSize() int {
-	if s.Poller.PageSize == 0 {
-		return poller.MaxPageSize
+	if s.Vendor.PageSize == 0 {
+		return isdp.MaxPageSize
 	}
-	return s.Poller.PageSize
+	return s.Vendor.PageSize
 }
 
 // rate estimates how long a sweep takes at these limits.
@@ -537,7 +537,7 @@ func (s *state) rate(context.Context) {
 		pages += max(1, (l.Total+s.pageSize()-1)/s.pageSize())
 		request = max(request, l.took)
 	}
-	limit, parallel := s.Poller.RateLimit, s.Poller.Concurrency
+	limit, parallel := s.Vendor.RateLimit, s.Poller.Concurrency
 	byRate := time.Duration(min(float64(pages-1)/limit*float64(time.Second), math.MaxInt64/2))
 	byRequests := time.Duration(math.Ceil(float64(pages)/float64(parallel))) * request
 	sweep := max(byRate+request, byRequests)

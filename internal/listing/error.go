@@ -1,5 +1,7 @@
 package listing
 
+import "fmt"
+
 // Class is what kind of trouble an error is. They are the reasons that health gives too.
 type Class string
 
@@ -66,4 +68,12 @@ func Worse(a, b *Error) *Error {
 		return b
 	}
 	return a
+}
+
+// Ended is the error of what was not done because a context was over, with its Err and its Cause.
+func Ended(err, cause error) *Error {
+	if cause != err {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	return &Error{Class: Unreachable, Err: err, Fatal: true}
 }

@@ -9,14 +9,20 @@ import (
 	"github.com/rollcall-events/rollcall/internal/packed"
 )
 
+// A Request is for one page.
+type Request struct {
+	Listing int  // which of the polled types, as an index; 0 where there is one listing of all
+	Page    int  // from 0
+	Again   bool // this follows at once on a request for the same page that failed
+}
+
 // NoTotal is the Total of a page whose answer names none.
 const NoTotal = -1
 
 // A Page is one answer of the vendor. What its slices hold may be shared with other pages, and must
 // not be changed.
 type Page struct {
-	Listing int // which of the polled types it is a page of, as an index; 0 where there is one listing of all
-	Number  int // from 0
+	Listing, Number int // as it was asked for
 
 	// Sent is when the request was about to be sent, Read when its answer had been read completely.
 	// Of two pages that show the same agent, one is known to be newer only if it was Sent after the
@@ -51,11 +57,12 @@ type Rejected struct {
 	Index   int    // its place on the page, from 0
 	AgentID int64  // whose row it is, where Known
 	Known   bool   // the AgentID could be read
-	Reason  string // one of the Reject constants of schemas
+	Reason  string // one of the Reject constants of internal/packed
 	Detail  string // what was seen, where the reason does not say it; nothing of the row's values
 }
 
-// verdict rests on: of each page of the listing's present length, what it showed last.
+// A Verdict says what a sweep came to. Its counts are those of the pages that it rests on: of each
+// page of the listing's present length, what it showed last.
 type Verdict struct {
 	Complete  bool
 	Err       error     // why not Complete, the most telling reason; always an *Error

@@ -99,11 +99,12 @@ func just(name string) func(string) bool { return func(n string) bool { return n
 var consumers = []string{natsClient, natsClient + "/jetstream", "github.com/cenkalti/backoff/v4",
 	"github.com/rollcall-events/rollcall/schemas", "github.com/rollcall-events/rollcall/" + documentedFields}
 
-// own forbids the imports of the module's own packages of those names, but for the importing one.
+// own forbids the imports of the module's own packages of those names and below, but for the
+// importing one's.
 func own(names ...string) func(graph, string, string) bool {
 	return func(g graph, name, path string) bool {
 		in, ok := g.inside(path)
-		return ok && !isOrUnder(name, in) && isOrUnder(in, names...)
+		return ok && slices.ContainsFunc(names, func(root string) bool { return isOrUnder(in, root) && !isOrUnder(name, root) })
 	}
 }
 
@@ -115,7 +116,7 @@ const (
 
 // Packages that the rules speak of. They have to be there, lest a rule holds because its package
 // was renamed.
-var known = []string{"cmd/rollcall", "diff", "examples/audit", "examples/routing", "internal/tenantsim", "internal/test/isdpsim", "poller", "publisher", "schemas", "schemas/follow"}
+var known = []string{"cmd/rollcall", "diff", "examples/audit", "examples/routing", "internal/tenantsim", "internal/test/isdpsim", "poller", "poller/isdp", "publisher", "schemas", "schemas/follow"}
 
 // words are the packages whose types say what an agent, an event and a listing are.
 var words = []string{"schemas", documentedFields, "internal/packed", "internal/listing"}
@@ -140,6 +141,11 @@ var rules = []rule{
 		}},
 	{why: "poller, diff and publisher never import one another", of: named("poller", "diff", "publisher"), tests: true,
 		forbid: own("poller", "diff", "publisher")},
+	{why: "the sweep and the vendor's side know nothing of one another", of: named("poller"),
+		forbid: func(g graph, name, path string) bool {
+			in, ok := g.inside(path)
+			return ok && in != name && isOrUnder(in, "poller")
+		}},
 	{why: "diff does no I/O, no logging and nothing by chance", of: named("diff"),
 		forbid: others("net", "os", "io/ioutil", "log", "syscall", "context", "math/rand", "crypto/rand", "plugin")},
 	{why: "diff imports the standard library and the words of agents and listings only", of: named("diff"),
@@ -269,6 +275,8 @@ func TestBroken(t *testing.T) {
 		{"schemas", pkg{Imports: []string{in("internal/setting")}}, []string{
 			"diff reaches " + in("internal/setting") + ": diff imports the standard library and the words of agents and listings only",
 			"schemas reaches " + in("internal/setting") + ": schemas imports the standard library only"}},
+		{"poller", pkg{Imports: []string{in("poller/isdp")}}, []string{
+			"poller reaches " + in("poller/isdp") + ": the sweep and the vendor's side know nothing of one another"}},
 		{"schemas", pkg{Imports: []string{"net/url"}}, []string{
 			"diff reaches net/url: diff does no I/O, no logging and nothing by chance",
 			"schemas reaches net/url: schemas knows nothing of HTTP, the network, files and logs"}},

@@ -14,6 +14,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
@@ -239,7 +240,7 @@ func fault(t *testing.T, w row, results *table) {
 	}
 	r := newRig(t, nil, agents, 886)
 	if w.set == split {
-		r.poll = func(c *poller.Config) { c.PageSize = 50; c.Concurrency = 4 }
+		r.poll = func(c *isdp.Config, p *poller.Config) { c.PageSize, p.Concurrency = 50, 4 }
 		r.engine = func(c *engine.Config) { c.Interval = time.Second }
 	}
 	if w.set == leasing {

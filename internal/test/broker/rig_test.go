@@ -31,6 +31,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -167,7 +168,7 @@ type rig struct {
 	flips  map[int64]int  // that a living process has seen, by agent
 	engine func(*engine.Config)
 	pub    func(*publisher.Config)
-	poll   func(*poller.Config)
+	poll   func(*isdp.Config, *poller.Config)
 }
 
 // newRig builds a tenant of its own on a broker; nil: one of its own.
@@ -364,14 +365,19 @@ func (p *process) start() {
 	p.cancel = cancel
 	r := p.r
 	logger := slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	cfg := poller.Config{BaseURL: r.vendor, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
+	cfg := isdp.Config{BaseURL: r.vendor, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
 		Username: isdpsim.DemoUsername, Password: isdpsim.DemoPassword, TenantID: r.sim.TenantID(),
-		PageSize: 25, RateLimit: 100_000, Concurrency: 2, Logger: logger,
+		PageSize: 25, RateLimit: 100_000, Logger: logger,
 		MaxRowBytes: func() int { return publisher.MaxAgentBytes(p.nc) }} // polling begins when there is a connection
+	poll := poller.Config{Concurrency: 2, Logger: logger}
 	if r.poll != nil {
-		r.poll(&cfg)
+		r.poll(&cfg, &poll)
 	}
-	pl, err := poller.New(cfg)
+	client, err := isdp.New(cfg)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	pl, err := poller.New(poll, client)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
@@ -33,11 +34,15 @@ func (w *world) startInner(tn *tenant, in *inner) {
 	in.nc = e2e.Connect(w.t, w.url)
 	start := time.Now()
 	now := func() time.Time { return start.Add(in.ahead).Add(time.Since(start)) }
-	source, err := poller.New(poller.Config{
+	client, err := isdp.New(isdp.Config{
 		BaseURL: in.env["ROLLCALL_ISDP_URL"], ClientID: in.env["ROLLCALL_ISDP_CLIENT_ID"], ClientSecret: in.env["ROLLCALL_ISDP_CLIENT_SECRET"],
 		Username: in.env["ROLLCALL_ISDP_USERNAME"], Password: in.env["ROLLCALL_ISDP_PASSWORD"],
-		PageSize: 25, Concurrency: 4, RateLimit: 1000, Now: now,
+		PageSize: 25, RateLimit: 1000, Now: now,
 	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	source, err := poller.New(poller.Config{Concurrency: 4, Now: now}, client)
 	if err != nil {
 		w.t.Fatal(err)
 	}

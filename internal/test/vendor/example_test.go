@@ -14,7 +14,7 @@ import (
 // The example answer of the vendor's own page, byte for byte, served as page 0: what arrives in the
 // stream. It has commas that JSON refuses.
 func TestVendorExample(t *testing.T) {
-	body, err := os.ReadFile("../../../poller/testdata/vendor-example.txt")
+	body, err := os.ReadFile("../../../poller/isdp/testdata/vendor-example.txt")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/poller"
+	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -141,12 +142,20 @@ func newRig(t *testing.T, s setup) *rig {
 // start runs rollcall, and the tenant's churn, until stop.
 func (r *rig) start() {
 	log := slog.New(slog.NewTextHandler(r.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	source, err := poller.New(poller.Config{
+	client, err := isdp.New(isdp.Config{
 		BaseURL: r.url, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
 		Username: isdpsim.DemoUsername, Password: isdpsim.DemoPassword, Types: r.setup.types,
-		RequestTimeout: r.setup.requestTimeout, PageSize: pageSize, Concurrency: concurrency, RateLimit: rateLimit,
+		RequestTimeout: r.setup.requestTimeout, PageSize: pageSize, RateLimit: rateLimit,
 		MaxRowBytes: func() int { return r.setup.maxRow }, Logger: log, Now: r.now,
 	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var types []string
+	for _, typ := range r.setup.types {
+		types = append(types, fmt.Sprint(typ))
+	}
+	source, err := poller.New(poller.Config{Types: types, Concurrency: concurrency, Logger: log, Now: r.now}, client)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -160,10 +169,7 @@ func (r *rig) start() {
 	cfg := engine.Config{
 		Tenant: tenant, Interval: r.setup.interval, RemoveAfter: 2, MaxMissing: r.setup.maxMissing,
 		MissingHold: r.setup.missingHold, BufferEvents: 100_000, MaxBody: func() int { return publisher.MaxBody(r.nc) }, Logger: log, Now: r.now,
-		Expect: source.Expect,
-	}
-	for _, typ := range r.setup.types {
-		cfg.Types = append(cfg.Types, fmt.Sprint(typ))
+		Expect: source.Expect, Types: types,
 	}
 	if err := cfg.Validate(); err != nil {
 		r.t.Fatal(err)

@@ -1,10 +1,11 @@
-package poller
+package isdp
 
 import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"github.com/rollcall-events/rollcall/internal/test/sweeptest"
 	"io"
 	"net"
 	"net/http"
@@ -75,7 +76,7 @@ func TestProxyEnvironment(t *testing.T) {
 				if !errors.As(err, &unusable) || unusable.Field != name || strings.Contains(err.Error(), secret) {
 					t.Errorf("%v, %v", u, err)
 				}
-				if _, err := New(config(tc.target)); !errors.As(err, &unusable) {
+				if _, err := New(config(tc.target).Config); !errors.As(err, &unusable) {
 					t.Errorf("a poller with it: %v", err)
 				}
 			})
@@ -89,7 +90,7 @@ func TestProxyWords(t *testing.T) {
 	const secret = "prxy-s3cret"
 	ca := newAuthority(t)
 	cert, key := ca.make(t, &x509.Certificate{DNSNames: []string{"isdp.invalid"}})
-	sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+	sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 	vendor := secure(t, sim, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}})
 	proxy := func(answer string) string {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -142,7 +143,7 @@ func TestProxyWords(t *testing.T) {
 			for _, n := range []string{"https_proxy", "NO_PROXY", "no_proxy"} {
 				t.Setenv(n, "")
 			}
-			p := towards(t, "https://isdp.invalid", func(c *Config) {
+			p := towards(t, "https://isdp.invalid", func(c *settings) {
 				c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil }
 				c.RequestTimeout = 10 * time.Second
 				if tc.name == "says nothing" {
@@ -156,7 +157,7 @@ func TestProxyWords(t *testing.T) {
 				}
 				return
 			}
-			wantClass(t, err, listing.Unreachable, tc.words...)
+			sweeptest.WantClass(t, err, listing.Unreachable, tc.words...)
 			if text := err.Error(); strings.Contains(text, secret) || tc.name != "can't reach the vendor" && strings.Contains(text, "ROLLCALL_ISDP_URL") {
 				t.Error(text)
 			}

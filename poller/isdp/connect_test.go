@@ -1,4 +1,4 @@
-package poller
+package isdp
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"github.com/rollcall-events/rollcall/internal/test/sweeptest"
 	"io"
 	"math/big"
 	"net"
@@ -86,17 +87,11 @@ func secure(t *testing.T, vendor http.Handler, c *tls.Config) *httptest.Server {
 }
 
 // towards returns a poller of the vendor at url.
-func towards(t *testing.T, url string, change func(*Config)) *Poller {
+func towards(t *testing.T, url string, change func(*settings)) *rig {
 	t.Helper()
 	c := config(url)
-	c.RateLimit, c.PageSize = 1000, smallPage
-	if change != nil {
-		change(&c)
-	}
-	p, err := New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c.RateLimit, c.PageSize = 1000, sweeptest.SmallPage
+	p := newRig(t, c, change)
 	t.Cleanup(p.client.http.(*connections).CloseIdleConnections)
 	return p
 }
@@ -183,7 +178,7 @@ func (g gate) Write(b []byte) (int, error) {
 
 // shortPings shortens the times that HTTP/2 connections have to show that they live, where they are
 // asked at all.
-func shortPings(t *testing.T, p *Poller, d time.Duration) {
+func shortPings(t *testing.T, p *rig, d time.Duration) {
 	conns := p.client.http.(*connections)
 	open := conns.open
 	conns.open = func(roots *x509.CertPool) *http.Transport {
@@ -215,24 +210,24 @@ func TestConnectionDiesSilently(t *testing.T) {
 	for name, offered := range protocols {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+			sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 			srv := secure(t, sim, &tls.Config{Certificates: []tls.Certificate{ca.server(t)}, NextProtos: offered})
 			relay := newRelay(t, srv.Listener.Addr().String())
-			p := towards(t, "https://"+relay.Addr().String(), func(c *Config) {
+			p := towards(t, "https://"+relay.Addr().String(), func(c *settings) {
 				c.RequestTimeout = time.Second
 				c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil }
 			})
 			for range 3 {
-				v, pages := sweepOnce(t, p)
-				wantAll(t, sim, v, pages)
+				v, pages := sweeptest.Once(t, p)
+				sweeptest.WantAll(t, sim, v, pages)
 				opened := relay.opened.Load()
 				if name == "HTTP/2" && opened != 1 && sim.Stats().Requests < 10 {
 					t.Errorf("%d connections, want one", opened)
 				}
 				relay.freeze()
 				start := time.Now()
-				v, pages = sweepOnce(t, p)
-				wantAll(t, sim, v, pages)
+				v, pages = sweeptest.Once(t, p)
+				sweeptest.WantAll(t, sim, v, pages)
 				t.Logf("a sweep over a dead connection took %v", time.Since(start))
 				if relay.opened.Load() == opened {
 					t.Error("no new connection")
@@ -245,15 +240,15 @@ func TestConnectionDiesSilently(t *testing.T) {
 // One that dies while nothing is asked is found out, and given up.
 func TestIdleConnectionDies(t *testing.T) {
 	ca := newAuthority(t)
-	sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+	sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 	srv := secure(t, sim, &tls.Config{Certificates: []tls.Certificate{ca.server(t)}})
 	relay := newRelay(t, srv.Listener.Addr().String())
-	p := towards(t, "https://"+relay.Addr().String(), func(c *Config) {
+	p := towards(t, "https://"+relay.Addr().String(), func(c *settings) {
 		c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil }
 	})
 	shortPings(t, p, 20*time.Millisecond)
-	v, pages := sweepOnce(t, p)
-	wantAll(t, sim, v, pages)
+	v, pages := sweeptest.Once(t, p)
+	sweeptest.WantAll(t, sim, v, pages)
 	relay.freeze()
 	eventually(t, "the connection to be given up", func() bool { return relay.closed.Load() == relay.opened.Load() })
 }
@@ -267,13 +262,13 @@ func TestConnectionsAge(t *testing.T) {
 			var sims []*isdpsim.Tenant
 			var addresses []string
 			for range 2 {
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 				srv := secure(t, sim, &tls.Config{Certificates: []tls.Certificate{ca.server(t)}, NextProtos: offered})
 				relay := newRelay(t, srv.Listener.Addr().String())
 				sims, addresses = append(sims, sim), append(addresses, relay.Addr().String())
 			}
 			var now atomic.Int64 // which address the domain has
-			p := towards(t, "https://127.0.0.1:443", func(c *Config) {
+			p := towards(t, "https://127.0.0.1:443", func(c *settings) {
 				c.Concurrency = 1
 				c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil }
 			})
@@ -286,11 +281,11 @@ func TestConnectionsAge(t *testing.T) {
 				}
 				return tr
 			}
-			v, pages := sweepOnce(t, p)
-			wantAll(t, sims[0], v, pages)
+			v, pages := sweeptest.Once(t, p)
+			sweeptest.WantAll(t, sims[0], v, pages)
 			now.Store(1)
-			v, pages = sweepOnce(t, p)
-			wantAll(t, sims[0], v, pages)
+			v, pages = sweeptest.Once(t, p)
+			sweeptest.WantAll(t, sims[0], v, pages)
 			if n := sims[1].Stats().Requests; n > 0 {
 				t.Errorf("%d requests on a new connection", n)
 			}
@@ -299,8 +294,8 @@ func TestConnectionsAge(t *testing.T) {
 			conns.mu.Unlock()
 			before := sims[0].Stats().Requests
 			// The second one does not know the token of the first.
-			v, pages = sweepOnce(t, p)
-			wantAll(t, sims[1], v, pages)
+			v, pages = sweeptest.Once(t, p)
+			sweeptest.WantAll(t, sims[1], v, pages)
 			if n := sims[0].Stats().Requests; n != before {
 				t.Errorf("%d requests on an old connection", n-before)
 			}
@@ -314,13 +309,13 @@ func TestCAReplaced(t *testing.T) {
 	var serves atomic.Pointer[tls.Certificate]
 	use := func(a *authority) { c := a.server(t); serves.Store(&c) }
 	use(old)
-	sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+	sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 	srv := secure(t, sim, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return &tls.Config{Certificates: []tls.Certificate{*serves.Load()}, NextProtos: []string{"h2"}}, nil
 	}})
 	var file atomic.Pointer[authority]
 	file.Store(old)
-	p := towards(t, srv.URL, func(c *Config) {
+	p := towards(t, srv.URL, func(c *settings) {
 		c.RootCAs = func() (*x509.CertPool, error) {
 			a := file.Load()
 			if a == nil {
@@ -380,21 +375,21 @@ func TestTLSWords(t *testing.T) {
 			tc.tls.Certificates = []tls.Certificate{ca.server(t)}
 			srv := secure(t, isdpsim.New(isdpsim.Config{}), tc.tls)
 			for range 10 { // what a server says may be overtaken by its farewell
-				p := towards(t, srv.URL, func(c *Config) { c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil } })
+				p := towards(t, srv.URL, func(c *settings) { c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil } })
 				_, _, err := p.tokens.once(t.Context())
-				wantClass(t, err, listing.Unreachable, tc.words)
+				sweeptest.WantClass(t, err, listing.Unreachable, tc.words)
 			}
 		})
 	}
 	t.Run("a certificate of the client asked for, and not demanded", func(t *testing.T) {
-		sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+		sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 		srv := secure(t, sim, &tls.Config{Certificates: []tls.Certificate{ca.server(t)}, ClientAuth: tls.RequestClientCert})
-		v, pages := sweepOnce(t, towards(t, srv.URL, func(c *Config) { c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil } }))
-		wantAll(t, sim, v, pages)
+		v, pages := sweeptest.Once(t, towards(t, srv.URL, func(c *settings) { c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil } }))
+		sweeptest.WantAll(t, sim, v, pages)
 	})
 	// Servers that have worked around all of this say it in an answer.
 	sim := isdpsim.New(isdpsim.Config{})
 	sim.SetFault(isdpsim.OnToken(isdpsim.Answer(400, "text/html", "<html><title>400 No required SSL certificate was sent</title></html>")))
 	_, _, err := served(t, sim, nil).tokens.once(t.Context())
-	wantClass(t, err, listing.Credentials, "demands a certificate of the client")
+	sweeptest.WantClass(t, err, listing.Credentials, "demands a certificate of the client")
 }

@@ -1,8 +1,9 @@
-package poller
+package isdp
 
 import (
 	"context"
 	"fmt"
+	"github.com/rollcall-events/rollcall/internal/test/sweeptest"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -18,10 +19,10 @@ import (
 )
 
 // measured is [direct], with the registry that the poller's metrics are in.
-func measured(t *testing.T, sim *isdpsim.Tenant, change func(*Config)) (*Poller, *prometheus.Registry) {
+func measured(t *testing.T, sim *isdpsim.Tenant, change func(*settings)) (*rig, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	p := direct(t, sim, func(c *Config) {
+	p := direct(t, sim, func(c *settings) {
 		c.Metrics = reg
 		if change != nil {
 			change(c)
@@ -43,7 +44,7 @@ func of(t *testing.T, reg *prometheus.Registry) metrictest.Series {
 }
 
 func TestMetrics(t *testing.T) {
-	quick := func(c *Config) { c.SweepTimeout, c.RequestTimeout = 20*time.Second, 2*time.Second }
+	quick := func(c *settings) { c.SweepTimeout, c.RequestTimeout = 20*time.Second, 2*time.Second }
 	tests := []struct {
 		name   string
 		fault  isdpsim.Hook
@@ -106,14 +107,14 @@ func TestMetrics(t *testing.T) {
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 				if c.before != nil {
 					c.before(sim)
 				}
 				sim.SetFault(c.fault)
 				p, reg := measured(t, sim, quick)
 				for range c.sweeps {
-					sweepOnce(t, p)
+					sweeptest.Once(t, p)
 				}
 				got := of(t, reg)
 				sums := map[string]float64{} // of the requests, by call
@@ -140,12 +141,12 @@ func TestMetrics(t *testing.T) {
 // vendor.
 func TestMetricsCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+		sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 		sim.SetFault(isdpsim.OnAgents(isdpsim.Delay(time.Hour)))
 		p, reg := measured(t, sim, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		sweepUnder(ctx, t, p)
+		sweeptest.Under(ctx, t, p)
 		if got := of(t, reg).Of("rollcall_requests_total"); len(got) != 1 || got[`rollcall_requests_total{call="token",result="ok"}`] != 1 {
 			t.Errorf("%v", got)
 		}
@@ -154,19 +155,19 @@ func TestMetricsCancelled(t *testing.T) {
 
 func TestMetricsRateLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+		sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 		sim.SetFault(isdpsim.Times(1, isdpsim.OnPage(6, isdpsim.Status(429))))
 		p, reg := measured(t, sim, nil)
 		limit := func() float64 { return metrictest.Gather(t, reg)["rollcall_request_rate_limit"] }
 		if l := limit(); l != 10 {
 			t.Errorf("the limit is %v at first", l)
 		}
-		sweepOnce(t, p)
+		sweeptest.Once(t, p)
 		if l := limit(); l < 5 || l > 6 {
 			t.Errorf("the limit is %v after the vendor has asked for fewer requests", l)
 		}
 		for range 10 {
-			sweepOnce(t, p)
+			sweeptest.Once(t, p)
 		}
 		if l := limit(); l != 10 {
 			t.Errorf("the limit is %v in the end", l)
@@ -177,7 +178,9 @@ func TestMetricsRateLimit(t *testing.T) {
 // Whatever the vendor answers, no series is added to those that there are from the start.
 func TestMetricsBounded(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	newMetrics(reg, newLimits(Config{}.withDefaults()))
+	c := config("http://localhost")
+	c.Metrics = reg
+	newRig(t, c, nil)
 	start := metrictest.Gather(t, reg)
 	synctest.Test(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(5, 6))
@@ -188,7 +191,7 @@ func TestMetricsBounded(t *testing.T) {
 		for code := 300; code < 600; code += 1 + random.IntN(20) {
 			faults = append(faults, isdpsim.Status(code))
 		}
-		sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+		sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 		p, reg := measured(t, sim, nil)
 		for _, f := range faults {
 			hook := isdpsim.OnAgents(f)
@@ -197,7 +200,7 @@ func TestMetricsBounded(t *testing.T) {
 				hook = isdpsim.OnToken(f)
 			}
 			sim.SetFault(isdpsim.Sometimes(random.Uint64(), .5, hook))
-			sweepOnce(t, p)
+			sweeptest.Once(t, p)
 			time.Sleep(2 * time.Minute)
 		}
 		for series := range metrictest.Gather(t, reg) {

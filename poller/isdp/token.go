@@ -1,4 +1,4 @@
-package poller
+package isdp
 
 import (
 	"context"
@@ -36,6 +36,19 @@ const (
 	tokenRefusals = 3 // of a token, by whichever pages, with no acceptance in between
 	pageRefusals  = 6 // of a try of a page, by whichever tokens
 )
+
+const maxTries = 4 // of one token that may fail
+
+// newBackOff spaces the tries of one operation. How many there are and when it is all over is for
+// the wrappers to say: no time of its own ends it.
+func newBackOff() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(250*time.Millisecond),
+		backoff.WithMultiplier(2),
+		backoff.WithMaxInterval(5*time.Second),
+		backoff.WithMaxElapsedTime(0),
+	)
+}
 
 // How long the token endpoint is left alone after n failures in a row: refused credentials, and
 // everything else. The last one repeats.

@@ -1,4 +1,4 @@
-package poller
+package isdp
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/rollcall-events/rollcall/internal/test/sweeptest"
 	"io"
 	"net/http"
 	"strings"
@@ -54,7 +55,7 @@ func TestOneRefreshForAll(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 				sim.SetFault(isdpsim.OnToken(isdpsim.Delay(5 * time.Second)))
 				p := direct(t, sim, nil)
 				var wg sync.WaitGroup
@@ -133,7 +134,7 @@ func TestEarlyRenewal(t *testing.T) {
 		}
 		time.Sleep(20 * time.Second)
 		_, err := p.tokens.get(t.Context())
-		wantClass(t, err, listing.Unreachable, "HTTP 500")
+		sweeptest.WantClass(t, err, listing.Unreachable, "HTTP 500")
 	})
 }
 
@@ -142,7 +143,7 @@ func TestReusedTokens(t *testing.T) {
 		sim := isdpsim.New(isdpsim.Config{Agents: 10, TokenTTL: 359 * time.Second, ReuseTokens: true})
 		p := direct(t, sim, nil)
 		for range 120 {
-			if v, _ := sweepOnce(t, p); !v.Complete {
+			if v, _ := sweeptest.Once(t, p); !v.Complete {
 				t.Error(v.Err)
 			}
 			time.Sleep(15 * time.Second)
@@ -157,11 +158,11 @@ func TestRevokedToken(t *testing.T) {
 	for _, status := range []int{200, 400, 401, 403, 500, 503} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant, InvalidTokenStatus: status})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant, InvalidTokenStatus: status})
 				p := direct(t, sim, nil)
 				for range 3 {
-					v, pages := sweepOnce(t, p)
-					wantAll(t, sim, v, pages)
+					v, pages := sweeptest.Once(t, p)
+					sweeptest.WantAll(t, sim, v, pages)
 					sim.RevokeTokens()
 					time.Sleep(5 * time.Second)
 				}
@@ -173,20 +174,20 @@ func TestRevokedToken(t *testing.T) {
 	}
 	t.Run("401 without XML", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+			sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 			sim.SetFault(isdpsim.Times(1, isdpsim.OnAgents(isdpsim.Status(401))))
-			v, pages := sweepOnce(t, direct(t, sim, nil))
-			wantAll(t, sim, v, pages)
+			v, pages := sweeptest.Once(t, direct(t, sim, nil))
+			sweeptest.WantAll(t, sim, v, pages)
 		})
 	})
 	t.Run("again and again", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+			sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 			sim.SetFault(isdpsim.Sometimes(7, 0.1, isdpsim.OnAgents(isdpsim.RevokeTokens())))
 			p := direct(t, sim, nil)
 			complete, start := 0, time.Now()
 			for range 60 {
-				if v, _ := sweepOnce(t, p); v.Complete {
+				if v, _ := sweeptest.Once(t, p); v.Complete {
 					complete++
 				}
 				time.Sleep(5 * time.Second)
@@ -205,12 +206,12 @@ func TestRevokedToken(t *testing.T) {
 func TestFreshTokensRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+		sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 		sim.SetFault(isdpsim.OnAgents(isdpsim.InvalidToken(200)))
 		p := direct(t, sim, logTo(&log))
 		for start := time.Now(); time.Since(start) < 10*time.Minute; time.Sleep(5 * time.Second) {
-			v, _ := sweepOnce(t, p)
-			wantClass(t, v.Err, listing.Credentials)
+			v, _ := sweeptest.Once(t, p)
+			sweeptest.WantClass(t, v.Err, listing.Credentials)
 		}
 		if n := sim.Stats().TokenRequests; n > 16 {
 			t.Errorf("%d token requests in ten minutes", n)
@@ -220,8 +221,8 @@ func TestFreshTokensRefused(t *testing.T) {
 		}
 		sim.SetFault(nil)
 		time.Sleep(time.Minute)
-		v, pages := sweepOnce(t, p)
-		wantAll(t, sim, v, pages)
+		v, pages := sweeptest.Once(t, p)
+		sweeptest.WantAll(t, sim, v, pages)
 	})
 }
 
@@ -230,17 +231,17 @@ func TestCredentialsRefused(t *testing.T) {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 				refuse := isdpsim.All(isdpsim.CredentialsRefused(), isdpsim.WithStatus(status))
 				sim.SetFault(isdpsim.OnToken(refuse))
 				p := direct(t, sim, logTo(&log))
 				start := time.Now()
 				_, err := p.Tenant(t.Context())
-				wantClass(t, err, listing.Credentials, "refused", fmt.Sprint(status), "invalid_grant", "ROLLCALL_ISDP_PASSWORD")
+				sweeptest.WantClass(t, err, listing.Credentials, "refused", fmt.Sprint(status), "invalid_grant", "ROLLCALL_ISDP_PASSWORD")
 				for ; time.Since(start) < 10*time.Minute; time.Sleep(time.Second) {
 					before := time.Now()
-					v, _ := sweepOnce(t, p)
-					wantClass(t, v.Err, listing.Credentials)
+					v, _ := sweeptest.Once(t, p)
+					sweeptest.WantClass(t, v.Err, listing.Credentials)
 					if time.Since(before) > time.Second {
 						t.Errorf("it took %v to say so", time.Since(before))
 					}
@@ -257,11 +258,11 @@ func TestCredentialsRefused(t *testing.T) {
 				if n := strings.Count(log.String(), "\n"); n != 1 {
 					t.Errorf("told %d times: %s", n, &log)
 				}
-				noSecrets(t, log.String())
+				sweeptest.NoSecrets(t, log.String())
 				sim.SetFault(nil)
 				time.Sleep(time.Minute)
-				v, pages := sweepOnce(t, p)
-				wantAll(t, sim, v, pages)
+				v, pages := sweeptest.Once(t, p)
+				sweeptest.WantAll(t, sim, v, pages)
 			})
 		})
 	}
@@ -290,12 +291,12 @@ func TestTokenCallRefused(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 				sim.SetFault(isdpsim.OnToken(tc.fault))
 				p := direct(t, sim, logTo(&log))
 				for start := time.Now(); time.Since(start) < 2*time.Minute; time.Sleep(time.Second) {
-					v, _ := sweepOnce(t, p)
-					wantClass(t, v.Err, listing.Credentials, tc.words)
+					v, _ := sweeptest.Once(t, p)
+					sweeptest.WantClass(t, v.Err, listing.Credentials, tc.words)
 				}
 				if n := sim.Stats().TokenRequests; n != 6 {
 					t.Errorf("%d token requests in two minutes, want 6: after 2, 5, 15, 30 and 60 s", n)
@@ -303,7 +304,7 @@ func TestTokenCallRefused(t *testing.T) {
 				if n := strings.Count(log.String(), "level=ERROR"); n != 1 {
 					t.Errorf("told %d times: %s", n, &log)
 				}
-				noSecrets(t, log.String())
+				sweeptest.NoSecrets(t, log.String())
 			})
 		})
 	}
@@ -369,7 +370,7 @@ func TestTokenRefusedByTurns(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %v a second", tc.name, limit), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var log bytes.Buffer
-					sim := isdpsim.New(isdpsim.Config{Agents: smallTenant, ReuseTokens: tc.reuse, TokenTTL: 5 * time.Minute})
+					sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant, ReuseTokens: tc.reuse, TokenTTL: 5 * time.Minute})
 					refuses := tc.refuses()
 					var mu sync.Mutex
 					n := -1
@@ -391,11 +392,11 @@ func TestTokenRefusedByTurns(t *testing.T) {
 						}
 						sim.ServeHTTP(w, r)
 					})
-					p := direct(t, vendor, func(c *Config) { c.RateLimit = limit; logTo(&log)(c) })
+					p := direct(t, vendor, func(c *settings) { c.RateLimit = limit; logTo(&log)(c) })
 					start := time.Now()
 					for range 30 {
-						v, pages := sweepOnce(t, p)
-						wantAll(t, sim, v, pages)
+						v, pages := sweeptest.Once(t, p)
+						sweeptest.WantAll(t, sim, v, pages)
 						time.Sleep(5 * time.Second)
 					}
 					took := time.Since(start)
@@ -418,18 +419,18 @@ func TestRevokedForGood(t *testing.T) {
 		t.Run(fmt.Sprint(reuse), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant, ReuseTokens: reuse})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant, ReuseTokens: reuse})
 				p := direct(t, sim, logTo(&log))
-				v, pages := sweepOnce(t, p)
-				wantAll(t, sim, v, pages)
+				v, pages := sweeptest.Once(t, p)
+				sweeptest.WantAll(t, sim, v, pages)
 				sim.SetFault(isdpsim.After(3, isdpsim.OnAgents(isdpsim.Answer(403, "application/json", `{"error":"invalid_token"}`))))
 				start := time.Now()
 				for ; time.Since(start) < 10*time.Minute; time.Sleep(5 * time.Second) {
-					if v, _ = sweepOnce(t, p); v.Complete {
+					if v, _ = sweeptest.Once(t, p); v.Complete {
 						t.Fatal("a complete sweep")
 					}
 				}
-				wantClass(t, v.Err, listing.Credentials)
+				sweeptest.WantClass(t, v.Err, listing.Credentials)
 				if n := sim.Stats().TokenRequests; n > 20 {
 					t.Errorf("%d token requests in ten minutes", n)
 				}
@@ -438,8 +439,8 @@ func TestRevokedForGood(t *testing.T) {
 				}
 				sim.SetFault(nil)
 				time.Sleep(time.Minute)
-				v, pages = sweepOnce(t, p)
-				wantAll(t, sim, v, pages)
+				v, pages = sweeptest.Once(t, p)
+				sweeptest.WantAll(t, sim, v, pages)
 			})
 		})
 	}
@@ -459,11 +460,11 @@ func TestCredentialsReplaced(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant, TokenTTL: 5 * time.Minute, RefusedStatus: tc.status})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant, TokenTTL: 5 * time.Minute, RefusedStatus: tc.status})
 				first := config("").account()
 				var mu sync.Mutex
 				file, unreadable, reads := first, error(nil), 0
-				p := direct(t, sim, func(c *Config) {
+				p := direct(t, sim, func(c *settings) {
 					logTo(&log)(c)
 					c.Reread = func() (Account, error) {
 						mu.Lock()
@@ -479,7 +480,7 @@ func TestCredentialsReplaced(t *testing.T) {
 				}
 				sweepFor := func(d time.Duration) (v listing.Verdict) {
 					for start := time.Now(); time.Since(start) < d; time.Sleep(5 * time.Second) {
-						v, _ = sweepOnce(t, p)
+						v, _ = sweeptest.Once(t, p)
 					}
 					return v
 				}
@@ -490,19 +491,19 @@ func TestCredentialsReplaced(t *testing.T) {
 				if tc.revoke {
 					sim.RevokeTokens()
 				}
-				wantClass(t, sweepFor(20*time.Minute).Err, listing.Credentials)
+				sweeptest.WantClass(t, sweepFor(20*time.Minute).Err, listing.Credentials)
 				set(Account{}, errors.New("no such file")) // while it is being replaced
-				wantClass(t, sweepFor(20*time.Minute).Err, listing.Credentials)
+				sweeptest.WantClass(t, sweepFor(20*time.Minute).Err, listing.Credentials)
 				half := first
 				half.ClientID = "wrong" // the one was replaced before the other
 				set(half, nil)
-				wantClass(t, sweepFor(time.Minute).Err, listing.Credentials)
+				sweeptest.WantClass(t, sweepFor(time.Minute).Err, listing.Credentials)
 				calls := sim.Stats().TokenRequests
 				good := first
 				good.Password = renewed
 				set(good, nil)
-				v, pages := sweepOnce(t, p)
-				wantAll(t, sim, v, pages)
+				v, pages := sweeptest.Once(t, p)
+				sweeptest.WantAll(t, sim, v, pages)
 				if n := sim.Stats().TokenRequests - calls; n != 1 {
 					t.Errorf("%d token calls with the new credentials, want one", n)
 				}
@@ -515,7 +516,7 @@ func TestCredentialsReplaced(t *testing.T) {
 						t.Errorf("%q was told %d times:\n%s", what, n, text)
 					}
 				}
-				noSecrets(t, text)
+				sweeptest.NoSecrets(t, text)
 				if strings.Contains(text, renewed) || strings.Contains(p.client.scrub("x "+renewed+" y "+first.Password), renewed) ||
 					strings.Contains(p.client.scrub(first.Password), first.Password) {
 					t.Error("a secret shows")
@@ -549,7 +550,7 @@ func TestHugeTokens(t *testing.T) {
 		p := direct(t, sim, nil)
 		switch _, _, err := p.tokens.once(t.Context()); {
 		case tc.words != "":
-			wantClass(t, err, listing.Unusable, tc.words)
+			sweeptest.WantClass(t, err, listing.Unusable, tc.words)
 			if len(p.client.tokens) > 0 {
 				t.Errorf("%s of %d bytes is kept", tc.name, tc.n)
 			}
@@ -578,13 +579,13 @@ func TestTokenEndpointInTrouble(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 				sim.SetFault(isdpsim.OnToken(tc.fault))
 				p := direct(t, sim, nil)
 				start := time.Now()
 				for time.Since(start) < 10*time.Minute {
-					v, _ := sweepOnce(t, p)
-					wantClass(t, v.Err, tc.class, tc.words)
+					v, _ := sweeptest.Once(t, p)
+					sweeptest.WantClass(t, v.Err, tc.class, tc.words)
 					time.Sleep(time.Second)
 				}
 				if n := sim.Stats().TokenRequests; n > 4*70 {
@@ -595,7 +596,7 @@ func TestTokenEndpointInTrouble(t *testing.T) {
 				start = time.Now()
 				id, err := p.Tenant(t.Context())
 				for ; err != nil && time.Since(start) < 10*time.Minute; id, err = p.Tenant(t.Context()) {
-					wantClass(t, err, tc.class, tc.words)
+					sweeptest.WantClass(t, err, tc.class, tc.words)
 					time.Sleep(time.Second)
 				}
 				if took := time.Since(start); err != nil || id != 886 || took < 5*time.Minute {
@@ -629,12 +630,12 @@ func TestTenant(t *testing.T) {
 				vendor := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					fmt.Fprintf(w, `{"access_token": "tok", "expires_in": "359", "plat_user": %s}`, tc.user)
 				})
-				got, err := direct(t, vendor, func(c *Config) { c.TenantID = tc.configured }).Tenant(t.Context())
+				got, err := direct(t, vendor, func(c *settings) { c.TenantID = tc.configured }).Tenant(t.Context())
 				if got != tc.want {
 					t.Errorf("tenant %d, want %d (%v)", got, tc.want, err)
 				}
 				if tc.words != "" {
-					wantClass(t, err, listing.Credentials, tc.words)
+					sweeptest.WantClass(t, err, listing.Credentials, tc.words)
 				}
 			})
 		})
@@ -654,6 +655,6 @@ func TestTenantChanges(t *testing.T) {
 		tenant = 887
 		time.Sleep(time.Hour)
 		_, err := p.Tenant(t.Context())
-		wantClass(t, err, listing.Credentials, "887", "886")
+		sweeptest.WantClass(t, err, listing.Credentials, "887", "886")
 	})
 }

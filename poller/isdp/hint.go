@@ -1,4 +1,4 @@
-package poller
+package isdp
 
 import (
 	"crypto/tls"

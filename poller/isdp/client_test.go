@@ -1,4 +1,4 @@
-package poller
+package isdp
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/rollcall-events/rollcall/internal/test/sweeptest"
 	"io"
 	"net"
 	"net/http"
@@ -63,7 +64,7 @@ func TestOversizedAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			written.Store(0)
-			p := served(t, tokenThen(answer), func(c *Config) { c.RateLimit = 1000 })
+			p := served(t, tokenThen(answer), func(c *settings) { c.RateLimit = 1000 })
 			tok, e := p.tokens.get(t.Context())
 			if e != nil {
 				t.Fatal(e)
@@ -72,7 +73,7 @@ func TestOversizedAnswers(t *testing.T) {
 			if e == nil {
 				t.Fatalf("%d bytes were accepted", len(r.body))
 			}
-			wantClass(t, e, listing.Unusable, "8 MiB")
+			sweeptest.WantClass(t, e, listing.Unusable, "8 MiB")
 			p.client.http.(*connections).CloseIdleConnections()
 			if n := written.Load(); n > most {
 				t.Errorf("%d bytes were read", n)
@@ -92,21 +93,21 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 				}
 			}
 			for _, vendor := range []http.Handler{tokenThen(redirect), http.HandlerFunc(redirect)} {
-				v, _ := sweepOnce(t, direct(t, vendor, nil))
-				wantClass(t, v.Err, listing.Unusable, fmt.Sprint(status), "redirect")
+				v, _ := sweeptest.Once(t, direct(t, vendor, nil))
+				sweeptest.WantClass(t, v.Err, listing.Unusable, fmt.Sprint(status), "redirect")
 			}
 		})
 	}
 }
 
 // readOnce tries to read page 0 once.
-func readOnce(t *testing.T, p *Poller) error {
+func readOnce(t *testing.T, p *rig) error {
 	t.Helper()
-	err := p.read(t.Context(), job{tries: 1}).err
+	_, err := p.Read(t.Context(), listing.Request{})
 	if err == nil {
 		t.Fatal("the page could be read")
 	}
-	noSecrets(t, err.Error())
+	sweeptest.NoSecrets(t, err.Error())
 	return err
 }
 
@@ -117,8 +118,8 @@ func TestBrokenConnections(t *testing.T) {
 		w.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
 	}
-	p := served(t, tokenThen(reset), func(c *Config) { c.RateLimit = 1000 })
-	wantClass(t, readOnce(t, p), listing.Unreachable, "EOF")
+	p := served(t, tokenThen(reset), func(c *settings) { c.RateLimit = 1000 })
+	sweeptest.WantClass(t, readOnce(t, p), listing.Unreachable, "EOF")
 
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -126,7 +127,7 @@ func TestBrokenConnections(t *testing.T) {
 	}
 	ln.Close() // nobody listens there any more
 	p.agentsURL = "http://" + ln.Addr().String()
-	wantClass(t, readOnce(t, p), listing.Unreachable, "connection refused")
+	sweeptest.WantClass(t, readOnce(t, p), listing.Unreachable, "connection refused")
 }
 
 // A server that is none, and shows what it was sent, must not bring a secret into an error.
@@ -152,9 +153,9 @@ func TestEchoedSecrets(t *testing.T) {
 	echo := tokenThen(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"stateCode": "1", "errorMessage": "no\u0007\n %s %s %s"}`, r.Header.Get("Authorization"), isdpsim.DemoPassword, strings.Repeat("长", 1000))
 	})
-	p := served(t, echo, func(c *Config) { c.RateLimit = 1000 })
+	p := served(t, echo, func(c *settings) { c.RateLimit = 1000 })
 	failure := readOnce(t, p)
-	wantClass(t, failure, listing.Unusable, `"no   bearer [secret] [secret] 长`)
+	sweeptest.WantClass(t, failure, listing.Unusable, `"no   bearer [secret] [secret] 长`)
 	tok, _ := p.tokens.get(t.Context())
 	if text := failure.Error(); strings.Contains(text, tok) || len(text) > 1000 || strings.ContainsAny(text, "\a\n") {
 		t.Errorf("%d bytes: %s", len(text), text)
@@ -162,17 +163,17 @@ func TestEchoedSecrets(t *testing.T) {
 
 	p.tokens.url = "http://" + ln.Addr().String()
 	_, _, e := p.tokens.once(t.Context())
-	wantClass(t, e, listing.Unreachable, "malformed HTTP")
-	noSecrets(t, e.Error())
+	sweeptest.WantClass(t, e, listing.Unreachable, "malformed HTTP")
+	sweeptest.NoSecrets(t, e.Error())
 }
 
 func TestRequestTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+		sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 		sim.SetFault(isdpsim.OnPage(2, isdpsim.Delay(time.Hour)))
 		start := time.Now()
-		v, pages := sweepOnce(t, direct(t, sim, func(c *Config) { c.RequestTimeout = 3 * time.Second }))
-		wantClass(t, v.Err, listing.Unreachable, "page 2", "within 3s")
+		v, pages := sweeptest.Once(t, direct(t, sim, func(c *settings) { c.RequestTimeout = 3 * time.Second }))
+		sweeptest.WantClass(t, v.Err, listing.Unreachable, "page 2", "within 3s")
 		if !errors.Is(v.Err, context.DeadlineExceeded) || len(pages) != 6 {
 			t.Errorf("%d pages, error %v", len(pages), v.Err)
 		}
@@ -221,7 +222,7 @@ func TestAnswersWithoutEnd(t *testing.T) {
 	for name, vendor := range answers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := served(t, vendor, func(c *Config) { c.RateLimit, c.RequestTimeout = 1000, 200*time.Millisecond })
+			p := served(t, vendor, func(c *settings) { c.RateLimit, c.RequestTimeout = 1000, 200*time.Millisecond })
 			wantEnd := func(ctx context.Context) {
 				ended := make(chan *listing.Error, 1)
 				go func() {
@@ -286,8 +287,8 @@ func TestSlowDown(t *testing.T) {
 				sim := isdpsim.New(isdpsim.Config{Agents: 500})
 				sim.SetFault(isdpsim.Times(1, isdpsim.After(9, isdpsim.OnAgents(fault))))
 				p := direct(t, sim, logTo(&log))
-				v, pages := sweepOnce(t, p)
-				wantAll(t, sim, v, pages)
+				v, pages := sweeptest.Once(t, p)
+				sweeptest.WantAll(t, sim, v, pages)
 				requests := sim.Requests()
 				gap := func(i int) time.Duration { return requests[i+1].Time.Sub(requests[i].Time) }
 				// The token, nine pages, and the one that is told to wait.
@@ -313,8 +314,8 @@ func TestSlowDown(t *testing.T) {
 			p := direct(t, sim, nil)
 			start := time.Now()
 			for time.Since(start) < 10*time.Minute {
-				v, _ := sweepOnce(t, p)
-				wantClass(t, v.Err, listing.Unreachable, "HTTP 429")
+				v, _ := sweeptest.Once(t, p)
+				sweeptest.WantClass(t, v.Err, listing.Unreachable, "HTTP 429")
 				time.Sleep(time.Second)
 			}
 			if n := sim.Stats().Requests; n > 250 {
@@ -324,20 +325,20 @@ func TestSlowDown(t *testing.T) {
 	})
 	t.Run("longer than a sweep", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
+			sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 			sim.SetFault(isdpsim.Times(1, isdpsim.OnAgents(isdpsim.RetryAfter(429, 2*time.Minute))))
-			p := direct(t, sim, func(c *Config) { c.SweepTimeout = 30 * time.Second })
+			p := direct(t, sim, func(c *settings) { c.SweepTimeout = 30 * time.Second })
 			start := time.Now()
 			for range 2 {
-				v, _ := sweepOnce(t, p)
-				wantClass(t, v.Err, listing.Unreachable)
+				v, _ := sweeptest.Once(t, p)
+				sweeptest.WantClass(t, v.Err, listing.Unreachable)
 			}
 			if took := time.Since(start); took > 5*time.Second {
 				t.Errorf("two sweeps that could do nothing took %v", took)
 			}
 			time.Sleep(2 * time.Minute)
-			v, pages := sweepOnce(t, p)
-			wantAll(t, sim, v, pages)
+			v, pages := sweeptest.Once(t, p)
+			sweeptest.WantAll(t, sim, v, pages)
 			if n := sim.Stats().PageRequests; n != 8 {
 				t.Errorf("%d pages were asked for, want one and then all seven", n)
 			}
@@ -391,9 +392,9 @@ func TestThrottleWithoutSayingSo(t *testing.T) {
 					}
 					return nil
 				})
-				p := direct(t, sim, func(c *Config) { c.RateLimit = tc.limit; logTo(&log)(c) })
+				p := direct(t, sim, func(c *settings) { c.RateLimit = tc.limit; logTo(&log)(c) })
 				for start := time.Now(); time.Since(start) < 20*time.Minute; time.Sleep(100 * time.Millisecond) {
-					if v, _ := sweepOnce(t, p); !v.Complete {
+					if v, _ := sweeptest.Once(t, p); !v.Complete {
 						if c := v.Err.(*listing.Error).Class; c != listing.Unusable && c != listing.Unreachable {
 							t.Errorf("class %s: %v", c, v.Err)
 						}
@@ -414,7 +415,7 @@ func TestThrottleWithoutSayingSo(t *testing.T) {
 					if time.Since(start) > 20*time.Minute {
 						t.Fatalf("the rate stays at %v", p.client.limits.now())
 					}
-					sweepOnce(t, p)
+					sweeptest.Once(t, p)
 				}
 			})
 		})
@@ -437,17 +438,17 @@ func TestRefusedForGood(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %v", name, timeout), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var log bytes.Buffer
-					sim := isdpsim.New(isdpsim.Config{Agents: smallTenant})
-					p := direct(t, sim, func(c *Config) { c.RateLimit, c.SweepTimeout = 1, timeout; logTo(&log)(c) })
+					sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
+					p := direct(t, sim, func(c *settings) { c.RateLimit, c.SweepTimeout = 1, timeout; logTo(&log)(c) })
 					for range 2 {
-						v, pages := sweepOnce(t, p)
-						wantAll(t, sim, v, pages)
+						v, pages := sweeptest.Once(t, p)
+						sweeptest.WantAll(t, sim, v, pages)
 					}
 					sim.RevokeTokens()
 					sim.SetFault(tc.fault)
 					for start := time.Now(); time.Since(start) < 30*time.Minute; time.Sleep(5 * time.Second) {
-						v, _ := sweepOnce(t, p)
-						wantClass(t, v.Err, tc.class)
+						v, _ := sweeptest.Once(t, p)
+						sweeptest.WantClass(t, v.Err, tc.class)
 					}
 					if got := p.client.limits.now(); got != tc.slowest {
 						t.Errorf("a rate of %v, want %v", got, tc.slowest)
@@ -458,7 +459,7 @@ func TestRefusedForGood(t *testing.T) {
 					sim.SetFault(nil)
 					start := time.Now()
 					for complete := false; !complete; time.Sleep(5 * time.Second) {
-						v, _ := sweepOnce(t, p)
+						v, _ := sweeptest.Once(t, p)
 						complete = v.Complete
 						if time.Since(start) > 10*time.Minute {
 							t.Fatalf("not complete again after %v", time.Since(start))
@@ -477,9 +478,9 @@ func TestRefusedButNotThrottled(t *testing.T) {
 		agents int
 		fault  isdpsim.Hook
 	}{
-		"one page":        {smallTenant, isdpsim.OnPage(3, isdpsim.Status(403))},
-		"one page of two": {2 * smallPage, isdpsim.OnPage(1, isdpsim.StateCode("1", "no"))},
-		"from the start":  {smallTenant, isdpsim.OnAgents(isdpsim.Status(403))},
+		"one page":        {sweeptest.SmallTenant, isdpsim.OnPage(3, isdpsim.Status(403))},
+		"one page of two": {2 * sweeptest.SmallPage, isdpsim.OnPage(1, isdpsim.StateCode("1", "no"))},
+		"from the start":  {sweeptest.SmallTenant, isdpsim.OnAgents(isdpsim.Status(403))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -487,8 +488,8 @@ func TestRefusedButNotThrottled(t *testing.T) {
 				sim.SetFault(tc.fault)
 				p := direct(t, sim, nil)
 				for range 50 {
-					v, _ := sweepOnce(t, p)
-					wantClass(t, v.Err, listing.Unusable)
+					v, _ := sweeptest.Once(t, p)
+					sweeptest.WantClass(t, v.Err, listing.Unusable)
 					if got := p.client.limits.now(); got != 10 {
 						t.Fatalf("a rate of %v", got)
 					}

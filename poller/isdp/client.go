@@ -1,4 +1,4 @@
-package poller
+package isdp
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -78,6 +79,9 @@ func newClient(c Config) *client {
 	if base, err := parseBase(c.BaseURL); err == nil {
 		cl.proxy, _ = Proxy(base) // Validate has told what is wrong with it
 	}
+	if cl.http = c.Transport; cl.http != nil {
+		return cl
+	}
 	cl.http = &connections{roots: c.RootCAs, open: func(roots *x509.CertPool) *http.Transport {
 		return &http.Transport{
 			Proxy:                  http.ProxyURL(cl.proxy),
@@ -93,7 +97,7 @@ func newClient(c Config) *client {
 			DisableCompression: true, // decompressed tells by the bytes, not by the header
 			HTTP2: &http.HTTP2Config{
 				SendPingTimeout: pingAfter, PingTimeout: c.RequestTimeout, WriteByteTimeout: c.RequestTimeout},
-			MaxIdleConnsPerHost:    c.Concurrency,
+			MaxIdleConnsPerHost:    math.MaxInt,
 			IdleConnTimeout:        90 * time.Second,
 			MaxResponseHeaderBytes: 256 << 10,
 		}
@@ -105,10 +109,9 @@ func newClient(c Config) *client {
 // answer; reply.sent is set once the request was about to be sent. The error is an [*listing.Error] without
 // Op, or nil.
 func (c *client) post(ctx context.Context, url, token string, body []byte) (r reply, _ *listing.Error) {
-	if err := c.limits.enter(ctx); err != nil {
+	if err := c.limits.turn(ctx); err != nil {
 		return r, err
 	}
-	defer c.limits.leave()
 
 	one, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -221,13 +224,7 @@ func (f *foreign) Error() string { return f.text }
 func (f *foreign) Unwrap() error { return f.err }
 
 // ended is the error of what was not done because ctx was over.
-func ended(ctx context.Context) *listing.Error {
-	err := ctx.Err()
-	if cause := context.Cause(ctx); cause != err {
-		err = fmt.Errorf("%w: %w", cause, err)
-	}
-	return &listing.Error{Class: listing.Unreachable, Err: err, Fatal: true}
-}
+func ended(ctx context.Context) *listing.Error { return listing.Ended(ctx.Err(), context.Cause(ctx)) }
 
 // failed returns the error that an answer's status is, or nil.
 func failed(status int) *listing.Error {

@@ -1,6 +1,7 @@
-package poller
+package isdp
 
 import (
+	"github.com/rollcall-events/rollcall/internal/test/sweeptest"
 	"strings"
 	"testing"
 
@@ -16,14 +17,14 @@ import (
 // A page that is, byte for byte, what it was is not decoded again, and shows the same.
 func TestUnchangedPages(t *testing.T) {
 	sim := isdpsim.New(isdpsim.Config{Agents: 120})
-	p := served(t, sim, func(c *Config) { c.RateLimit = 1000 })
+	p := served(t, sim, func(c *settings) { c.RateLimit = 1000 })
 	ids := sim.IDs()
 	for _, id := range ids[:3] {
 		sim.Edit(id, isdpsim.Fields{"areaName": "{}"})
 	}
 	sim.Edit(ids[10], isdpsim.Fields{"onlineStatus": `"?"`})
 	sweep := func() map[int]*listing.Page {
-		v, pages := sweepOnce(t, p)
+		v, pages := sweeptest.Once(t, p)
 		if !v.Complete || v.Agents != 119 || v.Rejected != 1 || v.Dropped != 3 || v.Pages != 3 {
 			t.Fatalf("%+v", v)
 		}
@@ -59,10 +60,10 @@ func TestRowLimitMoves(t *testing.T) {
 	sim := isdpsim.New(isdpsim.Config{Agents: 60})
 	sim.Edit(sim.IDs()[3], isdpsim.Fields{"note": `"` + strings.Repeat("x", 10<<10) + `"`})
 	limit := 8 << 10
-	p := served(t, sim, func(c *Config) { c.RateLimit, c.MaxRowBytes = 1000, func() int { return limit } })
+	p := served(t, sim, func(c *settings) { c.RateLimit, c.MaxRowBytes = 1000, func() int { return limit } })
 	for _, c := range []struct{ limit, rejected int }{{8 << 10, 1}, {16 << 10, 0}, {16 << 10, 0}, {8 << 10, 1}} {
 		limit = c.limit
-		v, _ := sweepOnce(t, p)
+		v, _ := sweeptest.Once(t, p)
 		if !v.Complete || v.Rejected != c.rejected || v.Agents != 60-c.rejected {
 			t.Errorf("with a limit of %d: %+v", c.limit, v)
 		}

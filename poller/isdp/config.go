@@ -1,4 +1,4 @@
-package poller
+package isdp
 
 import (
 	"cmp"
@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -43,28 +44,29 @@ type Config struct {
 
 	Types          []int         // business types to read, one listing each; empty: one listing of all
 	TenantID       int64         // whose agents these are; 0: as the token says
-	SweepTimeout   time.Duration // for a whole sweep; 0: the larger of 60s and three times pages ÷ rate
 	RequestTimeout time.Duration // for one request and its answer, waiting for its turn left out; default 10s
 	PageSize       int           // agents a page, 1 to 50; default 50
-	Concurrency    int           // requests in flight; default 4
 	RateLimit      float64       // the most requests a second, token calls included; default 1
 
 	// MaxRowBytes is the longest encoding (schemas.Agent.AppendJSON) of an agent that is accepted.
 	// It is asked for every page, and may be called from any goroutine. Nil: 256 KiB.
 	MaxRowBytes func() int
 
-	// Logger gets what no return value says: rejected records, refused credentials (once), the
-	// vendor's wish for fewer requests (once). Nil: nobody does.
+	// Logger gets what no return value says: refused credentials (once), the vendor's wish for
+	// fewer requests (once). Nil: nobody does.
 	Logger *slog.Logger
 
-	// Metrics gets the poller's collectors, without labels to tell pollers apart: one poller a
+	// Metrics gets the client's collectors, without labels to tell clients apart: one client a
 	// registerer. Nil: nobody does.
 	Metrics prometheus.Registerer
 
-	// Now stamps pages and verdicts; it must be safe for concurrent use, and not jump during a
-	// sweep: pages are compared by it. Timeouts, rates and token lives always go by the monotonic
-	// clock. Nil: one reading of the machine's clock plus the monotonic clock.
+	// Now stamps pages; it must be safe for concurrent use, and not jump during a sweep: pages are
+	// compared by it. Timeouts, rates and token lives always go by the monotonic clock. Nil:
+	// time.Now.
 	Now func() time.Time
+
+	// Transport sends the requests. Nil: over the network; anything else is for tests.
+	Transport http.RoundTripper
 }
 
 // An Account is the credentials of the token call.
@@ -101,10 +103,8 @@ func (c Config) Validate() error {
 	want(len(types) == 0 || types[0] >= 0 && len(slices.Compact(types)) == len(c.Types),
 		"Types", strings.Trim(fmt.Sprint(c.Types), "[]"), "different numbers, none below zero")
 	want(c.TenantID >= 0, "TenantID", c.TenantID, "a number above zero, or 0 for the token's tenant")
-	want(c.SweepTimeout >= 0, "SweepTimeout", c.SweepTimeout, "a duration above zero, or 0 to derive it from the listing's size")
 	want(c.RequestTimeout >= 0, "RequestTimeout", c.RequestTimeout, "a duration above zero")
 	want(c.PageSize >= 0 && c.PageSize <= MaxPageSize, "PageSize", c.PageSize, "a number from 1 to 50")
-	want(c.Concurrency >= 0, "Concurrency", c.Concurrency, "a number above zero")
 	want(c.RateLimit >= 0 && !math.IsInf(c.RateLimit, 1), "RateLimit", c.RateLimit, "a number of requests a second above zero")
 	return errors.Join(errs...)
 }
@@ -112,7 +112,6 @@ func (c Config) Validate() error {
 func (c Config) withDefaults() Config {
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 10*time.Second)
 	c.PageSize = cmp.Or(c.PageSize, MaxPageSize)
-	c.Concurrency = cmp.Or(c.Concurrency, 4)
 	c.RateLimit = cmp.Or(c.RateLimit, 1)
 	if c.MaxRowBytes == nil {
 		c.MaxRowBytes = func() int { return 256 << 10 }
@@ -121,8 +120,7 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Now == nil {
-		start := time.Now()
-		c.Now = func() time.Time { return start.Add(time.Since(start)) }
+		c.Now = time.Now
 	}
 	return c
 }

@@ -1,4 +1,4 @@
-package poller
+package isdp
 
 import (
 	"context"
@@ -27,7 +27,6 @@ const (
 
 // limits says when a request may be sent.
 type limits struct {
-	slots   chan struct{} // one element for each request in flight or waiting for its turn
 	limiter *rate.Limiter // burst 1: requests are spread evenly
 	full    rate.Limit    // the configured rate, never exceeded
 	log     *slog.Logger
@@ -47,7 +46,6 @@ type limits struct {
 func newLimits(c Config) *limits {
 	full := rate.Limit(c.RateLimit)
 	return &limits{
-		slots:   make(chan struct{}, c.Concurrency),
 		limiter: rate.NewLimiter(full, 1),
 		full:    full,
 		log:     c.Logger,
@@ -56,23 +54,7 @@ func newLimits(c Config) *limits {
 	}
 }
 
-// enter waits for a request's turn; leave must follow where it returns nil. Where the turn can't
-// come in ctx's time it does not wait.
-func (l *limits) enter(ctx context.Context) *listing.Error {
-	select {
-	case l.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ended(ctx)
-	}
-	err := l.turn(ctx)
-	if err != nil {
-		l.leave()
-	}
-	return err
-}
-
-func (l *limits) leave() { <-l.slots }
-
+// turn waits for a request's turn. Where that can't come in ctx's time it does not wait.
 func (l *limits) turn(ctx context.Context) *listing.Error {
 	for {
 		if l.limiter.Wait(ctx) != nil {

@@ -1,10 +1,9 @@
-package poller
+package isdp
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -19,9 +18,9 @@ type TokenSeen struct {
 }
 
 // ProbeToken makes one token call, whatever came of earlier ones, and keeps the token for
-// [Poller.ProbePage]. Nothing is tried again. Where the tenant is not the configured one, or nobody
+// [Client.ProbePage]. Nothing is tried again. Where the tenant is not the configured one, or nobody
 // names one, both results are there: the error is [ErrTenant].
-func (p *Poller) ProbeToken(ctx context.Context) (TokenSeen, error) {
+func (p *Client) ProbeToken(ctx context.Context) (TokenSeen, error) {
 	t := p.tokens
 	start := time.Now()
 	tok, tenant, err := t.once(ctx)
@@ -51,13 +50,15 @@ type PageSeen struct {
 }
 
 // ProbePage asks for the first page of a listing (an index into Config.Types, 0 where there are
-// none), once, with the token of [Poller.ProbeToken].
-func (p *Poller) ProbePage(ctx context.Context, index int) (*PageSeen, error) {
+// none), once, with the token of [Client.ProbeToken].
+func (p *Client) ProbePage(ctx context.Context, index int) (*PageSeen, error) {
 	p.tokens.mu.Lock()
 	token, tenant := p.tokens.current.value, p.tokens.tenant
 	p.tokens.mu.Unlock()
-	fail := func(e *listing.Error) (*PageSeen, error) { return nil, e.Doing(p.reading(index, 0)) }
-	r, err := p.client.post(ctx, p.agentsURL, token, p.request(index, 0))
+	fail := func(e *listing.Error) (*PageSeen, error) {
+		return nil, e.Doing(p.reading(listing.Request{Listing: index}))
+	}
+	r, err := p.client.post(ctx, p.agentsURL, token, p.request(listing.Request{Listing: index}))
 	switch {
 	case err != nil:
 		return fail(err)
@@ -78,31 +79,4 @@ func (p *Poller) ProbePage(ctx context.Context, index int) (*PageSeen, error) {
 		seen.Date = date
 	}
 	return seen, nil
-}
-
-// pageReader reads the pages of a tenant.
-func (p *Poller) pageReader(tenant int64) *pageReader {
-	return &pageReader{p.cfg.PageSize, tenant, p.cfg.MaxRowBytes(), p.client.excerpt}
-}
-
-// request is the body of a request for a page.
-func (p *Poller) request(listing, page int) []byte {
-	b := append(make([]byte, 0, 64), '{')
-	if len(p.cfg.Types) > 0 {
-		b = fmt.Appendf(b, `"type":%d,`, p.cfg.Types[listing])
-	}
-	return fmt.Appendf(b, `"pageStart":%d,"pageSize":%d}`, page, p.cfg.PageSize)
-}
-
-// reading is what asking for a page is called in errors.
-func (p *Poller) reading(listing, page int) string {
-	return fmt.Sprintf("read page %d%s from %s", page, p.of(listing), p.agentsURL)
-}
-
-// of tells a listing from the others; "" where it is the only one.
-func (p *Poller) of(listing int) string {
-	if len(p.cfg.Types) == 0 {
-		return ""
-	}
-	return fmt.Sprintf(" of type %d", p.cfg.Types[listing])
 }
