@@ -15,7 +15,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/natsdial"
 )
 
-// A broker is the NATS server that holds the log: an embedded one, or the one that the settings
+// A broker is the NATS server that holds the stream: an embedded one, or the one that the settings
 // name.
 type broker struct {
 	nc     *nats.Conn
@@ -70,7 +70,8 @@ func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Lo
 	log.Info("starting the embedded NATS server: recovering the store", "dir", s.DataDir)
 	try := func() (err error) {
 		o.Waiting("the embedded NATS server, which is recovering the store in "+s.DataDir, nil)
-		srv, err = abandonable(ctx, func() (*natsd.Server, error) { return natsd.Start(s.natsd(log)) }, (*natsd.Server).Shutdown)
+		start := func() (*natsd.Server, error) { return natsd.Start(s.natsd(log)) }
+		srv, err = abandonable(ctx, start, (*natsd.Server).Shutdown)
 		if err != nil && !errors.Is(err, natsd.ErrNoRoom) {
 			return backoff.Permanent(err)
 		}
@@ -79,16 +80,19 @@ func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Lo
 	var told repeated
 	tell := func(err error) {
 		o.Waiting("room on the disk of ROLLCALL_DATA_DIR", err)
-		if n, ok := told.worth(natsd.ErrNoRoom); ok { // whose figures change from try to try
-			log.Warn("the embedded NATS server can't be started yet, so nothing is polled or published; trying again", "err", err, "untold", n)
+		// The error's figures change from try to try.
+		if n, ok := told.worth(natsd.ErrNoRoom.Error()); ok {
+			log.Warn("the embedded NATS server can't be started yet, so nothing is polled or published; "+
+				"trying again", "err", err, "leftOut", n)
 		}
 	}
 	if err := retry(ctx, try, tell); err != nil {
 		return nil, err
 	}
-	nc, err := srv.Connect(append(connectOptions(s, log), nats.ReconnectHandler(func(*nats.Conn) {
-		log.Info("reconnected to the embedded NATS server", "url", srv.ClientURL()) // which the client itself does not know
-	}))...)
+	reconnected := nats.ReconnectHandler(func(*nats.Conn) { // the client itself does not know the URL
+		log.Info("reconnected to the embedded NATS server", "url", srv.ClientURL())
+	})
+	nc, err := srv.Connect(append(connectOptions(s, log), reconnected)...)
 	if err != nil {
 		srv.Shutdown()
 		return nil, err
@@ -135,7 +139,8 @@ func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logg
 		// The client has given the connection up for good, after an error that it knows no way to
 		// deal with. (When the end closes it, nobody asks any more.)
 		why := fmt.Errorf("the connection to NATS was closed for good (%w): start rollcall again, "+
-			"which connects anew; what is not published is read again from the vendor", cmp.Or(nc.LastError(), nats.ErrConnectionClosed))
+			"which connects anew; what is not published is read again from the vendor",
+			cmp.Or(nc.LastError(), nats.ErrConnectionClosed))
 		select {
 		case failed <- why:
 		default: // it has been told
@@ -150,8 +155,8 @@ func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logg
 	tell := func(err error) {
 		err = natsdial.Advise(err)
 		o.Waiting("the connection to NATS", err)
-		if n, ok := told.worth(err); ok {
-			log.Warn("can't connect to NATS yet, trying again", "err", err, "untold", n)
+		if n, ok := told.worth(err.Error()); ok {
+			log.Warn("can't connect to NATS yet, trying again", "err", err, "leftOut", n)
 		}
 	}
 	if err := retry(ctx, try, tell); err != nil {
@@ -169,9 +174,9 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 	var away, others repeated
 	tellAway := func(err error) {
 		err = natsdial.Advise(err)
-		if n, ok := away.worth(err); ok {
+		if n, ok := away.worth(err.Error()); ok {
 			log.Warn("can't reconnect to NATS yet, trying again; what is seen meanwhile is kept",
-				"err", err, "untold", n)
+				"err", err, "leftOut", n)
 		}
 	}
 	return []nats.Option{
@@ -194,7 +199,9 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 				go refusals(nc, tellAway)
 			}
 		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("reconnected to NATS", "url", connectedURL(nc)) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			log.Info("reconnected to NATS", "url", connectedURL(nc))
+		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			if errors.Is(err, natsdial.ErrPending) {
 				return // it is given more time, and told where that was of no use
@@ -206,8 +213,8 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 				err = fmt.Errorf("subscription to %s: %w", sub.Subject, err)
 			}
 			err = natsdial.Advise(err)
-			if n, ok := others.worth(err); ok {
-				log.Warn("NATS reports an error", "err", err, "untold", n)
+			if n, ok := others.worth(err.Error()); ok {
+				log.Warn("NATS reports an error", "err", err, "leftOut", n)
 			}
 		}),
 	}

@@ -4,13 +4,8 @@ import (
 	stdlog "log"
 	"log/slog"
 	"strings"
-	"sync"
-	"time"
 	"unicode"
 )
-
-// libraryLine is how often a line that a library writes is logged at the most.
-const libraryLine = time.Minute
 
 // takeStandardLog has what libraries write to Go's standard logger go to log. What they quote is
 // left out: net/http quotes what follows an answer on a connection, and that may be a token.
@@ -23,31 +18,23 @@ func takeStandardLog(log *slog.Logger) {
 // A libraryLog logs the lines that are written to it, in words of our own as far as they are known,
 // and not too often.
 type libraryLog struct {
-	log *slog.Logger
-
-	mu   sync.Mutex
-	next time.Time // no line before
-	left int       // lines left out since the last
+	log  *slog.Logger
+	told repeated
 }
 
 // Write implements io.Writer.
 func (l *libraryLog) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := time.Now()
-	if now.Before(l.next) {
-		l.left++
-		return len(line), nil
-	}
-	left := l.left
-	l.next, l.left = now.Add(libraryLine), 0
 	text := unquoted(string(line))
-	if strings.HasPrefix(text, "Unsolicited response received") {
+	leftOut, ok := l.told.worth(text)
+	switch {
+	case !ok:
+	case strings.HasPrefix(text, "Unsolicited response received"):
 		l.log.Warn("a server sends bytes behind an answer; they are dropped, and the connection is closed",
-			"leftOut", left)
-		return len(line), nil
+			"leftOut", leftOut)
+	default:
+		l.log.Warn("a library reports something, which concerns no event",
+			"text", text, "leftOut", leftOut)
 	}
-	l.log.Warn("a library reports something, which concerns no event", "text", text, "leftOut", left)
 	return len(line), nil
 }
 
