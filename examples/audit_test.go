@@ -39,7 +39,7 @@ func TestAuditKilled(t *testing.T) {
 
 	file, kills := filepath.Join(t.TempDir(), "audit.jsonl"), 0
 	start := func() *e2e.Process {
-		return e2e.Start(t, built(t, "audit"), map[string]string{"NATS_URL": url}, "-file", file)
+		return e2e.Start(t, e2e.Built(t, "./examples/audit"), map[string]string{"NATS_URL": url}, "-file", file)
 	}
 	audit := start()
 	end := time.Now().Add(*chaosFor)

@@ -10,11 +10,9 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,52 +25,13 @@ var (
 	chaosSeed = flag.Uint64("chaos.seed", 1, "the seed of a short run")
 )
 
-// binaries is where the examples are built.
-var binaries string
-
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// The tests mostly wait for their processes.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
-	os.Exit(func() int {
-		var err error
-		if binaries, err = os.MkdirTemp("", "rollcall-examples-"); err != nil {
-			fmt.Fprintln(os.Stderr, "examples:", err)
-			return 1
-		}
-		defer os.RemoveAll(binaries)
-		return e2e.Main(m)
-	}())
-}
-
-// built builds an example, with the race detector where the test has it.
-func built(t testing.TB, name string) string {
-	t.Helper()
-	path, err := buildOnce[name]()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-var buildOnce = map[string]func() (string, error){
-	"routing": sync.OnceValues(func() (string, error) { return build("routing") }),
-	"audit":   sync.OnceValues(func() (string, error) { return build("audit") }),
-}
-
-func build(name string) (string, error) {
-	path := filepath.Join(binaries, name)
-	args := []string{"build", "-buildvcs=false", "-o", path}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
-	out, err := exec.Command("go", append(args, "./"+name)...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
-	}
-	return path, nil
+	os.Exit(e2e.Main(m))
 }
 
 // An engine is one of the routing examples.
@@ -80,7 +39,7 @@ type engine struct {
 	program func(t testing.TB) (path string, args []string)
 }
 
-var goRouting = engine{func(t testing.TB) (string, []string) { return built(t, "routing"), nil }}
+var goRouting = engine{func(t testing.TB) (string, []string) { return e2e.Built(t, "./examples/routing"), nil }}
 
 // A running engine, at an address and with a file of calls that outlive its process.
 type router struct {

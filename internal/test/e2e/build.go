@@ -3,16 +3,16 @@
 package e2e
 
 import (
-	"bytes"
-	"errors"
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/rollcall-events/rollcall/internal/test/process"
 )
 
 // binDir is where Main has the binaries built; empty: Main was not called.
@@ -35,29 +35,50 @@ func Main(m *testing.M) int {
 // it.
 func Binary(t testing.TB) string {
 	t.Helper()
-	return built(t, rollcallBinary)
+	return Built(t, "./cmd/rollcall")
 }
 
-func built(t testing.TB, build func() (string, error)) string {
+var (
+	buildMu sync.Mutex
+	built   = map[string]string{}
+)
+
+// Built builds a package of this module, or of one that it requires, once, and returns the binary's
+// path. Of this module it has the race detector where the test has it.
+func Built(t testing.TB, pkg string) string {
 	t.Helper()
 	if binDir == "" {
 		t.Fatal("call e2e.Main from TestMain")
 	}
-	path, err := build()
+	buildMu.Lock()
+	defer buildMu.Unlock()
+	if path := built[pkg]; path != "" {
+		return path
+	}
+	var flags []string
+	if strings.HasPrefix(pkg, "./") {
+		openSources(t)
+		if raceEnabled {
+			flags = append(flags, "-race")
+		}
+	}
+	path, err := process.Build(context.Background(), binDir, pkg, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	built[pkg] = path
 	return path
 }
 
-var rollcallBinary = sync.OnceValues(func() (string, error) {
-	root, err := moduleRoot()
+// openSources opens every directory of the module: the result of a test may come from go test's
+// cache, which knows of the files that the test itself has opened, not of those that go build has.
+// A changed file shows in its directory.
+func openSources(t testing.TB) {
+	t.Helper()
+	root, err := process.Root(context.Background())
 	if err != nil {
-		return "", err
+		t.Fatal(err)
 	}
-	// The result of a test may come from go test's cache, which knows of the files that the test
-	// itself has opened, not of those that go build has: so open every directory. A changed file
-	// shows in it.
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && path != root && strings.HasPrefix(d.Name(), ".") {
 			return fs.SkipDir
@@ -65,43 +86,6 @@ var rollcallBinary = sync.OnceValues(func() (string, error) {
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("look at the sources: %w", err)
+		t.Fatalf("look at the sources: %v", err)
 	}
-	return goBuild(root, "rollcall", "./cmd/rollcall", raceEnabled)
-})
-
-var natsServerBinary = sync.OnceValues(func() (string, error) {
-	root, err := moduleRoot()
-	if err != nil {
-		return "", err
-	}
-	return goBuild(root, "nats-server", "github.com/nats-io/nats-server/v2", false)
-})
-
-func moduleRoot() (string, error) {
-	out, err := exec.Command("go", "env", "GOMOD").Output()
-	if err != nil {
-		return "", fmt.Errorf("find the module: %w", err)
-	}
-	mod := strings.TrimSpace(string(out))
-	if filepath.Base(mod) != "go.mod" {
-		return "", errors.New("find the module: not within one")
-	}
-	return filepath.Dir(mod), nil
-}
-
-func goBuild(root, name, pkg string, race bool) (string, error) {
-	path := filepath.Join(binDir, name)
-	args := []string{"build", "-buildvcs=false", "-o", path}
-	if race {
-		args = append(args, "-race")
-	}
-	cmd := exec.Command("go", append(args, pkg)...)
-	cmd.Dir = root
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out.String())
-	}
-	return path, nil
 }

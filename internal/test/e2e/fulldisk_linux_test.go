@@ -63,7 +63,7 @@ func TestFullDisk(t *testing.T) {
 		_ = v.Run(ctx)
 	}()
 	t.Cleanup(func() { rest(); <-churned })
-	fill := filepath.Join("/proc", fmt.Sprint(w.cmd.Process.Pid), "root", dir, "fill", "zero")
+	fill := filepath.Join("/proc", fmt.Sprint(w.p.Cmd.Process.Pid), "root", dir, "fill", "zero")
 	f, err := os.Create(fill)
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func TestStartOnFullDisk(t *testing.T) {
 				return !r.Ready && strings.Contains(r.WaitingFor, "room on the disk") &&
 					strings.Contains(r.WaitingFor, dir)
 			})
-			root := filepath.Join("/proc", fmt.Sprint(w.cmd.Process.Pid), "root")
+			root := filepath.Join("/proc", fmt.Sprint(w.p.Cmd.Process.Pid), "root")
 			if err := os.RemoveAll(filepath.Join(root, dir, "fill")); err != nil {
 				t.Fatal(err)
 			}

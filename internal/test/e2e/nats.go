@@ -5,47 +5,26 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/rollcall-events/rollcall/internal/test/process"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
-var (
-	portsMu sync.Mutex
-	ports   = map[int]bool{} // given out by FreePort
-)
-
-// FreePort returns a port of 127.0.0.1 that nothing listens on, outside the range that systems take
-// ports for outgoing connections from, so that it stays free while a server restarts.
+// FreePort is that of package process.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	portsMu.Lock()
-	defer portsMu.Unlock()
-	for range 1000 {
-		port := 20000 + rand.IntN(12000)
-		if ports[port] {
-			continue
-		}
-		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			continue
-		}
-		_ = ln.Close()
-		ports[port] = true
-		return port
+	port, err := process.FreePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return 0
+	return port
 }
 
 // A NATSServer is a nats-server in a process of its own, with JetStream in files.
@@ -90,7 +69,7 @@ func (s *NATSServer) Configure(lines string) {
 // returns when JetStream answers.
 func (s *NATSServer) Start() {
 	s.t.Helper()
-	s.Process = Start(s.t, built(s.t, natsServerBinary), nil, "-c", s.config)
+	s.Process = Start(s.t, Built(s.t, "github.com/nats-io/nats-server/v2"), nil, "-c", s.config)
 	wait.Eventually(s.t, "the nats-server to be ready", func() bool {
 		if !s.Running() {
 			s.t.Fatalf("the nats-server has ended: exit %d", s.Wait())

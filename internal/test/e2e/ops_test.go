@@ -46,7 +46,7 @@ func watchAs(t *testing.T, instance string, change func(*exec.Cmd), env ...map[s
 	w.pages, w.ops = "http://"+pages, "http://"+probes
 	own := map[string]string{"ROLLCALL_INSTANCE": instance, "ROLLCALL_HTTP_LISTEN": pages, "ROLLCALL_OPS_LISTEN": probes}
 	w.Process = newProcess(t, Binary(t), Settings(append(env, own)...))
-	change(w.cmd)
+	change(w.p.Cmd)
 	w.start()
 	wait.Eventually(t, instance+" to live", func() bool {
 		code, body := w.get(w.ops+"/healthz", "")

@@ -3,49 +3,22 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/rollcall-events/rollcall/internal/test/process"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // A Process is a running program, and what it has written. It is killed at the end of the test, if
 // it is still there. Its methods may be called from any goroutine.
 type Process struct {
-	t    testing.TB
-	name string
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended and all its output is here
-
-	stdout, stderr output
-}
-
-// output collects what a process writes.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+	t testing.TB
+	p *process.Process
 }
 
 // Start starts a program. Of the test's own environment it gets PATH, HOME and TMPDIR only, and env
@@ -60,74 +33,32 @@ func Start(t testing.TB, path string, env map[string]string, args ...string) *Pr
 // newProcess describes a program that start starts; until then its command may be changed.
 func newProcess(t testing.TB, path string, env map[string]string, args ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, name: filepath.Base(path), cmd: exec.Command(path, args...), done: make(chan struct{})}
-	p.cmd.Env = []string{}
-	for _, name := range []string{"PATH", "HOME", "TMPDIR"} {
-		if _, given := env[name]; given {
-			continue
-		}
-		if v, ok := os.LookupEnv(name); ok {
-			p.cmd.Env = append(p.cmd.Env, name+"="+v)
-		}
-	}
-	for name, v := range env {
-		p.cmd.Env = append(p.cmd.Env, name+"="+v)
-	}
-	slices.Sort(p.cmd.Env)
-	p.cmd.Dir = t.TempDir()
-	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
-	return p
+	p := process.New(path, env, args...)
+	p.Cmd.Dir = t.TempDir()
+	return &Process{t, p}
 }
 
 func (p *Process) start() {
-	t := p.t
-	t.Helper()
-	if err := p.cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v", p.name, err)
+	p.t.Helper()
+	if err := p.p.Start(); err != nil {
+		p.t.Fatal(err)
 	}
-	go func() {
-		defer close(p.done)
-		_ = p.cmd.Wait() // the exit code says it all
-	}()
-	t.Cleanup(func() {
-		if p.Running() {
-			_ = p.cmd.Process.Kill()
-			<-p.done
-		}
-		if t.Failed() {
-			t.Logf("%s %s (pid %d) wrote:\n%s", p.name, strings.Join(p.cmd.Args[1:], " "), p.cmd.Process.Pid, lastLines(p.Output(), 60))
+	p.t.Cleanup(func() {
+		p.p.Kill()
+		if p.t.Failed() {
+			p.t.Log(p.p)
 		}
 	})
 }
 
-func lastLines(s string, n int) string {
-	lines := strings.SplitAfter(s, "\n")
-	if len(lines) > n {
-		lines = append([]string{"[…]\n"}, lines[len(lines)-n:]...)
-	}
-	for i, l := range lines {
-		if len(l) > 1000 {
-			lines[i] = l[:1000] + " […]\n"
-		}
-	}
-	return strings.Join(lines, "")
-}
-
 // Running reports whether the process has not ended.
-func (p *Process) Running() bool {
-	select {
-	case <-p.done:
-		return false
-	default:
-		return true
-	}
-}
+func (p *Process) Running() bool { return p.p.Running() }
 
 // Stdout is what the process has written to standard output so far.
-func (p *Process) Stdout() string { return p.stdout.String() }
+func (p *Process) Stdout() string { return p.p.Stdout.String() }
 
 // Stderr is what the process has written to standard error so far.
-func (p *Process) Stderr() string { return p.stderr.String() }
+func (p *Process) Stderr() string { return p.p.Stderr.String() }
 
 // Output is both.
 func (p *Process) Output() string { return p.Stdout() + p.Stderr() }
@@ -135,8 +66,8 @@ func (p *Process) Output() string { return p.Stdout() + p.Stderr() }
 // Signal sends a signal to a process that is running.
 func (p *Process) Signal(s syscall.Signal) {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Fatalf("send %v to %s: %v", s, p.name, err)
+	if err := p.p.Signal(s); err != nil {
+		p.t.Fatal(err)
 	}
 }
 
@@ -150,7 +81,7 @@ func (p *Process) Continue() { p.t.Helper(); p.Signal(syscall.SIGCONT) }
 func (p *Process) Kill() {
 	p.t.Helper()
 	p.Signal(syscall.SIGKILL)
-	<-p.done
+	p.Wait()
 }
 
 // Terminate asks the process to end (SIGTERM), and returns its exit code and how long it took.
@@ -176,13 +107,11 @@ func (p *Process) end(s syscall.Signal) (int, time.Duration) {
 // Wait waits until the process has ended, and returns its exit code, -1 where a signal ended it.
 func (p *Process) Wait() int {
 	p.t.Helper()
-	select {
-	case <-p.done:
-		return p.cmd.ProcessState.ExitCode()
-	case <-time.After(wait.Patience):
-		p.t.Fatalf("%s has not ended after %v", p.name, wait.Patience)
-		return -1
+	code, err := p.p.Wait(wait.Patience)
+	if err != nil {
+		p.t.Fatal(err)
 	}
+	return code
 }
 
 // A LogLine is one line of a log in JSON, by the names of its attributes.
@@ -217,13 +146,13 @@ func (p *Process) Logged(text string) []LogLine {
 func (p *Process) WaitFor(text string) {
 	p.t.Helper()
 	ended := false
-	wait.Eventually(p.t, p.name+" to write "+text, func() bool {
+	wait.Eventually(p.t, p.p.Name+" to write "+text, func() bool {
 		was := !p.Running()
 		ok := strings.Contains(p.Output(), text)
 		ended = was && !ok
 		return ok || ended
 	})
 	if ended {
-		p.t.Fatalf("%s ended, exit %d, without writing %q", p.name, p.Wait(), text)
+		p.t.Fatalf("%s ended, exit %d, without writing %q", p.p.Name, p.Wait(), text)
 	}
 }

@@ -75,7 +75,7 @@ func (p *Process) NoSecrets(secrets ...string) {
 		if i := strings.Index(out, s); i >= 0 {
 			line := out[strings.LastIndexByte(out[:i], '\n')+1:]
 			line, _, _ = strings.Cut(line, "\n")
-			p.t.Errorf("%s wrote a secret: %s", p.name, strings.ReplaceAll(line, s, "«the secret»"))
+			p.t.Errorf("%s wrote a secret: %s", p.p.Name, strings.ReplaceAll(line, s, "«the secret»"))
 		}
 	}
 }

@@ -172,7 +172,7 @@ func TestDemoReaderGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	demo := newProcess(t, Binary(t), env, "demo")
-	demo.cmd.Stdout = pipe
+	demo.p.Cmd.Stdout = pipe
 	demo.start()
 	_ = pipe.Close()
 	line, err := bufio.NewReader(r).ReadString('\n')
