@@ -1,9 +1,9 @@
-// Package ops is the side of rollcall that its operators see: whether it lives (/healthz), whether
-// it is ready and why not (/readyz), and its metrics (/metrics), over HTTP.
+// Package ops serves what operators see over HTTP: whether rollcall lives (/healthz), whether it is
+// ready and why not (/readyz), and its metrics (/metrics).
 //
-// [Process] collects what there is to tell from the start on, before the vendor or NATS have
-// answered. [Handler] serves it, and [Serve] serves that on a listener of [Listen]'s. Nothing of it
-// holds a secret, or a name or account of a person, so that it can be shown to probes and scrapers.
+// [Process] knows the state of the process from its start on, before the vendor or NATS have
+// answered. [Handler] makes pages of it, and [Serve] serves them on a listener of [Listen]. They
+// hold no secret, and no name or account of a person, so probes and scrapers may see them.
 package ops
 
 import (
@@ -19,6 +19,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
 // Paths of the pages.
@@ -29,27 +31,27 @@ const (
 	PathPprof   = "/debug/pprof/" // only where Options.Profiles lets it
 )
 
-// writeTimeout is how long an answer may take in all. Profiles take as long as they were asked to.
+// writeTimeout is how long an answer may take in all, profiles aside.
 const writeTimeout = 15 * time.Second
 
 // Options say what a handler serves, and to whom.
 type Options struct {
 	Process *Process
 	Metrics prometheus.Gatherer
-	Logger  *slog.Logger // what went wrong with /metrics; nil: discard
+	Logger  *slog.Logger // nil: discard
 
-	// Board is served at every other path; nil: nothing is. It sees to it itself how long its
-	// answers may take.
+	// Board is served at every other path; nil: nothing is. It limits itself how long its answers
+	// take.
 	Board http.Handler
-	// LocalOnly refuses requests whose Host is not localhost or a loopback address, with or without a port. It is for listeners
-	// on loopback, which any page that the operator's browser shows could otherwise read, through a name that resolves to
-	// 127.0.0.1.
+	// LocalOnly refuses requests whose Host is not localhost or a loopback address. It is for
+	// listeners on loopback: any page in the operator's browser could otherwise read them, through
+	// a name that resolves to 127.0.0.1.
 	LocalOnly bool
 	// Profiles serves [PathPprof] to callers on loopback. Set it only with LocalOnly.
 	Profiles bool
 }
 
-// Handler returns the pages. All of them can be read (GET, HEAD) and nothing else.
+// Handler returns the pages. They answer GET and HEAD only.
 func Handler(o Options) http.Handler {
 	log := o.Logger
 	if log == nil {
@@ -61,7 +63,7 @@ func Handler(o Options) http.Handler {
 	mux.Handle(PathMetrics, within(promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
 		ErrorLog:            errorLog{log},
 		ErrorHandling:       promhttp.ContinueOnError,
-		MaxRequestsInFlight: 8, // a scrape has its price
+		MaxRequestsInFlight: 8,
 	})))
 	if o.Board != nil {
 		mux.Handle("/", o.Board)
@@ -84,7 +86,8 @@ type errorLog struct{ log *slog.Logger }
 
 // Println implements promhttp.Logger.
 func (l errorLog) Println(v ...any) {
-	l.log.Error("the metrics can't be shown in full", "err", strings.TrimSpace(fmt.Sprintln(v...)))
+	l.log.Error("some metrics can't be served; polling and publishing go on",
+		"err", strings.TrimSpace(fmt.Sprintln(v...)))
 }
 
 func healthz(w http.ResponseWriter, _ *http.Request) {
@@ -92,7 +95,7 @@ func healthz(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("ok\n"))
 }
 
-// Starting is served in the board's place as long as nobody knows whose agents it would show.
+// Starting is served in the board's place until the tenant is known.
 func Starting(p *Process) http.Handler {
 	return within(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/" {
@@ -103,7 +106,8 @@ func Starting(p *Process) http.Handler {
 		w.Header().Set("Retry-After", "2")
 		w.Header().Set("Refresh", "2") // a browser comes back by itself
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = fmt.Fprintf(w, "rollcall is starting, and shows the board as soon as it knows the tenant.\n\n%s\n", p.Readiness(r.Context()).Summary())
+		_, _ = fmt.Fprintf(w, "rollcall is starting, and shows the board as soon as it knows the "+
+			"tenant.\n\n%s\n", p.Readiness(r.Context()).Summary())
 	}))
 }
 
@@ -130,7 +134,7 @@ func secure(w http.ResponseWriter, contentType string) {
 	h.Set("Cache-Control", "no-store")
 }
 
-// readOnly lets nothing but reading through.
+// readOnly lets GET and HEAD through.
 func readOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -145,7 +149,7 @@ func readOnly(next http.Handler) http.Handler {
 // within bounds how long an answer may take.
 func within(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A writer that knows no deadline is a test's.
+		// Only the writers of tests have no deadline.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 		next.ServeHTTP(w, r)
 	})
@@ -155,8 +159,9 @@ func within(next http.Handler) http.Handler {
 func localOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !localHost(r.Host) {
-			http.Error(w, "rollcall listens on loopback here, and answers to localhost and 127.0.0.1 or [::1] only; "+
-				"ROLLCALL_HTTP_LISTEN says where else to listen, ROLLCALL_OPS_LISTEN where to serve probes and scrapers", http.StatusForbidden)
+			http.Error(w, setting.Text("rollcall listens on loopback here, and answers to "+
+				"localhost and 127.0.0.1 or [::1] only; {HTTPListen} says where else to listen, "+
+				"{OpsListen} where to serve probes and scrapers"), http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -176,12 +181,13 @@ func localHost(host string) bool {
 	return strings.ToLower(name) == "localhost" || err == nil && addr.Unmap().IsLoopback()
 }
 
-// fromLoopback lets callers on this machine through. What others sent through a proxy on this
-// machine is not theirs, as far as the proxy says so.
+// fromLoopback lets callers on this machine through, but not what a proxy on it says that it
+// forwards.
 func fromLoopback(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from, err := netip.ParseAddrPort(r.RemoteAddr)
-		proxied := r.Header.Get("Forwarded") != "" || r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Via") != ""
+		h := r.Header
+		proxied := h.Get("Forwarded")+h.Get("X-Forwarded-For")+h.Get("Via") != ""
 		if err != nil || !from.Addr().Unmap().IsLoopback() || proxied {
 			http.NotFound(w, r)
 			return

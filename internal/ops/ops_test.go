@@ -256,7 +256,7 @@ func TestHandler(t *testing.T) {
 		{"DELETE", pages, "DELETE", "/", "localhost", 405, ""},
 		{"OPTIONS", pages, "OPTIONS", "/metrics", "localhost", 405, ""},
 		{"POST to nothing", probes, "POST", "/nothing", "localhost", 405, ""},
-		{"rebound", pages, "GET", "/metrics", "evil.example:8080", 403, "ROLLCALL_HTTP_LISTEN"},
+		{"rebound", pages, "GET", "/metrics", "evil.example:8080", 403, "HTTPListen"},
 		{"rebound, POST", pages, "POST", "/metrics", "evil.example:8080", 403, ""},
 		{"rebound, readyz", pages, "GET", "/readyz", "localhost.evil.example", 403, ""},
 		{"rebound, board", pages, "GET", "/", "127.0.0.1.evil.example", 403, ""},

@@ -14,14 +14,14 @@ import (
 const (
 	// lookTimeout bounds a look at the broker: below the second that probes usually wait.
 	lookTimeout = 800 * time.Millisecond
-	// lookSlack is by how much an answer about what did not answer comes earlier.
+	// lookSlack is left of it for the answer, where the broker does not answer.
 	lookSlack = 100 * time.Millisecond
-	// lookKept is how long what was seen is told again, so that asking often costs the broker
-	// nothing.
-	lookKept = time.Second
-	// commitPatience is how long a leader may try to commit in vain and still be ready: longer than
-	// a cluster takes to elect a leader. Readers stop trusting the stream at about the same time.
-	commitPatience = 15 * time.Second
+	// lookLifetime is how long a look answers further requests, so that asking often costs the
+	// broker nothing.
+	lookLifetime = time.Second
+	// commitTimeout is how long commits may fail while the leader is still ready: longer than a
+	// cluster takes to elect a leader. Readers stop trusting the stream at about the same time.
+	commitTimeout = 15 * time.Second
 )
 
 // Broker is the connection to NATS; *nats.Conn is one. Its methods may be called at any time, from
@@ -31,41 +31,40 @@ type Broker interface {
 	LastError() error // nil: nothing has gone wrong
 }
 
-// Log is the tenant's log; see [publisher.Publisher].
-type Log interface {
+// Stream is the tenant's part of the stream; see [publisher.Publisher].
+type Stream interface {
 	Leading() bool
 	Failing() (since time.Time, err error)
 	Status(context.Context) publisher.Status
 }
 
-// Loop is what reads the tenant; see [engine.Engine].
+// Loop is what polls the tenant; see [engine.Engine].
 type Loop interface {
 	Status() engine.Status
 }
 
-// Process is what a rollcall process tells of itself. It is told how far the start has come, and
-// asks the parts that are there. Its methods may be called from any goroutine.
+// Process is the state of a rollcall process. It is told how far the start has come, and asks the
+// parts that are there. Its methods may be called from any goroutine.
 type Process struct {
 	instance string
 	now      func() time.Time
 
-	mu       sync.Mutex // guards what follows
-	waiting  string
-	cause    error
-	broker   Broker
-	look     func(context.Context) publisher.Status
-	log      Log
-	loop     Loop
-	tenant   int64
-	stopping bool
-	ending   string // what the end is at
-
-	seen *sight // the last look at the broker, which may be under way; nil: none
+	mu         sync.Mutex // guards what follows
+	waitingFor string     // what the start waits for
+	cause      error      // why it has to
+	broker     Broker
+	status     func(context.Context) publisher.Status
+	stream     Stream
+	loop       Loop
+	tenant     int64
+	stopping   bool
+	ending     string // what the end waits for
+	lastLook   *look  // at the broker; it may be under way; nil: none
 }
 
-// A sight is what one look at the broker shows.
-type sight struct {
-	of        Broker
+// A look at the broker, and what it shows.
+type look struct {
+	at        Broker
 	begun     time.Time
 	done      chan struct{} // closed when what follows is set
 	connected bool
@@ -73,34 +72,35 @@ type sight struct {
 	status    publisher.Status
 }
 
-// NewProcess returns a Process that has only just begun. now tells the time; nil: time.Now.
+// NewProcess returns a Process that has only just begun. A nil now is [time.Now].
 func NewProcess(instance string, now func() time.Time) *Process {
 	if now == nil {
 		now = time.Now
 	}
-	return &Process{instance: instance, now: now, waiting: "the connection to NATS"}
+	return &Process{instance: instance, now: now, waitingFor: "the connection to NATS"}
 }
 
-// Connected says that there is a connection to NATS, and how to ask the broker how things are.
-func (p *Process) Connected(b Broker, look func(context.Context) publisher.Status) {
+// Connected says that there is a connection to NATS, and how to ask for the stream's status.
+func (p *Process) Connected(b Broker, status func(context.Context) publisher.Status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.broker, p.look = b, look
+	p.broker, p.status = b, status
 }
 
 // Waiting says what the start waits for, and why it has to; "": it waits no longer.
 func (p *Process) Waiting(what string, why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.waiting, p.cause = what, why
+	p.waitingFor, p.cause = what, why
 }
 
 // Running says that the start is over, and whose agents are polled.
-func (p *Process) Running(tenant int64, log Log, loop Loop) {
+func (p *Process) Running(tenant int64, stream Stream, loop Loop) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.tenant, p.log, p.look, p.loop, p.waiting, p.cause = tenant, log, log.Status, loop, "", nil
-	p.seen = nil // that was another's look
+	p.tenant, p.stream, p.status, p.loop = tenant, stream, stream.Status, loop
+	p.waitingFor, p.cause = "", nil
+	p.lastLook = nil // it asked another
 }
 
 // Stopping says that the end has begun.
@@ -110,7 +110,7 @@ func (p *Process) Stopping() {
 	p.stopping = true
 }
 
-// Ending says what the end is at, for [Process.Unfinished].
+// Ending says what the end waits for, for [Process.Unfinished].
 func (p *Process) Ending(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,7 +122,7 @@ func (p *Process) Unfinished() (what string, unpublished int) {
 	p.mu.Lock()
 	what, loop := p.ending, p.loop
 	if what == "" {
-		what = p.waiting
+		what = p.waitingFor
 	}
 	p.mu.Unlock()
 	if loop != nil {
@@ -156,13 +156,14 @@ type Readiness struct {
 	// lead. It is not OK where that has failed for 15 seconds.
 	Commits *Check `json:"commits,omitempty"`
 
-	Leader    string     `json:"leader,omitempty"`    // the instance that polls; none or not known
-	Watermark *Watermark `json:"watermark"`           // null: none, or not known
-	Health    *Health    `json:"health"`              // null: not known yet
-	LastSweep string     `json:"lastSweep,omitempty"` // of this replica: complete, or the class of its error
+	Leader    string     `json:"leader,omitempty"` // the instance that polls; none or not known
+	Watermark *Watermark `json:"watermark"`        // null: none, or not known
+	Health    *Health    `json:"health"`           // null: not known yet
+	// LastSweep of this replica: complete, or the class of its error.
+	LastSweep string `json:"lastSweep,omitempty"`
 }
 
-// Summary is all of it that matters most, in a line.
+// Summary is what matters most of it, in a line.
 func (r Readiness) Summary() string {
 	var parts []string
 	commits := Check{OK: true}
@@ -187,15 +188,16 @@ func (r Readiness) Summary() string {
 		parts = append(parts, r.Leader+" leads")
 	}
 	if r.Health != nil {
-		parts = append(parts, strings.TrimSuffix("health "+r.Health.State+": "+r.Health.Reason, ": "))
+		health := "health " + r.Health.State + ": " + r.Health.Reason
+		parts = append(parts, strings.TrimSuffix(health, ": "))
 	}
 	if r.Watermark != nil {
-		age := time.Duration(r.Watermark.AgeSeconds * float64(time.Second)).Round(100 * time.Millisecond)
-		said := fmt.Sprintf("the watermark is %v old", age)
+		age := time.Duration(r.Watermark.AgeSeconds * float64(time.Second))
+		watermark := fmt.Sprintf("the watermark is %v old", age.Round(100*time.Millisecond))
 		if r.Watermark.Stale {
-			said += " and stale"
+			watermark += " and stale"
 		}
-		parts = append(parts, said)
+		parts = append(parts, watermark)
 	}
 	first := "ready, " + r.Role
 	if !r.Ready {
@@ -210,11 +212,11 @@ type Check struct {
 	Problem string `json:"problem,omitempty"` // what is wrong, and what to do
 }
 
-// Watermark is how fresh the log is.
+// Watermark is how fresh the published state is.
 type Watermark struct {
 	Sweep      uint64    `json:"sweep"`
 	StartedAt  time.Time `json:"startedAt"`
-	AgeSeconds float64   `json:"ageSeconds"` // since StartedAt: the published state may be as old as that
+	AgeSeconds float64   `json:"ageSeconds"` // since StartedAt
 	StaleAfter time.Time `json:"staleAfter"`
 	Stale      bool      `json:"stale"`
 }
@@ -225,11 +227,13 @@ type Health struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// Readiness asks how things are, and takes less than a second for it.
+// Readiness asks the parts how they are. It takes less than a second.
 func (p *Process) Readiness(ctx context.Context) Readiness {
 	p.mu.Lock()
-	r := Readiness{Instance: p.instance, Tenant: p.tenant, Role: RoleStarting, WaitingFor: p.waiting}
-	cause, broker, log, loop, stopping := p.cause, p.broker, p.log, p.loop, p.stopping
+	r := Readiness{
+		Instance: p.instance, Tenant: p.tenant, Role: RoleStarting, WaitingFor: p.waitingFor,
+	}
+	cause, broker, stream, loop, stopping := p.cause, p.broker, p.stream, p.loop, p.stopping
 	p.mu.Unlock()
 	if cause != nil {
 		r.WaitingFor = fmt.Sprintf("%s: %v", r.WaitingFor, cause)
@@ -238,17 +242,18 @@ func (p *Process) Readiness(ctx context.Context) Readiness {
 	var seen publisher.Status
 	if broker == nil {
 		r.NATS = wrong("not connected yet")
-	} else if s, ok := p.lookAt(ctx); !ok {
-		r.NATS = wrong(fmt.Sprintf("the connection to NATS has not answered for %v: it is reconnecting, or the server hangs; what is seen meanwhile is kept",
-			time.Since(s.begun).Round(100*time.Millisecond)))
-	} else if !s.connected {
+	} else if l, ok := p.look(ctx); !ok {
+		r.NATS = wrong(fmt.Sprintf("the connection to NATS has not answered for %v: "+
+			"it is reconnecting, or the server hangs; what is seen meanwhile is kept",
+			time.Since(l.begun).Round(100*time.Millisecond)))
+	} else if !l.connected {
 		r.NATS = wrong("not connected, trying again; what is seen meanwhile is kept")
-		if s.problem != nil {
-			r.NATS.Problem += ": " + s.problem.Error()
+		if l.problem != nil {
+			r.NATS.Problem += ": " + l.problem.Error()
 		}
 	} else {
 		r.NATS = Check{OK: true}
-		seen = s.status
+		seen = l.status
 		r.Stream, r.Lease = check(seen.Stream), check(seen.Lease)
 	}
 	if !r.NATS.OK {
@@ -257,10 +262,10 @@ func (p *Process) Readiness(ctx context.Context) Readiness {
 	}
 	var own engine.Status
 	switch {
-	case log == nil:
-	case log.Leading():
+	case stream == nil:
+	case stream.Leading():
 		own, r.Role, seen.Leader = loop.Status(), RoleLeader, p.instance
-		c := commits(log.Failing())
+		c := commits(stream.Failing())
 		r.Commits = &c
 	default:
 		r.Role = RoleStandby
@@ -268,13 +273,14 @@ func (p *Process) Readiness(ctx context.Context) Readiness {
 	if stopping {
 		r.Role = RoleStopping
 	}
-	r.Ready = r.NATS.OK && r.Stream.OK && r.Lease.OK && (r.Commits == nil || r.Commits.OK) && !stopping
+	r.Ready = !stopping && r.NATS.OK && r.Stream.OK && r.Lease.OK &&
+		(r.Commits == nil || r.Commits.OK)
 	p.describe(&r, seen, own)
 	return r
 }
 
 // describe fills in what never makes a replica unready: what the loop knows, where this replica
-// leads, else what the log says.
+// leads, else what the stream says.
 func (p *Process) describe(r *Readiness, seen publisher.Status, own engine.Status) {
 	r.Leader, r.LastSweep = seen.Leader, own.LastSweep
 	w := own.Watermark
@@ -297,47 +303,46 @@ func (p *Process) describe(r *Readiness, seen publisher.Status, own engine.Statu
 	}
 }
 
-// lookAt looks at the broker, or repeats what was seen just now. It waits for lookTimeout at the
-// most: not even the question whether there is a connection is always answered at once, since the
-// client holds its lock while it connects. ok is false where the look is still under way; there is
-// one at a time.
-func (p *Process) lookAt(ctx context.Context) (s *sight, ok bool) {
+// look looks at the broker, or returns the look of just now. It waits for at most lookTimeout: not
+// even the question whether there is a connection is always answered at once, since the client
+// holds its lock while it connects. ok is false where the look is still under way; there is one at
+// a time.
+func (p *Process) look(ctx context.Context) (l *look, ok bool) {
 	p.mu.Lock()
-	s = p.seen
-	fresh := s != nil && s.of == p.broker
+	l = p.lastLook
+	fresh := l != nil && l.at == p.broker
 	if fresh {
 		select {
-		case <-s.done:
-			fresh = time.Since(s.begun) < lookKept
+		case <-l.done:
+			fresh = time.Since(l.begun) < lookLifetime
 		default: // under way
 		}
 	}
 	if !fresh {
-		s = &sight{of: p.broker, begun: time.Now(), done: make(chan struct{})}
-		p.seen = s
-		// The answer is everybody's: that one asker has gone is no reason to know less.
-		go s.look(context.WithoutCancel(ctx), p.look)
+		l = &look{at: p.broker, begun: time.Now(), done: make(chan struct{})}
+		p.lastLook = l
+		go l.do(context.WithoutCancel(ctx), p.status) // others wait for it too
 	}
 	p.mu.Unlock()
 	wait := time.NewTimer(lookTimeout)
 	defer wait.Stop()
 	select {
-	case <-s.done:
-		return s, true
+	case <-l.done:
+		return l, true
 	case <-wait.C:
-		return s, false
+		return l, false
 	}
 }
 
-func (s *sight) look(ctx context.Context, look func(context.Context) publisher.Status) {
-	defer close(s.done)
-	if s.connected = s.of.IsConnected(); !s.connected {
-		s.problem = s.of.LastError()
+func (l *look) do(ctx context.Context, status func(context.Context) publisher.Status) {
+	defer close(l.done)
+	if l.connected = l.at.IsConnected(); !l.connected {
+		l.problem = l.at.LastError()
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout-lookSlack)
 	defer cancel()
-	s.status = look(ctx)
+	l.status = status(ctx)
 }
 
 func wrong(problem string) Check { return Check{Problem: problem} }
@@ -349,11 +354,11 @@ func check(err error) Check {
 	return Check{OK: true}
 }
 
-// commits says whether commits fail for too long.
+// commits reports whether commits have failed for too long.
 func commits(since time.Time, err error) Check {
-	if since.IsZero() || time.Since(since) < commitPatience {
+	if since.IsZero() || time.Since(since) < commitTimeout {
 		return Check{OK: true}
 	}
-	return wrong(fmt.Sprintf("nothing could be committed for %v, so readers see what was true then; what is seen meanwhile is kept: %v",
-		time.Since(since).Round(time.Second), err))
+	return wrong(fmt.Sprintf("nothing could be committed for %v, so readers see what was true "+
+		"then; what is seen meanwhile is kept: %v", time.Since(since).Round(time.Second), err))
 }

@@ -32,7 +32,7 @@ func TestReadinessOfLockedClient(t *testing.T) {
 		}
 		close(l.open)
 		synctest.Wait()
-		time.Sleep(lookKept)
+		time.Sleep(lookLifetime)
 		if r := p.Readiness(t.Context()); !r.NATS.OK || looks != 2 {
 			t.Errorf("after %d looks: %+v", looks, r)
 		}
