@@ -1,10 +1,13 @@
 // Package diff holds the rules of change: what makes an event of an agent, of which type, for which
 // reason, and when an agent that is missing from the listing counts as removed.
 //
-// A change is detected against what was last observed ([Roster.Observe], [Roster.Complete]) and
-// computed against what was last published ([Rules.Event], through [Roster.Form]), so that the
-// events of an agent chain without a gap whatever was read in between, and a restart, which only
-// knows what was published, gives the same answers.
+// A [Roster] observes the pages of a listing, judges absence at the end of a complete sweep, and
+// keeps what has changed until it is published: [Roster.Next] forms the next commit, and
+// [Roster.Committed] or [Roster.Requeue] says what became of it.
+//
+// A change is detected against what was last observed, and becomes an event against what was last
+// published. So the events of an agent chain without a gap whatever was read in between, and a
+// process that starts, which only knows what was published, gives the same answers.
 //
 // Everything here is a function of its arguments and of the roster: no clock, no I/O, no logging.
 // The order of the rows of a page never matters, and output is sorted by agent. A Roster is not
@@ -18,113 +21,54 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// Rules are the settings of change. The guard (MaxMissing) judges the whole and each polled type by
-// itself, and lets three agents go in any case, as long as others stay.
+// Rules are the settings of change.
 type Rules struct {
 	Quiet       schemas.Quiet // fields whose change alone makes no event
 	RemoveAfter int           // complete sweeps in a row that must miss an agent before it counts as removed; at least 1
 	MaxMissing  float64       // the share of a listing that may be missing together before removal is held back; 1: no guard
 	MissingHold time.Duration // how long they must then stay missing
 	Types       []string      // the business types that are polled; empty: all. Agents of other types are never missing
+	Buffer      int           // how many changes to keep; beyond it the oldest are folded. One an agent is always kept. 0: no limit
 }
 
-// State is what the log says of one agent: its last event.
+// State is what the stream says of one agent: its last event.
 type State = packed.State
 
-func counts(is bool) int {
-	if is {
-		return 1
-	}
-	return 0
+// A change is one change of one agent as it was observed. What event it makes, if any, depends on
+// what will have been published before it.
+type change struct {
+	id    int64
+	agent packed.Agent // as it was read; "": gone from the listing
+	sweep uint64         // the sweep that saw it
+	time  time.Time      // when the page had been read; of an agent that is gone, when the sweep ended
+	past
 }
 
-// Observation is one change of one agent as it was observed: not yet an event, since what it
-// amounts to depends on what will have been published before it.
-type Observation struct {
-	AgentID   int64
-	Agent     packed.Agent // as it was read; "": gone from the listing
-	Sweep     uint64       // the sweep that saw it
-	NotBefore time.Time    // when the request was sent whose answer last showed the agent without the change; zero: nobody looked
-	Time      time.Time    // when the page had been read; of an agent that is gone, when the sweep ended
-	Baseline  bool         // seen before the tenant's first complete sweep had ended
-	Unseen    bool         // no page had shown the agent since the stream was read: NotBefore goes by what that says
-
-	refused bool // no message could hold its event
+// A past is what was known of an agent before a change. The net effect of two changes has the past
+// of the first.
+type past struct {
+	notBefore time.Time // when the request was sent whose answer last showed the agent without the change; zero: nobody looked
+	baseline  bool      // the tenant had had no complete sweep
+	unseen    bool      // no page had shown the agent since the stream was read: notBefore goes by what that says
 }
 
-// Fold merges two observations of the same agent, one directly after the other, into their net
-// effect.
-func Fold(older, newer *Observation) {
-	newer.NotBefore = older.NotBefore
-	newer.Baseline = older.Baseline
-	newer.Unseen = older.Unseen
+// there returns the agent as its state has it, "" where it is not there.
+func there(s *State) packed.Agent {
+	if s == nil || s.Removed {
+		return ""
+	}
+	return s.Agent
 }
 
-// Event computes the event that an observation makes, given what was last published of the agent
-// (nil: nothing). It reports false where there is nothing to say: no difference, a quiet one only,
-// or an agent that was not there and still is not.
-func (r *Rules) Event(prev *State, o *Observation) (schemas.Event, bool) {
-	listed := o.Agent != ""
-	there := listed && o.Agent.There()
-	online := there && o.Agent.Online()
-	e := schemas.Event{
-		Type: schemas.Updated,
-		Time: schemas.CeilTime(o.Time),
-		Data: schemas.EventData{Revision: 1, Sweep: o.Sweep, Online: online, NotBefore: schemas.FloorTime(o.NotBefore)},
-	}
-	if prev != nil && e.Time.Before(prev.Time) { // the clock went back, or is another machine's
-		e.Time = prev.Time
-	}
-	d := &e.Data
-	if d.NotBefore.After(e.Time) { // for the same reason
-		d.NotBefore = e.Time
-	}
-	if prev == nil {
-		if !there {
-			return schemas.Event{}, false
-		}
-		d.Agent, d.Since, d.Reason = o.Agent.Unpack(), e.Time, schemas.Appeared
-		if o.Baseline {
-			d.Reason = schemas.Baseline
-		}
-		if online {
-			e.Type = schemas.Online
-		}
-		return e, true
-	}
+func isThere(a packed.Agent) bool { return a != "" && a.There() }
 
-	d.Revision = prev.Revision + 1
-	d.Since = prev.Since
-	switch {
-	case prev.Removed && !there:
-		return schemas.Event{}, false
-	case prev.Removed:
-		d.Reason = schemas.Appeared
-	case !there:
-		d.Reason = schemas.Removed
-	case online != prev.Online:
-		d.Reason = schemas.Status
-	case r.significant(prev.Agent, o.Agent):
-		d.Reason = schemas.Fields
-		if o.Unseen { // the last sweep before may have shown other quiet fields than the stream does
-			d.NotBefore = prev.Time
-		}
-	default:
-		return schemas.Event{}, false
+// differ reports whether it makes an event when an agent that was a becomes b.
+func (r *Rules) differ(a, b packed.Agent) bool {
+	was, is := isThere(a), isThere(b)
+	if !was || !is {
+		return was != is
 	}
-	if online != prev.Online {
-		e.Type = schemas.Offline
-		if online {
-			e.Type = schemas.Online
-		}
-		d.Since, d.PreviousSince = e.Time, prev.Since
-	}
-	if listed {
-		d.Agent, d.Changes = o.Agent.Unpack(), prev.Agent.Changes(o.Agent)
-	} else {
-		d.Agent = prev.Agent.Unpack()
-	}
-	return e, true
+	return a != b && (a.Online() != b.Online() || r.significant(a, b))
 }
 
 // significant reports whether a and b differ in any field that is not quiet.
@@ -135,4 +79,67 @@ func (r *Rules) significant(a, b packed.Agent) bool {
 		}
 	}
 	return false
+}
+
+// event returns the event that a change makes, given what was last published of the agent (nil:
+// nothing). It reports false where there is nothing to say: no difference, a quiet one only, or an
+// agent that was not there and still is not.
+func (r *Rules) event(prev *State, c *change) (schemas.Event, bool) {
+	first := prev == nil
+	if first {
+		prev = &State{Removed: true}
+	}
+	listed, there := c.agent != "", isThere(c.agent)
+	e := schemas.Event{
+		Type: schemas.Updated,
+		Time: schemas.CeilTime(c.time),
+		Data: schemas.EventData{
+			Revision: prev.Revision + 1, Sweep: c.sweep, Online: there && c.agent.Online(),
+			NotBefore: schemas.FloorTime(c.notBefore), Since: prev.Since,
+		},
+	}
+	if e.Time.Before(prev.Time) { // the clock went back, or is another machine's
+		e.Time = prev.Time
+	}
+	d := &e.Data
+	if d.NotBefore.After(e.Time) { // for the same reason
+		d.NotBefore = e.Time
+	}
+	switch flip := d.Online != prev.Online; {
+	case prev.Removed && !there:
+		return schemas.Event{}, false
+	case first && c.baseline:
+		d.Reason = schemas.Baseline
+	case prev.Removed:
+		d.Reason = schemas.Appeared
+	case !there:
+		d.Reason = schemas.Removed
+	case flip:
+		d.Reason = schemas.Status
+	case r.significant(prev.Agent, c.agent):
+		d.Reason = schemas.Fields
+		if c.unseen { // the last sweep before may have shown other quiet fields than the stream does
+			d.NotBefore = prev.Time
+		}
+	default:
+		return schemas.Event{}, false
+	}
+	switch {
+	case d.Online && !prev.Online:
+		e.Type = schemas.Online
+	case !d.Online && prev.Online:
+		e.Type = schemas.Offline
+	}
+	if first || e.Type != schemas.Updated {
+		d.Since, d.PreviousSince = e.Time, prev.Since
+	}
+	switch {
+	case !listed:
+		d.Agent = prev.Agent.Unpack()
+	case first:
+		d.Agent = c.agent.Unpack()
+	default:
+		d.Agent, d.Changes = c.agent.Unpack(), prev.Agent.Changes(c.agent)
+	}
+	return e, true
 }

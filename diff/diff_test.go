@@ -41,7 +41,7 @@ func stray(name, value string) func(*schemas.Agent) {
 	}
 }
 
-func change(field, from, to string) schemas.Change {
+func fieldChange(field, from, to string) schemas.Change {
 	c := schemas.Change{Field: field}
 	if from != "" {
 		c.From = json.RawMessage(from)
@@ -60,12 +60,12 @@ func TestEvent(t *testing.T) {
 	there := func(with ...func(*schemas.Agent)) *State { return state(agent(1, with...), false) }
 	removed := func(with ...func(*schemas.Agent)) *State { return state(agent(1, with...), true) }
 	// What is read: at 200 s, and not yet so at 190 s.
-	read := func(a *schemas.Agent) *Observation {
-		return &Observation{AgentID: 1, Agent: pack(a), Sweep: 12, NotBefore: at(190), Time: at(200)}
+	read := func(a *schemas.Agent) *change {
+		return &change{id: 1, agent: pack(a), sweep: 12, time: at(200), past: past{notBefore: at(190)}}
 	}
-	row := func(with ...func(*schemas.Agent)) *Observation { return read(new(agent(1, with...))) }
-	baseline := func(o *Observation) *Observation {
-		o.Baseline, o.NotBefore = true, time.Time{}
+	row := func(with ...func(*schemas.Agent)) *change { return read(new(agent(1, with...))) }
+	baseline := func(o *change) *change {
+		o.baseline, o.notBefore = true, time.Time{}
 		return o
 	}
 	type event struct {
@@ -77,15 +77,15 @@ func TestEvent(t *testing.T) {
 		Agent         schemas.Agent
 		Changes       []schemas.Change
 	}
-	offline := change("onlineStatus", "1", "0")
-	online := change("onlineStatus", "0", "1")
-	gone := change("deleteFlag", "", "1")
-	back := change("deleteFlag", "1", "")
+	offline := fieldChange("onlineStatus", "1", "0")
+	online := fieldChange("onlineStatus", "0", "1")
+	gone := fieldChange("deleteFlag", "", "1")
+	back := fieldChange("deleteFlag", "1", "")
 
 	for _, tc := range []struct {
 		name string
 		prev *State
-		obs  *Observation
+		obs  *change
 		want *event // nil: none
 	}{
 		{"baseline offline", nil, baseline(row()), &event{schemas.Updated, schemas.Baseline, false, at(200), time.Time{}, agent(1), nil}},
@@ -100,24 +100,24 @@ func TestEvent(t *testing.T) {
 		{"signed in", there(), row(on), &event{schemas.Online, schemas.Status, true, at(200), at(40), agent(1, on), []schemas.Change{online}}},
 		{"signed out", there(on), row(), &event{schemas.Offline, schemas.Status, false, at(200), at(40), agent(1), []schemas.Change{offline}}},
 		{"online to an unknown status", there(on), row(status(2)),
-			&event{schemas.Offline, schemas.Status, false, at(200), at(40), agent(1, status(2)), []schemas.Change{change("onlineStatus", "1", "2")}}},
+			&event{schemas.Offline, schemas.Status, false, at(200), at(40), agent(1, status(2)), []schemas.Change{fieldChange("onlineStatus", "1", "2")}}},
 		{"offline to an unknown status", there(), row(status(2)),
-			&event{schemas.Updated, schemas.Fields, false, at(40), time.Time{}, agent(1, status(2)), []schemas.Change{change("onlineStatus", "0", "2")}}},
+			&event{schemas.Updated, schemas.Fields, false, at(40), time.Time{}, agent(1, status(2)), []schemas.Change{fieldChange("onlineStatus", "0", "2")}}},
 		{"unknown status to online", there(status(-1)), row(on),
-			&event{schemas.Online, schemas.Status, true, at(200), at(40), agent(1, on), []schemas.Change{change("onlineStatus", "-1", "1")}}},
+			&event{schemas.Online, schemas.Status, true, at(200), at(40), agent(1, on), []schemas.Change{fieldChange("onlineStatus", "-1", "1")}}},
 		{"signed out and edited", there(on), row(name("b")), &event{schemas.Offline, schemas.Status, false, at(200), at(40), agent(1, name("b")),
-			[]schemas.Change{change("agentName", `"张伟"`, `"b"`), offline}}},
+			[]schemas.Change{fieldChange("agentName", `"张伟"`, `"b"`), offline}}},
 		{"edited while online", there(on), row(on, name("b")),
-			&event{schemas.Updated, schemas.Fields, true, at(40), time.Time{}, agent(1, on, name("b")), []schemas.Change{change("agentName", `"张伟"`, `"b"`)}}},
+			&event{schemas.Updated, schemas.Fields, true, at(40), time.Time{}, agent(1, on, name("b")), []schemas.Change{fieldChange("agentName", `"张伟"`, `"b"`)}}},
 		{"delete flag of no meaning", there(), row(func(a *schemas.Agent) { a.DeleteFlag = new(int64(0)) }), &event{schemas.Updated, schemas.Fields, false, at(40), time.Time{},
-			agent(1, func(a *schemas.Agent) { a.DeleteFlag = new(int64(0)) }), []schemas.Change{change("deleteFlag", "", "0")}}},
+			agent(1, func(a *schemas.Agent) { a.DeleteFlag = new(int64(0)) }), []schemas.Change{fieldChange("deleteFlag", "", "0")}}},
 		{"nothing", there(on), row(on), nil},
 
 		{"quiet alone", there(), row(signedIn(5)), nil},
 		{"stray alone", there(), row(stray("x", "1")), nil},
 		{"quiet, stray and loud, by name", there(stray("a", "1"), stray("m", "[1]")), row(name(""), signedIn(5), stray("m", "[ 1]"), stray("z", `""`)),
 			&event{schemas.Updated, schemas.Fields, false, at(40), time.Time{}, agent(1, name(""), signedIn(5), stray("m", "[ 1]"), stray("z", `""`)), []schemas.Change{
-				change("a", "1", ""), change("agentName", `"张伟"`, `""`), change("agentSignInTime", "", "5"), change("m", "[1]", "[ 1]"), change("z", "", `""`)}}},
+				fieldChange("a", "1", ""), fieldChange("agentName", `"张伟"`, `""`), fieldChange("agentSignInTime", "", "5"), fieldChange("m", "[1]", "[ 1]"), fieldChange("z", "", `""`)}}},
 
 		{"deleted while online", there(on), row(on, deleted),
 			&event{schemas.Offline, schemas.Removed, false, at(200), at(40), agent(1, on, deleted), []schemas.Change{gone}}},
@@ -136,11 +136,11 @@ func TestEvent(t *testing.T) {
 		{"back online after deletion", removed(deleted), row(on),
 			&event{schemas.Online, schemas.Appeared, true, at(200), at(40), agent(1, on), []schemas.Change{back, online}}},
 		{"back offline after deletion, quiet fields listed", removed(deleted), row(signedIn(9)),
-			&event{schemas.Updated, schemas.Appeared, false, at(40), time.Time{}, agent(1, signedIn(9)), []schemas.Change{change("agentSignInTime", "", "9"), back}}},
+			&event{schemas.Updated, schemas.Appeared, false, at(40), time.Time{}, agent(1, signedIn(9)), []schemas.Change{fieldChange("agentSignInTime", "", "9"), back}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before := clone(tc.prev)
-			got, ok := new(Rules).Event(tc.prev, tc.obs)
+			got, ok := new(Rules).event(tc.prev, tc.obs)
 			if ok != (tc.want != nil) {
 				t.Fatalf("an event: %t, want %t: %+v", ok, tc.want != nil, got)
 			}
@@ -151,7 +151,7 @@ func TestEvent(t *testing.T) {
 				return
 			}
 			w := schemas.Event{Type: tc.want.Type, Time: at(200), Data: schemas.EventData{
-				Revision: 1, Reason: tc.want.Reason, Sweep: 12, Online: tc.want.Online, NotBefore: tc.obs.NotBefore,
+				Revision: 1, Reason: tc.want.Reason, Sweep: 12, Online: tc.want.Online, NotBefore: tc.obs.notBefore,
 				Since: tc.want.Since, PreviousSince: tc.want.PreviousSince, Agent: tc.want.Agent, Changes: tc.want.Changes,
 			}}
 			if tc.prev != nil {
@@ -198,12 +198,12 @@ func TestEventTimes(t *testing.T) {
 			if tc.published >= 0 {
 				prev = &State{Revision: 1, Time: at(tc.published), Since: at(5), Agent: packed.Pack(new(agent(1)))}
 			}
-			o := &Observation{AgentID: 1, Agent: packed.Pack(new(agent(1, on))), Time: at(tc.read)}
+			o := &change{id: 1, agent: packed.Pack(new(agent(1, on))), time: at(tc.read)}
 			var want time.Time
 			if tc.notBefore >= 0 {
-				o.NotBefore, want = at(tc.notBefore), at(tc.wantNB)
+				o.notBefore, want = at(tc.notBefore), at(tc.wantNB)
 			}
-			e, ok := new(Rules).Event(prev, o)
+			e, ok := new(Rules).event(prev, o)
 			if !ok || !e.Time.Equal(at(tc.want)) || !e.Data.Since.Equal(at(tc.want)) || !e.Data.NotBefore.Equal(want) {
 				t.Errorf("%t, time %v, since %v, not before %v; want %v, %v", ok, e.Time, e.Data.Since, e.Data.NotBefore, at(tc.want), want)
 			}
@@ -246,11 +246,11 @@ func TestQuiet(t *testing.T) {
 				a := with(f)
 				for _, pair := range [][2]*schemas.Agent{{&bare, &a}, {&a, &bare}} {
 					prev := &State{Revision: 1, Time: at(0), Since: at(0), Agent: packed.Pack(pair[0])}
-					if _, ok := rules.Event(prev, &Observation{AgentID: 1, Agent: packed.Pack(pair[1]), Time: at(1)}); ok == tc.quiet(f) {
+					if _, ok := rules.event(prev, &change{id: 1, agent: packed.Pack(pair[1]), time: at(1)}); ok == tc.quiet(f) {
 						t.Errorf("%q: an event %t", f, ok)
 					}
 					r := NewRoster(*rules)
-					r.Load(map[int64]*State{1: prev}, nil)
+					load(r, map[int64]*State{1: prev}, nil)
 					if got := observe(r, toldPage{Sweep: 1, Sent: at(1), Read: at(1), Agents: []packed.Agent{packed.Pack(pair[1])}}); len(got) == 1 == tc.quiet(f) {
 						t.Errorf("%q: observed %d", f, len(got))
 					}
@@ -261,36 +261,44 @@ func TestQuiet(t *testing.T) {
 }
 
 func TestFold(t *testing.T) {
+	fold := func(changes ...change) *change {
+		r := NewRoster(Rules{})
+		for _, c := range changes {
+			r.push([]change{c})
+		}
+		r.foldOldest(len(changes))
+		if len(r.queue) != 1 {
+			t.Fatalf("folded into %+v", r.queue)
+		}
+		return &r.queue[0].change
+	}
 	a, b, c := agent(1), agent(1, on), agent(1, on, name("c"))
 	prev := &State{Revision: 3, Time: at(0), Since: at(0), Agent: packed.Pack(&a)}
-	obs := func(a *schemas.Agent, notBefore, time float64) *Observation {
-		return &Observation{AgentID: 1, Agent: pack(a), NotBefore: at(notBefore), Time: at(time), Sweep: uint64(time)}
+	obs := func(a *schemas.Agent, notBefore, time float64) change {
+		return change{id: 1, agent: pack(a), sweep: uint64(time), time: at(time), past: past{notBefore: at(notBefore)}}
 	}
 	for _, tc := range []struct {
 		name string
 		prev *State
-		obs  []*Observation
+		obs  []change
 		want string // type and reason; "" for none
 	}{
-		{"there and back", prev, []*Observation{obs(&b, 10, 20), obs(&a, 30, 40)}, ""},
-		{"gone and back", prev, []*Observation{obs(nil, 10, 20), obs(&a, 30, 40)}, ""},
-		{"back, but for a quiet field", prev, []*Observation{obs(&b, 10, 20), obs(new(agent(1, signedIn(4))), 30, 40)}, ""},
-		{"came and went", nil, []*Observation{obs(&b, 10, 20), obs(nil, 30, 40)}, ""},
-		{"signed in, then edited", prev, []*Observation{obs(&b, 10, 20), obs(&c, 30, 40)}, "agent.online status"},
+		{"there and back", prev, []change{obs(&b, 10, 20), obs(&a, 30, 40)}, ""},
+		{"gone and back", prev, []change{obs(nil, 10, 20), obs(&a, 30, 40)}, ""},
+		{"back, but for a quiet field", prev, []change{obs(&b, 10, 20), obs(new(agent(1, signedIn(4))), 30, 40)}, ""},
+		{"came and went", nil, []change{obs(&b, 10, 20), obs(nil, 30, 40)}, ""},
+		{"signed in, then edited", prev, []change{obs(&b, 10, 20), obs(&c, 30, 40)}, "agent.online status"},
 		{"edited, signed out, deleted", &State{Revision: 3, Online: true, Time: at(0), Since: at(0), Agent: packed.Pack(&b)},
-			[]*Observation{obs(&c, 10, 15), obs(&a, 16, 20), obs(new(agent(1, deleted)), 30, 40)}, "agent.offline removed"},
+			[]change{obs(&c, 10, 15), obs(&a, 16, 20), obs(new(agent(1, deleted)), 30, 40)}, "agent.offline removed"},
 		{"signed out, removed, back", &State{Revision: 3, Online: true, Time: at(0), Since: at(0), Agent: packed.Pack(&b)},
-			[]*Observation{obs(&a, 10, 15), obs(nil, 16, 20), obs(&c, 30, 40)}, "agent.updated fields"},
+			[]change{obs(&a, 10, 15), obs(nil, 16, 20), obs(&c, 30, 40)}, "agent.updated fields"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			for i := range tc.obs[1:] {
-				Fold(tc.obs[i], tc.obs[i+1])
-			}
-			last := tc.obs[len(tc.obs)-1]
-			if !last.NotBefore.Equal(at(10)) || !last.Time.Equal(at(40)) || last.Sweep != 40 {
+			last := fold(tc.obs...)
+			if !last.notBefore.Equal(at(10)) || !last.time.Equal(at(40)) || last.sweep != 40 {
 				t.Errorf("folded into %+v", last)
 			}
-			e, ok := new(Rules).Event(tc.prev, last)
+			e, ok := new(Rules).event(tc.prev, last)
 			got := ""
 			if ok {
 				got = string(e.Type) + " " + string(e.Data.Reason)
@@ -300,10 +308,9 @@ func TestFold(t *testing.T) {
 			}
 		})
 	}
-	first := &Observation{AgentID: 1, Agent: packed.Pack(&a), Baseline: true, Time: at(20)}
-	second := &Observation{AgentID: 1, Agent: packed.Pack(&b), NotBefore: at(10), Time: at(40)}
-	Fold(first, second)
-	if e, ok := new(Rules).Event(nil, second); !ok || e.Data.Reason != schemas.Baseline || !e.Data.NotBefore.IsZero() {
+	second := fold(change{id: 1, agent: packed.Pack(&a), time: at(20), past: past{baseline: true}},
+		change{id: 1, agent: packed.Pack(&b), time: at(40), past: past{notBefore: at(10)}})
+	if e, ok := new(Rules).event(nil, second); !ok || e.Data.Reason != schemas.Baseline || !e.Data.NotBefore.IsZero() {
 		t.Errorf("first seen in the baseline: %t, %+v", ok, e.Data)
 	}
 }

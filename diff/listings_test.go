@@ -18,6 +18,14 @@ type reader struct {
 	t     *testing.T
 	sweep uint64
 	mark  schemas.Watermark
+	twice []int64 // agents that two listings show in different states
+}
+
+// Twice returns the agents that were found since it was called last.
+func (r *reader) Twice() []int64 {
+	ids := r.twice
+	r.twice = nil
+	return ids
 }
 
 func newReader(t *testing.T, rules Rules) *reader {
@@ -36,25 +44,23 @@ func in(listing int, agents ...schemas.Agent) listed { return listed{listing, ag
 
 // read is a sweep, its pages in the order in which they arrive; all were asked for at once. It
 // returns the events.
-func (r *reader) read(whole bool, pages ...listed) (told []string, v Absence) {
+func (r *reader) read(whole bool, pages ...listed) (told []string, v toldAbsence) {
 	r.t.Helper()
 	r.sweep++
 	start := float64(100 * r.sweep)
-	var obs []*Observation
 	for i, l := range pages {
 		p := toldPage{Sweep: r.sweep, Listing: l.listing, Sent: at(start), Read: at(start + float64(i+1)), Rejected: l.rejected}
 		for _, a := range l.agents {
 			p.Agents = append(p.Agents, packed.Pack(&a))
 		}
-		obs = append(obs, observe(r, p)...)
+		observe(r.Roster, p)
 	}
 	if whole {
-		v = complete(r, toldSweep{Number: r.sweep, StartedAt: at(start), EndedAt: at(start + 50)})
-		obs = slices.Concat(obs, v.Shown, v.Removed)
+		v = complete(r.Roster, toldSweep{Number: r.sweep, StartedAt: at(start), EndedAt: at(start + 50)})
+		r.twice = append(r.twice, v.InTwoListings...)
 		r.mark = schemas.Watermark{Sweep: r.sweep, Polled: r.rules.Types, StartedAt: at(start), CompletedAt: at(start + 50), Missing: v.Missing}
 	}
-	f := r.Form(obs, func(*schemas.Event) bool { return true })
-	r.Advance(obs, f)
+	f := commit(r.Roster, all)
 	for _, e := range f.Events {
 		told = append(told, fmt.Sprintf("%d %s %t", e.Data.Agent.AgentID, e.Data.Reason, e.Data.Online))
 	}
@@ -65,12 +71,12 @@ func (r *reader) read(whole bool, pages ...listed) (told []string, v Absence) {
 func (r *reader) again() {
 	states := make(map[int64]*State)
 	for id := range r.agents {
-		if s := r.State(id); s != nil {
+		if s := published(r.Roster, id); s != nil {
 			states[id] = s
 		}
 	}
 	r.Roster = NewRoster(r.rules)
-	r.Load(states, &r.mark)
+	load(r.Roster, states, &r.mark)
 }
 
 func (r *reader) want(what string, got []string, want ...string) {
@@ -212,7 +218,7 @@ func TestTwoListingsShowAnAgent(t *testing.T) {
 						t.Errorf("order %d, sweep %d: %q", order, n+1, got)
 					}
 					told += len(r.Twice())
-					if s := r.State(1); s.Online != tc.online {
+					if s := published(r.Roster, 1); s.Online != tc.online {
 						t.Errorf("order %d, after sweep %d: online is %t", order, n+1, s.Online)
 					}
 					if n == 5 {
@@ -290,7 +296,7 @@ func TestAlive(t *testing.T) {
 	r.read(true, in(0, agent(1, kind("0")), agent(2, kind("0"))), in(1))
 	r.read(true, in(0), in(1))
 	r.sweep++
-	alive(r, toldPage{Sweep: r.sweep, Agents: []packed.Agent{packed.Pack(new(agent(1, kind("0"), on))), packed.Pack(new(agent(3)))}, Rejected: []int64{4}})
+	alive(r.Roster, toldPage{Sweep: r.sweep, Agents: []packed.Agent{packed.Pack(new(agent(1, kind("0"), on))), packed.Pack(new(agent(3)))}, Rejected: []int64{4}})
 	got, v := r.read(true, in(0), in(1))
 	if r.want("one sweep later", got, "2 removed false"); v.Missing != 1 {
 		t.Errorf("%d missing, want 1", v.Missing)
@@ -331,7 +337,8 @@ func TestNotBeforeAfterRestart(t *testing.T) {
 			}
 			r.again()
 			p := toldPage{Sweep: 3, Listing: tc.page.listing, Sent: at(300), Read: at(301), Agents: []packed.Agent{packed.Pack(&tc.page.agents[0])}}
-			f := r.Form(observe(r, p), func(*schemas.Event) bool { return true })
+			observe(r.Roster, p)
+			f := commit(r.Roster, all)
 			if len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(schemas.FloorTime(tc.want)) {
 				t.Errorf("not before %v, want %v", f.Events[0].Data.NotBefore, tc.want)
 			}
@@ -341,13 +348,12 @@ func TestNotBeforeAfterRestart(t *testing.T) {
 		r := newReader(t, Rules{RemoveAfter: 2, MaxMissing: 1})
 		r.read(true, in(0, zero), in(1, ten))
 		r.again()
-		var obs []*Observation
 		for n, a := range []schemas.Agent{agent(1, kind("0"), on), agent(1, kind("0"), name("b"))} {
 			start := at(float64(200 + 100*n))
-			obs = append(obs, observe(r, toldPage{Sweep: uint64(2 + n), Sent: start, Read: start, Agents: []packed.Agent{packed.Pack(&a)}})...)
+			observe(r.Roster, toldPage{Sweep: uint64(2 + n), Sent: start, Read: start, Agents: []packed.Agent{packed.Pack(&a)}})
 		}
-		Fold(obs[0], obs[1])
-		f := r.Form(obs[1:], func(*schemas.Event) bool { return true })
+		r.foldOldest(1)
+		f := commit(r.Roster, all)
 		if len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(at(101)) {
 			t.Errorf("%+v", f.Events)
 		}
@@ -369,14 +375,14 @@ func TestStrangersAreForgotten(t *testing.T) {
 				p.Rejected = append(p.Rejected, 1000*(n+1)+i)
 				p.Agents = append(p.Agents, packed.Pack(new(agent(-1000*(n+1)-i, kind("0"), deleted))))
 			}
-			observe(r, p)
-			alive(r, toldPage{Sweep: r.sweep, Rejected: []int64{1000*(n+1) + 500}})
+			observe(r.Roster, p)
+			alive(r.Roster, toldPage{Sweep: r.sweep, Rejected: []int64{1000*(n+1) + 500}})
 			if whole {
-				complete(r, toldSweep{Number: r.sweep, StartedAt: start, EndedAt: start})
+				complete(r.Roster, toldSweep{Number: r.sweep, StartedAt: start, EndedAt: start})
 			}
-			most = max(most, r.Len())
+			most = max(most, len(r.agents))
 		}
-		if most > 20+mostStrangers+300 || r.State(1) == nil {
+		if most > 20+mostStrangers+300 || published(r.Roster, 1) == nil {
 			t.Errorf("complete %t: %d agents are remembered of 20", whole, most)
 		}
 	}

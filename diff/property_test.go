@@ -75,15 +75,14 @@ type machine struct {
 	changed [][]time.Time // when what is loud about an agent changed
 	honest  bool          // a complete sweep has every agent that is listed, and clocks never go back
 
-	roster, twin  *Roster // the twin is shown the same with the rows in another order
-	model         *model
-	pending, also []*Observation // the twin's
-	sweep         uint64
-	had           bool
-	ends          []sweepEnd
-	watermark     schemas.Watermark // the log's
-	log           []schemas.Event
-	by            map[int64][]schemas.Event
+	roster, twin *Roster // the twin is shown the same with the rows in another order
+	model        *model
+	sweep        uint64
+	had          bool
+	ends         []sweepEnd
+	watermark    schemas.Watermark // the log's
+	log          []schemas.Event
+	by           map[int64][]schemas.Event
 
 	home []int // the page on which an agent mostly is
 
@@ -277,7 +276,7 @@ func (m *machine) read() {
 		m.end(s)
 	}
 	if m.pick(2) == 0 {
-		m.commit(len(m.pending))
+		m.commit(m.roster.Pending())
 	}
 }
 
@@ -291,13 +290,13 @@ func (m *machine) readAll() (observed int, missing int) {
 			p.Agents = append(p.Agents, packed.Pack(&a))
 		}
 	}
-	before := len(m.pending)
+	before := m.roster.Pending()
 	p.Read = m.tick()
 	m.page(p)
 	s.EndedAt = m.tick()
 	missing = m.end(s)
-	observed = len(m.pending) - before
-	m.commit(len(m.pending))
+	observed = m.roster.Pending() - before
+	m.commit(m.roster.Pending())
 	return observed, missing
 }
 
@@ -332,40 +331,39 @@ func (m *machine) end(s toldSweep) (missing int) {
 		m.t.Fatalf("sweep %d: %d missing, %d held, suspended %t, want %d, %d, %t", s.Number, got.Missing, got.Held, got.Suspended, missing, held, s.Unidentified > 0)
 	}
 	m.had = true
-	m.ends = append(m.ends, sweepEnd{len(m.pending), schemas.Watermark{
+	m.ends = append(m.ends, sweepEnd{m.roster.Pending(), schemas.Watermark{
 		Sweep: s.Number, StartedAt: schemas.FloorTime(s.StartedAt), CompletedAt: schemas.CeilTime(s.EndedAt), Missing: missing, Rejected: s.Rejected,
 		Polled: m.rules.Types}})
 	return missing
 }
 
-func (m *machine) observed(got, twin []*Observation, want []modelObservation) {
+func (m *machine) observed(got, twin []change, want []modelObservation) {
 	m.t.Helper()
-	same := func(o *Observation, w modelObservation) bool {
-		return o.AgentID == w.id && o.Sweep == w.sweep && o.Baseline == w.baseline && o.NotBefore.Equal(w.notBefore) && o.Time.Equal(w.time) &&
-			(o.Agent == "") == (w.row == nil) && (o.Agent == "" || gocmp.Equal(objectOf(new(o.Agent.Unpack())), w.row))
+	same := func(c change, w modelObservation) bool {
+		return c.id == w.id && c.sweep == w.sweep && c.baseline == w.baseline && c.notBefore.Equal(w.notBefore) && c.time.Equal(w.time) &&
+			(c.agent == "") == (w.row == nil) && (c.agent == "" || gocmp.Equal(objectOf(new(c.agent.Unpack())), w.row))
 	}
 	if !slices.EqualFunc(got, want, same) {
-		m.t.Fatalf("sweep %d: observed\n%s\nwant %+v", m.sweep, must(json.Marshal(got)), want)
+		m.t.Fatalf("sweep %d: observed\n%+v\nwant %+v", m.sweep, got, want)
 	}
 	if !slices.EqualFunc(twin, want, same) {
-		m.t.Fatalf("sweep %d: in another order, observed\n%s\nwant %+v", m.sweep, must(json.Marshal(twin)), want)
+		m.t.Fatalf("sweep %d: in another order, observed\n%+v\nwant %+v", m.sweep, twin, want)
 	}
-	m.pending, m.also = append(m.pending, got...), append(m.also, twin...)
 }
 
 // commit publishes the first n of what is pending.
 func (m *machine) commit(n int) {
-	n = min(n, len(m.pending))
-	all := func(*schemas.Event) bool { return true }
-	f, twin := m.roster.Form(m.pending[:n], all), m.twin.Form(m.also[:n], all)
+	pending := queued(m.roster, 0)
+	n = min(n, len(pending))
+	f, twin := commitSome(m.roster, n, all), commitSome(m.twin, n, all)
 	var want []wireEvent
-	for _, o := range m.pending[:n] {
-		if w, ok := m.model.publish(o.AgentID); ok {
+	for _, c := range pending[:n] {
+		if w, ok := m.model.publish(c.id); ok {
 			want = append(want, w)
 		}
 	}
-	if len(f.Events) != len(want) || len(twin.Events) != len(want) || len(f.Refused) > 0 {
-		m.t.Fatalf("%d events, the twin %d, want %d, refused %v", len(f.Events), len(twin.Events), len(want), f.Refused)
+	if len(f.Events) != len(want) || len(twin.Events) != len(want) || f.LeftOut > 0 {
+		m.t.Fatalf("%d events, the twin %d, want %d, left out %d", len(f.Events), len(twin.Events), len(want), f.LeftOut)
 	}
 	for i := range want {
 		if d := gocmp.Diff(want[i], wire(&f.Events[i])); d != "" {
@@ -377,9 +375,6 @@ func (m *machine) commit(n int) {
 		id := f.Events[i].Data.Agent.AgentID
 		m.log, m.by[id] = append(m.log, f.Events[i]), append(m.by[id], f.Events[i])
 	}
-	m.roster.Advance(m.pending[:n], f)
-	m.twin.Advance(m.also[:n], twin)
-	m.pending, m.also = m.pending[n:], m.also[n:]
 	for i := range m.ends {
 		m.ends[i].left -= n
 	}
@@ -391,26 +386,31 @@ func (m *machine) commit(n int) {
 	for _, s := range states(m.log) {
 		if !s.Removed {
 			there++
-			online += counts(s.Online)
+			online += boolToInt(s.Online)
 		}
 	}
-	if a, o := m.roster.Agents(); a != there || o != online || f.Agents != there || f.Online != online {
-		m.t.Fatalf("%d agents, %d online, formed %d, %d, want %d, %d", a, o, f.Agents, f.Online, there, online)
+	if a, o := m.roster.Agents(); a != there || o != online || f.Watermark.Agents != there || f.Watermark.Online != online {
+		m.t.Fatalf("%d agents, %d online, formed %+v, want %d, %d", a, o, f.Watermark, there, online)
+	}
+	for _, r := range []*Roster{m.roster, m.twin} {
+		if w := r.Watermark(); w.Sweep != m.watermark.Sweep || !w.StartedAt.Equal(m.watermark.StartedAt) || w.Missing != m.watermark.Missing {
+			m.t.Fatalf("the watermark is %+v, want %+v", w, m.watermark)
+		}
 	}
 }
 
 // fold folds the oldest pending observation that has a newer one of its agent.
 func (m *machine) fold() {
-	for i, o := range m.pending {
-		j := slices.IndexFunc(m.pending[i+1:], func(n *Observation) bool { return n.AgentID == o.AgentID })
+	pending := queued(m.roster, 0)
+	for i, c := range pending {
+		j := slices.IndexFunc(pending[i+1:], func(n change) bool { return n.id == c.id })
 		if j < 0 {
 			continue
 		}
 		j += i + 1
-		Fold(o, m.pending[j])
-		Fold(m.also[i], m.also[j])
-		m.model.fold(o.AgentID)
-		m.pending, m.also = slices.Delete(slices.Clone(m.pending), i, i+1), slices.Delete(slices.Clone(m.also), i, i+1)
+		m.roster.foldOldest(1)
+		m.twin.foldOldest(1)
+		m.model.fold(c.id)
 		// An end in between can't say that everything before it is published.
 		m.ends = slices.DeleteFunc(m.ends, func(e sweepEnd) bool { return i < e.left && e.left <= j })
 		for k := range m.ends {
@@ -426,9 +426,9 @@ func (m *machine) fold() {
 func (m *machine) restart() {
 	anew := m.pick(3) > 0
 	known := states(m.log)
+	m.ends = nil
 	if anew {
 		m.epoch++
-		m.pending, m.also, m.ends = nil, nil, nil
 		m.had = m.watermark.Sweep > 0
 		if !m.honest {
 			m.now = m.now.Add([]time.Duration{time.Second, -100 * time.Millisecond, -time.Hour}[m.pick(3)])
@@ -445,7 +445,7 @@ func (m *machine) restart() {
 		if anew {
 			want = len(known)
 		}
-		if moved, _ := r.Load(known, &m.watermark); len(moved) != want {
+		if moved := load(r, known, &m.watermark); len(moved) != want {
 			m.t.Fatalf("moved: %v", moved)
 		}
 	}
@@ -453,7 +453,7 @@ func (m *machine) restart() {
 
 // finish lets the vendor rest until everything is said, and looks at what was.
 func (m *machine) finish() {
-	m.commit(len(m.pending))
+	m.commit(m.roster.Pending())
 	for range 2 {
 		for range m.rules.RemoveAfter {
 			m.readAll()
@@ -600,6 +600,7 @@ func BenchmarkObserve(b *testing.B) {
 				}
 				s.EndedAt = now
 				n += len(complete(r, s).Removed)
+				commit(r, all)
 				return n
 			}
 			read(offline)

@@ -39,7 +39,6 @@ type play struct {
 	pages   int
 	read    float64
 	rej, un int
-	pending []*Observation
 	log     []schemas.Event
 	mark    *schemas.Watermark
 	notes   []string
@@ -64,16 +63,9 @@ func (p *play) run(script string) {
 		case word == "]" || word == "!":
 			p.commit()
 		case word == "F":
-			last := make(map[int64]*Observation)
-			for _, o := range p.pending {
-				if older := last[o.AgentID]; older != nil {
-					Fold(older, o)
-				}
-				last[o.AgentID] = o
-			}
-			p.pending = slices.DeleteFunc(p.pending, func(o *Observation) bool { return last[o.AgentID] != o })
+			p.roster.foldOldest(len(p.roster.queue))
 		case word == "R":
-			p.roster, p.pending = NewRoster(p.rules), nil
+			p.roster = NewRoster(p.rules)
 			p.load()
 		case word == "L":
 			p.load()
@@ -133,13 +125,12 @@ func (p *play) page(word string) {
 		}
 		d.Agents = append(d.Agents, packed.Pack(&a))
 	}
-	p.pending = append(p.pending, observe(p.roster, d)...)
+	observe(p.roster, d)
 }
 
 func (p *play) complete() {
 	s := toldSweep{Number: p.sweep, StartedAt: p.seconds(0), EndedAt: p.seconds(90), Rejected: p.rej, Unidentified: p.un}
 	v := complete(p.roster, s)
-	p.pending = append(p.pending, v.Removed...)
 	p.mark = &schemas.Watermark{Sweep: s.Number, StartedAt: s.StartedAt, CompletedAt: s.EndedAt, Missing: v.Missing, Rejected: s.Rejected, Polled: p.rules.Types}
 	switch {
 	case v.Suspended:
@@ -150,9 +141,7 @@ func (p *play) complete() {
 }
 
 func (p *play) commit() {
-	f := p.roster.Form(p.pending, func(*schemas.Event) bool { return true })
-	p.roster.Advance(p.pending, f)
-	p.pending = nil
+	f := commit(p.roster, all)
 	for i := range f.Events {
 		p.note(&f.Events[i])
 	}
@@ -171,16 +160,7 @@ func (p *play) note(e *schemas.Event) {
 }
 
 // load makes the roster read the log; what is pending of agents that have moved is given up.
-func (p *play) load() map[int64]bool {
-	moved, _ := p.roster.Load(states(p.log), p.mark)
-	p.pending = slices.DeleteFunc(p.pending, func(o *Observation) bool {
-		if moved[o.AgentID] {
-			p.roster.GiveUp(o)
-		}
-		return moved[o.AgentID]
-	})
-	return moved
-}
+func (p *play) load() map[int64]bool { return load(p.roster, states(p.log), p.mark) }
 
 func states(log []schemas.Event) map[int64]*State {
 	m := make(map[int64]*State)
@@ -385,19 +365,19 @@ func TestLoad(t *testing.T) {
 	t.Run("at first all are new", func(t *testing.T) {
 		_, log := first()
 		r := NewRoster(Rules{RemoveAfter: 1})
-		moved, _ := r.Load(log, mark(2))
+		moved := load(r, log, mark(2))
 		if d := cmp.Diff(map[int64]bool{1: true, 2: true, 3: true}, moved); d != "" {
 			t.Error(d)
 		}
 		counts(t, r, 3, 2)
-		if r.Len() != 3 || !cmp.Equal(r.State(2), log[2]) || r.State(4) != nil {
-			t.Errorf("%d agents, %v, %v", r.Len(), r.State(2), r.State(4))
+		if len(r.agents) != 3 || !cmp.Equal(published(r, 2), log[2]) || published(r, 4) != nil {
+			t.Errorf("%d agents, %v, %v", len(r.agents), published(r, 2), published(r, 4))
 		}
 	})
 	t.Run("nothing moved", func(t *testing.T) {
 		p, log := first()
-		if moved, lost := p.roster.Load(log, mark(2)); len(moved) != 0 || lost != 0 {
-			t.Errorf("moved: %v", moved)
+		if l := p.roster.Load(log, mark(2), 2); len(l.Moved) != 0 || l.Lost != 0 {
+			t.Errorf("moved: %v", l.Moved)
 		}
 		counts(t, p.roster, 3, 2)
 		p.run("( 1+ )") // the counts have gone on
@@ -409,15 +389,15 @@ func TestLoad(t *testing.T) {
 	t.Run("another has published", func(t *testing.T) {
 		p, log := first()
 		p.run("( 1+,2-,3-,4-") // never committed
-		other, mine := newPlay(t, p.rules), p.pending
+		other, mine := newPlay(t, p.rules), p.roster.Pending()
 		other.log, other.mark, other.sweep, other.base = p.log, p.mark, 3, 5
 		other.run("R ( 1+,2-,3-,5+ )")
 		p.log, p.mark, p.sweep = other.log, other.mark, 4
 		if d := cmp.Diff(map[int64]bool{2: true, 5: true}, p.load()); d != "" {
 			t.Error(d)
 		}
-		if len(mine) != 2 || len(p.pending) != 1 || p.pending[0].AgentID != 4 {
-			t.Errorf("pending: %v, was %v", p.pending, mine)
+		if pending := queued(p.roster, 0); mine != 2 || len(pending) != 1 || pending[0].id != 4 {
+			t.Errorf("pending: %v, were %d", pending, mine)
 		}
 		counts(t, p.roster, 4, 2)
 		p.notes = nil
@@ -426,7 +406,7 @@ func TestLoad(t *testing.T) {
 		if d := cmp.Diff(want, p.notes); d != "" {
 			t.Error(d)
 		}
-		if s := p.roster.State(2); s.Revision != 3 || !s.Since.Equal(at(515)) || log[2].Revision != 1 {
+		if s := published(p.roster, 2); s.Revision != 3 || !s.Since.Equal(at(515)) || log[2].Revision != 1 {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -435,7 +415,7 @@ func TestLoad(t *testing.T) {
 		moved := *log[2]
 		moved.Revision++
 		log[2] = &moved
-		p.roster.Load(log, mark(2))
+		load(p.roster, log, mark(2))
 		p.notes = nil
 		p.run("( 1+ )")
 		if d := cmp.Diff([]string{"missing 1 held 0", "3 r2 updated removed 110..390"}, p.notes); d != "" {
@@ -450,8 +430,8 @@ func TestLoad(t *testing.T) {
 			t.Error(d)
 		}
 		counts(t, p.roster, 1, 0)
-		if p.roster.State(2) != nil {
-			t.Errorf("%+v", p.roster.State(2))
+		if published(p.roster, 2) != nil {
+			t.Errorf("%+v", published(p.roster, 2))
 		}
 		p.run("( 1+ 2+ 1- )") // no revision is used twice
 		want := []string{"1 r4 online status 1..415", "2 r3 online appeared 300..425", "1 r5 offline status 410..435"}
@@ -464,16 +444,15 @@ func TestLoad(t *testing.T) {
 		later := *log[1]
 		later.Time = later.Time.Add(time.Millisecond)
 		log[1] = &later
-		moved, _ := p.roster.Load(log, mark(2))
+		moved := load(p.roster, log, mark(2))
 		if d := cmp.Diff(map[int64]bool{1: true}, moved); d != "" {
 			t.Error(d)
 		}
 	})
 }
 
-func TestForm(t *testing.T) {
-	all := func(*schemas.Event) bool { return true }
-	observe := func(r *Roster, n float64, rows ...schemas.Agent) []*Observation {
+func TestCommit(t *testing.T) {
+	observe := func(r *Roster, n float64, rows ...schemas.Agent) []change {
 		p := toldPage{Sweep: uint64(n), Sent: at(100 * n), Read: at(100*n + 5)}
 		for _, a := range rows {
 			p.Agents = append(p.Agents, packed.Pack(&a))
@@ -483,24 +462,28 @@ func TestForm(t *testing.T) {
 	small := func(e *schemas.Event) bool { return len(*e.Data.Agent.AgentName) < 10 }
 	long := name("rather long")
 
-	t.Run("changes nothing", func(t *testing.T) {
+	t.Run("changes nothing until it is committed", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1})
-		obs := slices.Concat(observe(r, 1, agent(1), agent(2, on)), observe(r, 2, agent(1, on)))
-		f := r.Form(obs, all)
-		if d := cmp.Diff(f, r.Form(obs, all)); d != "" || len(f.Events) != 3 || f.Agents != 2 || f.Online != 2 {
-			t.Errorf("%+v\n%s", f, d)
+		observe(r, 1, agent(1), agent(2, on))
+		observe(r, 2, agent(1, on))
+		c := r.Next(2, 10, all)
+		if there, online := r.Agents(); there != 0 || online != 0 || published(r, 1) != nil {
+			t.Errorf("%d, %d, %v", there, online, published(r, 1))
 		}
-		if there, online := r.Agents(); there != 0 || online != 0 || r.State(1) != nil {
-			t.Errorf("%d, %d, %v", there, online, r.State(1))
+		r.Requeue(c)
+		again := r.Next(2, 10, all)
+		if d := cmp.Diff(c.Events, again.Events); d != "" || len(c.Events) != 3 || c.Watermark.Agents != 2 || c.Watermark.Online != 2 {
+			t.Errorf("%+v\n%s", c, d)
 		}
-		part := r.Form(obs[:1], all)
-		r.Advance(obs[:1], part)
-		rest := r.Form(obs[1:], all)
-		if d := cmp.Diff(f.Events, slices.Concat(part.Events, rest.Events)); d != "" {
+		r.Requeue(again)
+		part := r.Next(2, 1, all)
+		r.Committed(part)
+		rest := r.Next(2, 10, all)
+		if d := cmp.Diff(c.Events, slices.Concat(part.Events, rest.Events)); d != "" {
 			t.Errorf("in two commits:\n%s", d)
 		}
-		if part.Agents != 1 || rest.Agents != 2 || rest.Online != 2 {
-			t.Errorf("%d, %d, %d", part.Agents, rest.Agents, rest.Online)
+		if part.Watermark.Agents != 1 || rest.Watermark.Agents != 2 || rest.Watermark.Online != 2 {
+			t.Errorf("%+v, %+v", part.Watermark, rest.Watermark)
 		}
 	})
 	t.Run("counts", func(t *testing.T) {
@@ -515,114 +498,125 @@ func TestForm(t *testing.T) {
 			{[]schemas.Agent{agent(2, on), agent(3, on), agent(4)}, 3, 2},
 			{nil, 0, 0},
 		} {
-			n := float64(r.complete.Number + 1)
-			obs := observe(r, n, step.rows...)
-			obs = append(obs, complete(r, toldSweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)}).Removed...)
-			f := r.Form(obs, all)
-			r.Advance(obs, f)
-			if there, online := r.Agents(); f.Agents != step.there || f.Online != step.online || there != f.Agents || online != f.Online {
-				t.Errorf("sweep %v: %d, %d, then %d, %d, want %d, %d", n, f.Agents, f.Online, there, online, step.there, step.online)
+			n := float64(r.complete.number + 1)
+			observe(r, n, step.rows...)
+			complete(r, toldSweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)})
+			w := commit(r, all).Watermark
+			if there, online := r.Agents(); w.Agents != step.there || w.Online != step.online || there != w.Agents || online != w.Online {
+				t.Errorf("sweep %v: %d, %d, then %d, %d, want %d, %d", n, w.Agents, w.Online, there, online, step.there, step.online)
 			}
 		}
 	})
-	t.Run("refused", func(t *testing.T) {
+	t.Run("too large", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1, MaxMissing: 1})
-		obs := observe(r, 1, agent(1), agent(2))
-		r.Advance(obs, r.Form(obs, all))
+		observe(r, 1, agent(1), agent(2))
+		commit(r, all)
 		for n := 2.; n < 4; n++ { // once, though it is seen at every sweep
-			obs = observe(r, n, agent(1, on, long), agent(2, on))
-			f := r.Form(obs, small)
-			first := counts(n == 2)
-			if len(f.Refused) != first || len(f.Events) != first || f.TooLarge != 1 || f.Agents != 2 || f.Online != 1 {
-				t.Fatalf("sweep %v: %+v", n, f)
+			observe(r, n, agent(1, on, long), agent(2, on))
+			v := complete(r, toldSweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)})
+			if len(v.Removed) != 0 {
+				t.Fatalf("a row that is too large is a row: %+v", v)
 			}
-			r.Advance(obs, f)
-			if !r.Refused(1) || r.Refused(2) || r.Refused(3) {
-				t.Errorf("sweep %v: refused are %t, %t, %t", n, r.Refused(1), r.Refused(2), r.Refused(3))
+			c := commit(r, small)
+			first := boolToInt(n == 2)
+			if c.LeftOut != first || len(c.TooLarge) != first || len(c.Events) != first {
+				t.Fatalf("sweep %v: %+v", n, c)
 			}
-			if s := r.State(1); s.Revision != 1 || s.Online {
+			if w := c.Watermark; w.Agents != 2 || w.Online != 1 || r.Watermark().Rejected != 1 {
+				t.Errorf("sweep %v: %+v, %+v", n, w, r.Watermark())
+			}
+			if r.tooLarge[1] == nil || len(r.tooLarge) != 1 {
+				t.Errorf("sweep %v: too large are %v", n, r.tooLarge)
+			}
+			if s := published(r, 1); s.Revision != 1 || s.Online {
 				t.Fatalf("%+v", s)
 			}
-			if v := complete(r, toldSweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)}); len(v.Removed) != 0 {
-				t.Fatalf("a refused row is a row: %+v", v)
-			}
 		}
-		// What it was is not known to have ended when it was refused first.
-		obs = observe(r, 4, agent(1, on, name("b")))
-		f := r.Form(obs, small)
-		if len(f.Events) != 1 || f.Events[0].Data.Revision != 2 || !f.Events[0].Data.NotBefore.Equal(at(100)) || f.TooLarge != 0 {
+		// What it was is not known to have ended when it was too large first.
+		observe(r, 4, agent(1, on, name("b")))
+		f := commit(r, small)
+		if len(f.Events) != 1 || f.Events[0].Data.Revision != 2 || !f.Events[0].Data.NotBefore.Equal(at(100)) || len(r.tooLarge) != 0 {
 			t.Fatalf("%+v", f)
 		}
-		if r.Advance(obs, f); r.Refused(1) {
-			t.Error("still refused")
-		}
-		obs = observe(r, 5, agent(1))
-		if f = r.Form(obs, small); len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(at(400)) {
+		observe(r, 5, agent(1))
+		if f = commit(r, small); len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(at(400)) {
 			t.Fatalf("%+v", f)
 		}
 	})
-	t.Run("refused, and then not, in a commit", func(t *testing.T) {
+	t.Run("too large, and then not, in a commit", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1})
-		obs := slices.Concat(observe(r, 1, agent(1)), observe(r, 2, agent(1, long)), observe(r, 3, agent(1, on)))
-		f := r.Form(obs, small)
-		if len(f.Events) != 2 || len(f.Refused) != 1 || f.Refused[0] != obs[1] || f.Events[1].Data.Revision != 2 || f.TooLarge != 0 {
+		observe(r, 1, agent(1))
+		observe(r, 2, agent(1, long))
+		observe(r, 3, agent(1, on))
+		f := commit(r, small)
+		if len(f.Events) != 2 || f.LeftOut != 1 || !slices.Equal(f.TooLarge, []int64{1}) || f.Events[1].Data.Revision != 2 || len(r.tooLarge) != 0 {
 			t.Fatalf("%+v", f)
 		}
 		if got := f.Events[1].Data.NotBefore; !got.Equal(at(100)) {
-			t.Errorf("the event tells of what the refused one saw too, and begins at %v", got)
+			t.Errorf("the event tells of what was too large too, and begins at %v", got)
 		}
-		if d := cmp.Diff([]schemas.Change{change("onlineStatus", "0", "1")}, f.Events[1].Data.Changes); d != "" {
+		if d := cmp.Diff([]schemas.Change{fieldChange("onlineStatus", "0", "1")}, f.Events[1].Data.Changes); d != "" {
 			t.Error(d)
 		}
 	})
-	t.Run("refused, and back", func(t *testing.T) {
+	t.Run("too large, and back", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1})
 		for n, rows := range [][]schemas.Agent{{agent(1)}, {agent(1, long)}, {agent(1)}} {
-			obs := observe(r, float64(n+1), rows...)
-			f := r.Form(obs, small)
-			r.Advance(obs, f)
-			if want := counts(n == 1); f.TooLarge != want || len(f.Events) != counts(n == 0) || r.Refused(1) != (n == 1) {
+			observe(r, float64(n+1), rows...)
+			f := commit(r, small)
+			if want := boolToInt(n == 1); f.LeftOut != want || len(f.Events) != boolToInt(n == 0) || len(r.tooLarge) != want {
 				t.Errorf("step %d: %+v", n, f)
 			}
 		}
 	})
-	t.Run("refused, and tried again", func(t *testing.T) {
+	t.Run("too large, and tried again", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1})
-		obs := observe(r, 1, agent(1))
-		r.Advance(obs, r.Form(obs, all))
-		obs = observe(r, 2, agent(1, on, long))
-		r.Advance(obs, r.Form(obs, small))
-		if obs = observe(r, 3, agent(1, on, long)); len(obs) != 0 {
-			t.Fatalf("observed again: %+v", obs)
+		observe(r, 1, agent(1))
+		commit(r, all)
+		observe(r, 2, agent(1, on, long))
+		commit(r, small)
+		if again := observe(r, 3, agent(1, on, long)); len(again) != 0 {
+			t.Fatalf("observed again: %+v", again)
 		}
 		r.Retry()
-		obs = observe(r, 4, agent(1, on, long))
-		f := r.Form(obs, all)
-		if len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(at(100)) || f.TooLarge != 0 {
+		observe(r, 4, agent(1, on, long))
+		f := commit(r, all)
+		if len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(at(100)) || len(r.tooLarge) != 0 {
 			t.Fatalf("%+v", f)
 		}
 	})
-	t.Run("refused, and then rejected", func(t *testing.T) {
+	t.Run("too large, to be tried again, and back", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1})
-		obs := observe(r, 1, agent(1, long), agent(2, long))
-		r.Advance(obs, r.Form(obs, small))
-		r.Observe(2, (&toldPage{Sweep: 2, Sent: at(200), Read: at(205), Rejected: []int64{1, 3}}).page(), false)
-		if n := r.RefusedTwice(2); n != 1 {
+		observe(r, 1, agent(1))
+		commit(r, all)
+		observe(r, 2, agent(1, long))
+		commit(r, small)
+		r.Retry()
+		if back := observe(r, 3, agent(1)); len(back) != 0 || len(r.tooLarge) != 0 {
+			t.Fatalf("observed %+v, too large are %v", back, r.tooLarge)
+		}
+	})
+	t.Run("too large, and then rejected", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1})
+		observe(r, 1, agent(1, long), agent(2, long))
+		commit(r, small)
+		r.Observe(2, (&toldPage{Sent: at(200), Read: at(205), Rejected: []int64{1, 3}}).page())
+		if n := r.rejectedTwice(2); n != 1 {
 			t.Errorf("%d agents count twice", n)
 		}
-		if n := r.RefusedTwice(3); n != 0 {
+		if n := r.rejectedTwice(3); n != 0 {
 			t.Errorf("%d agents count twice in the next sweep", n)
 		}
 	})
-	t.Run("refused, and the stream read anew", func(t *testing.T) {
+	t.Run("too large, and the stream read anew", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1})
-		obs := observe(r, 1, agent(1, long), agent(2))
-		r.Advance(obs, r.Form(obs, small))
+		observe(r, 1, agent(1, long), agent(2))
+		commit(r, small)
 		theirs := agent(1)
-		r.Load(map[int64]*State{1: {Revision: 4, Time: at(120), Since: at(120), Agent: packed.Pack(&theirs)}, 2: r.State(2)}, nil)
-		obs = observe(r, 2, agent(1, on), agent(2))
-		f := r.Form(obs, small)
-		if len(f.Events) != 1 || f.Events[0].Data.Revision != 5 || !f.Events[0].Data.NotBefore.Equal(at(120)) || f.TooLarge != 0 {
+		load(r, map[int64]*State{1: {Revision: 4, Time: at(120), Since: at(120), Agent: packed.Pack(&theirs)}, 2: published(r, 2)}, nil)
+		observe(r, 2, agent(1, on), agent(2))
+		f := commit(r, small)
+		if len(f.Events) != 1 || f.Events[0].Data.Revision != 5 || !f.Events[0].Data.NotBefore.Equal(at(120)) || len(r.tooLarge) != 0 {
 			t.Fatalf("%+v", f)
 		}
 	})
@@ -637,10 +631,9 @@ func TestForm(t *testing.T) {
 			}
 		}
 		for n, rows := range []schemas.Agent{agent(1), agent(1, on, odd("x", "y")), agent(1, odd("x")), agent(1, odd("x", "y"))} {
-			obs := observe(r, float64(n+1), rows)
-			f := r.Form(obs, few)
-			r.Advance(obs, f)
-			if len(f.Events) != counts(n < 3) || len(f.Refused) != 0 {
+			observe(r, float64(n+1), rows)
+			f := commit(r, few)
+			if len(f.Events) != boolToInt(n < 3) || f.LeftOut != 0 {
 				t.Fatalf("step %d: %+v", n, f)
 			}
 			if n == 3 {
@@ -650,44 +643,39 @@ func TestForm(t *testing.T) {
 			var want []schemas.Change
 			switch n {
 			case 1:
-				want = []schemas.Change{change("onlineStatus", "0", "1")}
+				want = []schemas.Change{fieldChange("onlineStatus", "0", "1")}
 			case 2:
-				want = []schemas.Change{change("onlineStatus", "1", "0"), change("y", "1", "")}
+				want = []schemas.Change{fieldChange("onlineStatus", "1", "0"), fieldChange("y", "1", "")}
 			}
 			if diff := cmp.Diff(want, d.Changes); diff != "" || d.ChangesTruncated != (n == 1) {
 				t.Errorf("step %d, truncated %t:\n%s", n, d.ChangesTruncated, diff)
 			}
 		}
 	})
-	t.Run("given up", func(t *testing.T) {
-		r := NewRoster(Rules{RemoveAfter: 1})
-		o := observe(r, 1, agent(1))[0]
-		if again := observe(r, 2, agent(1)); len(again) != 0 {
-			t.Fatalf("%v", again)
-		}
-		r.GiveUp(&Observation{AgentID: 1}) // of no effect, as are those of agents unknown
-		r.GiveUp(&Observation{AgentID: 2})
-		if again := observe(r, 3, agent(1)); len(again) != 0 {
-			t.Fatalf("%v", again)
-		}
-		r.GiveUp(o)
-		if again := observe(r, 4, agent(1)); len(again) != 1 || r.Len() != 1 {
-			t.Fatalf("%v", again)
-		}
-	})
-	t.Run("a removal given up is counted for anew", func(t *testing.T) {
+	t.Run("a removal dropped is counted for anew", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 2, MaxMissing: 1})
-		obs := observe(r, 1, agent(1))
-		r.Advance(obs, r.Form(obs, all))
+		observe(r, 1, agent(1))
+		commit(r, all)
 		for n, want := range []int{0, 1, 0, 1} {
 			at := at(float64(200 + 100*n))
 			v := complete(r, toldSweep{Number: uint64(2 + n), StartedAt: at, EndedAt: at})
 			if len(v.Removed) != want {
 				t.Fatalf("sweep %d: %d removed, want %d", 2+n, len(v.Removed), want)
 			}
-			for _, o := range v.Removed {
-				r.GiveUp(o)
+			if want > 0 { // somebody else has published
+				theirs := *published(r, 1)
+				theirs.Revision++
+				if l := r.Load(map[int64]*State{1: &theirs}, nil, 0); l.Dropped != 1 {
+					t.Fatalf("%d dropped", l.Dropped)
+				}
 			}
 		}
 	})
+}
+
+func boolToInt(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
 }

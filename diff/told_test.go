@@ -5,6 +5,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/internal/packed"
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // A toldPage is what a test has a roster observe.
@@ -14,7 +15,7 @@ type toldPage struct {
 	Sent, Read time.Time
 	Agents     []packed.Agent
 	Rejected   []int64 // whose the rejected rows are
-	Baseline   bool
+	Baseline   bool    // the tenant has had no complete sweep: the roster has to know
 }
 
 func (p *toldPage) page() *listing.Page {
@@ -25,16 +26,14 @@ func (p *toldPage) page() *listing.Page {
 	return page
 }
 
-// A teller is a Roster, or what embeds one.
-type teller interface {
-	Observe(sweep uint64, p *listing.Page, baseline bool) []*Observation
-	Alive(sweep uint64, p *listing.Page)
-	Complete(sweep uint64, v *listing.Verdict) Absence
+// observe has a roster observe a page, and returns the changes that this queued.
+func observe(r *Roster, p toldPage) []change {
+	n := len(r.queue)
+	r.Observe(p.Sweep, p.page())
+	return queued(r, n)
 }
 
-func observe(r teller, p toldPage) []*Observation { return r.Observe(p.Sweep, p.page(), p.Baseline) }
-
-func alive(r teller, p toldPage) { r.Alive(p.Sweep, p.page()) }
+func alive(r *Roster, p toldPage) { r.Alive(p.Sweep, p.page()) }
 
 // A toldSweep is a complete sweep that a test tells a roster of.
 type toldSweep struct {
@@ -43,7 +42,64 @@ type toldSweep struct {
 	Rejected, Unidentified int
 }
 
-func complete(r teller, s toldSweep) Absence {
-	return r.Complete(s.Number, &listing.Verdict{Complete: true, StartedAt: s.StartedAt, EndedAt: s.EndedAt,
-		Rejected: s.Rejected, Unidentified: s.Unidentified})
+// A toldAbsence is what the end of a sweep brought.
+type toldAbsence struct {
+	Absence
+	Removed []change // agents that are gone
+}
+
+func complete(r *Roster, s toldSweep) toldAbsence {
+	n := len(r.queue)
+	a := toldAbsence{Absence: r.Complete(s.Number, &listing.Verdict{Complete: true, StartedAt: s.StartedAt, EndedAt: s.EndedAt,
+		Rejected: s.Rejected, Unidentified: s.Unidentified}, time.Time{})}
+	for _, c := range queued(r, n) {
+		if c.agent == "" {
+			a.Removed = append(a.Removed, c)
+		}
+	}
+	return a
+}
+
+// queued are the changes in the queue from the n-th item on.
+func queued(r *Roster, n int) (out []change) {
+	for _, it := range r.queue[n:] {
+		if it.end == nil {
+			out = append(out, it.change)
+		}
+	}
+	return out
+}
+
+func all(*schemas.Event) bool { return true }
+
+// commit commits everything that is queued, and returns it as if it were one commit.
+func commit(r *Roster, fits func(*schemas.Event) bool) Commit {
+	return commitSome(r, len(r.queue), fits)
+}
+
+// commitSome commits n changes.
+func commitSome(r *Roster, n int, fits func(*schemas.Event) bool) (out Commit) {
+	for {
+		c := r.Next(0, n-out.Changes, fits)
+		r.Committed(c)
+		out.Events, out.From, out.To = append(out.Events, c.Events...), append(out.From, c.From...), append(out.To, c.To...)
+		out.TooLarge, out.LeftOut = append(out.TooLarge, c.TooLarge...), out.LeftOut+c.LeftOut
+		out.Watermark, out.Changes = c.Watermark, out.Changes+c.Changes
+		if c.Changes == 0 && !c.complete {
+			return out
+		}
+	}
+}
+
+// published is what was last published of an agent, nil where nothing was.
+func published(r *Roster, id int64) *State {
+	if e := r.agents[id]; e != nil {
+		return e.published
+	}
+	return nil
+}
+
+// load has a roster read the stream, and returns the agents that moved.
+func load(r *Roster, states map[int64]*State, w *schemas.Watermark) (moved map[int64]bool) {
+	return r.Load(states, w, 0).Moved
 }

@@ -37,10 +37,5 @@ func (l *loop) stepped(step time.Duration) {
 	l.roster.Stepped(step)
 	l.health.stepped(step)
 	l.answered = l.answered.Add(step)
-	if w := &l.figures; step < 0 && w.Sweep > 0 {
-		for _, t := range []*time.Time{&w.StartedAt, &w.CompletedAt, &w.StaleAfter} {
-			*t = t.Add(step)
-		}
-		l.marked()
-	}
+	l.marked()
 }

@@ -68,5 +68,5 @@ func (c Config) Validate() error {
 }
 
 func (c Config) rules() diff.Rules {
-	return diff.Rules{Quiet: c.Quiet, RemoveAfter: c.RemoveAfter, MaxMissing: c.MaxMissing, MissingHold: c.MissingHold, Types: c.Types}
+	return diff.Rules{Quiet: c.Quiet, RemoveAfter: c.RemoveAfter, MaxMissing: c.MaxMissing, MissingHold: c.MissingHold, Types: c.Types, Buffer: c.BufferEvents}
 }

@@ -38,10 +38,6 @@ type Log interface {
 	Commit(ctx context.Context, b publisher.Batch) error
 }
 
-// commitBytes bounds a commit by the size of its agents, so that a batch of large ones does not
-// fill anybody's buffers.
-const commitBytes = 8 << 20
-
 // Engine runs one tenant. Make it with [New].
 type Engine struct {
 	cfg    Config
@@ -101,7 +97,6 @@ func (e *Engine) Run(ctx context.Context) error {
 		Engine: e,
 		work:   work,
 		roster: diff.NewRoster(e.cfg.rules()),
-		queue:  newQueue(),
 		health: newHealth(e.cfg.Tenant, e.cfg.Interval, e.now()),
 		most:   publisher.MaxChanges,
 		sweeps: make(chan sweepStep, 4),
@@ -112,14 +107,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	defer l.standBack()
 	l.load(first)
-	l.turn.again(l.figures.Sweep)
+	l.turn.again(l.roster.Watermark().Sweep)
 	err = l.run(ctx, abandon)
 	if errors.Is(err, publisher.ErrLeaseLost) {
-		e.logger.Warn("another replica leads: standing back", "tenant", e.cfg.Tenant, "dropped", l.queue.live, "err", err)
+		e.logger.Warn("another replica leads: standing back", "tenant", e.cfg.Tenant, "dropped", l.roster.Pending(), "err", err)
 		if ctx.Err() != nil && !lost(ctx) { // it was to end anyway, and did not get to publish all
 			err = nil
-			if l.queue.live > 0 {
-				err = &UnpublishedError{l.queue.live}
+			if l.roster.Pending() > 0 {
+				err = &UnpublishedError{l.roster.Pending()}
 			}
 		}
 	}
@@ -132,19 +127,15 @@ func lost(ctx context.Context) bool { return errors.Is(context.Cause(ctx), publi
 // A loop is what Run's goroutine owns.
 type loop struct {
 	*Engine
-	work    context.Context // of commits
-	roster  *diff.Roster
-	queue   *queue
-	health  *health
-	figures schemas.Watermark // of the last complete sweep that is in the log
-	most    int               // changes a commit
-	limit   int               // how large an event may be, as last asked
+	work   context.Context // of commits
+	roster *diff.Roster
+	health *health
+	most   int // changes a commit
+	limit  int // how large an event may be, as last asked
 
 	sweep    uint64 // the last one begun
-	told     uint64 // the last one that the log knows of: no watermark goes back behind it
 	sweeping bool
 	tainted  time.Time // the log was read anew during this sweep, then: what was read before says nothing; zero: it was not
-	had      bool      // a complete sweep has ended, ever
 	begun    time.Time
 	answered time.Time   // when the vendor last gave a usable answer; at first, when this replica began to lead
 	due      time.Time   // when the loop should go on at the latest
@@ -196,7 +187,7 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 			return nil
 		}
 		if ctx.Err() == nil && l.silent() {
-			l.turn = turn{gaveUp: time.Now(), sweep: l.figures.Sweep}
+			l.turn = turn{gaveUp: time.Now(), sweep: l.roster.Watermark().Sweep}
 			return ErrNoAnswers
 		}
 		stale.Reset(l.wake().Sub(l.now()))
@@ -221,7 +212,7 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 			}
 			ended = nil
 			l.health.stopping = true
-			l.logger.Info("stopping: publishing what was seen", "pending", l.queue.live)
+			l.logger.Info("stopping: publishing what was seen", "pending", l.roster.Pending())
 			grace = time.After(l.cfg.Grace)
 		case <-grace:
 			abandon()
@@ -232,11 +223,11 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 					return err
 				}
 			}
-			if l.queue.live == 0 {
+			if l.roster.Pending() == 0 {
 				l.logger.Info("every change is published; only the last watermark is not", "sweep", l.sweep)
 				return nil
 			}
-			return &UnpublishedError{l.queue.live}
+			return &UnpublishedError{l.roster.Pending()}
 		}
 	}
 }
@@ -280,27 +271,21 @@ func (l *loop) page(p *listing.Page) {
 		l.roster.Alive(l.sweep, p)
 		return
 	}
-	l.push(l.roster.Observe(l.sweep, p, !l.had))
+	l.roster.Observe(l.sweep, p)
+	l.tellFolded()
 }
 
-func (l *loop) push(obs []*diff.Observation) {
-	l.queue.push(max(l.cfg.BufferEvents, l.roster.Len()), obs...)
-	if f := l.queue.folded; f > 0 && f != l.folded {
-		if l.folded == 0 || f-l.folded >= 1000 {
-			l.logger.Warn("the buffer is full: the oldest detail is folded into its net effect", "limit", l.cfg.BufferEvents, "folded", f)
-			l.folded = f
-		}
+// tellFolded tells of changes that were folded: the first, and then every thousand.
+func (l *loop) tellFolded() {
+	if f := l.roster.Folded(); f > 0 && (l.folded == 0 || f-l.folded >= 1000) {
+		l.logger.Warn("the buffer is full: the oldest detail is folded into its net effect", "limit", l.cfg.BufferEvents, "folded", f)
+		l.folded = f
 	}
 }
 
 // verdict ends a sweep: a complete one lets absence be judged and the watermark move.
 func (l *loop) verdict(v *listing.Verdict) {
 	l.sweeping = false
-	if ids := l.roster.Twice(); len(ids) > 0 {
-		l.logger.Warn("agents are listed under two of the polled types, in different states: the listing of the type that the row itself names counts, "+
-			"else the one that is polled first; ask the vendor why, or poll only one of the types",
-			"count", len(ids), "agents", ids[:min(len(ids), toldAtOnce)])
-	}
 	l.next.Reset(l.begun.Add(l.cfg.Interval).Sub(l.now()))
 	log := l.logger.With("sweep", l.sweep, "agents", v.Agents, "pages", v.Pages, "rejected", v.Rejected, "dropped", v.Dropped, "repaired", v.Repaired, "took", v.EndedAt.Sub(v.StartedAt).Round(time.Millisecond))
 	if v.Dropped > 0 && l.dropped == 0 {
@@ -318,24 +303,22 @@ func (l *loop) verdict(v *listing.Verdict) {
 	case v.Complete && !l.tainted.IsZero():
 		log.Info("the sweep was complete, but the log was read anew during it: the next one counts")
 	case v.Complete:
-		v.StartedAt, v.EndedAt = schemas.FloorTime(v.StartedAt), schemas.CeilTime(v.EndedAt)
-		started, ended := v.StartedAt, v.EndedAt
-		absence := l.roster.Complete(l.sweep, v)
+		first, ended := !l.roster.HadCompleteSweep(), schemas.CeilTime(v.EndedAt)
+		staleAfter := ended.Add(3 * max(l.cfg.Interval, ended.Sub(schemas.FloorTime(v.StartedAt))))
+		absence := l.roster.Complete(l.sweep, v, staleAfter)
 		l.metrics.missing.Set(float64(absence.Missing))
 		l.heard(ended)
-		l.push(absence.Shown)
-		l.push(absence.Removed)
-		w := schemas.Watermark{
-			Sweep: l.sweep, StartedAt: started, CompletedAt: ended, StaleAfter: ended.Add(3 * max(l.cfg.Interval, ended.Sub(started))),
-			Missing: absence.Missing, Rejected: v.Rejected - l.roster.RefusedTwice(l.sweep), Polled: l.cfg.Types,
+		l.tellFolded()
+		if ids := absence.InTwoListings; len(ids) > 0 {
+			l.logger.Warn("agents are listed under two of the polled types, in different states: the listing of the type that the row itself names counts, "+
+				"else the one that is polled first; ask the vendor why, or poll only one of the types",
+				"count", len(ids), "agents", ids[:min(len(ids), toldAtOnce)])
 		}
-		l.queue.pushEnd(w)
-		if !l.had {
-			l.had = true
+		if first {
 			log.Info("first complete sweep")
 		}
 		was := l.health.failures
-		l.health.complete(absence, v, w.StaleAfter, ended)
+		l.health.complete(absence, v, staleAfter, ended)
 		if was > 0 {
 			log.Info("sweeps are complete again", "incomplete", was)
 		}
@@ -359,43 +342,32 @@ func (l *loop) verdict(v *listing.Verdict) {
 
 // commit starts the next commit, where there is anything to say and none is under way.
 func (l *loop) commit() {
+	if l.busy {
+		return
+	}
 	limit := l.maxBody()
 	if limit > l.limit {
 		l.roster.Retry()
 	}
 	l.limit = limit
 	var buf []byte
-	for !l.busy {
-		news := l.health.news()
-		if l.queue.empty() && news == nil {
-			return
-		}
-		b := l.queue.peek(l.most, commitBytes)
-		f := l.roster.Form(b.obs, func(e *schemas.Event) bool {
-			buf = e.AppendJSON(buf[:0])
-			return len(buf) <= limit
-		})
-		if len(f.Events) == 0 && b.end == nil && news == nil { // flips that cancel out
-			l.queue.done(b, true)
-			l.advanced(b, f)
+	fits := func(e *schemas.Event) bool {
+		buf = e.AppendJSON(buf[:0])
+		return len(buf) <= limit
+	}
+	for news := l.health.news(); news != nil || !l.roster.Idle(); {
+		c := l.roster.Next(l.sweep, l.most, fits)
+		if c.Empty() && news == nil { // changes that cancel out
+			l.roster.Skip(c)
+			l.tooLarge(c)
 			continue
 		}
-		w := l.figures
-		switch {
-		case b.end != nil:
-			w = *b.end
-			w.Rejected += f.TooLarge
-		case b.rest && len(b.obs) > 0:
-			w.InProgress = inProgress(max(b.obs[len(b.obs)-1].Sweep, l.told), w.Sweep)
-		default:
-			w.InProgress = inProgress(max(l.sweep, l.told), w.Sweep)
-		}
-		w.Agents, w.Online = f.Agents, f.Online
 		l.busy = true
 		go func() {
-			err := l.log.Commit(l.work, publisher.Batch{Events: f.Events, Health: news, Watermark: w})
-			l.done <- outcome{func() error { return l.committed(b, f, news, w, err) }}
+			err := l.log.Commit(l.work, publisher.Batch{Events: c.Events, Health: news, Watermark: c.Watermark})
+			l.done <- outcome{func() error { return l.committed(c, news, err) }}
 		}()
+		return
 	}
 }
 
@@ -417,37 +389,34 @@ func (l *loop) maxBody() int {
 }
 
 // committed applies what became of a commit.
-func (l *loop) committed(b batch, f diff.Formed, news *schemas.Health, w schemas.Watermark, err error) error {
+func (l *loop) committed(c *diff.Commit, news *schemas.Health, err error) error {
 	var setup *publisher.SetupError
 	switch {
 	case err == nil || errors.Is(err, publisher.ErrTampered):
-		l.queue.done(b, true)
-		l.advanced(b, f)
-		l.told = w.LastSweep()
-		w.InProgress = nil
-		l.figures = w
+		l.roster.Committed(c)
+		l.advanced(c)
 		l.marked()
 		if news != nil {
 			l.health.said(news)
 			l.logger.Info("health", "state", news.State, "reason", news.Reason, "detail", news.Detail)
 		}
-		l.logger.Debug("committed", "events", len(f.Events), "sweep", w.Sweep)
+		l.logger.Debug("committed", "events", len(c.Events), "sweep", c.Watermark.Sweep)
 		if err != nil {
 			l.logger.Error("reading the log anew, to put it right; find out who may publish on "+schemas.LogPrefix+">", "err", err)
 			l.reload()
 		}
 		return nil
 	case errors.Is(err, publisher.ErrTooLarge) && l.most > 1:
-		l.queue.done(b, false)
+		l.roster.Requeue(c)
 		l.most = max(l.most/2, 1)
 		l.logger.Warn("the server takes smaller batches only", "changes", l.most, "err", err)
 		return nil
 	case errors.Is(err, publisher.ErrMaxBody):
-		l.queue.done(b, false)
+		l.roster.Requeue(c)
 		l.logger.Info("forming the commit anew, since the server takes smaller messages now", "err", err)
 		return nil
 	case errors.Is(err, publisher.ErrSuperseded):
-		l.queue.done(b, false)
+		l.roster.Requeue(c)
 		l.logger.Warn("the log has moved on without us: reading it anew", "err", err)
 		l.reload()
 		return nil
@@ -553,21 +522,17 @@ func final(err error) error {
 
 // load makes what the log says the truth.
 func (l *loop) load(t *taken) {
-	moved, lost := l.roster.Load(t.states, t.recovered.Watermark)
-	if lost > 0 {
+	loaded := l.roster.Load(t.states, t.recovered.Watermark, t.told)
+	if lost := loaded.Lost; lost > 0 {
 		l.logger.Error("the broker has lost what it had acknowledged; what still stands is published again, above every revision that was used",
 			"agents", lost)
 		l.health.note(fmt.Sprintf("the broker has lost messages that it had acknowledged, of %d agents: durable readers do best to read the states anew", lost), l.now())
 	}
 	l.metrics.recount(t.states)
-	dropped := l.queue.giveUp(moved, l.roster.State)
-	l.metrics.dropped.Add(float64(len(dropped)))
-	for _, o := range dropped {
-		l.roster.GiveUp(o)
-	}
-	if len(dropped) > 0 {
+	l.metrics.dropped.Add(float64(loaded.Dropped))
+	if loaded.Dropped > 0 {
 		l.logger.Warn("changes that were seen are given up, since the log has others of the same agents; what still stands is published again",
-			"dropped", len(dropped))
+			"dropped", loaded.Dropped)
 	}
 	switch {
 	case l.sweeping:
@@ -575,19 +540,11 @@ func (l *loop) load(t *taken) {
 	case l.cfg.Expect != nil:
 		l.cfg.Expect(l.roster.Listed())
 	}
-	l.figures = schemas.Watermark{}
-	if w := t.recovered.Watermark; w != nil {
-		l.figures = *w
-		l.figures.InProgress = nil
-		l.had = l.had || w.Sweep > 0
-	}
-	if l.figures.Sweep == 0 {
-		l.figures.Polled = l.cfg.Types
-	}
-	l.sweep, l.told = max(l.sweep, t.recovered.LastSweep), t.told
-	l.health.load(t.recovered.Health, l.figures)
-	l.metrics.missing.Set(float64(l.figures.Missing))
+	l.sweep = max(l.sweep, t.recovered.LastSweep)
+	w := l.roster.Watermark()
+	l.health.load(t.recovered.Health, w)
+	l.metrics.missing.Set(float64(w.Missing))
 	l.marked()
 	there, online := l.roster.Agents()
-	l.logger.Info("took the log over", "tenant", l.cfg.Tenant, "agents", there, "online", online, "sweep", l.figures.Sweep)
+	l.logger.Info("took the log over", "tenant", l.cfg.Tenant, "agents", there, "online", online, "sweep", w.Sweep)
 }

@@ -149,6 +149,18 @@ func (m *memory) Commit(ctx context.Context, b publisher.Batch) error {
 	return nil
 }
 
+// theirs is the event that another writer makes of an agent, after its last one (nil: none).
+func theirs(last *schemas.Event, a schemas.Agent, sweep uint64, at time.Time) schemas.Event {
+	r := diff.NewRoster(diff.Rules{})
+	states := make(map[int64]*packed.State)
+	if last != nil {
+		states[a.AgentID] = packed.StateOf(last)
+	}
+	r.Load(states, &schemas.Watermark{Sweep: 1, StartedAt: at}, 1)
+	r.Observe(sweep, &listing.Page{Sent: at, Read: at, Agents: []packed.Agent{packed.Pack(&a)}})
+	return r.Next(sweep, 1, func(*schemas.Event) bool { return true }).Events[0]
+}
+
 // story tells the commits, one a line: the events, the health, the watermark. Whether the end of a
 // sweep goes into the commit of what was read last or into one of its own, at the same instant, is
 // the scheduler's business: both are told as the one.
@@ -403,10 +415,7 @@ func TestBrokerAway(t *testing.T) {
 // has otherwise counts.
 func TestSuperseded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := diff.Rules{}
-		agent := on(1)
-		theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: packed.Pack(&agent), Time: time.Now()})
-		m := &memory{foreign: []schemas.Event{theirs}}
+		m := &memory{foreign: []schemas.Event{theirs(nil, on(1), 0, time.Now())}}
 		v := &vendor{scripts: []func(*sweep) error{
 			func(s *sweep) error { s.page(off(1), on(2)); s.page(on(3)); return nil },
 			listed(off(1), on(2), on(3)),
@@ -774,10 +783,8 @@ func TestTornCommit(t *testing.T) {
 			if m.commits[len(m.commits)-1].Watermark.Sweep == 1 && !stored {
 				stored = true
 				time.Sleep(11 * time.Second) // meanwhile both go off, and 1 on again
-				r := diff.Rules{}
-				agent := on(1)
-				e, _ := r.Event(packed.StateOf(&m.commits[1].Events[0]), &diff.Observation{AgentID: 1, Agent: packed.Pack(&agent), Sweep: 2, Time: second})
-				m.foreign = []schemas.Event{e} // 1's half of the commit
+				// 1's half of the commit
+				m.foreign = []schemas.Event{theirs(&m.commits[1].Events[0], on(1), 2, second)}
 			}
 			return nil
 		}

@@ -43,7 +43,8 @@ func (l *loop) heard(at time.Time) {
 // silentAt is when the vendor has been silent for too long: when the last complete sweep is stale,
 // and what a change of leader costs is less.
 func (l *loop) silentAt() time.Time {
-	stale := max(3*l.cfg.Interval, l.figures.StaleAfter.Sub(l.figures.CompletedAt))
+	w := l.roster.Watermark()
+	stale := max(3*l.cfg.Interval, w.StaleAfter.Sub(w.CompletedAt))
 	at := l.answered.Add(max(stale, l.cfg.GiveUp))
 	if l.turn.gaveUp.IsZero() {
 		return at
@@ -57,7 +58,7 @@ func (l *loop) silentAt() time.Time {
 // silent reports whether to give up: nothing was heard for too long, and there is nothing left to
 // publish.
 func (l *loop) silent() bool {
-	published := !l.busy && l.queue.empty() && l.health.news() == nil
+	published := !l.busy && l.roster.Idle() && l.health.news() == nil
 	return l.cfg.GiveUp > 0 && published && !l.now().Before(l.silentAt())
 }
 

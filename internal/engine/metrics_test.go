@@ -14,9 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/listing"
-	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/metrictest"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -314,9 +312,7 @@ func TestMetricsOfTrouble(t *testing.T) {
 		{
 			name: "given up", scripts: []func(*sweep) error{listed(off(1), on(2))}, d: time.Second,
 			m: func() *memory {
-				r, agent := diff.Rules{}, on(1)
-				theirs, _ := r.Event(nil, &diff.Observation{AgentID: 1, Agent: packed.Pack(&agent), Time: time.Now()})
-				return &memory{foreign: []schemas.Event{theirs}}
+				return &memory{foreign: []schemas.Event{theirs(nil, on(1), 0, time.Now())}}
 			},
 			during: metrictest.Series{"rollcall_dropped_changes_total": 1},
 			end:    metrictest.Series{"rollcall_dropped_changes_total": 1},

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/rollcall-events/rollcall/diff"
@@ -39,9 +38,9 @@ func (e *Engine) Status() Status {
 // measure brings the gauges and the status up to what the loop knows. It runs at every turn of the
 // loop.
 func (l *loop) measure() {
-	l.metrics.pending.Set(float64(l.queue.live))
-	l.board.change(func(s *Status) { s.Pending = l.queue.live })
-	if f := l.queue.folded; f > l.counted {
+	l.metrics.pending.Set(float64(l.roster.Pending()))
+	l.board.change(func(s *Status) { s.Pending = l.roster.Pending() })
+	if f := l.roster.Folded(); f > l.counted {
 		l.metrics.folded.Add(float64(f - l.counted))
 		l.counted = f
 	}
@@ -53,7 +52,7 @@ func (l *loop) measure() {
 
 // standBack ends what measure and its like have told: this replica leads no longer.
 func (l *loop) standBack() {
-	l.metrics.dropped.Add(float64(l.queue.live))
+	l.metrics.dropped.Add(float64(l.roster.Pending()))
 	l.metrics.reset()
 	l.board.change(func(s *Status) { *s = Status{} })
 }
@@ -66,35 +65,29 @@ func (l *loop) swept(result string) {
 
 // marked tells of the figures that the log has now.
 func (l *loop) marked() {
-	l.metrics.watermark(l.figures)
-	l.board.change(func(s *Status) { s.Watermark = l.figures })
+	w := l.roster.Watermark()
+	l.metrics.watermark(w)
+	l.board.change(func(s *Status) { s.Watermark = w })
 }
 
-// advanced records what a commit brought.
-func (l *loop) advanced(b batch, f diff.Formed) {
+// advanced tells what a commit brought.
+func (l *loop) advanced(c *diff.Commit) {
 	now, removed, deleted := l.now(), 0, 0
-	before := make(map[int64]bool, len(f.Events))
-	for i := range f.Events {
-		id := f.Events[i].Data.Agent.AgentID
-		if !before[id] { // of several events of an agent the first one ends what is published
-			before[id] = true
-			l.metrics.moved(l.roster.State(id), nil)
-		}
-		l.metrics.published(&f.Events[i], now)
-		if d := &f.Events[i].Data; d.Reason == schemas.Removed {
+	for i := range c.Events {
+		l.metrics.moved(c.From[i], c.To[i])
+		l.metrics.published(&c.Events[i], now)
+		if d := &c.Events[i].Data; d.Reason == schemas.Removed {
 			removed++
-			deleted += counts(!d.Agent.There())
+			if !d.Agent.There() {
+				deleted++
+			}
 		}
 	}
 	if removed > few {
 		l.logger.Info("many agents are removed at once: the listing does not show them any more, or shows them as deleted",
-			"removed", removed, "deleted", deleted, "sweep", f.Events[len(f.Events)-1].Data.Sweep)
+			"removed", removed, "deleted", deleted, "sweep", c.Events[len(c.Events)-1].Data.Sweep)
 	}
-	l.refused(f.Refused)
-	l.roster.Advance(b.obs, f)
-	for id := range before {
-		l.metrics.moved(nil, l.roster.State(id))
-	}
+	l.tooLarge(c)
 }
 
 // few is how many removals a commit may bring without a line of log output.
@@ -103,26 +96,13 @@ const few = 3
 // toldAtOnce is how many agents one line of log output names.
 const toldAtOnce = 10
 
-// refused tells of changes that no message can hold: once for each agent, until a change of its is
+// tooLarge tells of changes that no message can hold: once for each agent, until a change of its is
 // published.
-func (l *loop) refused(obs []*diff.Observation) {
-	l.metrics.dropped.Add(float64(len(obs)))
-	var agents []int64
-	for _, o := range obs {
-		if !l.roster.Refused(o.AgentID) && !slices.Contains(agents, o.AgentID) {
-			agents = append(agents, o.AgentID)
-		}
-	}
-	if n := len(agents); n > 0 {
+func (l *loop) tooLarge(c *diff.Commit) {
+	l.metrics.dropped.Add(float64(c.LeftOut))
+	if n := len(c.TooLarge); n > 0 {
 		l.logger.Error("changes are too large to publish: their agents stay published as they were and count as rejected; "+
 			"raise max_payload of the NATS server, or have the vendor send less of these agents",
-			"count", n, "agents", agents[:min(n, toldAtOnce)], "limit", l.limit)
+			"count", n, "agents", c.TooLarge[:min(n, toldAtOnce)], "limit", l.limit)
 	}
-}
-
-func counts(is bool) int {
-	if is {
-		return 1
-	}
-	return 0
 }

@@ -1,0 +1,142 @@
+package diff
+
+import (
+	"time"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// Why a removal is, or is not, published. An agent that a complete sweep does not list is missing.
+// It is removed when Rules.RemoveAfter complete sweeps in a row have missed it, unless
+//   - a row of the sweep can't be told whose it is: it may be the agent's, so nobody is missing
+//     (Absence.Suspended), and the counts start anew;
+//   - a row that can't be used is the agent's: then it is listed ([Roster.Observe]);
+//   - too large a share went missing together: the guard holds its agents back (Absence.Held)
+//     until they have stayed missing for Rules.MissingHold;
+//   - it is in no listing that is polled ([Roster.listing]);
+//   - the process or the stream was started anew: then the counts start anew too.
+
+// Absence is what a complete sweep says about the agents that it did not list.
+type Absence struct {
+	Missing   int  // agents that are missing but not yet removed
+	Held      int  // those of them that the guard holds back
+	Suspended bool // rows that nobody can name: no agent counts as missing
+
+	InTwoListings []int64 // agents that two polled listings show in different states, each told once
+}
+
+// Complete judges absence at the end of a complete sweep whose pages have all been observed, and
+// queues the removals and the end of the sweep. staleAfter is when the next one is overdue.
+func (r *Roster) Complete(sweep uint64, v *listing.Verdict, staleAfter time.Time) Absence {
+	a := Absence{Suspended: v.Unidentified > 0}
+	var changes []change
+	var missing []*entry
+	g := guard{share: r.rules.MaxMissing, each: make([]tally, max(1, len(r.rules.Types))+1)}
+	for _, e := range r.agents {
+		c, changed, twice := r.countOther(e, sweep)
+		if changed {
+			changes = append(changes, c)
+		}
+		if twice {
+			a.InTwoListings = append(a.InTwoListings, e.id)
+		}
+		if i := r.listing(e); i >= 0 && isThere(e.observed) {
+			absent := e.lastListed() != sweep
+			g.add(i, absent)
+			if absent {
+				missing = append(missing, e)
+			}
+		}
+	}
+	for _, e := range missing {
+		if a.Suspended {
+			// Not a sweep that missed it: the counts start anew. What the guard holds it goes on
+			// holding.
+			e.missing = 0
+			if !e.heldSince.IsZero() {
+				e.heldSince = v.EndedAt
+			}
+			continue
+		}
+		e.missing++
+		if e.heldSince.IsZero() && g.holds(r.listing(e)) {
+			e.heldSince = v.EndedAt
+		}
+		held := !e.heldSince.IsZero() && v.EndedAt.Sub(e.heldSince) < r.rules.MissingHold
+		switch {
+		case held:
+			a.Held++
+			a.Missing++
+		case e.missing < r.rules.RemoveAfter:
+			a.Missing++
+		default:
+			changes = append(changes, change{id: e.id, sweep: sweep, time: v.EndedAt, past: past{notBefore: r.notBefore(e, shown{})}})
+			e.observed, e.missing, e.heldSince = "", 0, time.Time{}
+		}
+	}
+	r.push(changes)
+	r.pushEnd(schemas.Watermark{
+		Sweep: sweep, StartedAt: schemas.FloorTime(v.StartedAt), CompletedAt: schemas.CeilTime(v.EndedAt), StaleAfter: staleAfter,
+		Missing: a.Missing, Rejected: v.Rejected - r.rejectedTwice(sweep), Polled: r.rules.Types,
+	})
+	r.hadCompleteSweep = true
+	if !a.Suspended {
+		r.complete = completeSweep{number: sweep, startedAt: v.StartedAt}
+		if len(r.agents) > r.known {
+			r.forget(sweep)
+		}
+	}
+	return a
+}
+
+// rejectedTwice is how many agents with a change that was too large to publish had a rejected row
+// in the sweep besides, as where rows have to be shorter now than they were then: they are one
+// rejected record each.
+func (r *Roster) rejectedTwice(sweep uint64) (n int) {
+	for id := range r.tooLarge {
+		if r.entry(id).rejected == sweep {
+			n++
+		}
+	}
+	return n
+}
+
+// A guard decides whether too large a share of a listing is missing together, of the whole or of
+// one polled listing.
+type guard struct {
+	share float64 // of a listing that may be missing
+	whole tally
+	each  []tally // by listing; the last are the agents of which it is not known which one they are in
+}
+
+func (g *guard) add(listing int, missing bool) {
+	for _, t := range []*tally{&g.whole, &g.each[listing]} {
+		t.known++
+		if missing {
+			t.missing++
+		}
+	}
+}
+
+// holds reports whether the agents of the listing that are missing are to be held back.
+func (g *guard) holds(listing int) bool {
+	t := g.each[listing]
+	if listing == len(g.each)-1 && t.missing <= few {
+		return g.whole.tooMany(g.share) // they are all of no listing
+	}
+	return g.whole.tooMany(g.share) || t.tooMany(g.share)
+}
+
+// A tally counts the agents of a listing that could be missing, and those of them that are.
+type tally struct{ known, missing int }
+
+// few is how many agents may always go missing from a listing, as long as others stay.
+const few = 3
+
+// tooMany reports whether a larger share of the listing is missing than may be.
+func (t tally) tooMany(share float64) bool {
+	// A quotient is exact where a product is not: 29 of 100 are 0.29, but 0.29*100 is less than 29.
+	return t.missing > 0 && float64(t.missing)/float64(t.known) > share &&
+		(t.missing > few || t.missing == t.known)
+}

@@ -1,0 +1,144 @@
+package diff
+
+import (
+	"math"
+	"slices"
+
+	"github.com/rollcall-events/rollcall/internal/packed"
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// Where several types are polled, each is a listing, and two of them can show the same agent in
+// different states. One of them counts, whichever is read first: the one whose type the row names,
+// else the one that is polled first. A row of the other is kept aside (entry.other), and counts
+// when the sweep turns out to be complete and the one that counts not to have shown the agent.
+//
+// An agent that comes into another listing, whose type its row names, has moved there as far as
+// anybody knows. That counts at once, unless the other listing already showed the agent in the last
+// sweep in which the one that counts did.
+
+// rank orders what the listings show of an agent: the least counts.
+func (r *Roster) rank(listing int, a packed.Agent) int {
+	n := len(r.rules.Types)
+	if n == 0 {
+		return 0
+	}
+	if t, ok := a.Type(); ok && r.rules.Types[listing] == t {
+		return listing
+	}
+	return n + listing
+}
+
+// presentRank is the rank of the row that counted last. Of an agent that has not been seen since
+// the stream was read it is what its state names.
+func (r *Roster) presentRank(e *entry) int {
+	switch {
+	case e.seen.sweep > 0:
+		return e.rank
+	case e.published == nil:
+		return math.MaxInt
+	}
+	t, _ := e.published.Agent.Type()
+	if i := slices.Index(r.rules.Types, t); i >= 0 {
+		return i
+	}
+	return len(r.rules.Types)
+}
+
+// counts reports whether a row counts now. One of another listing that does not is kept aside.
+func (r *Roster) counts(e *entry, row shown) bool {
+	n, present := len(r.rules.Types), r.presentRank(e)
+	read := e.seen.sweep == row.sweep // by the listing that counts, in this sweep
+	switch {
+	case n < 2, e.seen.sweep > 0 && row.rank%n == present%n:
+		return !read || row.sent.After(e.seen.read)
+	case row.rank <= present:
+		if read {
+			e.other = &shown{e.observed, e.rank, e.seen}
+		}
+		return true
+	case row.rank < n && !read && e.rejected != row.sweep && e.otherSweep() < e.seen.sweep:
+		return true // it has moved
+	}
+	// Of several rows the better one stays, then the newer one.
+	if o := e.other; o == nil || o.sweep != row.sweep || row.rank < o.rank || row.rank == o.rank && row.sent.After(o.read) {
+		aside := row
+		e.other = &aside
+	}
+	return false
+}
+
+// otherSweep is the last sweep in which another listing showed the agent; 0: none.
+func (e *entry) otherSweep() uint64 {
+	if e.other == nil {
+		return 0
+	}
+	return e.other.sweep
+}
+
+// countOther ends a complete sweep for an agent that another listing shows too. Where no listing
+// that counts showed it, that row counts now. Otherwise twice reports whether they differ, the
+// first time that they do.
+func (r *Roster) countOther(e *entry, sweep uint64) (c change, changed, twice bool) {
+	if e.otherSweep() != sweep || e.rejected == sweep { // a rejected row leaves its agent as it was
+		return c, false, false
+	}
+	if e.seen.sweep == sweep {
+		twice = !e.told && r.rules.differ(e.observed, e.other.agent)
+		e.told = e.told || twice
+		return c, false, twice
+	}
+	c, changed = r.show(e, *e.other)
+	e.other = nil
+	return c, changed, false
+}
+
+// listing is the polled listing that the agent is in. It is the number of the listings where it is
+// in one of them and nobody knows in which, and -1 where it is in none: then its absence means
+// nothing.
+func (r *Roster) listing(e *entry) int {
+	n := len(r.rules.Types)
+	switch {
+	case n == 0:
+		return 0
+	case e.seen.sweep > 0:
+		return e.rank % n
+	case e.observed == "":
+		return -1
+	}
+	token := e.observed.TypeToken()
+	switch i := slices.Index(r.rules.Types, token); {
+	case i >= 0:
+		return i
+	case token != schemas.NoType || !r.untyped:
+		return -1
+	case n == 1:
+		return 0
+	}
+	return n
+}
+
+// Listed returns how many agents of the published state each listing may have: those of which it is
+// not known which one they are in may be in any.
+func (r *Roster) Listed() []int {
+	n := make([]int, max(1, len(r.rules.Types))+1)
+	for _, e := range r.agents {
+		if i := r.listing(e); i >= 0 && there(e.published) != "" {
+			n[i]++
+		}
+	}
+	last := len(n) - 1
+	for i := range last {
+		n[i] += n[last]
+	}
+	return n[:last]
+}
+
+// typeOf is the type of the listing that showed the row, else the agent's own.
+func (r *Roster) typeOf(row shown) string {
+	if n := len(r.rules.Types); n > 0 {
+		return r.rules.Types[row.rank%n]
+	}
+	t, _ := row.agent.Type()
+	return t
+}

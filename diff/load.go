@@ -1,0 +1,114 @@
+package diff
+
+import (
+	"slices"
+	"time"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// Loaded is what [Roster.Load] found.
+type Loaded struct {
+	Moved   map[int64]bool // agents whose published state is not what the roster had published; at first, all
+	Lost    int            // those of them of which the stream has lost events that the roster knows of
+	Dropped int            // queued changes of these agents that are dropped, as they refer to a past that is no more
+}
+
+// Load takes over what the stream says: every agent's state, the last watermark (nil: none that can
+// be trusted), and the last sweep that it knows of. Not while a commit is under way.
+//
+// Whatever lives in memory only starts anew for the agents that moved: late, never wrong. All but
+// the revisions: where the stream has lost events, an agent's next event goes on above them.
+func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark, lastSweep uint64) Loaded {
+	l := Loaded{Moved: make(map[int64]bool)}
+	load := func(id int64, s *State) {
+		e := r.entry(id)
+		was, is := e.published, s
+		if was == nil {
+			was = new(State)
+		}
+		if is == nil {
+			is = new(State)
+		}
+		if is.Revision < was.Revision {
+			l.Lost++
+		}
+		if was.Revision == 0 || was.Revision != is.Revision || !was.Time.Equal(is.Time) {
+			l.Moved[id] = true
+		}
+		r.publish(e, s)
+	}
+	for id, e := range r.agents {
+		if _, ok := states[id]; !ok && e.published != nil {
+			load(id, nil)
+		}
+	}
+	for id, s := range states {
+		load(id, s)
+	}
+	l.Dropped = r.drop(l.Moved)
+	for id := range l.Moved {
+		e := r.entry(id)
+		if e.queued == 0 {
+			e.observed = there(e.published)
+		}
+		e.seen, e.other, e.rejected, e.missing, e.heldSince = sighting{}, nil, 0, 0, time.Time{}
+		delete(r.tooLarge, id)
+	}
+	r.loadWatermark(w)
+	r.lastPublishedSweep = lastSweep
+	return l
+}
+
+func (r *Roster) loadWatermark(w *schemas.Watermark) {
+	r.watermark, r.restart, r.untyped = schemas.Watermark{}, completeSweep{}, false
+	if w != nil {
+		r.watermark = *w
+		r.watermark.InProgress = nil
+		// Who is listed without a type is so in one of the listings that were polled, and maybe in
+		// one that is not polled any more.
+		r.untyped = len(w.Polled) > 0 && (len(r.rules.Types) == 0 ||
+			!slices.ContainsFunc(w.Polled, func(t string) bool { return !slices.Contains(r.rules.Types, t) }))
+	}
+	if r.watermark.Sweep == 0 {
+		r.watermark.Polled = r.rules.Types
+		return
+	}
+	r.hadCompleteSweep = true
+	last := completeSweep{w.Sweep, w.StartedAt, w.Polled}
+	if w.Missing == 0 && w.Rejected == 0 {
+		r.restart = last
+	}
+	if w.Sweep > r.complete.number {
+		r.complete = last
+		if w.Rejected > 0 { // the stream does not say whose the rows were
+			r.complete.startedAt = time.Time{}
+		}
+	}
+}
+
+// Stepped says that the clock which the roster's times come from has moved by d against the time
+// that has passed. Waits go on as if it had not. Earlier looks move back with a clock that was set
+// back, since nobody has looked at a time that is yet to come. A jump ahead leaves them where they
+// were: the machine may have slept, and then nobody looked meanwhile.
+func (r *Roster) Stepped(d time.Duration) {
+	for _, e := range r.agents {
+		move(d, &e.heldSince)
+		if d < 0 {
+			move(d, &e.seen.sent, &e.seen.read)
+		}
+	}
+	if d < 0 {
+		w := &r.watermark
+		move(d, &r.complete.startedAt, &r.restart.startedAt, &w.StartedAt, &w.CompletedAt, &w.StaleAfter)
+	}
+}
+
+// move moves times that are not zero.
+func move(d time.Duration, times ...*time.Time) {
+	for _, t := range times {
+		if !t.IsZero() {
+			*t = t.Add(d)
+		}
+	}
+}

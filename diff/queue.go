@@ -1,0 +1,147 @@
+package diff
+
+import (
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// commitBytes bounds a commit by the size of its agents, so that a batch of large ones does not
+// fill anybody's buffers.
+const commitBytes = 8 << 20
+
+// An item of the queue is a change, or the end of a complete sweep. A commit goes no further than
+// an end: what a complete sweep's watermark vouches for is exactly what that sweep read.
+type item struct {
+	change
+	end *schemas.Watermark // with what a complete sweep moves; nil: the item is a change
+}
+
+// push queues changes, sorted by agent.
+func (r *Roster) push(changes []change) {
+	sortChanges(changes)
+	for _, c := range changes {
+		r.queue = append(r.queue, item{change: c})
+		r.entry(c.id).queued++
+	}
+	r.pending += len(changes)
+	r.fold()
+}
+
+// pushEnd queues the end of a complete sweep. Of sweeps that saw nothing new the last one says what
+// all say.
+func (r *Roster) pushEnd(w schemas.Watermark) {
+	if n := len(r.queue); n > 0 && r.queue[n-1].end != nil {
+		r.queue = r.queue[:n-1]
+	}
+	r.queue = append(r.queue, item{end: &w})
+}
+
+// Pending returns how many changes are not known to be published.
+func (r *Roster) Pending() int { return r.pending }
+
+// Idle reports whether there is nothing to publish but what a commit under way has.
+func (r *Roster) Idle() bool { return len(r.queue) == 0 }
+
+// Folded returns how many changes were ever folded into later ones, since the queue was full.
+func (r *Roster) Folded() uint64 { return r.folded }
+
+// fold keeps the queue within its limit: the oldest change of an agent that has a later one goes
+// into that one. What is being committed stays as it is. As a fold goes through the whole queue, it
+// waits until a hundredth of the limit has to go.
+func (r *Roster) fold() {
+	limit := max(r.rules.Buffer, len(r.agents))
+	if over := r.pending - limit; r.rules.Buffer > 0 && over > limit/100 {
+		r.foldOldest(over)
+	}
+}
+
+func (r *Roster) foldOldest(n int) {
+	kept := r.queue[:0]
+	folding := make(map[int64]past) // agent: the past of what goes into its next change
+	for _, it := range r.queue {
+		if it.end != nil {
+			// What is folded will be published with a later change, so a sweep that ended in
+			// between can't be said to be published before.
+			if len(folding) == 0 {
+				kept = append(kept, it)
+			}
+			continue
+		}
+		if older, ok := folding[it.id]; ok {
+			it.past = older
+			delete(folding, it.id)
+		}
+		if e := r.entry(it.id); n > 0 && e.queued > 1 { // it has a later one, as all earlier ones are folded
+			folding[it.id] = it.past
+			e.queued--
+			r.pending--
+			r.folded++
+			n--
+			continue
+		}
+		kept = append(kept, it)
+	}
+	clear(r.queue[len(kept):])
+	r.queue = kept
+}
+
+// take takes what the next commit may hold from the front of the queue.
+func (r *Roster) take(most int) []item {
+	n, size := 0, 0
+	for n < len(r.queue) {
+		it := &r.queue[n]
+		if it.end != nil {
+			n++
+			break
+		}
+		size += it.agent.Size()
+		if n == most || n > 0 && size > commitBytes {
+			break
+		}
+		n++
+		r.entry(it.id).queued--
+	}
+	taken := r.queue[:n:n]
+	r.queue = r.queue[n:]
+	return taken
+}
+
+// Requeue says that a commit is not in the stream: its changes are to be published again.
+func (r *Roster) Requeue(c *Commit) {
+	for _, it := range c.items {
+		if it.end == nil {
+			r.entry(it.id).queued++
+		}
+	}
+	r.queue = append(c.items, r.queue...)
+	r.fold()
+}
+
+// drop drops the queued changes of the agents in moved, and all ends: what they say refers to a
+// past that is no more. Where the stream says what one of them saw, since a part of its commit was
+// stored, those behind it go on from there. It returns how many it dropped.
+func (r *Roster) drop(moved map[int64]bool) (dropped int) {
+	stored := make(map[int64]int) // agent: the last of its items that the stream has
+	for i, it := range r.queue {
+		if it.end == nil && moved[it.id] {
+			if s := r.entry(it.id).published; s != nil && s.Time.Equal(schemas.CeilTime(it.time)) {
+				stored[it.id] = i
+			}
+		}
+	}
+	kept := r.queue[:0]
+	for i, it := range r.queue {
+		if it.end != nil {
+			continue
+		}
+		if last, ok := stored[it.id]; moved[it.id] && !(ok && i > last) {
+			r.entry(it.id).queued--
+			dropped++
+			continue
+		}
+		kept = append(kept, it)
+	}
+	clear(r.queue[len(kept):])
+	r.queue = kept
+	r.pending -= dropped
+	return dropped
+}
