@@ -48,16 +48,15 @@ func (b *broker) during(ctx context.Context, do func(context.Context) error) err
 	return errors.Join(<-why, err)
 }
 
-// openBroker starts the embedded server or connects to the one that the settings name, and tells
-// operators of the connection.
-func openBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
-	open := embeddedBroker
-	if !s.embedded() {
-		open = remoteBroker
+// openBroker starts the embedded server or connects to the one that the settings name.
+func (d *daemon) openBroker(ctx context.Context) (*broker, error) {
+	open := d.embeddedBroker
+	if !d.settings.embedded() {
+		open = d.remoteBroker
 	}
-	b, err := open(ctx, s, o, log)
+	b, err := open(ctx)
 	if err == nil {
-		o.connected(b.nc, s)
+		d.connected(b.nc)
 	}
 	return b, err
 }
@@ -65,11 +64,12 @@ func openBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger
 // embeddedBroker starts the embedded server. Where its disk is full, it waits for room until ctx
 // ends. The recovery of a large store can't be cut short: when ctx ends, it is left behind, and
 // ends with the process. Nothing is lost by that, as nothing is by any other end.
-func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
+func (d *daemon) embeddedBroker(ctx context.Context) (*broker, error) {
+	s, log := d.settings, d.log
 	var srv *natsd.Server
 	log.Info("starting the embedded NATS server: recovering the store", "dir", s.DataDir)
 	try := func() (err error) {
-		o.Waiting("the embedded NATS server, which is recovering the store in "+s.DataDir, nil)
+		d.Waiting("the embedded NATS server, which is recovering the store in "+s.DataDir, nil)
 		start := func() (*natsd.Server, error) { return natsd.Start(s.natsd(log)) }
 		srv, err = abandonable(ctx, start, (*natsd.Server).Shutdown)
 		if err != nil && !errors.Is(err, natsd.ErrNoRoom) {
@@ -79,7 +79,7 @@ func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Lo
 	}
 	var told repeated
 	tell := func(err error) {
-		o.Waiting("room on the disk of ROLLCALL_DATA_DIR", err)
+		d.Waiting("room on the disk of ROLLCALL_DATA_DIR", err)
 		// The error's figures change from try to try.
 		if n, ok := told.worth(natsd.ErrNoRoom.Error()); ok {
 			log.Warn("the embedded NATS server can't be started yet, so nothing is polled or published; "+
@@ -99,7 +99,7 @@ func embeddedBroker(ctx context.Context, s *settings, o *operators, log *slog.Lo
 	}
 	log.Info("the embedded NATS server is ready", "url", srv.ClientURL(), "dir", s.DataDir)
 	return &broker{nc: nc, url: srv.ClientURL(), failed: srv.Failed(), close: func() {
-		o.Ending("closing the embedded NATS server")
+		d.Ending("closing the embedded NATS server")
 		nc.Close()
 		srv.Shutdown()
 	}}, nil
@@ -132,7 +132,8 @@ func abandonable[T any](ctx context.Context, do func() (T, error), undo func(T))
 }
 
 // remoteBroker connects, and goes on trying until ctx ends: a broker that is away comes back.
-func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logger) (*broker, error) {
+func (d *daemon) remoteBroker(ctx context.Context) (*broker, error) {
+	s, log := d.settings, d.log
 	servers, opts := s.natsServers(log), connectOptions(s, log)
 	failed := make(chan error, 1)
 	opts = append(opts, nats.ClosedHandler(func(nc *nats.Conn) {
@@ -154,7 +155,7 @@ func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logg
 	var told repeated
 	tell := func(err error) {
 		err = natsdial.Advise(err)
-		o.Waiting("the connection to NATS", err)
+		d.Waiting("the connection to NATS", err)
 		if n, ok := told.worth(err.Error()); ok {
 			log.Warn("can't connect to NATS yet, trying again", "err", err, "leftOut", n)
 		}
@@ -165,7 +166,7 @@ func remoteBroker(ctx context.Context, s *settings, o *operators, log *slog.Logg
 	url := connectedURL(nc)
 	log.Info("connected to NATS", "url", url, "version", nc.ConnectedServerVersion())
 	return &broker{nc: nc, url: url, failed: failed, close: func() {
-		o.Ending("closing the connection to NATS")
+		d.Ending("closing the connection to NATS")
 		nc.Close()
 	}}, nil
 }

@@ -79,23 +79,22 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 		defer os.RemoveAll(dir)
 		s.DataDir = dir
 	}
-	o, err := openOperators(s, log, true)
+	d, err := newDaemon(s, log, stderr, true)
 	if err != nil {
 		return err
 	}
-	o.stderr, _ = stderr.(*output)
-	return o.during(ctx, func(ctx context.Context) error {
-		broker, err := openBroker(ctx, s, o, log)
+	return d.during(ctx, func(ctx context.Context) error {
+		broker, err := d.openBroker(ctx)
 		if errors.Is(err, natsd.ErrListen) && !isSet("ROLLCALL_NATS_LISTEN") {
 			s.NATSListen = "127.0.0.1:0"
-			broker, err = openBroker(ctx, s, o, log)
+			broker, err = d.openBroker(ctx)
 		}
 		if err != nil {
 			return ended(ctx, err)
 		}
 		defer broker.close()
 
-		printWelcome(told, sim.URL, broker.url, o.url(), s)
+		printWelcome(told, sim.URL, broker.url, d.url(), s)
 		watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 		defer stopWatching()
 		var watcher errgroup.Group
@@ -104,7 +103,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 				Server: broker.url, NoTable: true, AwaitStream: true, Out: told})
 		})
 		err = broker.during(ctx, func(ctx context.Context) error {
-			return serve(ctx, s, broker.nc, o, log)
+			return d.serve(ctx, broker.nc)
 		})
 		stopWatching()
 		if err := errors.Join(err, watcher.Wait()); err != nil {

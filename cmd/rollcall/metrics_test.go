@@ -33,7 +33,7 @@ func documented(t *testing.T, look map[string]string) string {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	o, err := openOperators(s, log, false)
+	o, err := newDaemon(s, log, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}

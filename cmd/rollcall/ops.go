@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,71 +24,73 @@ import (
 	"github.com/rollcall-events/rollcall/publisher"
 )
 
-// operators is the side of a process that its operators see. It is there before anything else, so
-// that it can tell what the start waits for.
-type operators struct {
+// A daemon is a rollcall at work: what its settings say, and the side of it that its operators see.
+// That is there before anything else, so that it can tell what the start waits for.
+type daemon struct {
 	*ops.Process
+	settings *settings
 	registry *prometheus.Registry
 	pages    net.Listener // nil: none
 	probes   net.Listener // nil: none
 	profiles bool
 	log      *slog.Logger
-	stderr   *output // where the log goes; nil: not known. Set it before during
+	stderr   *output // where the log goes; nil: not known
 
 	nc    atomic.Pointer[nats.Conn]    // nil: not connected yet
 	board atomic.Pointer[http.Handler] // nil: nobody knows the tenant yet
 }
 
-// openOperators opens the listeners that the settings name. With spare, one that is there by
-// default moves to a free port where its own is taken.
-func openOperators(s *settings, log *slog.Logger, spare bool) (*operators, error) {
-	o := &operators{Process: ops.NewProcess(s.Instance, nil), registry: prometheus.NewRegistry(), log: log}
+// newDaemon opens the listeners that the settings name. stderr is where the log goes. With spare, a
+// listener that is there by default moves to a free port where its own is taken.
+func newDaemon(s *settings, log *slog.Logger, stderr io.Writer, spare bool) (*daemon, error) {
+	d := &daemon{Process: ops.NewProcess(s.Instance, nil), settings: s, registry: prometheus.NewRegistry(), log: log}
+	d.stderr, _ = stderr.(*output)
 	version, commit := build()
-	ops.Register(o.registry, version, commit, o.nc.Load)
-	promauto.With(o.registry).NewCounterFunc(prometheus.CounterOpts{
+	ops.Register(d.registry, version, commit, d.nc.Load)
+	promauto.With(d.registry).NewCounterFunc(prometheus.CounterOpts{
 		Name: "rollcall_dropped_log_lines_total",
 		Help: "Lines of the log that were dropped, since whoever reads them did not keep up " +
 			"or could not be written to.",
 	}, func() float64 {
-		if o.stderr == nil {
+		if d.stderr == nil {
 			return 0
 		}
-		return float64(o.stderr.lost())
+		return float64(d.stderr.lost())
 	})
 	var err error
 	if addr := s.HTTPListen; addr != "" {
 		const variable = "ROLLCALL_HTTP_LISTEN"
-		o.pages, err = ops.Listen(variable, addr, ", or to off")
+		d.pages, err = ops.Listen(variable, addr, ", or to off")
 		if errors.Is(err, ops.ErrInUse) && spare && !isSet("ROLLCALL_HTTP_LISTEN") {
-			o.pages, err = ops.Listen(variable, "127.0.0.1:0", ", or to off")
+			d.pages, err = ops.Listen(variable, "127.0.0.1:0", ", or to off")
 		}
 		if err != nil {
 			return nil, err
 		}
-		o.profiles = s.LogLevel <= slog.LevelDebug && ops.OnLoopback(o.pages)
-		log.Info("serving pages", "url", o.url())
-		if o.profiles {
-			log.Debug("profiles can be taken from this machine, since the level is debug", "url", o.url()+ops.PathPprof[1:])
+		d.profiles = s.LogLevel <= slog.LevelDebug && ops.OnLoopback(d.pages)
+		log.Info("serving pages", "url", d.url())
+		if d.profiles {
+			log.Debug("profiles can be taken from this machine, since the level is debug", "url", d.url()+ops.PathPprof[1:])
 		}
 	}
 	if addr := s.OpsListen; addr != "" {
-		if o.probes, err = ops.Listen("ROLLCALL_OPS_LISTEN", addr, ""); err != nil {
-			if o.pages != nil {
-				_ = o.pages.Close()
+		if d.probes, err = ops.Listen("ROLLCALL_OPS_LISTEN", addr, ""); err != nil {
+			if d.pages != nil {
+				_ = d.pages.Close()
 			}
 			return nil, err
 		}
-		log.Info("serving probes and scrapers", "addr", o.probes.Addr())
+		log.Info("serving probes and scrapers", "addr", d.probes.Addr())
 	}
-	return o, nil
+	return d, nil
 }
 
 // url is where a browser on this machine finds the pages; "" where there are none.
-func (o *operators) url() string {
-	if o.pages == nil {
+func (d *daemon) url() string {
+	if d.pages == nil {
 		return ""
 	}
-	addr, ok := o.pages.Addr().(*net.TCPAddr)
+	addr, ok := d.pages.Addr().(*net.TCPAddr)
 	if !ok || addr.IP.IsUnspecified() {
 		addr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: addr.Port}
 	}
@@ -95,28 +98,28 @@ func (o *operators) url() string {
 }
 
 // during serves while do runs, and until it has returned: a stop can be watched.
-func (o *operators) during(ctx context.Context, do func(context.Context) error) error {
+func (d *daemon) during(ctx context.Context, do func(context.Context) error) error {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var servers sync.WaitGroup
 	serve := func(ln net.Listener, opts ops.Options) {
 		if ln == nil {
 			return
 		}
-		opts.Process, opts.Metrics, opts.Logger = o.Process, o.registry, o.log
+		opts.Process, opts.Metrics, opts.Logger = d.Process, d.registry, d.log
 		servers.Go(func() {
-			if err := ops.Serve(serving, ln, ops.Handler(opts), o.log); err != nil {
-				o.log.Error("pages are served no longer; polling and publishing go on", "err", err)
+			if err := ops.Serve(serving, ln, ops.Handler(opts), d.log); err != nil {
+				d.log.Error("pages are served no longer; polling and publishing go on", "err", err)
 			}
 		})
 	}
-	serve(o.pages, ops.Options{Board: o, LocalOnly: o.pages != nil && ops.OnLoopback(o.pages), Profiles: o.profiles})
-	serve(o.probes, ops.Options{})
+	serve(d.pages, ops.Options{Board: d, LocalOnly: d.pages != nil && ops.OnLoopback(d.pages), Profiles: d.profiles})
+	serve(d.probes, ops.Options{})
 	defer servers.Wait()
 	defer stop()
-	defer context.AfterFunc(ctx, o.Stopping)()
-	defer o.watchEnd(ctx)()
+	defer context.AfterFunc(ctx, d.Stopping)()
+	defer d.watchEnd(ctx)()
 	err := do(ctx)
-	o.Ending("answering the last requests for pages")
+	d.Ending("answering the last requests for pages")
 	return err
 }
 
@@ -129,7 +132,7 @@ const (
 
 // watchEnd ends the process where its end takes too long: nothing should be able to hold it up, and
 // this is for what can. The returned function ends the watch.
-func (o *operators) watchEnd(ctx context.Context) (stop func()) {
+func (d *daemon) watchEnd(ctx context.Context) (stop func()) {
 	ended := make(chan struct{})
 	unwatch := context.AfterFunc(ctx, func() {
 		late := time.NewTimer(endWithin)
@@ -137,8 +140,8 @@ func (o *operators) watchEnd(ctx context.Context) (stop func()) {
 		select {
 		case <-ended:
 		case <-late.C:
-			what, unpublished := o.Unfinished()
-			o.log.Error("the end takes too long: ending without it; "+
+			what, unpublished := d.Unfinished()
+			d.log.Error("the end takes too long: ending without it; "+
 				"the next start publishes every difference that still stands",
 				"waitingFor", what, "unpublished", unpublished)
 			endNow <- lateFlush
@@ -148,28 +151,29 @@ func (o *operators) watchEnd(ctx context.Context) (stop func()) {
 }
 
 // ServeHTTP serves the board.
-func (o *operators) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := ops.Starting(o.Process)
-	if b := o.board.Load(); b != nil {
+func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := ops.Starting(d.Process)
+	if b := d.board.Load(); b != nil {
 		h = *b
 	}
 	h.ServeHTTP(w, r)
 }
 
-// showing serves the tenant's board until the returned function has been called.
-func (o *operators) showing(ctx context.Context, js jetstream.JetStream, s *settings, tenant int64) (stop func()) {
-	if o.pages == nil {
+// showBoard serves the tenant's board until the returned function has been called.
+func (d *daemon) showBoard(ctx context.Context, js jetstream.JetStream, tenant int64) (stop func()) {
+	if d.pages == nil {
 		return func() {}
 	}
-	b := board.New(board.Config{Tenant: tenant, JetStream: js, Instance: s.Instance, Quiet: s.QuietFields, Logger: o.log})
+	b := board.New(board.Config{Tenant: tenant, JetStream: js, Instance: d.settings.Instance,
+		Quiet: d.settings.QuietFields, Logger: d.log})
 	var h http.Handler = b
-	o.board.Store(&h)
+	d.board.Store(&h)
 	// It goes on while what was seen is being published.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := b.Run(ctx); err != nil {
-			o.log.Error("the board shows nothing any more; polling and publishing go on", "err", err)
+			d.log.Error("the board shows nothing any more; polling and publishing go on", "err", err)
 		}
 	})
 	return func() {
@@ -179,15 +183,15 @@ func (o *operators) showing(ctx context.Context, js jetstream.JetStream, s *sett
 }
 
 // connected tells of the connection to NATS.
-func (o *operators) connected(nc *nats.Conn, s *settings) {
-	o.nc.Store(nc)
-	cfg := s.publisher(0, o.log) // nobody knows the tenant yet
-	o.Connected(nc, func(ctx context.Context) publisher.Status { return publisher.Look(ctx, nc, cfg) })
+func (d *daemon) connected(nc *nats.Conn) {
+	d.nc.Store(nc)
+	cfg := d.settings.publisher(0, d.log) // nobody knows the tenant yet
+	d.Connected(nc, func(ctx context.Context) publisher.Status { return publisher.Look(ctx, nc, cfg) })
 }
 
 // ofTenant is a registerer for metrics that have to say whose they are.
-func (o *operators) ofTenant(tenant int64) prometheus.Registerer {
-	return prometheus.WrapRegistererWith(prometheus.Labels{"tenant": strconv.FormatInt(tenant, 10)}, o.registry)
+func (d *daemon) ofTenant(tenant int64) prometheus.Registerer {
+	return prometheus.WrapRegistererWith(prometheus.Labels{"tenant": strconv.FormatInt(tenant, 10)}, d.registry)
 }
 
 // build says what was built, of which commit.

@@ -13,14 +13,14 @@ import (
 )
 
 // listening are operators with the given environment besides what must be.
-func listening(t *testing.T, spare bool, env map[string]string) (*operators, error) {
+func listening(t *testing.T, spare bool, env map[string]string) (*daemon, error) {
 	t.Helper()
 	setEnv(t, working(env))
 	s, _, err := loadSettings(withVendor)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return openOperators(s, slog.New(slog.DiscardHandler), spare)
+	return newDaemon(s, slog.New(slog.DiscardHandler), nil, spare)
 }
 
 // The pages are served until what they tell of has ended, and say that it is about to.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os/signal"
 	"syscall"
 	"time"
@@ -38,26 +37,26 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 	for _, w := range warnings {
 		log.Warn(w)
 	}
-	o, err := openOperators(s, log, false)
+	d, err := newDaemon(s, log, stderr, false)
 	if err != nil {
 		return err
 	}
-	o.stderr, _ = stderr.(*output)
-	return o.during(ctx, func(ctx context.Context) error {
-		broker, err := openBroker(ctx, s, o, log)
+	return d.during(ctx, func(ctx context.Context) error {
+		broker, err := d.openBroker(ctx)
 		if err != nil {
 			return ended(ctx, err)
 		}
 		defer broker.close()
-		return broker.during(ctx, func(ctx context.Context) error { return serve(ctx, s, broker.nc, o, log) })
+		return broker.during(ctx, func(ctx context.Context) error { return d.serve(ctx, broker.nc) })
 	})
 }
 
 // serve polls one tenant and publishes to nc until ctx ends.
-func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *slog.Logger) error {
-	vendorConfig, pollerConfig, now := s.vendor(log), s.poller(log), clock.New(nil)
+func (d *daemon) serve(ctx context.Context, nc *nats.Conn) error {
+	s, now := d.settings, clock.New(nil)
+	vendorConfig, pollerConfig := s.vendor(d.log), s.poller(d.log)
 	vendorConfig.Now, pollerConfig.Now = now.Now, now.Now
-	vendorConfig.Metrics, pollerConfig.Metrics = o.registry, o.registry
+	vendorConfig.Metrics, pollerConfig.Metrics = d.registry, d.registry
 	vendorConfig.MaxRowBytes = func() int { return publisher.MaxAgentBytes(nc) }
 	vendor, err := isdp.New(vendorConfig)
 	if err != nil {
@@ -73,61 +72,56 @@ func serve(ctx context.Context, s *settings, nc *nats.Conn, o *operators, log *s
 	}
 	hide := func() {}
 	defer func() { hide() }()
-	if known := s.TenantID; known != 0 {
-		hide = o.showing(ctx, js, s, known)
+	if s.TenantID != 0 {
+		hide = d.showBoard(ctx, js, s.TenantID)
 	}
-	tenant, err := whoseToken(ctx, vendor, s, o, log)
+	tenant, err := d.tenant(ctx, vendor)
 	if err != nil {
 		return ended(ctx, err)
 	}
 	if s.TenantID == 0 {
-		hide = o.showing(ctx, js, s, tenant)
+		hide = d.showBoard(ctx, js, tenant)
 	}
-	publisherConfig, cfg := s.publisher(tenant, log), s.engine(tenant, log)
-	publisherConfig.Metrics, cfg.Metrics = o.ofTenant(tenant), o.ofTenant(tenant)
-	cfg.Now, cfg.Follow, cfg.MaxBody = now.Now, now.Follow, func() int { return publisher.MaxBody(nc) }
-	cfg.Expect = source.Expect
-	pub, err := openLog(ctx, nc, publisherConfig, o, log)
+
+	publisherConfig, cfg := s.publisher(tenant, d.log), s.engine(tenant, d.log)
+	publisherConfig.Metrics, cfg.Metrics = d.ofTenant(tenant), d.ofTenant(tenant)
+	cfg.Now, cfg.Follow, cfg.Expect = now.Now, now.Follow, source.Expect
+	cfg.MaxBody = func() int { return publisher.MaxBody(nc) }
+	pub, err := d.openStream(ctx, nc, publisherConfig)
 	if err != nil {
 		return ended(ctx, err)
 	}
-	log.Info("ready; asking for the lease", "tenant", tenant, "url", s.ISDPURL, "interval", cfg.Interval, "instance", s.Instance)
+	d.log.Info("ready; asking for the lease",
+		"tenant", tenant, "url", s.ISDPURL, "interval", cfg.Interval, "instance", s.Instance)
 	loop := engine.New(cfg, source, pub)
-	o.Running(tenant, pub, loop)
+	d.Running(tenant, pub, loop)
 	for {
 		err := pub.Lead(ctx, loop.Run)
 		switch {
 		case errors.Is(err, publisher.ErrLeaseLost): // stand by
 		case errors.Is(err, engine.ErrNoAnswers):
-			log.Warn("the vendor does not answer this replica: giving up the lease, in case it answers "+
-				"another one", "tenant", tenant, "err", err)
+			d.log.Warn("the vendor does not answer this replica: giving up the lease, "+
+				"in case it answers another one", "tenant", tenant, "err", err)
 			stayOut(ctx, pub, publisherConfig.LeaseTTL)
 		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
-			log.Info("stopped while standing by")
+			d.log.Info("stopped while standing by")
 			return nil
 		case err != nil:
 			return err
 		default:
-			log.Info("stopped: everything that was seen is published")
+			d.log.Info("stopped: everything that was seen is published")
 			return nil
 		}
 	}
 }
 
-// stayOut returns when this replica may ask for the lease again that it has given up: after two
+// stayOut returns when this replica may ask again for the lease that it has given up: after two
 // TTLs where another one has taken it, or when that one has given it up too; after half of one
 // where nobody wants it. (A standby hears of it at once.)
 func stayOut(ctx context.Context, pub *publisher.Publisher, ttl time.Duration) {
 	begun := time.Now()
-	taken := false
-	for {
-		wait := ttl / 2
-		if taken {
-			wait = 2 * ttl
-		}
-		if left := wait - time.Since(begun); left <= 0 {
-			return
-		}
+	wait, taken := ttl/2, false
+	for time.Since(begun) < wait {
 		select {
 		case <-time.After(ttl / 10):
 		case <-ctx.Done():
@@ -138,7 +132,7 @@ func stayOut(ctx context.Context, pub *publisher.Publisher, ttl time.Duration) {
 		cancel()
 		switch {
 		case st.Leader != "":
-			taken = true
+			wait, taken = 2*ttl, true
 		case taken && st.Lease == nil:
 			return
 		}
@@ -156,27 +150,30 @@ func ended(ctx context.Context, err error) error {
 const (
 	// tenantPatience is how long a start waits for a token that confirms the configured tenant.
 	tenantPatience = 10 * time.Second
-	// logPatience is how long one try to open the log may take: a request that a cluster gets
+	// streamPatience is how long one try to open the stream may take: a request that a cluster gets
 	// before it has a leader is never answered.
-	logPatience = 3 * time.Second
+	streamPatience = 3 * time.Second
 )
 
-// whoseToken says which tenant is polled. Where that is configured, a vendor that is away does not
+// tenant says whose agents are polled. Where that is configured, a vendor that is away does not
 // keep rollcall from starting and saying so; where it isn't, nothing can start before the first
 // token.
-func whoseToken(ctx context.Context, vendor *isdp.Client, s *settings, o *operators, log *slog.Logger) (int64, error) {
+func (d *daemon) tenant(ctx context.Context, vendor *isdp.Client) (int64, error) {
 	const waiting = "the vendor's first token"
-	o.Waiting(waiting, nil)
-	configured := s.TenantID
-	if configured != 0 {
+	d.Waiting(waiting, nil)
+	if configured := d.settings.TenantID; configured != 0 {
 		attempt, cancel := context.WithTimeout(ctx, tenantPatience)
 		defer cancel()
-		if _, err := vendor.Tenant(attempt); ctx.Err() != nil {
+		_, err := vendor.Tenant(attempt)
+		switch {
+		case ctx.Err() != nil:
 			return 0, ctx.Err()
-		} else if errors.Is(err, isdp.ErrTenant) {
-			return 0, &setting.Error{Field: "ROLLCALL_TENANT_ID", Value: fmt.Sprint(configured), Want: "the tenant of the credentials, or nothing: " + err.Error()}
-		} else if err != nil {
-			log.Warn("no token yet to confirm the tenant with; going on with ROLLCALL_TENANT_ID", "tenant", configured, "err", err)
+		case errors.Is(err, isdp.ErrTenant):
+			return 0, &setting.Error{Field: "TenantID", Value: fmt.Sprint(configured),
+				Want: "the tenant of the credentials, or nothing: " + err.Error()}
+		case err != nil:
+			d.log.Warn("no token yet to confirm the tenant with; going on with ROLLCALL_TENANT_ID",
+				"tenant", configured, "err", err)
 		}
 		return configured, nil
 	}
@@ -184,45 +181,50 @@ func whoseToken(ctx context.Context, vendor *isdp.Client, s *settings, o *operat
 	try := func() (err error) {
 		tenant, err = vendor.Tenant(ctx)
 		if errors.Is(err, isdp.ErrTenant) {
-			return backoff.Permanent(&setting.Error{Field: "ROLLCALL_TENANT_ID", Want: "the tenant's number, since the token does not name one"})
+			return backoff.Permanent(&setting.Error{Field: "TenantID",
+				Want: "the tenant's number, since the token does not name one"})
 		}
 		return err
 	}
 	// The poller spaces its requests itself, and asks rarely where credentials are refused.
 	err := retry(ctx, try, func(err error) {
-		o.Waiting(waiting+", which says whose agents these are", err)
-		var pe *listing.Error
-		if errors.As(err, &pe) && pe.Class == listing.Credentials {
-			return // the poller has told it, once
+		d.Waiting(waiting+", which says whose agents these are", err)
+		if e, ok := errors.AsType[*listing.Error](err); ok && e.Class == listing.Credentials {
+			return // the poller has logged it, once
 		}
-		log.Warn("no token yet, so nobody can tell which tenant to poll; ROLLCALL_TENANT_ID would", "err", err)
+		d.log.Warn("no token yet, so nobody can tell which tenant to poll; ROLLCALL_TENANT_ID would",
+			"err", err)
 	})
 	return tenant, err
 }
 
-// openLog prepares the log, trying until it can be told that trying is of no use.
-func openLog(ctx context.Context, nc *nats.Conn, cfg publisher.Config, o *operators, log *slog.Logger) (*publisher.Publisher, error) {
-	o.Waiting("the log", nil)
-	var pub *publisher.Publisher
+// openStream prepares the stream, trying until it can be told that trying is of no use.
+func (d *daemon) openStream(
+	ctx context.Context, nc *nats.Conn, cfg publisher.Config,
+) (pub *publisher.Publisher, err error) {
+	d.Waiting("the stream", nil)
 	try := func() (err error) {
-		attempt, cancel := context.WithTimeout(ctx, logPatience)
+		attempt, cancel := context.WithTimeout(ctx, streamPatience)
 		defer cancel()
 		pub, err = publisher.Open(attempt, nc, cfg)
-		var setup *publisher.SetupError
-		if errors.As(err, &setup) {
+		if _, final := errors.AsType[*publisher.SetupError](err); final {
 			return backoff.Permanent(err)
 		}
 		return err
 	}
-	return pub, retry(ctx, try, func(err error) {
-		o.Waiting("the log", err)
-		log.Warn("the log can't be opened yet, trying again", "err", err)
+	err = retry(ctx, try, func(err error) {
+		d.Waiting("the stream", err)
+		d.log.Warn("the stream can't be opened yet, so nothing is polled or published; trying again",
+			"err", err)
 	})
+	return pub, err
 }
 
 // retry tries until it works, ctx ends, or the error is permanent.
-func retry(ctx context.Context, try func() error, tell func(error)) error {
-	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(10*time.Second),
+func retry(ctx context.Context, try func() error, report func(error)) error {
+	wait := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(10*time.Second),
 		backoff.WithMaxElapsedTime(0)) // a daemon waits for what it needs
-	return backoff.RetryNotify(try, backoff.WithContext(wait, ctx), func(err error, _ time.Duration) { tell(err) })
+	return backoff.RetryNotify(try, backoff.WithContext(wait, ctx),
+		func(err error, _ time.Duration) { report(err) })
 }

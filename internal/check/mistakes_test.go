@@ -290,7 +290,7 @@ func TestMistakes(t *testing.T) {
 		{"NATS without JetStream", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_NATS_URL": plainBroker(t)}
 		}, 1, []string{"FAIL jetstream JetStream is off > start the server with -js, or put jetstream {store_dir: …} into its configuration"},
-			goesOn, []string{"the log can't be opened yet", "enable JetStream on the server and for this account"}},
+			goesOn, []string{"the stream can't be opened yet", "enable JetStream on the server and for this account"}},
 
 		{"NATS too old", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_NATS_URL": oldBroker(t, "2.12.7")}
@@ -305,7 +305,7 @@ func TestMistakes(t *testing.T) {
 		{"NATS too old, another of the cluster", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_NATS_URL": oldBroker(t, "2.15.2", oldBroker(t, "2.12.8"), oldBroker(t, "2.12.8-RC.3"))}
 		}, 1, []string{"nats-server 2.15.2", "others of its cluster are too old: nats://127.0.0.1:", "(nats-server 2.12.8-RC.3); 2.12.8 or later is needed > upgrade the NATS servers, all of the cluster"},
-			goesOn, []string{"the log can't be opened yet"}},
+			goesOn, []string{"the stream can't be opened yet"}},
 
 		{"wrong password of NATS", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_NATS_URL": withUser(broker(t, limited()), "somebody")}
