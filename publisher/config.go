@@ -16,15 +16,18 @@ import (
 
 // Config is what a Publisher needs to know.
 type Config struct {
-	Tenant       int64         // whose log this is
+	Tenant       int64         // whose part of the stream this is
 	Instance     string        // this replica's name, as watermarks carry it
 	Replicas     int           // of the stream and the bucket, where they are created: 1 to 5
-	Manage       bool          // create the stream and the bucket where they are missing; false: only check them
-	EventsMaxAge time.Duration // how long the log keeps events: whole seconds, at least 1s
+	Manage       bool          // create stream and bucket where they are missing; else only check
+	EventsMaxAge time.Duration // how long the stream keeps events: whole seconds, at least 1s
 	MaxBytes     int64         // the stream's size limit where it is created, in bytes
 	LeaseTTL     time.Duration // how long a dead replica holds its lease: whole seconds, at least 2s
-	Exclusive    bool          // no other replica can be there, so a lease that is found is an earlier process's: taken over at once
 	Logger       *slog.Logger  // nil: discard
+
+	// Exclusive says that no other replica can be there, so a lease that is found is an earlier
+	// process's and is taken over at once.
+	Exclusive bool
 
 	// Metrics gets the publisher's collectors, which have no label for the tenant: one publisher a
 	// registerer. Nil: nobody does.
@@ -44,9 +47,10 @@ func (c Config) Validate() error {
 		strings.ContainsFunc(c.Instance, odd), "Instance", c.Instance,
 		"a name for this replica, at most 128 printable characters without spaces")
 	bad(c.Replicas < 1 || c.Replicas > 5, "Replicas", fmt.Sprint(c.Replicas), "1 to 5")
-	bad(c.EventsMaxAge < time.Second || c.EventsMaxAge%time.Second != 0, "EventsMaxAge", c.EventsMaxAge.String(),
-		"whole seconds, at least 1s")
-	bad(c.LeaseTTL < 2*time.Second || c.LeaseTTL%time.Second != 0, "LeaseTTL", c.LeaseTTL.String(), "whole seconds, at least 2s")
+	bad(c.EventsMaxAge < time.Second || c.EventsMaxAge%time.Second != 0,
+		"EventsMaxAge", c.EventsMaxAge.String(), "whole seconds, at least 1s")
+	bad(c.LeaseTTL < 2*time.Second || c.LeaseTTL%time.Second != 0,
+		"LeaseTTL", c.LeaseTTL.String(), "whole seconds, at least 2s")
 	bad(c.MaxBytes < 1<<20, "MaxBytes", fmt.Sprint(c.MaxBytes), "at least 1MiB")
 	return errors.Join(errs...)
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
 // trouble is since when nothing could be committed, and why.
@@ -22,7 +24,7 @@ type trouble struct {
 // it must know for that, and what came of the last try, with what to do about it; a zero time: the
 // last commit is in the stream. Commits that were refused one after another, each for good, count
 // as one trouble. It may be called at any time, from any goroutine.
-func (p *Publisher) Failing() (since time.Time, err error) {
+func (p *writer) Failing() (since time.Time, err error) {
 	p.trouble.mu.Lock()
 	since, err = p.trouble.since, p.trouble.err
 	p.trouble.mu.Unlock()
@@ -34,7 +36,7 @@ func (p *Publisher) Failing() (since time.Time, err error) {
 
 // fails records that a commit, or what goes before it, has failed. began is when it was first
 // tried.
-func (p *Publisher) fails(began time.Time, err error) {
+func (p *writer) fails(began time.Time, err error) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrMaxBody) {
 		return // nobody waits for it any more; others are formed in its place
 	}
@@ -48,7 +50,7 @@ func (p *Publisher) fails(began time.Time, err error) {
 }
 
 // succeeds records that a commit is in the stream, or that this replica leads no longer.
-func (p *Publisher) succeeds() {
+func (p *writer) succeeds() {
 	p.trouble.mu.Lock()
 	defer p.trouble.mu.Unlock()
 	if !p.trouble.since.IsZero() {
@@ -80,19 +82,26 @@ func plain(err error) error {
 }
 
 // advise says what to do about a commit that fails again and again while there is a connection.
-func (p *Publisher) advise(err error) error {
+func (p *writer) advise(err error) error {
 	err = plain(err)
 	if !p.nc.IsConnected() || errors.Is(err, ErrSuperseded) {
 		return err
+	}
+	// Silence is all that a store which can't be written shows (seen with nats-server 2.15.2).
+	do := "see the NATS server's log and disk; " +
+		"a nats-server whose disk was full writes again only after a restart"
+	if p.cfg.Exclusive {
+		do = setting.Text("see whether the disk of {DataDir} is full; " +
+			"the embedded server starts again by itself once it has room")
 	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
 		switch api.ErrorCode {
 		case codeStoreFailed:
-			return fmt.Errorf("%w: the stream is full, or its store is: "+
-				"raise its limit (nats stream edit --max-bytes), or make room", err)
+			do = "the stream is full, or its store is: " +
+				"raise its limit (nats stream edit --max-bytes), or make room"
 		case codeAccountFull, codeInsufficient, codeMemoryFull, codeStorageFull:
-			return fmt.Errorf("%w: raise the limit of the account or of the server, or make room", err)
+			do = "raise the limit of the account or of the server, or make room"
 		case codeUnavailable, codeBatchIncomplete:
 		default:
 			return err
@@ -101,11 +110,5 @@ func (p *Publisher) advise(err error) error {
 		!errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, jetstream.ErrNoStreamResponse) {
 		return err
 	}
-	// This is all that a store which can't be written shows (seen with nats-server 2.15.2).
-	if p.cfg.Exclusive {
-		return fmt.Errorf("%w: see whether the disk of ROLLCALL_DATA_DIR is full; "+
-			"the embedded server starts anew by itself once it has room", err)
-	}
-	return fmt.Errorf("%w: see the NATS server's log and disk; "+
-		"a nats-server whose disk was full writes again only after a restart", err)
+	return fmt.Errorf("%w: %s", err, do)
 }

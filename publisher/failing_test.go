@@ -141,15 +141,15 @@ func TestAdvice(t *testing.T) {
 		{&jetstream.APIError{ErrorCode: 10023}, false, "limit of the account"},
 		{&jetstream.APIError{ErrorCode: 10047}, false, "limit of the account"},
 		{&jetstream.APIError{ErrorCode: 10008}, false, "only after a restart"},
-		{&jetstream.APIError{ErrorCode: 10176}, true, "ROLLCALL_DATA_DIR"},
-		{context.DeadlineExceeded, true, "ROLLCALL_DATA_DIR"},
+		{&jetstream.APIError{ErrorCode: 10176}, true, "DataDir"},
+		{context.DeadlineExceeded, true, "DataDir"},
 		{context.DeadlineExceeded, false, "only after a restart"},
 		{nats.ErrNoResponders, false, "only after a restart"},
 		{&jetstream.APIError{ErrorCode: 10071}, false, ""},
 		{fmt.Errorf("%w: it moved: %w", ErrSuperseded, context.DeadlineExceeded), false, ""},
 		{errors.New("other"), false, ""},
 	} {
-		p := &Publisher{nc: nc, cfg: Config{Exclusive: c.embed}}
+		p := &writer{Reader: NewReader(nc, Config{Exclusive: c.embed})}
 		got := p.advise(fmt.Errorf("tried: %w", c.err))
 		if !errors.Is(got, c.err) || !strings.Contains(got.Error(), c.want) ||
 			c.want == "" && got.Error() != "tried: "+c.err.Error() {

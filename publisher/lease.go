@@ -21,28 +21,37 @@ import (
 // committed is for the other one to find.
 var ErrLeaseLost = errors.New("another replica holds the lease")
 
-// kvStream is the stream behind the bucket.
-const kvStream = "KV_" + schemas.Bucket
-
 // A lease says who polls a tenant: a key of the bucket that the server lets expire (per-message
 // TTL, NATS ADR-43). It keeps replicas from polling beside one another; what keeps them out of the
-// log is the fence. So a holder that can't reach the broker goes on, and stops only when it learns
-// that another one holds the lease.
+// stream is the fence. So a holder that can't reach the server goes on, and stops only when it
+// learns that another one holds the lease.
 type lease struct {
-	p     *Publisher
-	kv    jetstream.KeyValue
-	key   string
-	value []byte // names this replica, and this taking of the lease
+	*Reader
+	kv   jetstream.KeyValue // set once the bucket is there
+	mine Holder             // this replica, and this taking of the lease
 
 	mu  sync.Mutex
-	rev uint64 // the key's revision that is ours; guarded by mu
+	rev uint64 // the key's revision that is ours; guarded by mu once the lease is held
 }
 
-// holder is what the key holds.
-type holder struct {
+// Holder is who holds a lease, as the key says it.
+type Holder struct {
 	Instance string    `json:"instance"`
-	ID       string    `json:"id"` // of this taking of the lease
-	Since    time.Time `json:"since"`
+	ID       string    `json:"id"`    // of this taking of the lease
+	Since    time.Time `json:"since"` // when it was taken
+}
+
+// leaseSubject is the subject behind the key of a tenant's lease.
+func leaseSubject(tenant int64) string {
+	return "$KV." + schemas.Bucket + "." + schemas.LeaseKey(tenant)
+}
+
+func (l *lease) key() string { return schemas.LeaseKey(l.cfg.Tenant) }
+
+// value is what the key holds while the lease is ours.
+func (l *lease) value() []byte {
+	b, _ := json.Marshal(l.mine) // strings and a time of this century: it can't fail
+	return b
 }
 
 // Lead waits until this replica holds the tenant's lease, calls lead, and gives the lease up when
@@ -50,11 +59,8 @@ type holder struct {
 // soon as another replica is known to hold the lease. Lead returns what lead returned, or ctx's
 // error where the lease was never ours.
 func (p *Publisher) Lead(ctx context.Context, lead func(context.Context) error) error {
-	value, err := json.Marshal(holder{p.cfg.Instance, nuid.Next(), time.Now().UTC().Truncate(time.Millisecond)})
-	if err != nil {
-		return fmt.Errorf("publisher: encode the lease: %w", err)
-	}
-	l := &lease{p: p, key: schemas.LeaseKey(p.cfg.Tenant), value: value}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	l := &lease{Reader: p.Reader, mine: Holder{p.cfg.Instance, nuid.Next(), now}}
 	if err := l.acquire(ctx); err != nil {
 		return fmt.Errorf("publisher: wait for the lease of tenant %d: %w", p.cfg.Tenant, err)
 	}
@@ -66,9 +72,11 @@ func (p *Publisher) Lead(ctx context.Context, lead func(context.Context) error) 
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var kept sync.WaitGroup
 	kept.Go(func() { l.keep(keeping, lose) })
-	p.leads(true)
-	err = lead(leading)
-	p.leads(false)
+	p.leading.Store(true)
+	p.metrics.leader.Set(1)
+	err := lead(leading)
+	p.leading.Store(false)
+	p.metrics.leader.Set(0)
 	p.succeeds() // its trouble is another's now
 	stop()
 	kept.Wait()
@@ -76,65 +84,63 @@ func (p *Publisher) Lead(ctx context.Context, lead func(context.Context) error) 
 	return err
 }
 
-// leads records whether this replica leads.
-func (p *Publisher) leads(is bool) {
-	p.leading.Store(is)
-	p.metrics.leader.Set(map[bool]float64{true: 1}[is])
-}
+// Leading reports whether this replica leads. It may be called at any time, from any goroutine.
+func (p *Publisher) Leading() bool { return p.leading.Load() }
 
 // acquire waits until the lease is ours.
 func (l *lease) acquire(ctx context.Context) error {
 	told := ""
 	try := func() (err error) {
-		if l.kv, err = l.p.prepareBucket(ctx); err != nil { // it may have gone since the log was opened
+		if l.kv, err = prepareBucket(ctx, l.Reader); err != nil { // it may have gone meanwhile
 			return final(err)
 		}
 		for {
-			if err := l.p.checkServer(); err != nil { // it may be another one than before
+			if err := l.checkServer(); err != nil { // it may be another one than before
 				return final(err)
 			}
 			err := l.take(ctx)
 			if !errors.Is(err, jetstream.ErrKeyExists) {
 				return err
 			}
-			h, seq, err := l.look(ctx)
+			h, seq, err := l.Lease(ctx)
 			switch {
 			case err != nil:
 				return err
 			case seq == 0: // it went just now
 				continue
-			case l.p.cfg.Exclusive: // nobody else can be there: it is an earlier process's
+			case l.cfg.Exclusive: // nobody else can be there: it is an earlier process's
 				return l.put(ctx, seq)
 			}
 			if told != h.ID {
 				told = h.ID
-				l.p.log.Info("standing by", "tenant", l.p.cfg.Tenant, "leader", h.Instance)
+				l.log.Info("standing by", "tenant", l.cfg.Tenant, "leader", h.Instance)
 			}
 			if err := l.wait(ctx); err != nil {
 				return err
 			}
 		}
 	}
-	retry := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(2*time.Second),
-		backoff.WithMaxElapsedTime(0)) // a standby waits; ctx ends this
+	// A standby waits: ctx ends this.
+	retry := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond),
+		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0))
 	failures := 0
 	return backoff.RetryNotify(try, backoff.WithContext(retry, ctx), func(err error, _ time.Duration) {
 		failures++
-		level := l.p.log.Debug
+		level := l.log.Debug
 		if failures == 3 || failures%20 == 0 {
-			level = l.p.log.Warn
+			level = l.log.Warn
 		}
-		level("nobody can tell whose the lease is, trying again",
-			"tenant", l.p.cfg.Tenant, "tries", failures, "err", plain(err))
+		level("can't tell who holds the lease, so this replica can't lead: trying again",
+			"tenant", l.cfg.Tenant, "tries", failures, "err", plain(err))
 	})
 }
 
 // wait returns when the key has gone, or may have.
 func (l *lease) wait(ctx context.Context) error {
 	// A watch can stall when the bucket's leader changes: look again once a TTL.
-	ctx, cancel := context.WithTimeout(ctx, l.p.cfg.LeaseTTL)
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaseTTL)
 	defer cancel()
-	w, err := l.kv.Watch(ctx, l.key)
+	w, err := l.kv.Watch(ctx, l.key())
 	if err != nil {
 		return fmt.Errorf("watch the lease: %w", err)
 	}
@@ -144,17 +150,12 @@ func (l *lease) wait(ctx context.Context) error {
 		select {
 		case e, ok := <-w.Updates():
 			switch {
-			case !ok:
+			case !ok, e == nil && !there: // nil: all that was there has been told
 				return nil
-			case e == nil: // all that was there has been told
-				if !there {
-					return nil
-				}
-			case e.Operation() != jetstream.KeyValuePut:
+			case e != nil && e.Operation() != jetstream.KeyValuePut:
 				return nil
-			default:
-				there = true
 			}
+			there = true
 		case <-ctx.Done():
 			return nil
 		}
@@ -165,7 +166,7 @@ func (l *lease) wait(ctx context.Context) error {
 func (l *lease) take(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
-	rev, err := l.kv.Create(ctx, l.key, l.value, jetstream.KeyTTL(l.p.cfg.LeaseTTL))
+	rev, err := l.kv.Create(ctx, l.key(), l.value(), jetstream.KeyTTL(l.cfg.LeaseTTL))
 	if err != nil {
 		return fmt.Errorf("take the lease: %w", plain(err))
 	}
@@ -178,35 +179,16 @@ func (l *lease) take(ctx context.Context) error {
 func (l *lease) put(ctx context.Context, rev uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
-	m := nats.NewMsg("$KV." + schemas.Bucket + "." + l.key)
-	m.Data = l.value
-	m.Header.Set(headerTTL, strconv.FormatInt(int64(l.p.cfg.LeaseTTL/time.Second), 10))
+	m := nats.NewMsg(leaseSubject(l.cfg.Tenant))
+	m.Data = l.value()
+	m.Header.Set(jetstream.MsgTTLHeader, strconv.FormatInt(int64(l.cfg.LeaseTTL/time.Second), 10))
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(rev, 10))
-	ack, err := l.p.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+	ack, err := l.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 	if err != nil {
 		return fmt.Errorf("renew the lease: %w", plain(err))
 	}
 	l.rev = ack.Sequence
 	return nil
-}
-
-// look asks the bucket's leader who holds the lease; sequence 0: nobody.
-func (l *lease) look(ctx context.Context) (holder, uint64, error) {
-	m, err := l.p.leaderGet(ctx, kvStream, map[string]string{"last_by_subj": "$KV." + schemas.Bucket + "." + l.key})
-	if errors.Is(err, errNoMessage) {
-		return holder{}, 0, nil
-	}
-	if err != nil {
-		return holder{}, 0, fmt.Errorf("look who holds the lease: %w", plain(err))
-	}
-	if len(m.Data) == 0 { // a marker: released, or expired
-		return holder{}, 0, nil
-	}
-	var h holder
-	if json.Unmarshal(m.Data, &h) != nil {
-		h.Instance = "unknown"
-	}
-	return h, m.Seq, nil
 }
 
 // confirm renews the lease, and says whose it is: nil where it is ours, [ErrLeaseLost] where it is
@@ -216,17 +198,17 @@ func (l *lease) confirm(ctx context.Context) error {
 	defer l.mu.Unlock()
 	err := l.put(ctx, l.rev)
 	if errors.Is(err, jetstream.ErrNoStreamResponse) { // the bucket may be gone
-		if _, err := l.p.prepareBucket(ctx); err != nil {
+		if _, err := prepareBucket(ctx, l.Reader); err != nil {
 			return err
 		}
 		err = l.put(ctx, l.rev)
 	}
 	var api *jetstream.APIError
-	if err == nil || !errors.As(err, &api) || api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence &&
+	if !errors.As(err, &api) || api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence &&
 		api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequenceConstant {
 		return err
 	}
-	h, seq, err := l.look(ctx)
+	h, seq, err := l.Lease(ctx)
 	switch {
 	case err != nil:
 		return err
@@ -234,23 +216,18 @@ func (l *lease) confirm(ctx context.Context) error {
 		if err := l.take(ctx); err != nil {
 			return err // if another one was quicker, the next look tells
 		}
-		l.p.log.Warn("the lease had lapsed and nobody else had it: taken again", "tenant", l.p.cfg.Tenant)
+		l.log.Warn("the lease had lapsed and nobody else had it: taken again", "tenant", l.cfg.Tenant)
 		return nil
-	case l.ours(h): // a renewal whose acknowledgement was lost
+	case h.ID == l.mine.ID: // a renewal whose acknowledgement was lost
 		return l.put(ctx, seq)
 	default:
 		return fmt.Errorf("%w: %s", ErrLeaseLost, h.Instance)
 	}
 }
 
-func (l *lease) ours(h holder) bool {
-	var mine holder
-	return json.Unmarshal(l.value, &mine) == nil && mine.ID == h.ID
-}
-
 // keep renews the lease three times a TTL until ctx ends, or until it is lost.
 func (l *lease) keep(ctx context.Context, lose context.CancelCauseFunc) {
-	tick := time.NewTicker(l.p.cfg.LeaseTTL / 3)
+	tick := time.NewTicker(l.cfg.LeaseTTL / 3)
 	defer tick.Stop()
 	away := false
 	for {
@@ -267,9 +244,10 @@ func (l *lease) keep(ctx context.Context, lose context.CancelCauseFunc) {
 			lose(err)
 			return
 		case err != nil && !away:
-			l.p.log.Warn("the lease can't be renewed; going on, since the log refuses whoever is not the leader", "tenant", l.p.cfg.Tenant, "err", err)
+			l.log.Warn("the lease can't be renewed; going on, since the stream refuses whoever is not "+
+				"the leader", "tenant", l.cfg.Tenant, "err", err)
 		case err == nil && away:
-			l.p.log.Info("the lease is renewed again", "tenant", l.p.cfg.Tenant)
+			l.log.Info("the lease is renewed again", "tenant", l.cfg.Tenant)
 		}
 		away = err != nil
 	}
@@ -282,12 +260,12 @@ func (l *lease) release(ctx context.Context) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	purge := func(rev uint64) error {
-		return l.kv.Purge(ctx, l.key, jetstream.LastRevision(rev), jetstream.PurgeTTL(leaseMarkerTTL))
+		return l.kv.Purge(ctx, l.key(), jetstream.LastRevision(rev), jetstream.PurgeTTL(leaseMarkerTTL))
 	}
 	err := purge(l.rev)
 	if err != nil { // a renewal may have been on its way when the end came
-		h, seq, lookErr := l.look(ctx)
-		if lookErr == nil && (seq == 0 || !l.ours(h)) {
+		h, seq, lookErr := l.Lease(ctx)
+		if lookErr == nil && (seq == 0 || h.ID != l.mine.ID) {
 			return // there is nothing to give up
 		}
 		if lookErr == nil {
@@ -295,6 +273,7 @@ func (l *lease) release(ctx context.Context) {
 		}
 	}
 	if err != nil {
-		l.p.log.Debug("the lease was not given up; it expires by itself", "tenant", l.p.cfg.Tenant, "err", err)
+		l.log.Debug("the lease was not given up; it expires by itself",
+			"tenant", l.cfg.Tenant, "err", err)
 	}
 }

@@ -64,19 +64,19 @@ func (r *replica) waitLeading(t *testing.T) context.Context {
 }
 
 // bucket is the bucket, and what the lease says in it.
-func bucket(t *testing.T, nc *nats.Conn) (jetstream.KeyValue, func() holder) {
+func bucket(t *testing.T, nc *nats.Conn) (jetstream.KeyValue, func() Holder) {
 	t.Helper()
 	js, _ := jetstream.New(nc)
 	kv, err := js.KeyValue(t.Context(), schemas.Bucket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return kv, func() holder {
+	return kv, func() Holder {
 		e, err := kv.Get(t.Context(), schemas.LeaseKey(tenant))
 		if err != nil {
 			t.Fatal(err)
 		}
-		var h holder
+		var h Holder
 		if err := json.Unmarshal(e.Value(), &h); err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +171,7 @@ func TestLeaseKept(t *testing.T) {
 	if err := a.p.lease.confirm(t.Context()); err != nil {
 		t.Errorf("after the lease had gone: %v", err)
 	}
-	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant), a.p.lease.value); err != nil { // what a lost answer leaves
+	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant), a.p.lease.value()); err != nil { // what a lost answer leaves
 		t.Fatal(err)
 	}
 	if err := a.p.lease.confirm(t.Context()); err != nil {
@@ -189,7 +189,7 @@ func TestLeaseGivenUpAfterLostAnswer(t *testing.T) {
 	a := startReplica(t, url, "a", func(c *Config) { c.LeaseTTL = time.Hour })
 	a.waitLeading(t)
 	kv, _ := bucket(t, a.nc)
-	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant), a.p.lease.value); err != nil {
+	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant), a.p.lease.value()); err != nil {
 		t.Fatal(err)
 	}
 	a.stop()
@@ -208,7 +208,7 @@ func TestLeaseAway(t *testing.T) {
 	stop()
 	<-lost
 	l := a.p.lease
-	_, _, looked := l.look(t.Context())
+	_, _, looked := l.Lease(t.Context())
 	for what, err := range map[string]error{
 		"renew": l.confirm(t.Context()), "take": l.take(t.Context()), "look": looked,
 		"commit": a.p.advise(fmt.Errorf("commit: %w", a.nc.Publish("subject", nil))),

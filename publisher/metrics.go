@@ -11,8 +11,8 @@ import (
 // What became of a commit.
 const (
 	resultCommitted  = "committed"
-	resultSuperseded = "superseded" // somebody else's is there; nothing of it is in the log
-	resultTorn       = "torn"       // a part of it is in the log
+	resultSuperseded = "superseded" // somebody else's is there; nothing of it is in the stream
+	resultTorn       = "torn"       // a part of it is in the stream
 	resultFailed     = "failed"     // refused for good, or given up before that was known
 )
 
@@ -32,15 +32,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		leader: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "rollcall_leader",
-			Help: "1 while this replica leads, that is, polls the tenant and writes its log; else 0.",
+			Help: "1 while this replica leads, that is, polls the tenant and writes the stream; else 0.",
 		}),
 		commits: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "rollcall_commits_total",
-			Help: "Commits to the log, those without events and those of take-overs included, by what became of them.",
+			Help: "Commits to the stream, those without events and those of take-overs included, by what became of them.",
 		}, []string{"result"}),
 		retries: auto.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_commit_retries_total",
-			Help: "Times that a commit which was not in the log yet was tried again.",
+			Help: "Times that a commit which was not in the stream yet was tried again.",
 		}),
 		failing: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "rollcall_commit_failing_since_timestamp_seconds",
@@ -53,7 +53,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		messages: auto.NewHistogram(prometheus.HistogramOpts{
 			Name:    "rollcall_commit_messages",
-			Help:    "Messages of the commits that are in the log: two for each changed agent, health where it changed, and the watermark.",
+			Help:    "Messages of the commits that are in the stream: two for each changed agent, health where it changed, and the watermark.",
 			Buckets: []float64{1, 3, 5, 10, 25, 50, 100, 250, 500, 1000},
 		}),
 	}
@@ -81,7 +81,7 @@ func (m *metrics) commit(n int, began time.Time, err error) {
 	}
 }
 
-// tornError marks an [ErrSuperseded] of a commit that is in the log in part.
+// tornError marks an [ErrSuperseded] of a commit that is in the stream in part.
 type tornError struct{ error }
 
 func (e tornError) Unwrap() error { return e.error }

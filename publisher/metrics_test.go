@@ -168,11 +168,11 @@ func TestLook(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	cfg := config()
-	if s := Look(t.Context(), nc, cfg); s.Stream != nil || s.Lease != nil || !s.Creatable || s.Watermark != nil || s.Leader != "" {
+	if s := NewReader(nc, cfg).Status(t.Context()); s.Stream != nil || s.Lease != nil || !s.Creatable || s.Watermark != nil || s.Leader != "" {
 		t.Errorf("an empty server: %+v", s)
 	}
 	cfg.Manage = false
-	if s := Look(t.Context(), nc, cfg); !isSetup(s.Stream, "ROLLCALL_NATS_MANAGE") || !isSetup(s.Lease, "ROLLCALL_NATS_MANAGE") || s.Creatable {
+	if s := NewReader(nc, cfg).Status(t.Context()); !isSetup(s.Stream, "Manage") || !isSetup(s.Lease, "Manage") || s.Creatable {
 		t.Errorf("an empty server, and nothing may be created: %+v", s)
 	}
 	js, _ := jetstream.New(nc)
@@ -184,12 +184,12 @@ func TestLook(t *testing.T) {
 	if err := p.Commit(t.Context(), Batch{Health: &schemas.Health{State: schemas.HealthFailing, Reason: schemas.Unusable}, Watermark: complete(7)}); err != nil {
 		t.Fatal(err)
 	}
-	s := Look(t.Context(), nc, cfg)
+	s := NewReader(nc, cfg).Status(t.Context())
 	if s.Stream != nil || s.Lease != nil || s.Watermark == nil || s.Watermark.Sweep != 7 || s.Health == nil || s.Health.Reason != schemas.Unusable {
 		t.Errorf("%+v", s)
 	}
 	cfg.Tenant = 0
-	if s := Look(t.Context(), nc, cfg); s.Stream != nil || s.Lease != nil || s.Watermark != nil || s.Health != nil {
+	if s := NewReader(nc, cfg).Status(t.Context()); s.Stream != nil || s.Lease != nil || s.Watermark != nil || s.Health != nil {
 		t.Errorf("without a tenant: %+v", s)
 	}
 	forge(t, nc, schemas.WatermarkSubject(tenant), "nonsense")

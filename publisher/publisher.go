@@ -1,30 +1,35 @@
-// Package publisher is the log: one JetStream stream that holds every tenant's events, states,
-// watermarks and health, and is written in fenced atomic commits only.
+// Package publisher reads and writes the stream: one JetStream stream that holds every tenant's
+// events, states, watermarks and health, and that is written in fenced atomic commits only.
 //
 // A commit is one atomic batch: events, the states they lead to, health where it changed, and last
 // the tenant's watermark, which expects the watermark before it
 // (Nats-Expected-Last-Subject-Sequence). That is the fence: whoever commits has seen the commit
-// before, and everybody else is refused by the log itself. A commit that was sent is immutable
-// until it is resolved: it is sent again with the same bytes and the same expectation until a
-// leader read of the watermark shows that it is in the log, or that somebody else's is. So nothing
-// is committed twice, whatever becomes of the acknowledgements.
+// before, and everybody else is refused by the stream itself. A commit that was sent is immutable
+// until it is resolved: it is sent again with the same bytes and the same expectation until the
+// stream's leader shows a watermark that says that it is stored, or that somebody else's is. So
+// nothing is committed twice, whatever becomes of the acknowledgements.
 //
 // Ordering: the messages of a commit follow one another in the stream, and commits follow one
-// another in the order of Commit's calls. A commit can't be pipelined.
+// another in the order of Commit's calls. Commits can't be pipelined.
+//
+// The parts: a [Reader] reads the stream (reader.go, recover.go), a writer writes it (writer.go,
+// failing.go), and the lease keeps replicas from polling beside one another (lease.go). What the
+// stream and the bucket have to be is in stream.go.
 package publisher
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/packed"
+	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -37,14 +42,14 @@ const maxMessages = 1000
 // Errors of Commit that the caller decides upon. All others, a *[SetupError] excepted, mean that
 // the commit is not resolved.
 var (
-	// ErrSuperseded: somebody else has committed, or the log is not what it was. The commit is not
-	// in the log, but for what a server that ran full may have stored of it. Recover, and form it
-	// anew.
-	ErrSuperseded = errors.New("the log has moved on without us")
-	// ErrTampered: the commit is in the log, and so is a message about the tenant's agents that no
-	// commit brought. Recover, which puts right what it can.
-	ErrTampered = errors.New("somebody else writes to the log")
-	// ErrTooLarge: the server takes no batch of that size. Nothing of the commit is in the log.
+	// ErrSuperseded: somebody else has committed, or the stream is not what it was. The commit is
+	// not in the stream, but for what a server that ran full may have stored of it. Take over
+	// again, and form it anew.
+	ErrSuperseded = errors.New("the stream has moved on without us")
+	// ErrTampered: the commit is in the stream, and so is a message about the tenant's agents that
+	// no commit brought. Take over again, which puts right what it can.
+	ErrTampered = errors.New("somebody else writes to the stream")
+	// ErrTooLarge: the server takes no batch of that size. Nothing of the commit is in the stream.
 	// Form smaller ones.
 	ErrTooLarge = errors.New("the server refuses a batch of this size")
 	// ErrMaxBody: an event of the commit is larger than [MaxBody], which has become smaller with a
@@ -54,66 +59,114 @@ var (
 
 // SetupError is an error that waiting does not mend: the server, the stream or the bucket is not
 // what rollcall needs.
-type SetupError struct{ Err error }
+type SetupError struct {
+	Err  error
+	Hint string // what to do; may name fields of Config in braces, see [setting.Text]
+}
 
-func (e *SetupError) Error() string { return e.Err.Error() }
+func (e *SetupError) Error() string {
+	if e.Hint == "" {
+		return e.Err.Error()
+	}
+	return e.Err.Error() + ": " + setting.Text(e.Hint)
+}
+
 func (e *SetupError) Unwrap() error { return e.Err }
 
-// final has whoever tries again give up where that is of no use.
+// final ends whoever tries again where that is of no use.
 func final(err error) error {
-	if errors.As(err, new(*SetupError)) {
+	if errors.As(err, new(*SetupError)) || errors.Is(err, ErrSuperseded) {
 		return backoff.Permanent(err)
 	}
 	return err
 }
 
-// Publisher writes one tenant's part of the log. Its methods must not be called concurrently, but
-// for those that are called within Lead.
+// Publisher writes one tenant's part of the stream. Its methods must not be called concurrently,
+// but for those of its Reader, Leading and Failing, and those that are called within Lead.
 type Publisher struct {
-	nc    *nats.Conn
-	js    jetstream.JetStream
-	cfg   Config
-	log   *slog.Logger
-	lease *lease // set by Lead
-
-	metrics *metrics
+	*Reader
+	*writer
+	lease   *lease // the one that Lead holds, or held last; nil: none
 	leading atomic.Bool
-	trouble trouble
-
-	last position // the last commit that we know of: what the next one expects
-	gaps []gap    // between our commits, where it is not yet known that only other tenants have written
-
-	// What was true when the log was last known to stand at last: when one of them has moved, it is
-	// looked at before the next commit, since a broker that has lost data may hold somebody else's
-	// watermark at the very sequence that we expect.
-	checked    time.Time // on the monotonic clock
-	checkedAt  time.Time // by the machine's clock, which goes on while the machine sleeps
-	reconnects uint64
 }
 
-// position is where a tenant's watermark stands in the log.
-type position struct {
-	seq    uint64 // 0: there is none
-	commit string // the id of the commit that it ended; empty: unknown
-}
-
-// Open prepares the log on the server that nc is connected to: it creates the stream and the bucket
-// where they are missing and Manage says so, and checks them where they exist. A *[SetupError] is
-// final; other errors may pass.
+// Open prepares the stream on the server that nc is connected to: it creates the stream and the
+// bucket where they are missing and Manage says so, and checks them where they exist. A
+// *[SetupError] is final; other errors may pass.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Publisher, error) {
-	js, err := jetstream.New(nc)
+	r := NewReader(nc, cfg)
+	if err := prepare(ctx, r); err != nil {
+		return nil, fmt.Errorf("publisher: %w", err)
+	}
+	// The metrics come last, so that Open can be called again.
+	return &Publisher{Reader: r, writer: &writer{Reader: r, metrics: newMetrics(cfg.Metrics)}}, nil
+}
+
+// TakeOver reads what the stream says of the tenant, and shuts every earlier writer out with a
+// first watermark of our own, the one that first makes of what was read. From then on Commit may be
+// called. state is called with the state of every agent, which it may keep; where it is called
+// twice for an agent, the later call is right.
+//
+// After an error nothing may be committed until a later call succeeds. Whoever leads (see
+// [Publisher.Lead]) asks for the lease before writing, so that of two replicas which both think
+// that they lead only one shuts the other out: the other gets [ErrLeaseLost].
+func (p *Publisher) TakeOver(
+	ctx context.Context, state func(*packed.State), first func(*Recovered) schemas.Watermark,
+) (*Recovered, error) {
+	began := time.Now()
+	r, err := p.recover(ctx, state)
 	if err != nil {
-		return nil, fmt.Errorf("publisher: %w", err)
+		p.fails(began, err)
+		return nil, fmt.Errorf("publisher: read tenant %d from the stream: %w", p.cfg.Tenant, err)
 	}
-	p := &Publisher{nc: nc, js: js, cfg: cfg, log: cfg.Logger}
-	if p.log == nil {
-		p.log = slog.New(slog.DiscardHandler)
+	if err := p.shutOut(ctx, r, first(r)); err != nil {
+		return nil, err
 	}
-	if err := p.prepare(ctx); err != nil {
-		return nil, fmt.Errorf("publisher: %w", err)
+	return r, nil
+}
+
+// recover reads the stream, and has the next commit expect what was read. That may have moved on
+// by the end: then the commit is refused.
+func (p *Publisher) recover(ctx context.Context, state func(*packed.State)) (*Recovered, error) {
+	reconnects := p.nc.Stats().Reconnects
+	if err := prepare(ctx, p.Reader); err != nil { // the server may be back without what it had
+		return nil, err
 	}
-	p.metrics = newMetrics(cfg.Metrics) // last, so that Open can be called again
-	return p, nil
+	r, at, err := p.read(ctx, state)
+	if err != nil {
+		return nil, err
+	}
+	p.begin(at, reconnects)
+	return r, nil
+}
+
+// shutOut shuts every earlier writer out with a watermark of our own, and completes what a torn
+// commit left undone.
+func (p *Publisher) shutOut(ctx context.Context, r *Recovered, w schemas.Watermark) error {
+	if p.lease != nil {
+		if err := p.lease.confirm(ctx); err != nil {
+			return fmt.Errorf("publisher: take over the stream of tenant %d: %w", p.cfg.Tenant, err)
+		}
+	}
+	lacking := slices.DeleteFunc(r.lackingStates, func(s lackingState) bool {
+		size, limit := len(s.body), MaxBody(p.nc)
+		if size > limit {
+			p.log.Error("a missing state is larger than the server takes, so readers see an old one "+
+				"until the agent's next event: raise the server's max_payload",
+				"agent", s.agent, "bytes", size, "limit", limit)
+		}
+		return size > limit
+	})
+	for {
+		n := min(len(lacking), maxMessages-1)
+		msgs, id := p.messages(Batch{Watermark: w}, lacking[:n])
+		if err := p.commit(ctx, msgs, id); err != nil {
+			return err
+		}
+		if lacking = lacking[n:]; len(lacking) == 0 {
+			return nil
+		}
+	}
 }
 
 const (

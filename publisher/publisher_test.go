@@ -202,7 +202,7 @@ func TestLooksAfterSleep(t *testing.T) {
 	if err := second.shutOut(t.Context(), r, complete(1)); err != nil {
 		t.Fatal(err)
 	}
-	first.checkedAt = first.checkedAt.Add(-time.Hour) // it slept since
+	first.checked = first.checked.Round(0).Add(-time.Hour) // it slept since
 	err := first.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 2)}})
 	if !errors.Is(err, ErrSuperseded) || !strings.Contains(err.Error(), "since we last looked") {
 		t.Errorf("after an hour's sleep: %v", err)
@@ -422,7 +422,7 @@ func TestStreamGone(t *testing.T) {
 	}
 	commit(t, p, 1, event(1, 1))
 	js, _ := jetstream.New(nc)
-	for _, stream := range []string{schemas.Stream, kvStream} {
+	for _, stream := range []string{schemas.Stream, BucketStream} {
 		if err := js.DeleteStream(t.Context(), stream); err != nil {
 			t.Fatal(err)
 		}
@@ -478,7 +478,7 @@ func TestManageFalse(t *testing.T) {
 	nc := natstest.Connect(t, url)
 	cfg := config()
 	cfg.Manage = false
-	if _, err := Open(t.Context(), nc, cfg); err == nil || !strings.Contains(err.Error(), "ROLLCALL_NATS_MANAGE") {
+	if _, err := Open(t.Context(), nc, cfg); err == nil || !strings.Contains(err.Error(), "Manage") {
 		t.Fatalf("Open on an empty server without managing: %v", err)
 	}
 	js, _ := jetstream.New(nc)

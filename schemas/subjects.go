@@ -72,6 +72,31 @@ func WatermarkSubject(
 // HealthSubject is where a tenant's health is stored: agent.health.886.
 func HealthSubject(tenant int64) string { return "agent.health." + strconv.FormatInt(tenant, 10) }
 
+// EventFilters match every event of a tenant: agent.online.886.> and so on. (agent.*.886.> would
+// bring each change twice, as event and as state; see [ChangeFilter].)
+func EventFilters(tenant int64) (all []string) {
+	for _, t := range []EventType{Online, Offline, Updated} {
+		all = append(all, fmt.Sprintf("%s.%d.>", t, tenant))
+	}
+	return all
+}
+
+// AgentEventFilter matches every event of one agent, whatever its type: agent.*.886.*.17813.
+func AgentEventFilter(tenant, agentID int64) string {
+	return fmt.Sprintf("agent.*.%d.*.%d", tenant, agentID)
+}
+
+// ChangeFilter matches every event and every state of a tenant: agent.*.886.>.
+func ChangeFilter(tenant int64) string { return fmt.Sprintf("agent.*.%d.>", tenant) }
+
+// StateFilter matches every agent's state: agent.state.886.*.
+func StateFilter(tenant int64) string {
+	return "agent.state." + strconv.FormatInt(tenant, 10) + ".*"
+}
+
+// WatermarkFilter matches the watermarks of all tenants.
+const WatermarkFilter = "agent.watermark.*"
+
 // LeaseKey is the key of a tenant's lease in the bucket: lease.886.
 func LeaseKey(tenant int64) string { return "lease." + strconv.FormatInt(tenant, 10) }
 

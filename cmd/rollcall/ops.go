@@ -186,7 +186,7 @@ func (d *daemon) showBoard(ctx context.Context, js jetstream.JetStream, tenant i
 func (d *daemon) connected(nc *nats.Conn) {
 	d.nc.Store(nc)
 	cfg := d.settings.publisher(0, d.log) // nobody knows the tenant yet
-	d.Connected(nc, func(ctx context.Context) publisher.Status { return publisher.Look(ctx, nc, cfg) })
+	d.Connected(nc, publisher.NewReader(nc, cfg).Status)
 }
 
 // ofTenant is a registerer for metrics that have to say whose they are.

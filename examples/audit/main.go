@@ -72,14 +72,12 @@ func run(ctx context.Context, natsURL string, tenant int64, durable, file string
 		return fmt.Errorf("use JetStream: %w", err)
 	}
 	config := jetstream.ConsumerConfig{
-		Durable:       durable,
-		DeliverPolicy: jetstream.DeliverAllPolicy,
-		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       ackWait,
-		MaxAckPending: 1,
-	}
-	for _, kind := range []schemas.EventType{schemas.Online, schemas.Offline, schemas.Updated} {
-		config.FilterSubjects = append(config.FilterSubjects, fmt.Sprintf("%s.%d.>", kind, tenant))
+		Durable:        durable,
+		FilterSubjects: schemas.EventFilters(tenant),
+		DeliverPolicy:  jetstream.DeliverAllPolicy,
+		AckPolicy:      jetstream.AckExplicitPolicy,
+		AckWait:        ackWait,
+		MaxAckPending:  1,
 	}
 	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(2*time.Second),
 		backoff.WithMaxElapsedTime(0))

@@ -42,7 +42,7 @@ func (b *broker) readStates(ctx context.Context, keep bool) (took time.Duration,
 	began := time.Now()
 	c, err := b.js.OrderedConsumer(ctx, schemas.Stream, jetstream.OrderedConsumerConfig{
 		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
-		FilterSubjects: []string{fmt.Sprintf("agent.state.%d.*", tenantID)},
+		FilterSubjects: []string{schemas.StateFilter(tenantID)},
 	})
 	if err != nil {
 		return 0, nil, fmt.Errorf("read the states: %w", err)

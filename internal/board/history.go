@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -60,7 +59,7 @@ func (b *Board) history(w http.ResponseWriter, r *http.Request) {
 // past reads the latest events of an agent, the oldest first.
 func (b *Board) past(ctx context.Context, id int64) ([]*schemas.Event, error) {
 	cfg := jetstream.ConsumerConfig{
-		FilterSubject: fmt.Sprintf("agent.*.%d.*.%d", b.cfg.Tenant, id),
+		FilterSubject: schemas.AgentEventFilter(b.cfg.Tenant, id),
 		AckPolicy:     jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1,
 		InactiveThreshold: 5 * time.Second, // to delete it would take another right
 	}

@@ -327,9 +327,9 @@ func TestMistakes(t *testing.T) {
 			url := broker(t, &server.Options{})
 			streamAt(t, url, jetstream.StreamConfig{Name: schemas.Stream, Subjects: []string{"orders.>"}, MaxAge: time.Hour})
 			return env{"ROLLCALL_NATS_URL": url}
-		}, 1, []string{`FAIL stream AGENT_EVENTS does not fit, and rollcall never alters it: subjects are ["orders.>"], want "rollcall.log.>" alone`,
+		}, 1, []string{`FAIL stream stream AGENT_EVENTS does not fit, and rollcall never alters it: subjects are ["orders.>"], want "rollcall.log.>" alone`,
 			"> mend it (nats stream edit), or, if it is somebody else's, remove or rename it, or use another account", "skip watermark needs stream"},
-			1, []string{"stream AGENT_EVENTS exists but does not fit, and rollcall never alters it", "mend it, or remove it if it isn't rollcall's"}},
+			1, []string{"stream AGENT_EVENTS does not fit, and rollcall never alters it", "mend it, or remove it if it isn't rollcall's"}},
 
 		{"someone else's subjects", func(t *testing.T, _ *e2e.Vendor) env {
 			url := broker(t, &server.Options{})

@@ -3,7 +3,6 @@ package check
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -241,22 +240,21 @@ func (s *state) stream(ctx context.Context) {
 	if !s.mayAsk("$JS.API.STREAM.INFO." + schemas.Stream) {
 		return
 	}
-	stream, err := s.js.Stream(ctx, schemas.Stream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
+	info, err := s.reader().Stream(ctx)
+	var setup *publisher.SetupError
+	switch {
+	case info == nil && (err == nil || errors.As(err, &setup)):
 		s.noStream(ctx)
 		return
-	}
-	if err != nil {
+	case errors.As(err, &setup):
+		s.fail(setup.Err.Error(),
+			"mend it (nats stream edit), or, if it is somebody else's, remove or rename it, or use another account")
+		return
+	case err != nil:
 		s.fail("no answer about "+schemas.Stream+": "+reason(err).Error(), "JetStream may be starting, or the stream has no leader: see the servers' logs")
 		return
 	}
-	info := stream.CachedInfo()
 	c, st := info.Config, info.State
-	if bad := publisher.Misfits(c); len(bad) > 0 {
-		s.fail(schemas.Stream+" does not fit, and rollcall never alters it: "+strings.Join(bad, "; "),
-			"mend it (nats stream edit), or, if it is somebody else's, remove or rename it, or use another account")
-		return
-	}
 	text := fmt.Sprintf("%s fits; %s, %s of %s", schemas.Stream, count(st.Msgs, "message"), bytesText(int64(st.Bytes)), bytesText(c.MaxBytes))
 	if float64(st.Bytes) > nearlyFull*float64(c.MaxBytes) {
 		s.warn(text+": nearly full", "a full log takes no commits: raise its limit (nats stream edit "+schemas.Stream+" --max-bytes …), or lower ROLLCALL_EVENTS_MAX_AGE")
@@ -361,83 +359,48 @@ func (s *state) bucket(ctx context.Context) {
 	if !s.mayAsk("$JS.API.STREAM.INFO." + publisher.BucketStream) {
 		return
 	}
-	stream, err := s.js.Stream(ctx, publisher.BucketStream)
+	info, err := s.reader().Bucket(ctx)
+	var setup *publisher.SetupError
 	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound) && s.Publisher.Manage:
+	case err == nil && info == nil:
 		s.stop()
 		s.ok("bucket " + schemas.Bucket + " does not exist; rollcall creates it")
 		return
-	case errors.Is(err, jetstream.ErrStreamNotFound):
+	case errors.As(err, &setup) && info == nil:
 		s.fail("bucket "+schemas.Bucket+" does not exist, and ROLLCALL_NATS_MANAGE is false",
 			"create it (nats stream add --config deploy/nats/kv-rollcall.json), or set ROLLCALL_NATS_MANAGE=true")
 		return
+	case errors.As(err, &setup):
+		s.fail(setup.Err.Error(), setup.Hint)
+		return
 	case err != nil:
 		s.fail("no answer about bucket "+schemas.Bucket+": "+reason(err).Error(), "JetStream may be starting, or the bucket has no leader: see the servers' logs")
-		return
-	}
-	info := stream.CachedInfo()
-	if bad := publisher.BucketMisfits(info.Config); len(bad) > 0 {
-		s.fail("bucket "+schemas.Bucket+" does not fit, and rollcall never alters it: "+strings.Join(bad, "; "), "mend it, or remove it if it isn't rollcall's")
 		return
 	}
 	s.ok("bucket " + schemas.Bucket + " fits")
 	s.replicas(publisher.BucketStream, info.Config, info.Cluster)
 }
 
-// errNothing says that the subject has no message.
-var errNothing = errors.New("no message")
-
-// A message is one that a stream holds.
-type message struct {
-	Data []byte    `json:"data"`
-	Time time.Time `json:"time"` // when it was stored, by the server's clock
+// reader reads the stream and the bucket as a start does.
+func (s *state) reader() *publisher.Reader {
+	cfg := s.Publisher
+	cfg.Tenant = max(s.tenant, 0)
+	return publisher.NewReader(s.nc, cfg)
 }
 
-// last asks a stream's leader for the last message of a subject, as rollcall does.
-func (s *state) last(ctx context.Context, stream, subject string) (m message, err error) {
-	body, err := json.Marshal(map[string]string{"last_by_subj": subject})
-	if err != nil {
-		return m, err
-	}
-	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
-	if err != nil {
-		return m, err
-	}
-	var answer struct {
-		Error *struct {
-			ErrCode     jetstream.ErrorCode `json:"err_code"`
-			Description string              `json:"description"`
-		} `json:"error"`
-		Message message `json:"message"`
-	}
-	if err := json.Unmarshal(reply.Data, &answer); err != nil {
-		return m, err
-	}
-	switch {
-	case answer.Error == nil:
-		return answer.Message, nil
-	case answer.Error.ErrCode == jetstream.JSErrCodeMessageNotFound:
-		return m, errNothing
-	default:
-		return m, errors.New(answer.Error.Description)
-	}
-}
-
-// read is last, and says why there is nothing to go on with. A message without data is none.
-func (s *state) read(ctx context.Context, stream, subject string) (m message, ok bool) {
+// mayRead says whether the tenant's messages in a stream can be read, and skips the probe where
+// not.
+func (s *state) mayRead(stream string) bool {
 	if s.tenant == 0 {
 		s.skip("needs the tenant: from the token, or from ROLLCALL_TENANT_ID")
-		return m, false
+		return false
 	}
-	if !s.mayAsk("$JS.API.STREAM.MSG.GET." + stream) {
-		return m, false
-	}
-	m, err := s.last(ctx, stream, subject)
-	if err != nil && !errors.Is(err, errNothing) {
-		s.fail("it can't be read: "+reason(err).Error(), "the stream may have no leader: see the servers' logs")
-		return m, false
-	}
-	return m, true
+	return s.mayAsk("$JS.API.STREAM.MSG.GET." + stream)
+}
+
+// unread tells that a message can't be read.
+func (s *state) unread(err error) {
+	s.fail("it can't be read: "+reason(err).Error(), "the stream may have no leader: see the servers' logs")
 }
 
 // leadership is what is known of who leads.
@@ -448,14 +411,16 @@ type leadership struct {
 
 // lease says who polls the tenant.
 func (s *state) lease(ctx context.Context) {
-	key := schemas.LeaseKey(max(s.tenant, 0))
-	m, ok := s.read(ctx, publisher.BucketStream, "$KV."+schemas.Bucket+"."+key)
-	if !ok {
+	if !s.mayRead(publisher.BucketStream) {
 		return
 	}
-	h, held := publisher.ParseLease(m.Data)
+	h, seq, err := s.reader().Lease(ctx)
+	if err != nil {
+		s.unread(err)
+		return
+	}
 	s.lead = leadership{true, h.Instance}
-	if !held {
+	if seq == 0 {
 		s.ok(fmt.Sprintf("nobody polls tenant %d now", s.tenant))
 		return
 	}
@@ -464,16 +429,18 @@ func (s *state) lease(ctx context.Context) {
 
 // watermark says how fresh the log is.
 func (s *state) watermark(ctx context.Context) {
-	m, ok := s.read(ctx, schemas.Stream, schemas.WatermarkSubject(s.tenant))
-	if !ok {
+	if !s.mayRead(schemas.Stream) {
 		return
 	}
-	if m.Data == nil {
+	w, m, err := s.reader().Watermark(ctx)
+	switch {
+	case err != nil:
+		s.unread(err)
+		return
+	case m == nil:
 		s.ok(fmt.Sprintf("none: nothing has been published for tenant %d", s.tenant))
 		return
-	}
-	var w schemas.Watermark
-	if err := json.Unmarshal(m.Data, &w); err != nil || w.TenantID != s.tenant {
+	case w == nil:
 		s.warn("what stands in its place is none", "somebody else writes to the log; rollcall mends it at its next start")
 		return
 	}
@@ -500,15 +467,17 @@ func (s *state) watermark(ctx context.Context) {
 
 // health tells what the last health message says.
 func (s *state) health(ctx context.Context) {
-	m, ok := s.read(ctx, schemas.Stream, schemas.HealthSubject(s.tenant))
-	if !ok {
+	if !s.mayRead(schemas.Stream) {
 		return
 	}
-	var h schemas.Health
+	h, m, err := s.reader().Health(ctx)
 	switch {
-	case m.Data == nil:
+	case err != nil:
+		s.unread(err)
+		return
+	case m == nil:
 		s.ok("none yet")
-	case json.Unmarshal(m.Data, &h) != nil || h.TenantID != s.tenant:
+	case h == nil:
 		s.warn("what stands in its place is none", "somebody else writes to the log; rollcall mends it at its next start")
 	case h.State == schemas.HealthOK:
 		s.ok("ok since " + at(h.Since))
@@ -526,7 +495,7 @@ func (s *state) health(ctx context.Context) {
 	}
 	// A leader says in the stream that it can't read the listing, or commits a watermark: one that
 	// does neither can't commit.
-	if !s.committed.IsZero() && h.State != schemas.HealthFailing && (s.lead.by != "" || s.running) {
+	if !s.committed.IsZero() && (h == nil || h.State != schemas.HealthFailing) && (s.lead.by != "" || s.running) {
 		who := cmp.Or(s.lead.by, "the rollcall that runs here")
 		s.fail(fmt.Sprintf("%s polls tenant %d, and nothing has been committed since %s (%s)", who, s.tenant, at(s.committed), dur(s.now().Sub(s.committed))),
 			"its log and its /readyz name the error; see that the stream, its account and the servers' disks have room; "+

@@ -154,7 +154,7 @@ func (r *Roster) follow(
 	}
 	reading := true
 	filters := []string{
-		fmt.Sprintf("agent.state.%d.*", r.tenant),
+		schemas.StateFilter(r.tenant),
 		schemas.WatermarkSubject(r.tenant),
 		schemas.HealthSubject(r.tenant),
 	}
@@ -359,7 +359,7 @@ func Tenants(ctx context.Context, js jetstream.JetStream) ([]int64, error) {
 	err := consume(
 		ctx,
 		js,
-		jetstream.ConsumerConfig{FilterSubject: "agent.watermark.*", HeadersOnly: true},
+		jetstream.ConsumerConfig{FilterSubject: schemas.WatermarkFilter, HeadersOnly: true},
 		func(m jetstream.Msg, pending uint64) {
 			if m != nil {
 				if s, err := schemas.ParseSubject(m.Subject()); err == nil {
