@@ -85,12 +85,19 @@ func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *C
 		if len(r.queue) > 0 && n > 0 {
 			sweep = c.items[n-1].sweep
 		}
-		if sweep = max(sweep, r.lastPublishedSweep); sweep > w.Sweep {
-			w.InProgress = &schemas.InProgress{Sweep: sweep}
-		}
+		w.InProgress = inProgress(max(sweep, r.lastPublishedSweep), w.Sweep)
 	}
 	w.Agents, w.Online = present.agents, present.online
 	return c
+}
+
+// inProgress names the sweep that a commit brings changes of, where that is a later one than the
+// last complete one.
+func inProgress(sweep, complete uint64) *schemas.InProgress {
+	if sweep <= complete {
+		return nil
+	}
+	return &schemas.InProgress{Sweep: sweep}
 }
 
 // Committed says that a commit is in the stream.

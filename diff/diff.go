@@ -39,8 +39,8 @@ type State = packed.State
 type change struct {
 	id    int64
 	agent packed.Agent // as it was read; "": gone from the listing
-	sweep uint64         // the sweep that saw it
-	time  time.Time      // when the page had been read; of an agent that is gone, when the sweep ended
+	sweep uint64       // the sweep that saw it
+	time  time.Time    // when the page had been read; of an agent that is gone, when the sweep ended
 	past
 }
 

@@ -61,17 +61,17 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark, lastSweep u
 }
 
 func (r *Roster) loadWatermark(w *schemas.Watermark) {
-	r.watermark, r.restart, r.untyped = schemas.Watermark{}, completeSweep{}, false
-	if w != nil {
-		r.watermark = *w
-		r.watermark.InProgress = nil
-		// Who is listed without a type is so in one of the listings that were polled, and maybe in
-		// one that is not polled any more.
-		r.untyped = len(w.Polled) > 0 && (len(r.rules.Types) == 0 ||
-			!slices.ContainsFunc(w.Polled, func(t string) bool { return !slices.Contains(r.rules.Types, t) }))
+	r.watermark = figures(w, r.rules.Types)
+	r.restart, r.untyped = completeSweep{}, false
+	if w == nil {
+		return
 	}
-	if r.watermark.Sweep == 0 {
-		r.watermark.Polled = r.rules.Types
+	// Who is listed without a type is so in one of the listings that were polled, and maybe in one
+	// that is not polled any more.
+	types := r.rules.Types
+	r.untyped = len(w.Polled) > 0 && (len(types) == 0 ||
+		!slices.ContainsFunc(w.Polled, func(t string) bool { return !slices.Contains(types, t) }))
+	if w.Sweep == 0 {
 		return
 	}
 	r.hadCompleteSweep = true
@@ -85,6 +85,31 @@ func (r *Roster) loadWatermark(w *schemas.Watermark) {
 			r.complete.startedAt = time.Time{}
 		}
 	}
+}
+
+// figures are those of the last complete sweep in the stream, whose last watermark is given (nil:
+// none that can be trusted).
+func figures(last *schemas.Watermark, types []string) (w schemas.Watermark) {
+	if last != nil {
+		w = *last
+		w.InProgress = nil
+	}
+	if w.Sweep == 0 {
+		w.Polled = types
+	}
+	return w
+}
+
+// FirstWatermark is the one with which a process takes over the stream: it repeats the figures of
+// the last complete sweep there, counts the published states, and names the sweep that is to begin.
+func FirstWatermark(states map[int64]*State, last *schemas.Watermark, types []string, sweep uint64) schemas.Watermark {
+	var p population
+	for _, s := range states {
+		p.count(s, 1)
+	}
+	w := figures(last, types)
+	w.Agents, w.Online, w.InProgress = p.agents, p.online, inProgress(sweep, w.Sweep)
+	return w
 }
 
 // Stepped says that the clock which the roster's times come from has moved by d against the time

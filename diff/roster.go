@@ -37,17 +37,17 @@ type Roster struct {
 // An entry is what is known of an agent.
 type entry struct {
 	id        int64
-	published *State         // nil: nothing
-	revision  uint64         // the highest ever published, also where the stream has lost it since
+	published *State       // nil: nothing
+	revision  uint64       // the highest ever published, also where the stream has lost it since
 	observed  packed.Agent // the agent as it was last observed; "": not there
-	queued    int            // its changes in the queue
-	seen      sighting       // the last page that showed it; zero: none since the stream was read
-	rank      int            // of the row that seen showed, see [Roster.rank]
-	other     *shown         // what another listing showed last that does not count; nil: nothing
-	told      bool           // that two listings show it
-	rejected  uint64         // the last sweep with a row of it that could not be used, or was only a sign of life
-	missing   int            // complete sweeps in a row that missed it
-	heldSince time.Time      // since when the guard holds it back; zero: it does not
+	queued    int          // its changes in the queue
+	seen      sighting     // the last page that showed it; zero: none since the stream was read
+	rank      int          // of the row that seen showed, see [Roster.rank]
+	other     *shown       // what another listing showed last that does not count; nil: nothing
+	told      bool         // that two listings show it
+	rejected  uint64       // the last sweep with a row of it that could not be used, or was only a sign of life
+	missing   int          // complete sweeps in a row that missed it
+	heldSince time.Time    // since when the guard holds it back; zero: it does not
 }
 
 // A sighting is when a page showed an agent.

@@ -2,21 +2,21 @@ package engine
 
 import "time"
 
-// aStep is by how much the clock must have moved against the time that has passed to be worth a
+// smallStep is by how much the clock must have moved against the time that has passed to be worth a
 // word. Less is a clock that is being adjusted.
-const aStep = time.Second
+const smallStep = time.Second
 
-// follow has the clock follow the machine's, and tells of a step. It returns the step, 0 where
+// followClock has the clock follow the machine's, and tells of a step. It returns the step, 0 where
 // there was none.
-func (e *Engine) follow() time.Duration {
+func (e *Engine) followClock() time.Duration {
 	if e.cfg.Follow == nil {
 		return 0
 	}
 	step := e.cfg.Follow()
-	if step.Abs() < aStep {
+	if step.Abs() < smallStep {
 		return 0
 	}
-	e.stepTold.Do(func() {
+	e.stepLog.Do(func() {
 		way := "ahead: it was set, or the machine slept"
 		if step < 0 {
 			way = "back: it was set"
@@ -28,14 +28,12 @@ func (e *Engine) follow() time.Duration {
 	return step
 }
 
-// stepped has what the loop remembers follow a step of the clock: waits go on as if there had been
-// none, and no figure says that something was read at a time that is yet to come.
-func (l *loop) stepped(step time.Duration) {
-	if step == 0 {
-		return
+// stepClock has what the loop remembers follow a step of the clock: waits go on as if there had
+// been none, and nothing says that something was read at a time that is yet to come.
+func (l *loop) stepClock(step time.Duration) {
+	if step != 0 {
+		l.roster.Stepped(step)
+		l.health.stepped(step)
+		l.silence.answered = l.silence.answered.Add(step)
 	}
-	l.roster.Stepped(step)
-	l.health.stepped(step)
-	l.answered = l.answered.Add(step)
-	l.marked()
 }

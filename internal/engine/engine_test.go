@@ -897,7 +897,7 @@ func TestNotice(t *testing.T) {
 	h.note("lost", at)
 	h.set(schemas.HealthFailing, schemas.Unreachable, at, "no answer")
 	n := h.news()
-	if n == nil || n.State != schemas.HealthFailing || n.Detail != "lost; no answer" {
+	if n == nil || n.message.State != schemas.HealthFailing || n.message.Detail != "lost; no answer" {
 		t.Fatalf("the news are %+v", n)
 	}
 	h.said(n)

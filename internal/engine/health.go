@@ -18,42 +18,41 @@ import (
 const failAfter = 3
 
 // health decides what the tenant's health message has to say. It is told what happens, and gives
-// the message that lacks.
+// the message that is not yet in the stream.
 type health struct {
-	tenant int64
-	last   schemas.Health // what is in the log; no state: nothing
-	now    schemas.Health // what should be
-	notice string         // what has to be told once, whatever the state; empty: nothing
-	told   string         // now.Detail, as the last message had it
-	sent   schemas.Health // now, as news gave it last
-	moved  time.Time      // when now.Detail last changed
+	tenant    int64
+	now       schemas.Health // what health is
+	published schemas.Health // what it was when the last message was published; no state: none was
+	notice    string         // what the next message tells besides, whatever the state; empty: nothing
+	detailAt  time.Time      // when now.Detail last changed
 
-	failures   int                  // incomplete sweeps in a row
-	rejecting  bool                 // failing because the last complete sweep rejected too many rows
-	reason     schemas.HealthReason // why the last of them was
-	detail     string
+	failures  int                  // incomplete sweeps in a row
+	reason    schemas.HealthReason // why the last of them was
+	detail    string
+	rejecting bool // failing because the last complete sweep rejected too many rows
+
 	staleAfter time.Time     // when to lose patience; zero: not by the clock
 	settled    bool          // staleAfter stands, whatever the vendor answers
-	stopping   bool          // nobody looks any more, so no sweep is overdue
 	begun      time.Time     // when this process began to look
 	patience   time.Duration // how long a start may go without a complete sweep
+	stopping   bool          // nobody looks any more, so no sweep is overdue
 }
 
 func newHealth(tenant int64, interval time.Duration, now time.Time) *health {
 	return &health{tenant: tenant, begun: now, patience: 3 * interval, staleAfter: now.Add(3 * interval)}
 }
 
-// load takes over what the log says. Time during which nobody polled is nobody's failure: the
+// load takes over what the stream says. Time during which nobody polled is nobody's failure: the
 // deadline counts from now on.
 func (h *health) load(last *schemas.Health, w schemas.Watermark) {
-	h.last = schemas.Health{}
+	h.published = schemas.Health{}
 	if last != nil {
-		h.last = *last
+		h.published = *last
 	}
 	if h.now.State == "" {
-		h.now = h.last
+		h.now = h.published
 	}
-	h.told = h.now.Detail
+	h.published.Detail = h.now.Detail // that of the message may have had a notice
 	if w.Sweep > 0 && !h.settled {
 		h.staleAfter = h.begun.Add(max(h.patience, w.StaleAfter.Sub(w.CompletedAt)))
 		h.settled = true
@@ -63,7 +62,7 @@ func (h *health) load(last *schemas.Health, w schemas.Watermark) {
 // stepped says that the clock has moved by d against the time that has passed: patience counts the
 // latter.
 func (h *health) stepped(d time.Duration) {
-	h.begun, h.moved = h.begun.Add(d), h.moved.Add(d)
+	h.begun, h.detailAt = h.begun.Add(d), h.detailAt.Add(d)
 	if !h.staleAfter.IsZero() {
 		h.staleAfter = h.staleAfter.Add(d)
 	}
@@ -152,9 +151,9 @@ func (h *health) set(state schemas.HealthState, reason schemas.HealthReason, at 
 	switch {
 	case h.now.State != state || h.now.Reason != reason:
 		h.now = schemas.Health{TenantID: h.tenant, State: state, Reason: reason, Since: at, Detail: detail}
-		h.moved = at
-	case numberless(h.now.Detail) != numberless(detail) && at.Sub(h.moved) >= h.patience:
-		h.now.Detail, h.moved = detail, at
+		h.detailAt = at
+	case numberless(h.now.Detail) != numberless(detail) && at.Sub(h.detailAt) >= h.patience:
+		h.now.Detail, h.detailAt = detail, at
 	}
 }
 
@@ -163,27 +162,33 @@ func numberless(s string) string { return numbers.ReplaceAllString(s, "0") }
 
 var numbers = regexp.MustCompile(`[0-9]+`)
 
-// news is the message that the log lacks; nil: none.
-func (h *health) news() *schemas.Health {
-	same := h.now.State == h.last.State && h.now.Reason == h.last.Reason && h.now.Detail == h.told
+// A healthNews is a message that is not yet in the stream.
+type healthNews struct {
+	message schemas.Health
+	state   schemas.Health // without a notice
+}
+
+// news returns what has to be published; nil: nothing.
+func (h *health) news() *healthNews {
+	same := h.now.State == h.published.State && h.now.Reason == h.published.Reason &&
+		h.now.Detail == h.published.Detail
 	if h.now.State == "" || same && h.notice == "" {
 		return nil
 	}
-	h.sent = h.now
-	n := h.now
+	n := &healthNews{message: h.now, state: h.now}
 	if h.notice != "" {
-		n.Detail = strings.TrimSuffix(h.notice+"; "+n.Detail, "; ")
+		n.message.Detail = strings.TrimSuffix(h.notice+"; "+h.now.Detail, "; ")
 	}
-	return &n
+	return n
 }
 
-// said records that the message is in the log.
-func (h *health) said(n *schemas.Health) { h.last, h.told, h.notice = *n, h.sent.Detail, "" }
+// said records that news are in the stream.
+func (h *health) said(n *healthNews) { h.published, h.notice = n.state, "" }
 
 // note has a message sent with something to tell besides the state.
 func (h *health) note(detail string, at time.Time) {
 	if h.now.State == "" {
-		h.now.State = schemas.HealthOK // the log has forgotten, and nothing else is known to be wrong
+		h.now.State = schemas.HealthOK // the stream has forgotten, and nothing else is known to be wrong
 	}
 	h.now.TenantID, h.now.Since, h.notice = h.tenant, at, detail
 }

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +22,7 @@ const sweepComplete = "complete"
 type metrics struct {
 	sweeps     *prometheus.CounterVec // by result
 	sweepTime  prometheus.Histogram
-	agents     map[cell]prometheus.Gauge
+	agents     *prometheus.GaugeVec // by type and state
 	missing    prometheus.Gauge
 	events     *prometheus.CounterVec // by type and reason
 	detection  prometheus.Histogram
@@ -29,26 +31,22 @@ type metrics struct {
 	pending    prometheus.Gauge
 	folded     prometheus.Counter
 	dropped    prometheus.Counter
-	health     map[condition]prometheus.Gauge
+	health     *prometheus.GaugeVec // by state and reason
 	startedAt  prometheus.Gauge
 	staleAfter prometheus.Gauge
-	shown      condition // whose health gauge is 1
 }
 
-// A cell is a label set of rollcall_agents.
-type cell struct{ kind, state string }
-
-// A condition is what a health message says, and a label set of rollcall_health.
-type condition struct {
-	state  schemas.HealthState
-	reason schemas.HealthReason
-}
-
-// The business types that the vendor documents; any other is "other", so that labels stay bounded.
+// agentTypes are the business types that the vendor documents, and what stands for all others, so
+// that labels stay bounded.
 var agentTypes = []string{"0", "1", "2", "10", "other", "none"}
 
+const documentedTypes = 4 // of agentTypes
+
 // conditions are all that a health message can say.
-var conditions = []condition{
+var conditions = []struct {
+	state  schemas.HealthState
+	reason schemas.HealthReason
+}{
 	{schemas.HealthOK, ""},
 	{schemas.HealthFailing, schemas.Unreachable}, {schemas.HealthFailing, schemas.Credentials},
 	{schemas.HealthFailing, schemas.Unusable}, {schemas.HealthFailing, schemas.Inconsistent},
@@ -119,29 +117,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "rollcall_watermark_stale_after_timestamp_seconds",
 			Help: "When the last watermark is stale, in seconds since 1970; 0 before any, and while this replica does not lead.",
 		}),
-		agents: make(map[cell]prometheus.Gauge),
-		health: make(map[condition]prometheus.Gauge),
+		agents: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "rollcall_agents",
+			Help: "Agents in the published state by business type and state, removed ones left out; 0 while this replica does not lead.",
+		}, []string{"type", "state"}),
+		health: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "rollcall_health",
+			Help: "1 for what the tenant's health is, 0 for what it is not; all 0 while this replica does not lead.",
+		}, []string{"state", "reason"}),
 	}
-	agents := auto.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "rollcall_agents",
-		Help: "Agents in the published state by business type and state, removed ones left out; 0 while this replica does not lead.",
-	}, []string{"type", "state"})
-	for _, kind := range agentTypes {
-		for _, state := range []string{"online", "offline"} {
-			m.agents[cell{kind, state}] = agents.WithLabelValues(kind, state)
-		}
-	}
-	health := auto.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "rollcall_health",
-		Help: "1 for what the tenant's health is, 0 for what it is not; all 0 while this replica does not lead.",
-	}, []string{"state", "reason"})
-	for _, v := range conditions {
-		reason := string(v.reason)
-		if reason == "" {
-			reason = "none"
-		}
-		m.health[v] = health.WithLabelValues(string(v.state), reason)
-	}
+	m.reset()
 	for _, result := range []string{sweepComplete, string(listing.Unreachable), string(listing.Credentials), string(listing.Unusable), string(listing.Inconsistent)} {
 		m.sweeps.WithLabelValues(result)
 	}
@@ -155,59 +140,57 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 // reset says that this replica does not lead.
 func (m *metrics) reset() {
-	for _, g := range m.agents {
-		g.Set(0)
-	}
+	m.recount(nil)
 	m.missing.Set(0)
-	m.pending.Set(0)
-	m.condition(condition{})
-	m.watermark(schemas.Watermark{})
+	m.show(Status{})
 }
 
-// recount counts the agents of the whole log; from then on moved keeps the counts.
-func (m *metrics) recount(states map[int64]*packed.State) {
-	counts := make(map[cell]int)
-	for _, s := range states {
-		if c, ok := cellOf(s); ok {
-			counts[c]++
+// show brings the gauges up to what the loop knows. Health that no message can say is not shown.
+func (m *metrics) show(s Status) {
+	m.pending.Set(float64(s.Pending))
+	m.startedAt.Set(unix(s.Watermark.StartedAt))
+	m.staleAfter.Set(unix(s.Watermark.StaleAfter))
+	for _, c := range conditions {
+		is := 0.
+		if c.state == s.State && c.reason == s.Reason {
+			is = 1
 		}
+		m.health.WithLabelValues(string(c.state), cmp.Or(string(c.reason), "none")).Set(is)
 	}
-	for c, g := range m.agents {
-		g.Set(float64(counts[c]))
+}
+
+// recount counts the agents of the whole stream; from then on moved keeps the counts.
+func (m *metrics) recount(states map[int64]*packed.State) {
+	for _, kind := range agentTypes {
+		m.agents.WithLabelValues(kind, "online").Set(0)
+		m.agents.WithLabelValues(kind, "offline").Set(0)
+	}
+	for _, s := range states {
+		m.moved(nil, s)
 	}
 }
 
 // moved takes an agent from one state to another.
 func (m *metrics) moved(from, to *packed.State) {
-	was, counted := cellOf(from)
-	is, counts := cellOf(to)
-	if counted == counts && was == is {
-		return
-	}
-	if counted {
-		m.agents[was].Dec()
-	}
-	if counts {
-		m.agents[is].Inc()
-	}
+	m.count(from, -1)
+	m.count(to, 1)
 }
 
-// cellOf says where an agent is counted; false: nowhere.
-func cellOf(s *packed.State) (cell, bool) {
+func (m *metrics) count(s *packed.State, n float64) {
 	if s == nil || s.Removed {
-		return cell{}, false
+		return
 	}
-	c := cell{"other", "offline"}
+	state := "offline"
 	if s.Online {
-		c.state = "online"
+		state = "online"
 	}
-	switch t, _ := s.Agent.Type(); t {
-	case "":
-		c.kind = "none"
-	case "0", "1", "2", "10":
-		c.kind = t
+	kind, _ := s.Agent.Type()
+	if kind == "" {
+		kind = "none"
+	} else if !slices.Contains(agentTypes[:documentedTypes], kind) {
+		kind = "other"
 	}
-	return c, true
+	m.agents.WithLabelValues(kind, state).Add(n)
 }
 
 // typeLabel is an event's type without what all types begin with.
@@ -231,25 +214,6 @@ func (m *metrics) published(e *schemas.Event, at time.Time) {
 			}
 		}
 	}
-}
-
-// condition shows what the tenant's health is. One that no health message can say is not shown.
-func (m *metrics) condition(v condition) {
-	if v == m.shown {
-		return
-	}
-	if g := m.health[m.shown]; g != nil {
-		g.Set(0)
-	}
-	if g := m.health[v]; g != nil {
-		g.Set(1)
-	}
-	m.shown = v
-}
-
-func (m *metrics) watermark(w schemas.Watermark) {
-	m.startedAt.Set(unix(w.StartedAt))
-	m.staleAfter.Set(unix(w.StaleAfter))
 }
 
 // unix is a time in seconds since 1970, 0 for none.

@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// A sweeping is the sweep under way, or the last one.
+type sweeping struct {
+	number     uint64 // of the last one begun
+	running    bool
+	begun      time.Time
+	reloadedAt time.Time // when the stream was reloaded during it: pages asked for before say nothing; zero: it was not
+	steps      chan sweepStep
+	next       *time.Timer // when the next one begins
+	result     string      // "complete", or the class of what the last one failed with; empty: none has ended
+	dropped    int         // fields that the last one left out
+	repaired   int         // values in which it marked what can't stay
+}
+
+// A sweepStep is a page, or at last the verdict.
+type sweepStep struct {
+	page    *listing.Page
+	verdict *listing.Verdict
+}
+
+// startSweep starts the next sweep.
+func (l *loop) startSweep(ctx context.Context) {
+	l.stepClock(l.followClock())
+	s := &l.sweep
+	s.number++
+	s.running, s.reloadedAt, s.begun = true, time.Time{}, l.now()
+	go func() {
+		v := l.source.Sweep(ctx, func(p *listing.Page) { s.steps <- sweepStep{page: p} })
+		s.steps <- sweepStep{verdict: &v}
+	}()
+}
+
+// takeSteps takes what has already arrived, so that it goes into the commit that is about to start.
+func (l *loop) takeSteps() {
+	for !l.commit.running && l.sweep.running {
+		select {
+		case s := <-l.sweep.steps:
+			l.step(s)
+		default:
+			return
+		}
+	}
+}
+
+func (l *loop) step(s sweepStep) {
+	if s.page != nil {
+		l.page(s.page)
+	} else {
+		l.verdict(s.verdict)
+	}
+}
+
+func (l *loop) page(p *listing.Page) {
+	l.health.answered()
+	l.answered(l.now())
+	if p.Sent.Before(l.sweep.reloadedAt) {
+		// The stream may know better; the next sweep compares with what it says.
+		l.roster.Alive(l.sweep.number, p)
+		return
+	}
+	l.roster.Observe(l.sweep.number, p)
+}
+
+// verdict ends a sweep.
+func (l *loop) verdict(v *listing.Verdict) {
+	s := &l.sweep
+	s.running = false
+	s.next.Reset(s.begun.Add(l.cfg.Interval).Sub(l.now()))
+	log := l.logger.With("sweep", s.number, "agents", v.Agents, "pages", v.Pages,
+		"rejected", v.Rejected, "dropped", v.Dropped, "repaired", v.Repaired,
+		"took", v.EndedAt.Sub(v.StartedAt).Round(time.Millisecond))
+	if v.Dropped > 0 && s.dropped == 0 {
+		log.Warn("fields hold values of a kind that they should not have, and are left out")
+	}
+	if v.Repaired > 0 && s.repaired == 0 {
+		log.Warn("marking values that not every JSON parser takes; rollcall check tells more")
+	}
+	s.dropped, s.repaired = v.Dropped, v.Repaired
+	switch {
+	case v.Complete:
+		l.ended(sweepComplete)
+		l.metrics.sweepTime.Observe(v.EndedAt.Sub(v.StartedAt).Seconds())
+		if !s.reloadedAt.IsZero() {
+			log.Info("the sweep was complete, but the log was read anew during it: the next one counts")
+			return
+		}
+		l.complete(v, log)
+	case errors.Is(v.Err, context.Canceled):
+		log.Debug("sweep abandoned")
+	default:
+		class := listing.Unreachable
+		var e *listing.Error
+		if errors.As(v.Err, &e) {
+			class = e.Class
+		}
+		l.ended(string(class))
+		level, text := slog.LevelDebug, "sweep incomplete"
+		if l.health.incomplete(schemas.HealthReason(class), v.Err, l.now()) {
+			level, text = slog.LevelWarn, "sweep incomplete: what it read counts, absence and the watermark wait for a complete one"
+		}
+		log.Log(context.Background(), level, text, "class", class, "err", v.Err)
+	}
+}
+
+func (l *loop) ended(result string) {
+	l.sweep.result = result
+	l.metrics.sweeps.WithLabelValues(result).Inc()
+}
+
+// complete lets absence be judged and the watermark move.
+func (l *loop) complete(v *listing.Verdict, log *slog.Logger) {
+	started, ended := schemas.FloorTime(v.StartedAt), schemas.CeilTime(v.EndedAt)
+	staleAfter := ended.Add(3 * max(l.cfg.Interval, ended.Sub(started)))
+	first := !l.roster.HadCompleteSweep()
+	absence := l.roster.Complete(l.sweep.number, v, staleAfter)
+	l.metrics.missing.Set(float64(absence.Missing))
+	l.answered(ended)
+	if ids := absence.InTwoListings; len(ids) > 0 {
+		l.logger.Warn("agents are listed under two of the polled types, in different states: the listing of the type that the row itself names counts, "+
+			"else the one that is polled first; ask the vendor why, or poll only one of the types",
+			"count", len(ids), "agents", ids[:min(len(ids), mostNamed)])
+	}
+	if first {
+		log.Info("first complete sweep")
+	}
+	if n := l.health.failures; n > 0 {
+		log.Info("sweeps are complete again", "incomplete", n)
+	}
+	l.health.complete(absence, v, staleAfter, ended)
+	log.Debug("sweep complete", "missing", absence.Missing, "held", absence.Held)
+}
+
+// mostNamed is how many agents one line of log output names.
+const mostNamed = 10
