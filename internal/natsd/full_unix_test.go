@@ -74,6 +74,7 @@ func newSmall(dir string) *small {
 	must(syscall.Getrlimit(syscall.RLIMIT_FSIZE, &d.limits))
 	var err error
 	d.s, err = Start(Config{Listen: "127.0.0.1:0", DataDir: dir,
+		lookEvery: often, lookWait: time.Second, // of the one that hangs nothing comes
 		Logger: slog.New(slog.NewTextHandler(os.Stdout, nil))})
 	must(err)
 	d.nc, err = d.s.Connect(nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))

@@ -65,7 +65,7 @@ func TestStoreRemoved(t *testing.T) {
 			t.Parallel()
 			dir, out := filepath.Join(t.TempDir(), "data"), &lines{}
 			var looks atomic.Int64
-			s := start(t, Config{DataDir: dir, Logger: slog.New(slog.NewTextHandler(out, nil)), ill: func(ns *server.Server) error {
+			s := start(t, Config{DataDir: dir, Logger: slog.New(slog.NewTextHandler(out, nil)), lookEvery: often, ill: func(ns *server.Server) error {
 				looks.Add(1)
 				return ill(ns)
 			}})

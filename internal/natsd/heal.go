@@ -23,10 +23,9 @@ import (
 
 const (
 	lookEvery  = time.Second     // how often the server is asked how it is
-	lookWait   = 5 * time.Second // for its answer; a server that deadlocks gives none
+	lookWait   = 5 * time.Second // for its answer, and its end; one that deadlocks gives neither
 	illEnough  = 3               // bad answers in a row: a stream that is being made looks ill, too
 	tellEvery  = time.Minute     // how often it is told that there still is no room
-	healWait   = 5 * time.Second // how long an ill server may take to end
 	restartGap = 10 * time.Second
 	restartMax = 5 * time.Minute // between restarts that did not help
 )
@@ -76,7 +75,7 @@ func (s *Server) heal(ctx context.Context) {
 		if !s.awaitRoom(ctx) {
 			return
 		}
-		if !s.endWithin(ctx, healWait) {
+		if !s.endWithin(ctx, s.cfg.lookWait) {
 			if ctx.Err() != nil {
 				return
 			}
@@ -93,12 +92,12 @@ func (s *Server) heal(ctx context.Context) {
 			}
 		}
 		for err := s.start(); err != nil; err = s.start() {
-			s.endWithin(ctx, healWait)
+			s.endWithin(ctx, s.cfg.lookWait)
 			if !errors.Is(err, ErrNoRoom) {
 				s.failed <- fmt.Errorf("start the embedded NATS server anew: %w", err)
 				return
 			}
-			if !sleep(ctx, lookEvery) {
+			if !sleep(ctx, s.cfg.lookEvery) {
 				return
 			}
 		}
@@ -119,7 +118,7 @@ func (s *Server) endWithin(ctx context.Context, d time.Duration) bool {
 // awaitIll returns what is wrong with the server as soon as that is certain, or when ctx ends.
 func (s *Server) awaitIll(ctx context.Context) (err error) {
 	for bad := 0; bad < illEnough; {
-		if !sleep(ctx, lookEvery) {
+		if !sleep(ctx, s.cfg.lookEvery) {
 			return nil
 		}
 		if err = s.look(ctx); err == nil {
@@ -138,7 +137,7 @@ func (s *Server) look(ctx context.Context) error {
 	}
 	ns, answer := s.current(), make(chan error, 1)
 	go func() { answer <- s.cfg.ill(ns) }()
-	timeout := time.NewTimer(lookWait)
+	timeout := time.NewTimer(s.cfg.lookWait)
 	defer timeout.Stop()
 	select {
 	case err := <-answer:
@@ -164,7 +163,7 @@ func (s *Server) awaitRoom(ctx context.Context) bool {
 				"until then nothing is committed, and what is seen is kept in memory",
 				"dir", s.cfg.DataDir, "err", err)
 		}
-		if !sleep(ctx, lookEvery) {
+		if !sleep(ctx, s.cfg.lookEvery) {
 			return false
 		}
 	}

@@ -20,6 +20,9 @@ import (
 // patience bounds every wait for something that must happen.
 const patience = 60 * time.Second
 
+// often is how often these tests have the server looked at.
+const often = 50 * time.Millisecond
+
 // lines is what was logged. Safe for concurrent use.
 type lines struct {
 	mu sync.Mutex
@@ -48,7 +51,8 @@ func TestHeals(t *testing.T) {
 	looks := 0
 	out := &lines{}
 	s := start(t, Config{
-		Logger: slog.New(slog.NewTextHandler(out, nil)),
+		Logger:    slog.New(slog.NewTextHandler(out, nil)),
+		lookEvery: often,
 		ill: func(ns *server.Server) error {
 			if sick == nil {
 				sick = ns
@@ -128,9 +132,11 @@ func TestHangs(t *testing.T) {
 	t.Cleanup(func() { close(hang) })
 	dir := t.TempDir()
 	s := start(t, Config{
-		DataDir: dir,
-		ill:     func(*server.Server) error { <-hang; return nil }, // it answers nothing
-		end:     func(ns *server.Server) { <-hang; end(ns) },
+		DataDir:   dir,
+		ill:       func(*server.Server) error { <-hang; return nil }, // it answers nothing
+		end:       func(ns *server.Server) { <-hang; end(ns) },
+		lookEvery: often,
+		lookWait:  100 * time.Millisecond,
 	})
 	select {
 	case err := <-s.Failed():
@@ -178,7 +184,8 @@ func TestRestartFails(t *testing.T) {
 		}
 	})
 	s := start(t, Config{
-		ill: func(*server.Server) error { return errors.New("ill") },
+		lookEvery: often,
+		ill:       func(*server.Server) error { return errors.New("ill") },
 		end: func(ns *server.Server) {
 			addr := ns.Addr()
 			end(ns)
@@ -223,9 +230,10 @@ func TestShutdownWhileHealing(t *testing.T) {
 	ending, hang := make(chan struct{}), make(chan struct{})
 	dir := t.TempDir()
 	s := start(t, Config{
-		DataDir: dir,
-		ill:     func(*server.Server) error { return errors.New("ill") },
-		end:     func(ns *server.Server) { close(ending); <-hang; end(ns) },
+		DataDir:   dir,
+		lookEvery: often,
+		ill:       func(*server.Server) error { return errors.New("ill") },
+		end:       func(ns *server.Server) { close(ending); <-hang; end(ns) },
 	})
 	wait(t, ending)
 	s.Shutdown()

@@ -14,6 +14,7 @@
 package natsd
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -84,10 +85,12 @@ type Config struct {
 	// Logger gets the server's own messages; nil discards them.
 	Logger *slog.Logger
 
-	// Tests stage faults with these; nil: the functions of the same names.
-	roomFor func(dir string) error
-	ill     func(*server.Server) error
-	end     func(*server.Server)
+	// Tests stage faults with these; zero: the functions and constants of the same names.
+	roomFor   func(dir string) error
+	ill       func(*server.Server) error
+	end       func(*server.Server)
+	lookEvery time.Duration
+	lookWait  time.Duration
 }
 
 // Validate reports every unusable field at once, each as a [*setting.Error].
@@ -170,6 +173,8 @@ func Start(cfg Config) (*Server, error) {
 	if cfg.end == nil {
 		cfg.end = end
 	}
+	cfg.lookEvery = cmp.Or(cfg.lookEvery, lookEvery)
+	cfg.lookWait = cmp.Or(cfg.lookWait, lookWait)
 	lock, err := lockDir(cfg.DataDir)
 	if err != nil {
 		return nil, err
