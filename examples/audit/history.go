@@ -18,34 +18,37 @@ import (
 
 // A record is one line of the file.
 type record struct {
-	Seq     uint64          `json:"seq"`               // in the stream
-	Missing uint64          `json:"missing,omitempty"` // how many of the agent's events lack before this one
-	Anew    bool            `json:"anew,omitempty"`    // the log was lost and begun anew: the agent's revisions start again
-	Event   json.RawMessage `json:"event,omitempty"`   // as it came, fields that are not known here included
-	// Unreadable is what came in the place of an event, such as one of a later major version.
+	Seq uint64 `json:"seq"` // in the stream
+	// Missing is how many of the agent's events before this one are missing.
+	Missing uint64 `json:"missing,omitempty"`
+	// Anew: the stream was lost, and the agent's revisions start again.
+	Anew bool `json:"anew,omitempty"`
+	// Event is as it came, unknown fields included.
+	Event json.RawMessage `json:"event,omitempty"`
+	// Unreadable is a message that is no event, or one of a later major version.
 	Unreadable string `json:"unreadable,omitempty"`
 }
 
-// A history is a file of records, and what has to be known of it to tell what is new.
+// A history is a file of records, and what it takes to tell which events are new.
 type history struct {
 	file *os.File
 	lock *flock.Flock
-	last map[agent]mark
+	last map[agent]position
 	tail record // the last line
 }
 
 type agent struct{ tenant, id int64 }
 
-// A mark is how far an agent's events are there. Its times never go back, as its revisions don't in
-// one log.
-type mark struct {
+// A position is the last event of an agent in the file. Per agent, times never go back; nor do
+// revisions, in one stream.
+type position struct {
 	revision uint64
 	time     time.Time
 }
 
-// openHistory reads the file, or begins one, and cuts off a line that a crash has left unfinished.
+// openHistory reads the file, or creates it, and cuts off a line that a crash left unfinished.
 func openHistory(name string) (*history, error) {
-	h := &history{lock: flock.New(name + ".lock"), last: map[agent]mark{}}
+	h := &history{lock: flock.New(name + ".lock"), last: map[agent]position{}}
 	locked, err := h.lock.TryLock()
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, err)
@@ -75,7 +78,7 @@ func (h *history) open(name string) (err error) {
 	return err
 }
 
-// read goes through the file, and returns where the last whole line ends.
+// read reads the file, and returns where the last whole line ends.
 func (h *history) read() (whole int64, err error) {
 	lines := bufio.NewReader(h.file)
 	for n := 1; ; n++ {
@@ -103,10 +106,10 @@ func (h *history) read() (whole int64, err error) {
 }
 
 func (h *history) remember(e *schemas.Event) {
-	h.last[agent{e.Data.Agent.TenantID, e.Data.Agent.AgentID}] = mark{e.Data.Revision, e.Time}
+	h.last[agent{e.Data.Agent.TenantID, e.Data.Agent.AgentID}] = position{e.Data.Revision, e.Time}
 }
 
-// add appends what came, unless it is there. When it returns nil, it is on the disk.
+// add appends a message, unless the file has it. When it returns nil, the message is on the disk.
 func (h *history) add(seq uint64, data []byte) error {
 	r := record{Seq: seq}
 	var e schemas.Event
@@ -115,13 +118,14 @@ func (h *history) add(seq uint64, data []byte) error {
 			return nil
 		}
 		r.Unreadable = string(data)
-		log.Printf("message %d is no event that can be read: %v", seq, err)
+		log.Printf("message %d can't be read as an event: %v", seq, err)
 		return h.append(r)
 	}
 	r.Event = data
-	last, known := h.last[agent{e.Data.Agent.TenantID, e.Data.Agent.AgentID}]
+	id := e.Data.Agent.AgentID
+	last, known := h.last[agent{e.Data.Agent.TenantID, id}]
 	switch revision := e.Data.Revision; {
-	case revision > last.revision: // of an agent that is not known: above 0
+	case revision > last.revision: // 0 for an unknown agent
 		r.Missing = revision - last.revision - 1
 	case known && e.Time.After(last.time):
 		r.Anew = true
@@ -129,11 +133,13 @@ func (h *history) add(seq uint64, data []byte) error {
 		return nil
 	}
 	if r.Missing > 0 {
-		log.Printf("%d events of agent %d before its revision %d lack: they expired before they were read, or the broker has lost them",
-			r.Missing, e.Data.Agent.AgentID, e.Data.Revision)
+		log.Printf("%d events of agent %d before its revision %d are missing: "+
+			"they expired before they were read, or the broker lost them",
+			r.Missing, id, e.Data.Revision)
 	}
 	if r.Anew {
-		log.Printf("the revisions of agent %d start again at %d: the log has been begun anew", e.Data.Agent.AgentID, e.Data.Revision)
+		log.Printf("the revisions of agent %d start again at %d: the stream was lost",
+			id, e.Data.Revision)
 	}
 	if err := h.append(r); err != nil {
 		return err

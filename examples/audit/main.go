@@ -3,16 +3,18 @@
 //
 //	go run ./examples/audit
 //
-// and in another: tail -f audit.jsonl. What it shows is how to have an effect once for each event:
+// and in another: tail -f audit.jsonl. It shows how to have an effect once for each event:
 //
-//   - A durable consumer remembers how far it has come. An event is acknowledged when its effect is on the disk, never before, so
-//     an event whose effect was lost comes again.
+//   - A durable consumer remembers how far it has come. An event is acknowledged when its effect is
+//     on the disk, never before, so an event whose effect was lost comes again.
 //   - An event that comes again although its effect is there is known by its revision.
-//   - No event is handed out before the one before it is acknowledged (MaxAckPending 1), so the order survives a crash. An effect that
-//     takes longer than that allows could be had for several events at once, from one that counts for all before it.
-//   - Revisions have no gaps. Where the file's have one, events expired while nobody read, or the broker lost them: the line that
-//     follows says how many lack.
-//   - A revision that is not above the last one, with a later time, belongs to a log that was lost and begun anew.
+//   - No event is delivered before the one before it is acknowledged (MaxAckPending 1), so the
+//     order survives a crash. Where an effect takes too long for that, several events could have
+//     theirs at once, with one acknowledgement that counts for all before it.
+//   - Revisions have no gaps. Where the file has one, events expired while nobody read, or the
+//     broker lost them: the next line says how many are missing.
+//   - A revision that is not above the last one, but with a later time, belongs to a new stream,
+//     made after the old one was lost.
 package main
 
 import (
@@ -33,7 +35,7 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// ackWait is how long an event that was handed to a process that died is kept from the next one. An
+// ackWait is how long an event that went to a process that died is kept from the next one. An
 // effect that takes longer does no harm: the event comes again and is known.
 const ackWait = 2 * time.Second
 
@@ -42,7 +44,8 @@ func main() {
 	if url == "" {
 		url = nats.DefaultURL
 	}
-	natsURL := flag.String("nats", url, "the NATS servers that rollcall publishes to, separated by commas; default: NATS_URL")
+	natsURL := flag.String("nats", url,
+		"the NATS servers that rollcall publishes to, separated by commas; default: NATS_URL")
 	tenant := flag.Int64("tenant", 886, "whose events")
 	durable := flag.String("durable", "audit", "the durable consumer's name: one for each file")
 	file := flag.String("file", "audit.jsonl", "the file to append to")
@@ -61,8 +64,8 @@ func run(ctx context.Context, natsURL string, tenant int64, durable, file string
 	}
 	defer h.close()
 	// A server that can't be reached now is tried again, for ever.
-	nc, err := nats.Connect(natsURL, nats.Name("audit example"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-		nats.ReconnectWait(time.Second))
+	nc, err := nats.Connect(natsURL, nats.Name("audit example"),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(time.Second))
 	if err != nil {
 		return fmt.Errorf("connect to NATS: %w", err)
 	}
@@ -79,8 +82,8 @@ func run(ctx context.Context, natsURL string, tenant int64, durable, file string
 		AckWait:        ackWait,
 		MaxAckPending:  1,
 	}
-	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(2*time.Second),
-		backoff.WithMaxElapsedTime(0))
+	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond),
+		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0))
 	err = backoff.Retry(func() error {
 		err := consume(ctx, js, config, h, wait.Reset)
 		if ctx.Err() == nil && !errors.As(err, new(*backoff.PermanentError)) {
@@ -94,12 +97,16 @@ func run(ctx context.Context, natsURL string, tenant int64, durable, file string
 	return err
 }
 
-// consume appends events until something goes wrong. What the file can't take is final: somebody
-// has to make room.
-func consume(ctx context.Context, js jetstream.JetStream, config jetstream.ConsumerConfig, h *history, proceeds func()) error {
+// consume appends events until something goes wrong. It calls progress after each. An error of the
+// file is permanent: somebody has to make room.
+func consume(
+	ctx context.Context, js jetstream.JetStream, config jetstream.ConsumerConfig, h *history,
+	progress func(),
+) error {
 	consumer, err := js.CreateOrUpdateConsumer(ctx, schemas.Stream, config)
 	if err != nil {
-		return fmt.Errorf("prepare the consumer %s of the stream %s: %w", config.Durable, schemas.Stream, err)
+		return fmt.Errorf("prepare the consumer %s of the stream %s: %w",
+			config.Durable, schemas.Stream, err)
 	}
 	messages, err := consumer.Messages(jetstream.PullHeartbeat(5 * time.Second))
 	if err != nil {
@@ -121,6 +128,6 @@ func consume(ctx context.Context, js jetstream.JetStream, config jetstream.Consu
 		if err := m.Ack(); err != nil {
 			return fmt.Errorf("acknowledge an event: %w", err) // it comes again, and is known
 		}
-		proceeds()
+		progress()
 	}
 }

@@ -1,4 +1,4 @@
-// What rollcall's log says of a tenant's agents: every agent's state first, then every change. It is the counterpart of the Go
+// What rollcall's stream says of a tenant's agents: every agent's state first, then every change. It is the counterpart of the Go
 // package schemas/follow.
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -18,7 +18,7 @@ export class Roster {
   agents = new Map();
   watermark = null; // up to when everything that the vendor showed has been published
   health = null; // how the vendor's listing fares
-  #read = false; // agents, watermark and health are the log's, and not the empty ones of the beginning
+  #read = false; // agents, watermark and health are the stream's, and not the empty ones of the beginning
   #tenant;
 
   // tenant is a string.
@@ -29,7 +29,7 @@ export class Roster {
   // problem says why the roster must not be acted on at a moment, and is empty where it may be. It compares with rollcall's
   // clock: keep the machines' clocks in step. It holds without a connection as well, since the watermark ages.
   problem(now = Date.now()) {
-    if (!this.#read) return "the states have not been read from the log yet";
+    if (!this.#read) return "the states have not been read from the stream yet";
     if (!this.watermark?.sweep) return "rollcall has not read the whole listing yet";
     if (!(now <= Date.parse(this.watermark.staleAfter))) {
       return `the picture is stale: it is as of ${this.watermark.startedAt}, and a newer one was due at ${this.watermark.staleAfter}`;
@@ -38,7 +38,7 @@ export class Roster {
   }
 
   // run keeps the roster until the connection is closed. Whatever else goes wrong is logged, and all states are read again:
-  // what was missed meanwhile is only in them, and sequences mean nothing in a log that has been begun anew.
+  // what was missed meanwhile is only in them, and sequences mean nothing in a stream that was made anew.
   async run(nc, log) {
     for (let wait = 250; !nc.isClosed(); wait = Math.min(2 * wait, 2_000)) {
       try {

@@ -1,4 +1,4 @@
-// A small routing engine: it gives video calls to agents that are on duty, by what rollcall's log says. It does what
+// A small routing engine: it gives video calls to agents that are on duty, by what rollcall's stream says. It does what
 // examples/routing does in Go; README.md says how to run it.
 
 import { readFileSync } from "node:fs";
@@ -100,7 +100,7 @@ async function deleteCall(id) {
 
 function getAgents() {
   return [200, {
-    error: roster.problem() || undefined, // why not to believe it
+    error: roster.problem() || undefined, // why not to trust it
     asOf: roster.watermark?.startedAt,
     health: roster.health?.state,
     agents: available(),

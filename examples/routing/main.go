@@ -1,5 +1,5 @@
-// Routing is a small routing engine: it gives video calls to agents that are on duty, by what
-// rollcall's log says. With go run ./cmd/rollcall demo in one terminal:
+// Routing is a small routing engine: it gives video calls to agents that are on duty, as rollcall's
+// stream says. With go run ./cmd/rollcall demo in one terminal:
 //
 //	go run ./examples/routing
 //
@@ -9,14 +9,14 @@
 //	curl -X PUT 127.0.0.1:8090/calls/room-1
 //	curl -X DELETE 127.0.0.1:8090/calls/room-1
 //
-// The one who calls names the call, so who gets no answer can ask again and gets the same agent. An
-// agent gets as many calls at a time as its capacity says; the least loaded one is next. When
+// The caller names the call, so a caller without an answer can ask again and gets the same agent.
+// An agent gets as many calls at a time as its capacity; the least loaded one is next. When
 // rollcall's picture is stale the answer is 503: nobody knows who is on duty, so do what you do
-// without rollcall. Health "holding" or "failing" is passed on as it is; the picture is still the
-// best there is until it is stale.
+// without rollcall. Health "holding" or "failing" is only passed on: the picture is still the best
+// there is until it is stale.
 //
-// Who is on duty is read from the log at every start. The calls are kept in a file, which a crash
-// leaves whole.
+// Who is on duty is read from the stream at every start. The calls are kept in a file, which a
+// crash leaves whole.
 package main
 
 import (
@@ -44,7 +44,8 @@ func main() {
 	if url == "" {
 		url = nats.DefaultURL
 	}
-	natsURL := flag.String("nats", url, "the NATS servers that rollcall publishes to, separated by commas; default: NATS_URL")
+	natsURL := flag.String("nats", url,
+		"the NATS servers that rollcall publishes to, separated by commas; default: NATS_URL")
 	tenant := flag.Int64("tenant", 886, "whose agents")
 	listen := flag.String("listen", "127.0.0.1:8090", "where to answer")
 	file := flag.String("calls", "routing-calls.json", "the file to keep the calls in")
@@ -62,8 +63,8 @@ func run(ctx context.Context, natsURL string, tenant int64, listen, file string)
 		return err
 	}
 	// A server that can't be reached now is tried again, for ever.
-	nc, err := nats.Connect(natsURL, nats.Name("routing example"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-		nats.ReconnectWait(time.Second))
+	nc, err := nats.Connect(natsURL, nats.Name("routing example"),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(time.Second))
 	if err != nil {
 		return fmt.Errorf("connect to NATS: %w", err)
 	}
@@ -81,7 +82,7 @@ func run(ctx context.Context, natsURL string, tenant int64, listen, file string)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := router.roster.Run(ctx, js, tell); !errors.Is(err, context.Canceled) {
+		if err := router.roster.Run(ctx, js, logUpdate); !errors.Is(err, context.Canceled) {
 			return err
 		}
 		return nil
@@ -101,8 +102,8 @@ func run(ctx context.Context, natsURL string, tenant int64, listen, file string)
 	return group.Wait()
 }
 
-// tell logs what an operator wants to know: the changes themselves are in the roster already.
-func tell(u follow.Update) {
+// logUpdate logs what an operator wants to know. The changes are in the roster already.
+func logUpdate(u follow.Update) {
 	switch {
 	case u.Err != nil:
 		log.Print(u.Err)

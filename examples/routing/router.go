@@ -24,8 +24,8 @@ type router struct {
 	roster *follow.Roster
 	file   string
 
-	mu    sync.Mutex        // one call at a time is given to somebody
-	calls map[string]string // who has which call: agentId by the caller's id; the same as in the file
+	mu    sync.Mutex        // guards calls, in memory and in the file
+	calls map[string]string // agentId by the call's id
 }
 
 // An agent that is on duty for video calls. Its id is a string in JSON, since it may exceed 2^53.
@@ -66,7 +66,10 @@ func (r *router) available() []agent {
 		if !e.Data.Online || a.Type == nil || *a.Type != videoCalls {
 			continue
 		}
-		next := agent{ID: a.AgentID, Revision: e.Data.Revision, Capacity: 1, Calls: load[strconv.FormatInt(a.AgentID, 10)]}
+		next := agent{
+			ID: a.AgentID, Revision: e.Data.Revision, Capacity: 1,
+			Calls: load[strconv.FormatInt(a.AgentID, 10)],
+		}
 		if a.AgentName != nil {
 			next.Name = *a.AgentName
 		}
@@ -80,9 +83,10 @@ func (r *router) available() []agent {
 
 // free is the agent that has most of its capacity left, of several any; false if nobody has any.
 func free(all []agent) (best agent, ok bool) {
+	load := func(a agent) float64 { return float64(a.Calls) / float64(a.Capacity) }
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	for _, a := range all {
-		if a.Calls < a.Capacity && (!ok || float64(a.Calls)/float64(a.Capacity) < float64(best.Calls)/float64(best.Capacity)) {
+		if a.Calls < a.Capacity && (!ok || load(a) < load(best)) {
 			best, ok = a, true
 		}
 	}
@@ -93,8 +97,8 @@ func (r *router) putCall(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	id := req.PathValue("id")
-	if had, ok := r.calls[id]; ok { // asked again
-		answer(w, http.StatusOK, map[string]string{"agentId": had})
+	if agentID, ok := r.calls[id]; ok { // asked again
+		answer(w, http.StatusOK, map[string]string{"agentId": agentID})
 		return
 	}
 	if err := r.roster.Trust(time.Now()).Err(); err != nil {
@@ -119,11 +123,11 @@ func (r *router) deleteCall(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	id := req.PathValue("id")
-	had, ok := r.calls[id]
+	agentID, ok := r.calls[id]
 	delete(r.calls, id)
 	if err := r.save(); err != nil {
 		if ok {
-			r.calls[id] = had
+			r.calls[id] = agentID
 		}
 		answer(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})
 		return
@@ -136,7 +140,7 @@ func (r *router) getAgents(w http.ResponseWriter, _ *http.Request) {
 	all := r.available()
 	r.mu.Unlock()
 	body := struct {
-		Error  string              `json:"error,omitempty"` // why not to believe it
+		Error  string              `json:"error,omitempty"` // why not to trust it
 		AsOf   *time.Time          `json:"asOf,omitempty"`
 		Health schemas.HealthState `json:"health,omitempty"`
 		Agents []agent             `json:"agents"`
@@ -157,7 +161,7 @@ func (r *router) getAgents(w http.ResponseWriter, _ *http.Request) {
 func answer(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // who asked has gone, else it can't fail
+	_ = json.NewEncoder(w).Encode(body) // an error means that the client has left
 }
 
 // save replaces the file in one step, so that it is whole at any moment.
