@@ -22,7 +22,7 @@ type Config struct {
 	Manage       bool          // create stream and bucket where they are missing; else only check
 	EventsMaxAge time.Duration // how long the stream keeps events: whole seconds, at least 1s
 	MaxBytes     int64         // the stream's size limit where it is created, in bytes
-	LeaseTTL     time.Duration // how long a dead replica holds its lease: whole seconds, at least 2s
+	LeaseTTL     time.Duration // how long a dead replica keeps its lease: whole seconds, from 2s
 	Logger       *slog.Logger  // nil: discard
 
 	// Exclusive says that no other replica can be there, so a lease that is found is an earlier
@@ -43,8 +43,9 @@ func (c Config) Validate() error {
 		}
 	}
 	odd := func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
-	bad(c.Instance == "" || utf8.RuneCountInString(c.Instance) > 128 || !utf8.ValidString(c.Instance) ||
-		strings.ContainsFunc(c.Instance, odd), "Instance", c.Instance,
+	bad(c.Instance == "" || utf8.RuneCountInString(c.Instance) > 128 ||
+		!utf8.ValidString(c.Instance) || strings.ContainsFunc(c.Instance, odd),
+		"Instance", c.Instance,
 		"a name for this replica, at most 128 printable characters without spaces")
 	bad(c.Replicas < 1 || c.Replicas > 5, "Replicas", fmt.Sprint(c.Replicas), "1 to 5")
 	bad(c.EventsMaxAge < time.Second || c.EventsMaxAge%time.Second != 0,

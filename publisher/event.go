@@ -79,9 +79,9 @@ func decodeEvent(data []byte) (*packed.State, uint64, error) {
 	}
 	env := schemas.Envelope{SpecVersion: e.SpecVersion, DataSchema: e.DataSchema, Source: e.Source,
 		Subject: e.Subject, ID: e.ID, Event: schemas.Event{Type: e.Type, Time: e.Time}}
-	d := &env.Data
-	d.Revision, d.Reason, d.Online, d.Since = e.Data.Revision, e.Data.Reason, e.Data.Online, e.Data.Since
-	d.Agent.TenantID, d.Agent.AgentID = agent.TenantID(), agent.AgentID()
+	env.Data = schemas.EventData{Revision: e.Data.Revision, Reason: e.Data.Reason,
+		Online: e.Data.Online, Since: e.Data.Since,
+		Agent: schemas.Agent{TenantID: agent.TenantID(), AgentID: agent.AgentID()}}
 	if err := env.Check(); err != nil {
 		return nil, 0, err
 	}

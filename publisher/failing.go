@@ -37,7 +37,8 @@ func (p *writer) Failing() (since time.Time, err error) {
 // fails records that a commit, or what goes before it, has failed. began is when it was first
 // tried.
 func (p *writer) fails(began time.Time, err error) {
-	if errors.Is(err, context.Canceled) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrMaxBody) {
+	if errors.Is(err, context.Canceled) ||
+		errors.Is(err, ErrTooLarge) || errors.Is(err, ErrMaxBody) {
 		return // nobody waits for it any more; others are formed in its place
 	}
 	p.trouble.mu.Lock()

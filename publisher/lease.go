@@ -124,7 +124,7 @@ func (l *lease) acquire(ctx context.Context) error {
 	retry := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond),
 		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0))
 	failures := 0
-	return backoff.RetryNotify(try, backoff.WithContext(retry, ctx), func(err error, _ time.Duration) {
+	notify := func(err error, _ time.Duration) {
 		failures++
 		level := l.log.Debug
 		if failures == 3 || failures%20 == 0 {
@@ -132,7 +132,8 @@ func (l *lease) acquire(ctx context.Context) error {
 		}
 		level("can't tell who holds the lease, so this replica can't lead: trying again",
 			"tenant", l.cfg.Tenant, "tries", failures, "err", plain(err))
-	})
+	}
+	return backoff.RetryNotify(try, backoff.WithContext(retry, ctx), notify)
 }
 
 // wait returns when the key has gone, or may have.
@@ -216,7 +217,8 @@ func (l *lease) confirm(ctx context.Context) error {
 		if err := l.take(ctx); err != nil {
 			return err // if another one was quicker, the next look tells
 		}
-		l.log.Warn("the lease had lapsed and nobody else had it: taken again", "tenant", l.cfg.Tenant)
+		l.log.Warn("the lease had lapsed and nobody else had it: taken again",
+			"tenant", l.cfg.Tenant)
 		return nil
 	case h.ID == l.mine.ID: // a renewal whose acknowledgement was lost
 		return l.put(ctx, seq)
@@ -244,8 +246,9 @@ func (l *lease) keep(ctx context.Context, lose context.CancelCauseFunc) {
 			lose(err)
 			return
 		case err != nil && !away:
-			l.log.Warn("the lease can't be renewed; going on, since the stream refuses whoever is not "+
-				"the leader", "tenant", l.cfg.Tenant, "err", err)
+			l.log.Warn("the lease can't be renewed; going on, "+
+				"since the stream refuses whoever is not the leader",
+				"tenant", l.cfg.Tenant, "err", err)
 		case err == nil && away:
 			l.log.Info("the lease is renewed again", "tenant", l.cfg.Tenant)
 		}
@@ -260,7 +263,8 @@ func (l *lease) release(ctx context.Context) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	purge := func(rev uint64) error {
-		return l.kv.Purge(ctx, l.key(), jetstream.LastRevision(rev), jetstream.PurgeTTL(leaseMarkerTTL))
+		return l.kv.Purge(ctx, l.key(),
+			jetstream.LastRevision(rev), jetstream.PurgeTTL(leaseMarkerTTL))
 	}
 	err := purge(l.rev)
 	if err != nil { // a renewal may have been on its way when the end came

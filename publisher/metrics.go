@@ -32,11 +32,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		leader: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "rollcall_leader",
-			Help: "1 while this replica leads, that is, polls the tenant and writes the stream; else 0.",
+			Help: "1 while this replica leads, that is, polls the tenant and writes the stream; " +
+				"else 0.",
 		}),
 		commits: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "rollcall_commits_total",
-			Help: "Commits to the stream, those without events and those of take-overs included, by what became of them.",
+			Help: "Commits to the stream, those without events and those of take-overs included, " +
+				"by what became of them.",
 		}, []string{"result"}),
 		retries: auto.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_commit_retries_total",
@@ -44,16 +46,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		failing: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "rollcall_commit_failing_since_timestamp_seconds",
-			Help: "Since when nothing could be committed, in seconds since 1970; 0 while commits succeed, and while this replica does not lead.",
+			Help: "Since when nothing could be committed, in seconds since 1970; " +
+				"0 while commits succeed, and while this replica does not lead.",
 		}),
 		took: auto.NewHistogram(prometheus.HistogramOpts{
-			Name:    "rollcall_commit_duration_seconds",
-			Help:    "From the first try to send a commit until it was known what became of it; failed ones left out.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
+			Name: "rollcall_commit_duration_seconds",
+			Help: "From the first try to send a commit until it was known what became of it; " +
+				"failed ones left out.",
+			Buckets: []float64{
+				.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300,
+			},
 		}),
 		messages: auto.NewHistogram(prometheus.HistogramOpts{
-			Name:    "rollcall_commit_messages",
-			Help:    "Messages of the commits that are in the stream: two for each changed agent, health where it changed, and the watermark.",
+			Name: "rollcall_commit_messages",
+			Help: "Messages of the commits that are in the stream: two for each changed agent, " +
+				"health where it changed, and the watermark.",
 			Buckets: []float64{1, 3, 5, 10, 25, 50, 100, 250, 500, 1000},
 		}),
 	}

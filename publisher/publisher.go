@@ -151,8 +151,8 @@ func (p *Publisher) shutOut(ctx context.Context, r *Recovered, w schemas.Waterma
 	lacking := slices.DeleteFunc(r.lackingStates, func(s lackingState) bool {
 		size, limit := len(s.body), MaxBody(p.nc)
 		if size > limit {
-			p.log.Error("a missing state is larger than the server takes, so readers see an old one "+
-				"until the agent's next event: raise the server's max_payload",
+			p.log.Error("a missing state is larger than the server takes, so readers see an old "+
+				"one until the agent's next event: raise the server's max_payload",
 				"agent", s.agent, "bytes", size, "limit", limit)
 		}
 		return size > limit

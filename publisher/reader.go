@@ -111,7 +111,8 @@ func (r *Reader) look(
 	info := s.CachedInfo()
 	if bad := misfits(info.Config); len(bad) > 0 {
 		return info, &SetupError{
-			fmt.Errorf("%s does not fit, and rollcall never alters it: %s", what, strings.Join(bad, "; ")),
+			fmt.Errorf("%s does not fit, and rollcall never alters it: %s",
+				what, strings.Join(bad, "; ")),
 			"mend it, or remove it if it isn't rollcall's",
 		}
 	}

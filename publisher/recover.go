@@ -105,8 +105,8 @@ func (r *Reader) read(
 		s.lackingStates = append(s.lackingStates, lackingState{agent, body})
 	}
 	if n := len(s.lacking); n > 0 {
-		r.log.Warn("the stream has events whose states are missing, as after a commit that was torn: "+
-			"the events count, and the states are written again", "agents", n)
+		r.log.Warn("the stream has events whose states are missing, as after a commit that was "+
+			"torn: the events count, and the states are written again", "agents", n)
 	}
 	s.Agents = len(s.revisions)
 	return &s.Recovered, s.at, s.judgeWatermark(ctx)
@@ -124,9 +124,10 @@ func (s *reading) judgeWatermark(ctx context.Context) error {
 			return fmt.Errorf("look whether the last commit is whole: %w", err)
 		}
 		if !whole {
-			s.r.log.Error("the last commit in the stream is torn, so nobody can tell up to which sweep "+
-				"everything is published; the next complete sweep puts it right, and until then the "+
-				"watermark says that there has been none", "seq", s.at.seq, "sweep", w.Sweep)
+			s.r.log.Error("the last commit in the stream is torn, so nobody can tell up to which "+
+				"sweep everything is published; the next complete sweep puts it right, and until "+
+				"then the watermark says that there has been none",
+				"seq", s.at.seq, "sweep", w.Sweep)
 			s.Watermark = nil
 		}
 	}
@@ -150,8 +151,8 @@ func (s *reading) lastMessage(m jetstream.Msg, seq uint64) {
 		s.from = seq + 1 - min(seq, uint64(w.Commit.Messages))
 	case schemas.HealthSubject(s.r.cfg.Tenant):
 		if s.Health, err = decodeHealth(m.Data(), s.r.cfg.Tenant); err != nil {
-			s.r.log.Error("skipping a malformed health message in the stream: it will be written again",
-				"seq", seq, "err", err)
+			s.r.log.Error("skipping a malformed health message in the stream: "+
+				"it will be written again", "seq", seq, "err", err)
 		}
 	default:
 		state, sweep, err := readEvent(m, s.r.cfg.Tenant)

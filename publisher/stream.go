@@ -32,7 +32,8 @@ func CheckVersion(version string) error {
 	return &SetupError{
 		fmt.Errorf("the NATS server is version %s, and rollcall needs %s or later",
 			version, MinVersion),
-		"upgrade it, and all servers of its cluster; earlier ones refuse every commit but the first",
+		"upgrade it, and all servers of its cluster; " +
+			"earlier ones refuse every commit but the first",
 	}
 }
 
@@ -147,8 +148,8 @@ func prepare(ctx context.Context, r *Reader) error {
 		return err
 	}
 	if info.Config.Storage != jetstream.FileStorage {
-		r.log.Warn("the stream is kept in memory only, so a restart of the NATS server empties it: "+
-			"create it with file storage", "stream", schemas.Stream)
+		r.log.Warn("the stream is kept in memory only, so a restart of the NATS server empties "+
+			"it: create it with file storage", "stream", schemas.Stream)
 	}
 	_, err = prepareBucket(ctx, r)
 	return err

@@ -27,7 +27,7 @@ const (
 )
 
 const (
-	slowest      = 32 << 10              // bytes a second that the way to the server is trusted to take
+	slowest      = 32 << 10              // bytes a second that the way to the server takes at least
 	retryFirst   = 50 * time.Millisecond // before a commit is sent again the first time …
 	retryLongest = 5 * time.Second       // … and at the most
 )
@@ -84,8 +84,8 @@ func (p *writer) Commit(ctx context.Context, b Batch) error {
 	for len(p.gaps) > 0 {
 		m, err := p.foreign(ctx, p.gaps[0].above)
 		if err != nil {
-			p.log.Debug("can't tell whether somebody else has written: asking again after the next commit",
-				"err", err)
+			p.log.Debug("can't tell whether somebody else has written: "+
+				"asking again after the next commit", "err", err)
 			return nil
 		}
 		below := p.gaps[0].below
@@ -214,7 +214,8 @@ func (p *writer) commit(ctx context.Context, msgs []*nats.Msg, id string) error 
 	}
 	p.succeeds()
 	if failures >= 3 {
-		p.log.Info("the commit is in the stream after all", "messages", len(msgs), "tries", failures+1)
+		p.log.Info("the commit is in the stream after all",
+			"messages", len(msgs), "tries", failures+1)
 	}
 	return nil
 }
@@ -237,7 +238,9 @@ func refused(err error) error {
 
 // send publishes the messages once, one alone as a plain fenced message, and returns the sequence
 // of the last.
-func (p *writer) send(ctx context.Context, msgs []*nats.Msg, patience time.Duration) (uint64, error) {
+func (p *writer) send(
+	ctx context.Context, msgs []*nats.Msg, patience time.Duration,
+) (uint64, error) {
 	limit := MaxBody(p.nc)
 	for _, m := range msgs { // before any is sent: a batch without an end keeps the server waiting
 		if len(m.Data) > limit {
@@ -319,7 +322,8 @@ func (p *writer) resolve(
 		if len(msgs) > 1 {
 			whole, err := p.whole(ctx, at.seq, messages)
 			if err != nil {
-				return false, fmt.Errorf("look whether the commit at sequence %d is whole: %w", at.seq, err)
+				return false, fmt.Errorf("look whether the commit at sequence %d is whole: %w",
+					at.seq, err)
 			}
 			if !whole {
 				return false, tornError{fmt.Errorf("%w: the commit at sequence %d is torn (%w)",
@@ -338,7 +342,8 @@ func (p *writer) resolve(
 			return false, fmt.Errorf(unasked, cause, err)
 		}
 		if m != nil {
-			return false, tornError{fmt.Errorf("%w: %s stands above the last watermark, at sequence %d (%w)",
+			return false, tornError{fmt.Errorf(
+				"%w: %s stands above the last watermark, at sequence %d (%w)",
 				ErrSuperseded, m.Subject, m.Seq, cause)}
 		}
 		return false, nil
@@ -348,8 +353,8 @@ func (p *writer) resolve(
 	}
 }
 
-// lookAgain looks at the stream where it may have changed behind our back: after a reconnect, and after
-// a pause.
+// lookAgain looks at the stream where it may have changed behind our back: after a reconnect, and
+// after a pause.
 func (p *writer) lookAgain(ctx context.Context) error {
 	now, reconnects := time.Now(), p.nc.Stats().Reconnects
 	// A machine that sleeps stops the monotonic clock, and a clock that is set moves the other one.
