@@ -1,55 +1,64 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/rollcall-events/rollcall/internal/tenantsim"
 )
 
-const roleClient = "client"
-
-// order is what the client's process is told, a line each.
-type order struct {
-	Sweeps   int           `json:"sweeps"`
-	Interval time.Duration `json:"interval"` // from the start of one to the start of the next
+// A client reads all pages as rollcall asks for them, and throws them away.
+type client struct {
+	http  *http.Client
+	url   string
+	token string
 }
 
-// done is what it answers.
-type done struct {
-	Walls []time.Duration `json:"walls"` // how long each sweep took
-	Error string          `json:"error,omitempty"`
-}
+// inFlight is how many pages are in flight, of rollcall and of the client.
+const inFlight = 4
 
-// reader reads all pages as rollcall asks for them, and throws them away.
-type reader struct {
-	http        *http.Client
-	url         string
-	token       string
-	concurrency int
+func newClient(url string) (*client, error) {
+	transport := &http.Transport{MaxIdleConnsPerHost: inFlight}
+	c := &client{url: url, http: &http.Client{Transport: transport}}
+	body, err := c.post(tenantsim.TokenPath, `{"client_id":"bench","client_secret":"bench-secret",`+
+		`"grant_type":"password","username":"bench-user","password":"bench-password"}`)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	var t struct {
+		Token string `json:"access_token"`
+	}
+	if err := json.NewDecoder(body).Decode(&t); err != nil {
+		return nil, fmt.Errorf("decode the token: %w", err)
+	}
+	c.token = t.Token
+	return c, nil
 }
 
 // post sends a request with rollcall's headers, and returns the answer's body.
-func (r *reader) post(path, body string) (io.ReadCloser, error) {
-	req, err := http.NewRequest(http.MethodPost, r.url+path, bytes.NewReader([]byte(body)))
+func (c *client) post(path, body string) (io.ReadCloser, error) {
+	req, err := http.NewRequest(http.MethodPost, c.url+path, bytes.NewReader([]byte(body)))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "rollcall")
-	if r.token != "" {
-		req.Header.Set("Authorization", "bearer "+r.token)
+	if c.token != "" {
+		req.Header.Set("Authorization", "bearer "+c.token)
 	}
-	resp, err := r.http.Do(req)
+	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -60,25 +69,10 @@ func (r *reader) post(path, body string) (io.ReadCloser, error) {
 	return resp.Body, nil
 }
 
-func (r *reader) logIn() error {
-	body, err := r.post(tokenPath, `{}`)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	var t struct {
-		Token string `json:"access_token"`
-	}
-	if err := json.NewDecoder(body).Decode(&t); err != nil {
-		return fmt.Errorf("decode the token: %w", err)
-	}
-	r.token = t.Token
-	return nil
-}
-
 // page reads one page and throws it away, but for the first bytes where head is given.
-func (r *reader) page(n int, head []byte) error {
-	body, err := r.post(agentsPath, `{"pageStart":`+strconv.Itoa(n)+`,"pageSize":`+strconv.Itoa(pageSize)+`}`)
+func (c *client) page(n int, head []byte) error {
+	query := `{"pageStart":` + strconv.Itoa(n) + `,"pageSize":` + strconv.Itoa(pageSize) + `}`
+	body, err := c.post(tenantsim.AgentsPath, query)
 	if err != nil {
 		return err
 	}
@@ -90,27 +84,34 @@ func (r *reader) page(n int, head []byte) error {
 	return err
 }
 
+// number finds a field of an answer that is a number, without decoding the answer.
+func number(body []byte, field string) (n int, ok bool) {
+	_, rest, _ := bytes.Cut(body, []byte(field))
+	end := bytes.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+	n, err := strconv.Atoi(string(rest[:max(0, end)]))
+	return n, err == nil
+}
+
 // sweep reads page 0, which says how many there are, and then the others.
-func (r *reader) sweep() error {
+func (c *client) sweep() error {
 	head := make([]byte, 128)
-	if err := r.page(0, head); err != nil {
+	if err := c.page(0, head); err != nil {
 		return err
 	}
 	total, ok := number(head, `"total_count":`)
 	if !ok {
 		return errors.New("page 0 has no total_count")
 	}
-	pages := (total + pageSize - 1) / pageSize
-	todo, errs := make(chan int), make([]error, r.concurrency)
+	todo, errs := make(chan int), make([]error, inFlight)
 	var workers sync.WaitGroup
-	for i := range r.concurrency {
+	for i := range inFlight {
 		workers.Go(func() {
 			for n := range todo {
-				errs[i] = cmp.Or(errs[i], r.page(n, nil))
+				errs[i] = cmp.Or(errs[i], c.page(n, nil))
 			}
 		})
 	}
-	for n := 1; n < pages; n++ {
+	for n := 1; n < (total+pageSize-1)/pageSize; n++ {
 		todo <- n
 	}
 	close(todo)
@@ -118,74 +119,16 @@ func (r *reader) sweep() error {
 	return errors.Join(errs...)
 }
 
-// runClient is the client's process: it sweeps as the lines on stdin say, until they end.
-func runClient(args []string, stdin io.Reader, stdout io.Writer) error {
-	fs := flag.NewFlagSet(roleClient, flag.ContinueOnError)
-	url := fs.String("url", "", "")
-	concurrency := fs.Int("concurrency", 4, "")
-	if err := fs.Parse(args); err != nil {
-		return err
+// sweeps sweeps n times, once an interval, and returns how many milliseconds of CPU a sweep took,
+// and how many of time each.
+func (c *client) sweeps(n int, interval time.Duration) (cpu float64, walls []float64) {
+	runtime.GC() // of what else bench remembers
+	before := get(cpuTime(os.Getpid()))
+	for range n {
+		began := time.Now()
+		must(c.sweep())
+		walls = append(walls, millis(time.Since(began)))
+		time.Sleep(time.Until(began.Add(interval)))
 	}
-	r := &reader{url: *url, concurrency: *concurrency, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: *concurrency}}}
-	if err := r.logIn(); err != nil {
-		return err
-	}
-	lines, answers := json.NewDecoder(stdin), json.NewEncoder(stdout)
-	for {
-		var o order
-		if err := lines.Decode(&o); err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		}
-		d := done{Walls: make([]time.Duration, 0, o.Sweeps)}
-		for range o.Sweeps {
-			began := time.Now()
-			if err := r.sweep(); err != nil {
-				d.Error = err.Error()
-				break
-			}
-			d.Walls = append(d.Walls, time.Since(began))
-			time.Sleep(time.Until(began.Add(o.Interval)))
-		}
-		if err := answers.Encode(d); err != nil {
-			return err
-		}
-	}
-}
-
-// A floorClient is the client's process, as bench sees it.
-type floorClient struct {
-	*process
-	answers *json.Decoder
-}
-
-func startClient(self string, env []string, url string, concurrency int) (*floorClient, error) {
-	p, err := start("the client", self, env, true, roleClient, "-url", url, "-concurrency", strconv.Itoa(concurrency))
-	if err != nil {
-		return nil, err
-	}
-	return &floorClient{p, json.NewDecoder(bufio.NewReader(p.stdout))}, nil
-}
-
-// sweep has the client sweep n times, and returns the CPU that a sweep took and the times that the
-// sweeps took.
-func (c *floorClient) sweep(n int, interval time.Duration) (cpu time.Duration, walls []time.Duration, err error) {
-	before, err := c.cpu()
-	if err != nil {
-		return 0, nil, err
-	}
-	if err := json.NewEncoder(c.stdin).Encode(order{n, interval}); err != nil {
-		return 0, nil, fmt.Errorf("tell the client to sweep: %w", err)
-	}
-	var d done
-	if err := c.answers.Decode(&d); err != nil {
-		return 0, nil, fmt.Errorf("the client's answer: %w", err)
-	}
-	if d.Error != "" {
-		return 0, nil, fmt.Errorf("the client: %s", d.Error)
-	}
-	after, err := c.cpu()
-	return (after - before) / time.Duration(n), d.Walls, err
+	return millis(get(cpuTime(os.Getpid()))-before) / float64(n), walls
 }

@@ -27,49 +27,37 @@ const (
 	commitChanges = 499
 )
 
-// a logged state is the last message of a state's subject.
-type logged struct {
+// A state is the last message of a state's subject.
+type state struct {
 	agent int64
 	body  []byte
 }
 
+// agentOf is the agent that a subject names.
+func agentOf(subject string) (int64, error) {
+	return strconv.ParseInt(subject[strings.LastIndexByte(subject, '.')+1:], 10, 64)
+}
+
 // readStates reads the last message of every state's subject, as cheaply as a client can, and
 // returns how long that took.
-func (b *broker) readStates(ctx context.Context, keep bool) (took time.Duration, states []logged, err error) {
+func (b *broker) readStates(ctx context.Context, keep bool) (took time.Duration, states []state) {
 	runtime.GC()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	began := time.Now()
-	c, err := b.js.OrderedConsumer(ctx, schemas.Stream, jetstream.OrderedConsumerConfig{
+	c := get(b.js.OrderedConsumer(ctx, schemas.Stream, jetstream.OrderedConsumerConfig{
 		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
 		FilterSubjects: []string{schemas.StateFilter(tenantID)},
-	})
-	if err != nil {
-		return 0, nil, fmt.Errorf("read the states: %w", err)
-	}
-	messages, err := c.Messages(jetstream.PullMaxMessages(10_000))
-	if err != nil {
-		return 0, nil, fmt.Errorf("read the states: %w", err)
-	}
+	}))
+	messages := get(c.Messages(jetstream.PullMaxMessages(10_000)))
 	defer messages.Stop()
 	for {
-		m, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return 0, nil, fmt.Errorf("read the states: %w", err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return 0, nil, fmt.Errorf("read the states: %w", err)
-		}
+		m := get(messages.Next(jetstream.NextContext(ctx)))
 		if keep {
-			id, err := strconv.ParseInt(m.Subject()[strings.LastIndexByte(m.Subject(), '.')+1:], 10, 64)
-			if err != nil {
-				return 0, nil, fmt.Errorf("read the states: %w", err)
-			}
-			states = append(states, logged{id, m.Data()})
+			states = append(states, state{get(agentOf(m.Subject())), m.Data()})
 		}
-		if meta.NumPending == 0 {
-			return time.Since(began), states, nil
+		if get(m.Metadata()).NumPending == 0 {
+			return time.Since(began), states
 		}
 	}
 }
@@ -83,37 +71,36 @@ type floor struct {
 }
 
 // newFloor creates the stream, empty.
-func newFloor(ctx context.Context, b *broker, mark []byte) (*floor, error) {
-	s, err := b.js.Stream(ctx, schemas.Stream)
-	if err != nil {
-		return nil, fmt.Errorf("look at the log's configuration: %w", err)
-	}
-	c := s.CachedInfo().Config
+func newFloor(ctx context.Context, b *broker, mark []byte) *floor {
+	c := get(b.js.Stream(ctx, schemas.Stream)).CachedInfo().Config
 	c.Name, c.Subjects = floorStream, []string{floorPrefix + ">"}
-	c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: floorPrefix + ">", Destination: floorStored + ">"}
-	c.RePublish = &jetstream.RePublish{Source: floorStored + ">", Destination: floorStored + ">"}
-	if _, err := b.js.CreateStream(ctx, c); err != nil {
-		return nil, fmt.Errorf("create a stream like the log: %w", err)
-	}
-	return &floor{b: b, mark: mark}, nil
+	from, to := floorPrefix+">", floorStored+">"
+	c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: from, Destination: to}
+	c.RePublish = &jetstream.RePublish{Source: to, Destination: to}
+	get(b.js.CreateStream(ctx, c))
+	return &floor{b: b, mark: mark}
 }
 
-func (f *floor) message(subject, contentType, header, value string, body []byte) *nats.Msg {
-	m := nats.NewMsg(floorPrefix + subject)
+// message is one with the headers that such a message of rollcall's has.
+func message(kind, rest string, body []byte) *nats.Msg {
+	m := nats.NewMsg(fmt.Sprintf("%s%s.%d%s", floorPrefix, kind, tenantID, rest))
 	m.Data = body
-	m.Header.Set("Content-Type", contentType)
-	m.Header.Set(header, value)
+	m.Header.Set("Content-Type", schemas.ContentTypeEvent)
+	switch kind {
+	case "watermark":
+		m.Header.Set("Content-Type", schemas.ContentTypeJSON)
+		fallthrough
+	case "state":
+		m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	default:
+		m.Header.Set(jetstream.MsgTTLHeader, "604800")
+	}
 	return m
-}
-
-func (f *floor) watermark() *nats.Msg {
-	return f.message(fmt.Sprintf("watermark.%d", tenantID), schemas.ContentTypeJSON, jetstream.MsgRollup, jetstream.MsgRollupSubject, f.mark)
 }
 
 // commits makes the commits that bring these states, as rollcall would: all events, then all
 // states, then the watermark.
-func (f *floor) commits(states []logged) [][]*nats.Msg {
-	var all [][]*nats.Msg
+func (f *floor) commits(states []state) (all [][]*nats.Msg) {
 	for len(states) > 0 {
 		n := min(len(states), commitChanges)
 		msgs := make([]*nats.Msg, 0, 2*n+1)
@@ -122,83 +109,50 @@ func (f *floor) commits(states []logged) [][]*nats.Msg {
 			if bytes.Contains(s.body, []byte(`"agent.online"`)) {
 				kind = "online"
 			}
-			msgs = append(msgs, f.message(fmt.Sprintf("%s.%d.10.%d", kind, tenantID, s.agent), schemas.ContentTypeEvent, jetstream.MsgTTLHeader, "604800", s.body))
+			msgs = append(msgs, message(kind, fmt.Sprintf(".10.%d", s.agent), s.body))
 		}
 		for _, s := range states[:n] {
-			msgs = append(msgs, f.message(fmt.Sprintf("state.%d.%d", tenantID, s.agent), schemas.ContentTypeEvent, jetstream.MsgRollup, jetstream.MsgRollupSubject, s.body))
+			msgs = append(msgs, message("state", fmt.Sprintf(".%d", s.agent), s.body))
 		}
-		all = append(all, append(msgs, f.watermark()))
+		all = append(all, append(msgs, message("watermark", "", f.mark)))
 		states = states[n:]
 	}
 	return all
 }
 
-// commit publishes one atomic batch, fenced like rollcall's.
-func (f *floor) commit(ctx context.Context, msgs []*nats.Msg) error {
-	msgs[len(msgs)-1].Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(f.last, 10))
+// commit publishes one atomic batch, fenced like rollcall's, and returns how long that took.
+func (f *floor) commit(ctx context.Context, msgs []*nats.Msg) time.Duration {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	ack, err := jetstreamext.PublishMsgBatch(ctx, f.b.js, msgs, jetstreamext.BatchFlowControl{AckFirst: true, AckEvery: 200, AckTimeout: time.Minute})
-	if err != nil {
-		return fmt.Errorf("publish an atomic batch of %d messages: %w", len(msgs), err)
-	}
-	f.last = ack.Sequence
-	return nil
+	began := time.Now()
+	mark := msgs[len(msgs)-1]
+	mark.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(f.last, 10))
+	control := jetstreamext.BatchFlowControl{AckFirst: true, AckEvery: 200, AckTimeout: time.Minute}
+	f.last = get(jetstreamext.PublishMsgBatch(ctx, f.b.js, msgs, control)).Sequence
+	return time.Since(began)
 }
 
-// batches publishes the states in full commits, one after another, and returns how long that took
-// and the CPU that the client needed for it.
-func (f *floor) batches(ctx context.Context, states []logged) (took, cpu time.Duration, err error) {
+// batches publishes the states in full commits, one after another, and returns how many a second
+// that made, and how many microseconds of the client's CPU each took.
+func (f *floor) batches(ctx context.Context, states []state) (rate, cpu float64) {
 	all := f.commits(states)
 	runtime.GC()
-	before, err := cpuTime(os.Getpid())
-	if err != nil {
-		return 0, 0, err
-	}
-	began := time.Now()
+	before, began := get(cpuTime(os.Getpid())), time.Now()
 	for _, msgs := range all {
-		if err := f.commit(ctx, msgs); err != nil {
-			return 0, 0, err
-		}
+		f.commit(ctx, msgs)
 	}
-	took = time.Since(began)
-	after, err := cpuTime(os.Getpid())
-	return took, after - before, err
+	n, took, used := float64(len(states)), time.Since(began), get(cpuTime(os.Getpid()))-before
+	return n / took.Seconds(), micros(used) / n
 }
 
-// singles publishes one change a commit, one after another, and returns how long each took.
-func (f *floor) singles(ctx context.Context, states []logged, n int) ([]time.Duration, error) {
-	var took []time.Duration
+// singles publishes one change a commit, one after another, and returns how many milliseconds each
+// took.
+func (f *floor) singles(ctx context.Context, states []state, n int) (took []float64) {
 	for i := range n {
-		for _, msgs := range f.commits(states[i%len(states):][:1]) {
-			began := time.Now()
-			if err := f.commit(ctx, msgs); err != nil {
-				return nil, err
-			}
-			took = append(took, time.Since(began))
-		}
+		took = append(took, millis(f.commit(ctx, f.commits(states[i%len(states):][:1])[0])))
 	}
-	return took, nil
+	return took
 }
 
-// watermarks publishes n watermarks and nothing else, one an interval, and returns the CPU that the
-// broker needed for one.
-func (f *floor) watermarks(ctx context.Context, n int, interval time.Duration) (time.Duration, error) {
-	before, err := f.b.cpu()
-	if err != nil {
-		return 0, err
-	}
-	for range n {
-		began := time.Now()
-		m := f.watermark()
-		m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(f.last, 10))
-		ack, err := f.b.js.PublishMsg(ctx, m)
-		if err != nil {
-			return 0, fmt.Errorf("publish a watermark: %w", err)
-		}
-		f.last = ack.Sequence
-		time.Sleep(time.Until(began.Add(interval)))
-	}
-	after, err := f.b.cpu()
-	return (after - before) / time.Duration(n), err
-}
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+func millis(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }

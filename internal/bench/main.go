@@ -5,17 +5,19 @@
 //	go run -C internal/bench . -sizes 340,10000 -modes static,drift -rounds 5 -json out.json
 //	go run -C internal/bench . -sizes 1000000 -modes static -rounds 1
 //
-// Everything runs as a process of its own on this machine: rollcall as it is built from this
-// source, a nats-server with JetStream in files, the simulated tenant, which serves pages that it
-// has prepared, and the client that is the floor of polling: it reads the same pages and throws
-// them away. While one is measured the others are idle, or stopped (SIGSTOP).
+// Paths are relative to internal/bench then. It needs Linux.
+//
+// rollcall as it is built from this source, a nats-server with JetStream in files, and the
+// simulated tenant, which serves pages that it has prepared, are processes of their own on this
+// machine. Bench itself is the client that is the floor of polling: it reads the same pages and
+// throws them away. While one is measured the others are idle, or stopped (SIGSTOP).
 //
 // # Modes
 //
-//	start    the first start on an empty log, after which everything else begins; always done, once where it is not asked for
+//	start    the first start on an empty stream, with which every size begins
 //	static   sweeps that find nothing changed
 //	drift    sweeps in which agentSignInDate of every online agent has grown
-//	churn    25 agents a second flip; from the page that shows it to the event at a plain subscriber
+//	churn    25 agents a second flip; from the page that shows it to the event at a subscriber
 //	mass     every agent flips at once
 //	restart  SIGTERM and SIGKILL with everything published, ten agents flip meanwhile
 //
@@ -28,8 +30,8 @@
 //
 // The floors are: the client; one commit (event, state, watermark) on an otherwise idle broker;
 // atomic batches as full as a commit can be, of the very states that rollcall has published, each
-// twice, on a stream with the log's own configuration; and reading the last message of every
-// state's subject.
+// twice, on a stream with the same configuration; and reading the last message of every state's
+// subject.
 //
 // A figure is the median over the rounds; a ratio is that of the two medians. The exit code is 1
 // where something went wrong, not where a target was missed.
@@ -51,46 +53,29 @@ import (
 )
 
 func main() {
-	if ran, err := asRole(os.Args[1:]); ran {
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
-		}
-		return
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
+	do := run
+	if len(os.Args) > 1 && os.Args[1] == roleTenant {
+		do = serveTenant
+	}
+	err := do(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// asRole does the work of one of bench's own processes, where the arguments say that this is one.
-func asRole(args []string) (ran bool, err error) {
-	if len(args) == 0 {
-		return false, nil
-	}
-	switch args[0] {
-	case roleTenant:
-		return true, serveTenant(args[1:], os.Stdin, os.Stdout)
-	case roleClient:
-		return true, runClient(args[1:], os.Stdin, os.Stdout)
-	}
-	return false, nil
-}
-
 // options are what the command line says.
 type options struct {
-	sizes       []int
-	modes       []string
-	rounds      int
-	concurrency int
-	quick       bool   // as little of everything as there can be, for a test
-	rollcall    string // a binary; empty: build it
-	nats        string // the same
-	json        string // where to write the report as JSON; empty: nowhere
-	profiles    string // a directory for profiles; empty: none are taken
+	sizes    []int
+	modes    []string
+	rounds   int
+	quick    bool   // as little of everything as there can be, for a test
+	rollcall string // a binary; empty: build it
+	nats     string // a binary that takes -c; empty: build it
+	json     string // where to write the report as JSON; empty: nowhere
+	debug    bool   // tell where rollcall serves its profiles
 }
 
 var allModes = []string{"start", "static", "drift", "churn", "mass", "restart"}
@@ -99,14 +84,12 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	o := options{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	sizes := fs.String("sizes", "340,10000,100000", "numbers of agents, separated by commas; 1000000 takes 12 GB of disk")
-	modes := fs.String("modes", strings.Join(allModes, ","), "what to measure, separated by commas")
+	sizes := fs.String("sizes", "340,10000,100000", "numbers of agents; 1000000: 12 GB of disk")
+	modes := fs.String("modes", strings.Join(allModes, ","), "what to measure")
 	fs.IntVar(&o.rounds, "rounds", 3, "how often everything is measured; figures are medians")
-	fs.IntVar(&o.concurrency, "concurrency", 4, "pages in flight, of rollcall and of the client")
 	fs.StringVar(&o.rollcall, "rollcall", "", "measure this binary instead of building one")
-	fs.StringVar(&o.nats, "nats-server", "", "use this nats-server instead of building one")
 	fs.StringVar(&o.json, "json", "", "write the report to this file, as JSON")
-	fs.StringVar(&o.profiles, "profiles", "", "take CPU and heap profiles of rollcall too, into this directory")
+	fs.BoolVar(&o.debug, "debug", false, "log at debug level, and tell where profiles are")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
@@ -129,31 +112,27 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		}
 		o.modes = append(o.modes, m)
 	}
-	if o.rounds < 1 || o.concurrency < 1 {
-		return o, errors.New("-rounds and -concurrency are at least 1")
+	if o.rounds < 1 {
+		return o, errors.New("-rounds is at least 1")
 	}
 	return o, nil
 }
 
+// run measures, and writes what has been measured, also before something went wrong.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, err := parseOptions(args, stderr)
 	if err != nil {
 		return err
 	}
-	r, err := measure(ctx, o, stderr)
-	if r == nil {
-		return err
-	}
-	// What has been measured before something went wrong is worth a look all the same.
+	r := newReport(o)
+	err = measure(ctx, o, r, stderr)
+	r.finish()
 	if werr := r.write(stdout); werr != nil {
-		return errors.Join(err, werr)
+		err = errors.Join(err, werr)
 	}
 	if o.json != "" {
 		b, jerr := json.MarshalIndent(r, "", "  ")
-		if jerr == nil {
-			jerr = os.WriteFile(o.json, append(b, '\n'), 0o644)
-		}
-		if jerr != nil {
+		if jerr = errors.Join(jerr, os.WriteFile(o.json, append(b, '\n'), 0o644)); jerr != nil {
 			err = errors.Join(err, fmt.Errorf("write the report to %s: %w", o.json, jerr))
 		}
 	}

@@ -17,58 +17,38 @@ func cpuTime(pid int) (time.Duration, error) {
 	const cpuClockSched = 2
 	var ts syscall.Timespec
 	id := uintptr(uint32(^int32(pid)<<3 | cpuClockSched))
-	if _, _, e := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, id, uintptr(unsafe.Pointer(&ts)), 0); e != 0 {
+	_, _, e := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, id, uintptr(unsafe.Pointer(&ts)), 0)
+	if e != 0 {
 		return 0, fmt.Errorf("read the CPU clock of process %d: %w", pid, e)
 	}
 	return time.Duration(ts.Nano()), nil
 }
 
-// memory is the resident set of a process in bytes, now and at its peak.
-func memory(pid int) (now, peak float64, err error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, 0, fmt.Errorf("read the memory of process %d: %w", pid, err)
-	}
-	return statusBytes(b, "VmRSS"), statusBytes(b, "VmHWM"), nil
-}
-
-// statusBytes is one of the sizes in /proc/<pid>/status in bytes, 0 where it is not there.
-func statusBytes(status []byte, name string) float64 {
-	for line := range bytes.Lines(status) {
-		if rest, ok := strings.CutPrefix(string(line), name+":"); ok {
-			f := strings.Fields(rest)
-			if len(f) == 2 && f[1] == "kB" {
-				kb, _ := strconv.ParseFloat(f[0], 64)
-				return kb * 1024
-			}
+// peakMemory is the largest that a process's resident set has been, in bytes.
+func peakMemory(pid int) float64 {
+	const name = "VmHWM:"
+	for line := range bytes.Lines(get(os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)))) {
+		if rest, ok := strings.CutPrefix(string(line), name); ok {
+			return 1024 * get(
+				strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64),
+			)
 		}
 	}
-	return 0
+	panic(failure{fmt.Errorf("process %d has no %s", pid, name)})
 }
 
+// load is the machine's load over 1, 5 and 15 minutes.
 func load() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
+	b, _ := os.ReadFile("/proc/loadavg")
 	f := strings.Fields(string(b))
 	return strings.Join(f[:min(3, len(f))], " ")
 }
 
-func cpuModel() string {
-	b, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range bytes.Lines(b) {
-		if name, value, ok := strings.Cut(string(line), ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown"
+// machine is the processor and the kernel.
+func machine() string {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	_, model, _ := bytes.Cut(info, []byte("model name\t: "))
+	model, _, _ = bytes.Cut(model, []byte("\n"))
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return fmt.Sprintf("%s, Linux %s", model, bytes.TrimSpace(kernel))
 }
-
-func kernel() string {
-	b, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return "Linux " + strings.TrimSpace(string(b))
-}
-
-func stop(p *os.Process) error { return p.Signal(syscall.SIGSTOP) }
-func cont(p *os.Process) error { return p.Signal(syscall.SIGCONT) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -12,26 +13,19 @@ import (
 
 // A report is what a run has found.
 type report struct {
-	Machine     string    `json:"machine"`
-	Began       time.Time `json:"began"`
-	Ended       time.Time `json:"ended"`
-	LoadBefore  string    `json:"loadBefore"` // over 1, 5 and 15 minutes
-	LoadAfter   string    `json:"loadAfter"`
-	Rounds      int       `json:"rounds"`
-	Modes       []string  `json:"modes"`
-	Concurrency int       `json:"concurrency"`
-	Rows        []row     `json:"rows"`
+	Machine    string    `json:"machine"`
+	Began      time.Time `json:"began"`
+	Ended      time.Time `json:"ended"`
+	LoadBefore string    `json:"loadBefore"` // over 1, 5 and 15 minutes
+	LoadAfter  string    `json:"loadAfter"`
+	Rounds     int       `json:"rounds"`
+	Modes      []string  `json:"modes"`
+	Rows       []row     `json:"rows"`
 
 	// Samples has every single figure, by "<agents> <name>", in the order in which they were taken.
 	Samples map[string][]float64 `json:"samples"`
 
-	sizes   []int
-	samples map[sampleKey][]float64
-}
-
-type sampleKey struct {
-	agents int
-	name   string
+	sizes []int
 }
 
 // A row is one measure beside its floor.
@@ -40,12 +34,10 @@ type row struct {
 	Agents   int    `json:"agents"`
 	Unit     string `json:"unit"`
 	Measured figure `json:"measured"`
-	Floor    figure `json:"floor"`   // NaN: there is none
-	FloorIs  string `json:"floorIs"` // what the floor is; empty: there is none
-	Ratio    figure `json:"ratio"`   // measured to floor
-	Target   string `json:"target"`  // empty: there is none at this size
-	OK       *bool  `json:"ok"`      // nil: there is no target
-	Note     string `json:"note,omitempty"`
+	Floor    figure `json:"floor"`  // NaN: there is none
+	Ratio    figure `json:"ratio"`  // measured to floor
+	Target   string `json:"target"` // empty: there is none at this size
+	OK       *bool  `json:"ok"`     // nil: there is no target
 }
 
 // A figure is null in JSON where it is not a number.
@@ -85,179 +77,176 @@ func (t target) met(r row) bool {
 	return v <= t.limit // never of NaN
 }
 
-func (r *report) add(agents int, name string, v float64) {
-	k := sampleKey{agents, name}
-	r.samples[k] = append(r.samples[k], v)
+// newReport begins a report.
+func newReport(o options) *report {
+	machine := fmt.Sprintf("%d cores, %s, %s", runtime.NumCPU(), machine(), runtime.Version())
+	return &report{
+		Machine: machine, Began: time.Now().UTC().Truncate(time.Second), LoadBefore: load(),
+		Rounds: o.rounds, Modes: o.modes, Samples: make(map[string][]float64), sizes: o.sizes,
+	}
 }
 
-func (r *report) median(agents int, name string) float64 {
-	return median(r.samples[sampleKey{agents, name}])
+func (r *report) add(agents int, name string, v float64) {
+	key := fmt.Sprintf("%d %s", agents, name)
+	r.Samples[key] = append(r.Samples[key], v)
 }
 
 // finish makes the rows of what has been measured.
 func (r *report) finish() {
 	r.Ended, r.LoadAfter = time.Now().UTC().Truncate(time.Second), load()
-	r.Samples = make(map[string][]float64, len(r.samples))
-	for k, v := range r.samples {
-		r.Samples[fmt.Sprintf("%d %s", k.agents, k.name)] = v
-	}
-	r.Rows = nil
 	for i, n := range r.sizes {
-		r.polling(n)
+		s := size{r, n}
+		s.polling()
 		if i > 0 {
-			r.growth(r.sizes[i-1], n)
+			s.growth(size{r, r.sizes[i-1]})
 		}
-		r.delays(n)
-		r.rates(n)
-		r.restarts(n)
+		s.delays()
+		s.rates()
+		s.restarts()
 	}
-	r.memory()
+	for i, n := range r.sizes {
+		s := size{r, n}
+		s.memory()
+		if i > 0 {
+			s.memoryGrowth(size{r, r.sizes[i-1]})
+		}
+	}
 }
 
-// row adds a row, unless it was not measured.
-func (r *report) row(w row, measured, floor float64, t *target) {
+// A size is what was measured with a number of agents.
+type size struct {
+	*report
+	n int
+}
+
+func (s size) of(name string) []float64 { return s.Samples[fmt.Sprintf("%d %s", s.n, name)] }
+
+func (s size) median(name string) float64 { return median(s.of(name)) }
+
+// row adds a row, unless it was not measured. floor is NaN where there is none.
+func (s size) row(measure, unit string, measured, floor float64, t *target) {
 	if math.IsNaN(measured) {
 		return
 	}
-	w.Measured, w.Floor, w.Ratio = figure(measured), figure(floor), figure(measured/floor)
+	w := row{
+		Measure: measure, Agents: s.n, Unit: unit,
+		Measured: figure(measured), Floor: figure(floor), Ratio: figure(measured / floor),
+	}
 	if t != nil {
 		ok := t.met(w)
 		w.Target, w.OK = t.String(), &ok
 	}
-	r.Rows = append(r.Rows, w)
+	s.Rows = append(s.Rows, w)
 }
 
-const theClient = "a client that reads the same pages and throws them away"
-
-func (r *report) polling(n int) {
+func (s size) polling() {
 	for _, m := range []struct {
 		mode string
 		most float64 // µs of CPU an agent, in all
 	}{{"static", 2}, {"drift", 15}} {
-		r.row(row{Measure: "CPU of a sweep, " + m.mode, Agents: n, Unit: "ms", FloorIs: theClient},
-			r.median(n, m.mode+".cpu"), r.median(n, m.mode+".client.cpu"), nil)
-		if n >= 100_000 { // fewer agents share what a sweep costs without any
-			r.row(row{Measure: "CPU of a sweep, an agent, " + m.mode, Agents: n, Unit: "µs", FloorIs: theClient},
-				1000*r.median(n, m.mode+".cpu")/float64(n), 1000*r.median(n, m.mode+".client.cpu")/float64(n),
-				&target{limit: m.most, absolute: true})
+		cpu, client := s.median(m.mode+".cpu"), s.median(m.mode+".client.cpu")
+		s.row("CPU of a sweep, "+m.mode, "ms", cpu, client, nil)
+		if s.n >= 100_000 { // fewer agents share what a sweep costs without any
+			each, most := 1000/float64(s.n), &target{limit: m.most, absolute: true}
+			s.row("CPU of a sweep, an agent, "+m.mode, "µs", cpu*each, client*each, most)
 		}
-		r.row(row{Measure: "time of a sweep, " + m.mode, Agents: n, Unit: "ms", FloorIs: theClient},
-			r.median(n, m.mode+".wall"), r.median(n, m.mode+".client.wall"), nil)
+		wall, floor := s.median(m.mode+".wall"), s.median(m.mode+".client.wall")
+		s.row("time of a sweep, "+m.mode, "ms", wall, floor, nil)
 	}
-	note := ""
-	if v := r.median(n, "static.messages"); !math.IsNaN(v) {
-		note = fmt.Sprintf("messages a sweep: %s", short(v))
-	}
-	r.row(row{Measure: "broker's CPU of a sweep, static", Agents: n, Unit: "ms", FloorIs: "one watermark published at the same pace", Note: note},
-		r.median(n, "static.broker"), r.median(n, "static.floor.broker"), nil)
 }
 
 // growth is what another agent costs a sweep, between two sizes.
-func (r *report) growth(from, to int) {
+func (s size) growth(from size) {
 	for _, mode := range []string{"static", "drift"} {
-		of := func(name string) float64 {
-			return 1000 * marginal(float64(from), r.median(from, name), float64(to), r.median(to, name))
+		more := func(name string) float64 {
+			return 1000 * (s.median(mode+name) - from.median(mode+name)) / float64(s.n-from.n)
 		}
-		r.row(row{Measure: fmt.Sprintf("CPU of one more agent in a sweep, %s, from %d", mode, from), Agents: to, Unit: "µs", FloorIs: "the same of the client"},
-			of(mode+".cpu"), of(mode+".client.cpu"), nil)
+		name := fmt.Sprintf("CPU of one more agent in a sweep, %s, from %d", mode, from.n)
+		s.row(name, "µs", more(".cpu"), more(".client.cpu"), nil)
 	}
 }
 
-func (r *report) delays(n int) {
-	const one = "p50 of one commit on an idle broker"
-	for _, m := range []struct{ mode, name string }{{"churn", "page read to event"}, {"paced", "page read to event, a sweep of 2 s"}} {
-		commit := r.median(n, m.mode+".commit")
-		var half, most *target
-		if m.mode == "paced" && n <= 10_000 { // 100 requests a second
-			half, most = &target{limit: 1.8}, &target{limit: 6}
-		}
-		r.row(row{Measure: m.name + ", p50", Agents: n, Unit: "ms", FloorIs: one}, r.median(n, m.mode+".p50"), commit, half)
-		r.row(row{Measure: m.name + ", p99", Agents: n, Unit: "ms", FloorIs: one}, r.median(n, m.mode+".p99"), commit, most)
-		r.row(row{Measure: "… one commit on an idle broker, p99", Agents: n, Unit: "ms", FloorIs: one}, r.median(n, m.mode+".commit.p99"), commit, nil)
-	}
-}
-
-func (r *report) rates(n int) {
+func (s size) delays() {
 	for _, m := range []struct {
-		what, mode, floor, floorIs string
-		rate, cpu                  *target
-		least                      int
+		mode, name string
+		half, most *target
 	}{
-		{"first start", "start", "floor.new", "atomic batches on new subjects", nil, nil, 100_000},
-		{"mass change", "mass", "floor.mass", "atomic batches of event and replaced state", &target{limit: 0.75, least: true}, &target{limit: 60, absolute: true}, 10_000},
+		{"churn", "page read to event", nil, nil},
+		{"paced", "page read to event, a sweep of 2 s", &target{limit: 1.8}, &target{limit: 6}},
 	} {
-		if n < m.least {
-			m.rate, m.cpu = nil, nil
+		if s.n > 10_000 { // which needs more than 100 requests a second
+			m.half, m.most = nil, nil
 		}
-		r.row(row{Measure: m.what, Agents: n, Unit: "events/s", FloorIs: m.floorIs}, r.median(n, m.mode+".rate"), r.median(n, m.floor+".rate"), m.rate)
-		r.row(row{Measure: m.what + ", CPU an event", Agents: n, Unit: "µs", FloorIs: "the client's of those batches"},
-			r.median(n, m.mode+".cpu"), r.median(n, m.floor+".cpu"), m.cpu)
+		one, slow := s.median(m.mode+".commit"), s.median(m.mode+".commit.p99")
+		s.row(m.name+", p50", "ms", s.median(m.mode+".p50"), one, m.half)
+		s.row(m.name+", p99", "ms", s.median(m.mode+".p99"), one, m.most)
+		s.row("… one commit on an idle broker, p99", "ms", slow, one, nil)
 	}
 }
 
-func (r *report) restarts(n int) {
-	var t, none *target
-	if n >= 100_000 {
-		t = &target{limit: 4}
+func (s size) rates() {
+	for _, m := range []struct{ what, mode, floor string }{
+		{"first start", "start", "floor.new"}, {"mass change", "mass", "floor.mass"},
+	} {
+		var least, most *target
+		if m.mode == "mass" && s.n >= 10_000 {
+			least, most = &target{limit: 0.75, least: true}, &target{limit: 60, absolute: true}
+		}
+		s.row(m.what, "events/s", s.median(m.mode+".rate"), s.median(m.floor+".rate"), least)
+		cpu, floor := s.median(m.mode+".cpu"), s.median(m.floor+".cpu")
+		s.row(m.what+", CPU an event", "µs", cpu, floor, most)
 	}
-	if n > 0 {
-		none = &target{limit: 0, absolute: true}
+}
+
+func (s size) restarts() {
+	var most *target
+	if s.n >= 100_000 {
+		most = &target{limit: 4}
 	}
 	for _, m := range []struct {
-		name, mode, floor string
-		lease             time.Duration
+		name, mode string
+		lease      time.Duration
 	}{
-		{"restart after SIGTERM", "restart.term", "reading the states, and one sweep of the client", 0},
-		{"restart after SIGKILL, beyond the lease's " + leaseTTL.String(), "restart.kill", "the same", leaseTTL},
+		{"restart after SIGTERM", "restart.term", 0},
+		{"restart after SIGKILL, beyond the lease's 5s", "restart.kill", leaseTTL},
 	} {
-		r.row(row{Measure: m.name, Agents: n, Unit: "ms", FloorIs: m.floor}, r.median(n, m.mode)-ms(m.lease), r.median(n, m.mode+".floor"), t)
-		extra := 0.0
-		for _, v := range r.samples[sampleKey{n, m.mode + ".events"}] {
-			extra = max(extra, math.Abs(v))
-		}
-		if len(r.samples[sampleKey{n, m.mode + ".events"}]) > 0 {
-			r.row(row{Measure: m.name + ", events too many or too few", Agents: n, Unit: ""}, extra, math.NaN(), none)
+		s.row(m.name, "ms", s.median(m.mode)-millis(m.lease), s.median(m.mode+".floor"), most)
+		if events := s.of(m.mode + ".events"); len(events) > 0 {
+			extra := max(slices.Max(events), -slices.Min(events))
+			none := &target{limit: 0, absolute: true}
+			s.row(m.name+", events too many or too few", "", extra, math.NaN(), none)
 		}
 	}
 }
-
-// lives are what a process has been through when its memory is noted.
-var lives = []string{"start", "static", "drift", "churn", "paced", "mass", "restart", "end"}
 
 // peak is the most memory that a process had, whatever it went through.
-func (r *report) peak(n int) (bytes float64, life string) {
-	bytes = math.NaN()
-	for _, l := range lives {
-		for _, v := range r.samples[sampleKey{n, "peak." + l}] {
-			if math.IsNaN(bytes) || v > bytes {
-				bytes, life = v, l
-			}
+func (s size) peak() float64 {
+	bytes := math.NaN()
+	for name, values := range s.Samples {
+		if strings.HasPrefix(name, fmt.Sprintf("%d peak.", s.n)) && !(slices.Max(values) <= bytes) {
+			bytes = slices.Max(values)
 		}
 	}
-	return bytes, life
+	return bytes
 }
 
-func (r *report) memory() {
-	for i, n := range r.sizes {
-		var t *target
-		if n == 100_000 {
-			t = &target{limit: 200, absolute: true}
-		}
-		bytes, life := r.peak(n)
-		r.row(row{Measure: "peak memory", Agents: n, Unit: "MB", Note: "in: " + life}, bytes/1e6, math.NaN(), t)
-		r.row(row{Measure: "peak memory, first start", Agents: n, Unit: "MB"}, r.median(n, "peak.start")/1e6, math.NaN(), nil)
-		if i == 0 {
-			continue
-		}
-		from := r.sizes[i-1]
-		less, _ := r.peak(from)
-		t = nil
-		if from >= 10_000 {
-			t = &target{limit: 2500, absolute: true}
-		}
-		r.row(row{Measure: fmt.Sprintf("peak memory of one more agent, from %d", from), Agents: n, Unit: "bytes"},
-			marginal(float64(from), less, float64(n), bytes), math.NaN(), t)
+func (s size) memory() {
+	var most *target
+	if s.n == 100_000 {
+		most = &target{limit: 200, absolute: true}
 	}
+	s.row("peak memory", "MB", s.peak()/1e6, math.NaN(), most)
+	s.row("peak memory, first start", "MB", s.median("peak.start")/1e6, math.NaN(), nil)
+}
+
+func (s size) memoryGrowth(from size) {
+	var most *target
+	if from.n >= 10_000 {
+		most = &target{limit: 2500, absolute: true}
+	}
+	each := (s.peak() - from.peak()) / float64(s.n-from.n)
+	name := fmt.Sprintf("peak memory of one more agent, from %d", from.n)
+	s.row(name, "bytes", each, math.NaN(), most)
 }
 
 // short writes a figure with about three digits that count.
@@ -279,8 +268,17 @@ func short(v float64) string {
 // write writes the report as a table, in Markdown.
 func (r *report) write(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s; load before %s, after %s; %d rounds, %d pages in flight; %s, %v\n\n", r.Machine, r.LoadBefore, r.LoadAfter, r.Rounds, r.Concurrency,
-		r.Began.Format(time.DateTime), r.Ended.Sub(r.Began))
+	fmt.Fprintf(
+		&b,
+		"%s; load before %s, after %s; %d rounds, %d pages in flight; %s, %v\n\n",
+		r.Machine,
+		r.LoadBefore,
+		r.LoadAfter,
+		r.Rounds,
+		inFlight,
+		r.Began.Format(time.DateTime),
+		r.Ended.Sub(r.Began),
+	)
 	cells := [][]string{{"measure", "agents", "measured", "floor", "ratio", "target", ""}}
 	for _, x := range r.Rows {
 		verdict := ""
@@ -294,7 +292,18 @@ func (r *report) write(w io.Writer) error {
 		if x.Unit != "" {
 			unit = " " + x.Unit
 		}
-		cells = append(cells, []string{x.Measure, fmt.Sprint(x.Agents), short(float64(x.Measured)) + unit, short(float64(x.Floor)), short(float64(x.Ratio)), x.Target, verdict})
+		cells = append(
+			cells,
+			[]string{
+				x.Measure,
+				fmt.Sprint(x.Agents),
+				short(float64(x.Measured)) + unit,
+				short(float64(x.Floor)),
+				short(float64(x.Ratio)),
+				x.Target,
+				verdict,
+			},
+		)
 	}
 	writeTable(&b, cells)
 	_, err := io.WriteString(w, b.String())

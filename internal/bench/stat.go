@@ -28,6 +28,3 @@ func percentile(v []float64, p float64) float64 {
 	i := int(math.Ceil(p*float64(len(s)))) - 1
 	return s[min(max(i, 0), len(s)-1)]
 }
-
-// marginal is by how much y grows with each step of x, between two points.
-func marginal(x1, y1, x2, y2 float64) float64 { return (y2 - y1) / (x2 - x1) }

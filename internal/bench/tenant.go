@@ -1,45 +1,51 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/tenantsim"
 )
 
 const (
-	roleTenant = "tenant"
-	tenantID   = 886
-	pageSize   = tenantsim.MaxPageSize
-	tokenPath  = "/oauth2/oauth/rest_token"
-	agentsPath = "/openapi/v1/openTask/findOnlineAgent"
-	aToken     = "6f1f7a52-8c1e-4b7e-9a33-0c4d5e6f7a8b" // the only one there ever is
+	roleTenant   = "tenant"     // the first argument of its process; the second: its agents
+	roleVariable = "BENCH_ROLE" // has a test binary know that it is to be the tenant
+	tenantID     = 886
+	pageSize     = tenantsim.MaxPageSize
 )
+
+// credentials are those that the tenant takes.
+var credentials = tenantsim.Config{
+	TenantID: tenantID, TokenTTL: 24 * time.Hour, InvalidTokenStatus: http.StatusUnauthorized,
+	ClientID: "bench", ClientSecret: "bench-secret",
+	Username: "bench-user", Password: "bench-password",
+}
 
 // A listing is a simulated tenant whose pages have been prepared, so that serving one is little
 // more than writing it.
 type listing struct {
+	sim   *tenantsim.Tenant // without agents: it knows the credentials
 	pages []*page
 	total int
+	order []int // of the agents, in which they flip one by one
 
-	drift atomic.Bool
-	stamp atomic.Int64 // the last agentSignInDate of a drifting answer
-	first atomic.Int64 // when the first page was answered since the mark, in Unix nanoseconds; 0: none was
-
-	mu    sync.Mutex
-	order []int32 // of the agents, in which they flip one by one
-	next  int
+	mu    sync.Mutex // guards everything below, and what is in the pages
+	drift bool
+	stamp int64 // the last agentSignInDate of a drifting answer
+	first int64 // when the first page was answered since the mark, in Unix nanoseconds; 0: none was
+	next  int   // of order
 	shown []shown
 }
 
@@ -49,14 +55,10 @@ type shown struct {
 	At    int64 `json:"at"` // Unix nanoseconds
 }
 
-// A page's bytes are replaced, never altered.
+// A page's bytes are replaced, never altered, and their length stays the same.
 type page struct {
-	body    atomic.Pointer[[]byte]
-	length  []string // the Content-Length
+	body    []byte
 	rows    []rowAt
-	flipped atomic.Bool // some are in pending
-
-	mu      sync.Mutex
 	pending []int64 // agents whose flip has not been shown yet
 }
 
@@ -66,140 +68,103 @@ type rowAt struct {
 	status, updated, signIn int
 }
 
-const stampDigits = 13 // of a time in milliseconds
-
-var jsonType = []string{"application/json;charset=UTF-8"}
-
 // newListing prepares the pages of n agents that look like the vendor's.
 func newListing(n int) (*listing, error) {
-	sim := tenantsim.New(tenantsim.Config{Agents: n, TenantID: tenantID})
-	l := &listing{total: n}
-	l.stamp.Store(1_700_000_000_000)
-	rows := sim.Listing()
-	for first := 0; first < n; first += pageSize {
-		p := &page{}
-		b := fmt.Appendf(nil, `{"stateCode":"0","errorMessage":null,"result":{"pos":%d,"total_count":%d,"data":[`, len(l.pages), n)
-		for i, r := range rows[first:min(first+pageSize, n)] {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			row, err := tenantsim.Patch(r.JSON, tenantsim.Fields{"agentSignInDate": "1699999999999"})
-			if err != nil {
+	full, empty := credentials, credentials
+	full.Agents, empty.Agents = n, -1
+	l := &listing{sim: tenantsim.New(empty), total: n, stamp: 1_700_000_000_000}
+	l.order = rand.New(rand.NewPCG(1, 2)).Perm(n)
+	for rows := range slices.Chunk(tenantsim.New(full).Listing(), pageSize) {
+		for i, r := range rows { // all have the field, of one length
+			var err error
+			signedIn := tenantsim.Fields{"agentSignInDate": "1699999999999"}
+			if rows[i].JSON, err = tenantsim.Patch(r.JSON, signedIn); err != nil {
 				return nil, err
 			}
-			at := rowAt{agent: r.ID}
-			for name, into := range map[string]*int{"onlineStatus": &at.status, "lastUpdateTimestamp": &at.updated, "agentSignInDate": &at.signIn} {
-				key := []byte(`"` + name + `":`)
-				i := bytes.Index(row, key)
-				if i < 0 {
-					return nil, fmt.Errorf("a row without %s: %s", name, row)
-				}
-				*into = len(b) + i + len(key)
-			}
-			b = append(b, row...)
-			p.rows = append(p.rows, at)
 		}
-		b = append(b, `],"entityName":null}}`...)
-		p.length = []string{strconv.Itoa(len(b))}
-		p.body.Store(&b)
+		p := &page{body: tenantsim.PageReply(len(l.pages), n, rows).Body}
+		at := 0
+		for _, r := range rows {
+			at += bytes.Index(p.body[at:], r.JSON)
+			value := func(name string) int {
+				key := `"` + name + `":`
+				return at + bytes.Index(r.JSON, []byte(key)) + len(key)
+			}
+			p.rows = append(p.rows, rowAt{
+				r.ID, value("onlineStatus"), value("lastUpdateTimestamp"), value("agentSignInDate"),
+			})
+		}
 		l.pages = append(l.pages, p)
-	}
-	for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(n) {
-		l.order = append(l.order, int32(i))
 	}
 	return l, nil
 }
 
 // online counts the agents that are online.
-func (l *listing) online() int {
-	n := 0
+func (l *listing) online() (n int) {
 	for _, p := range l.pages {
-		b := *p.body.Load()
 		for _, r := range p.rows {
-			n += int(b[r.status] - '0')
+			n += int(p.body[r.status] - '0')
 		}
 	}
 	return n
 }
 
 // flip signs some of a page's agents in or out.
-func (p *page) flip(note bool, rows ...rowAt) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b := bytes.Clone(*p.body.Load())
+func (p *page) flip(rows ...rowAt) {
+	p.body = bytes.Clone(p.body)
 	for _, r := range rows {
-		b[r.status] ^= 1
-		putStamp(b[r.updated:], time.Now().UnixMilli())
-		if note {
-			p.pending = append(p.pending, r.agent)
-		}
-	}
-	p.body.Store(&b)
-	if note {
-		p.flipped.Store(true)
+		p.body[r.status] ^= 1
+		putStamp(p.body[r.updated:], time.Now().UnixMilli())
 	}
 }
 
 // flipNext flips the next n agents, each on its page, and returns which.
-func (l *listing) flipNext(n int) []int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var agents []int64
+func (l *listing) flipNext(n int) (agents []int64) {
 	for range n {
-		i := int(l.order[l.next%len(l.order)])
+		i := l.order[l.next%len(l.order)]
 		l.next++
 		p := l.pages[i/pageSize]
-		p.flip(true, p.rows[i%pageSize])
-		agents = append(agents, p.rows[i%pageSize].agent)
+		row := p.rows[i%pageSize]
+		p.flip(row)
+		p.pending = append(p.pending, row.agent)
+		agents = append(agents, row.agent)
 	}
 	return agents
 }
 
-func (l *listing) flipAll() {
-	for _, p := range l.pages {
-		p.flip(false, p.rows...)
-	}
-}
-
-// putStamp writes a time in milliseconds over the one that b begins with.
+// putStamp writes a time in milliseconds, 13 digits, over the one that b begins with.
 func putStamp(b []byte, ms int64) {
-	for i := stampDigits - 1; i >= 0; i-- {
+	for i := 12; i >= 0; i-- {
 		b[i] = byte('0' + ms%10)
 		ms /= 10
 	}
 }
 
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// answer writes a page.
-func (l *listing) answer(w http.ResponseWriter, p *page) {
+// ServeHTTP answers the vendor's two calls, and under /bench/ what bench itself wants.
+func (l *listing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if what, ok := strings.CutPrefix(r.URL.Path, "/bench/"); ok {
+		l.control(w, what, r.FormValue("n"))
+		return
+	}
+	body, ok := tenantsim.ReadBody(w, r)
+	if !ok {
+		return
+	}
 	var news []int64
-	if p.flipped.Load() {
-		p.mu.Lock() // what is pending is in the body by now
-		news, p.pending = p.pending, nil
-		p.flipped.Store(false)
-		p.mu.Unlock()
-	}
-	body := *p.body.Load()
-	if l.drift.Load() {
-		buf := buffers.Get().(*[]byte)
-		defer buffers.Put(buf)
-		drifted := append((*buf)[:0], body...)
-		*buf = drifted
-		stamp := l.stamp.Add(1)
-		for _, r := range p.rows {
-			if drifted[r.status] == '1' {
-				putStamp(drifted[r.signIn:], stamp)
-			}
+	reply := l.sim.Answer(r, body, func(q tenantsim.Query) (reply tenantsim.Reply) {
+		switch {
+		case q.Size != pageSize:
+			return tenantsim.Reply{Status: http.StatusBadRequest, Body: []byte("not a full page")}
+		case q.Page >= len(l.pages):
+			return tenantsim.PageReply(q.Page, l.total, nil)
 		}
-		body = drifted
-	}
-	if l.first.Load() == 0 {
-		l.first.CompareAndSwap(0, time.Now().UnixNano())
-	}
-	h := w.Header()
-	h["Content-Type"], h["Content-Length"] = jsonType, p.length
-	_, _ = w.Write(body)
+		reply, news = l.page(l.pages[q.Page])
+		return reply
+	})
+	w.Header().Set("Content-Type", reply.ContentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(reply.Body)))
+	w.WriteHeader(reply.Status)
+	_, _ = w.Write(reply.Body)
 	if len(news) > 0 {
 		at := time.Now().UnixNano()
 		l.mu.Lock()
@@ -210,89 +175,61 @@ func (l *listing) answer(w http.ResponseWriter, p *page) {
 	}
 }
 
-// pageNumber finds pageStart in a request's body, -1 where it is not a request for a full page.
-func pageNumber(body []byte) int {
-	n, ok := number(body, `"pageStart":`)
-	if size, sized := number(body, `"pageSize":`); !ok || !sized || size != pageSize {
-		return -1
+// page is a page as it is now, and the agents whose flip it is the first to show.
+func (l *listing) page(p *page) (reply tenantsim.Reply, news []int64) {
+	l.mu.Lock()
+	news, p.pending = p.pending, nil
+	body, drift := p.body, l.drift
+	l.stamp++
+	stamp := l.stamp
+	if l.first == 0 {
+		l.first = time.Now().UnixNano()
 	}
-	return n
-}
-
-func number(body []byte, key string) (n int, ok bool) {
-	_, rest, found := bytes.Cut(body, []byte(key))
-	if !found {
-		return 0, false
-	}
-	i := 0
-	for ; i < len(rest) && rest[i] >= '0' && rest[i] <= '9' && i < 9; i++ {
-		n = 10*n + int(rest[i]-'0')
-	}
-	return n, i > 0
-}
-
-// ServeHTTP answers the vendor's two calls, and under /bench/ what bench itself wants.
-func (l *listing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch r.URL.Path {
-	case agentsPath:
-		var buf [256]byte
-		n, err := io.ReadFull(r.Body, buf[:])
-		number := pageNumber(buf[:n])
-		switch {
-		case err != io.ErrUnexpectedEOF || number < 0:
-			http.Error(w, "not a request for a full page", http.StatusBadRequest)
-		case r.Header.Get("Authorization") != "bearer "+aToken:
-			http.Error(w, "not the token", http.StatusUnauthorized)
-		case number >= len(l.pages):
-			w.Header()["Content-Type"] = jsonType
-			fmt.Fprintf(w, `{"stateCode":"0","errorMessage":null,"result":{"pos":%d,"total_count":%d,"data":[],"entityName":null}}`, number, l.total)
-		default:
-			l.answer(w, l.pages[number])
+	l.mu.Unlock()
+	if drift {
+		body = bytes.Clone(body)
+		for _, r := range p.rows {
+			if body[r.status] == '1' {
+				putStamp(body[r.signIn:], stamp)
+			}
 		}
-	case tokenPath:
-		w.Header()["Content-Type"] = jsonType
-		fmt.Fprintf(w, `{"access_token":"%s","token_type":"bearer","expires_in":86400,"scope":"all","plat_user":{"tenantId":%d}}`, aToken, tenantID)
-	default:
-		l.control(w, r)
 	}
+	return tenantsim.Reply{Status: http.StatusOK, ContentType: "application/json", Body: body}, news
 }
 
-func (l *listing) control(w http.ResponseWriter, r *http.Request) {
+func (l *listing) control(w http.ResponseWriter, what, arg string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var answer any
-	n, _ := strconv.Atoi(r.FormValue("n"))
-	switch r.URL.Path {
-	case "/bench/drift":
-		l.drift.Store(n == 1)
-	case "/bench/mark": // from now on, when is the first answer?
-		l.first.Store(0)
-	case "/bench/first":
-		answer = l.first.Load()
-	case "/bench/online":
+	n, _ := strconv.Atoi(arg)
+	switch what {
+	case "drift":
+		l.drift = n == 1
+	case "mark": // from now on, when is the first answer?
+		l.first = 0
+	case "first":
+		answer = l.first
+	case "online":
 		answer = l.online()
-	case "/bench/flip":
+	case "flip":
 		answer = l.flipNext(n)
-	case "/bench/flipall":
-		l.flipAll()
-	case "/bench/shown": // since it was last asked
-		l.mu.Lock()
+	case "flipall":
+		for _, p := range l.pages {
+			p.flip(p.rows...)
+		}
+	case "shown": // since it was last asked
 		answer, l.shown = l.shown, nil
-		l.mu.Unlock()
-	default:
-		http.NotFound(w, r)
-		return
 	}
-	w.Header()["Content-Type"] = jsonType
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
-// serveTenant is the tenant's process: it tells its URL, and serves until stdin ends.
-func serveTenant(args []string, stdin io.Reader, stdout io.Writer) error {
-	fs := flag.NewFlagSet(roleTenant, flag.ContinueOnError)
-	agents := fs.Int("agents", 340, "")
-	if err := fs.Parse(args); err != nil {
+// serveTenant is the tenant's process: it tells its URL, and serves until it is ended.
+func serveTenant(_ context.Context, args []string, stdout, _ io.Writer) error {
+	agents, err := strconv.Atoi(args[1])
+	if err != nil {
 		return err
 	}
-	l, err := newListing(*agents)
+	l, err := newListing(agents)
 	if err != nil {
 		return err
 	}
@@ -301,45 +238,35 @@ func serveTenant(args []string, stdin io.Reader, stdout io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(stdout, "http://%s\n", ln.Addr())
-	go func() { _ = http.Serve(ln, l) }()
-	_, err = io.Copy(io.Discard, stdin)
-	return err
+	return http.Serve(ln, l)
 }
 
 // A tenant is the tenant's process, as bench sees it.
 type tenant struct {
-	*process
+	proc
 	url string
 }
 
-func startTenant(self string, env []string, agents int) (*tenant, error) {
-	p, err := start("the tenant", self, env, true, roleTenant, "-agents", strconv.Itoa(agents))
-	if err != nil {
-		return nil, err
+func startTenant(agents int) *tenant {
+	env := map[string]string{roleVariable: "1"}
+	t := &tenant{proc: start(get(os.Executable()), env, roleTenant, strconv.Itoa(agents))}
+	for t.url == "" {
+		if line, _, whole := strings.Cut(t.Stdout.String(), "\n"); whole {
+			t.url = line
+		} else if !t.Running() {
+			must(t.died())
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	url, err := bufio.NewReader(p.stdout).ReadString('\n')
-	if err != nil {
-		p.kill()
-		return nil, fmt.Errorf("the tenant tells no URL: %w", err)
-	}
-	return &tenant{p, url[:len(url)-1]}, nil
+	return t
 }
 
 // ask tells the tenant something, and decodes its answer into v, unless that is nil.
-func (t *tenant) ask(what string, v any) error {
-	resp, err := http.Get(t.url + "/bench/" + what)
-	if err != nil {
-		return fmt.Errorf("ask the tenant: %w", err)
-	}
+func (t *tenant) ask(what string, v any) {
+	resp := get(http.Get(t.url + "/bench/" + what))
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask the tenant %s: HTTP %d", what, resp.StatusCode)
-	}
 	if v == nil {
-		v = new(any)
+		v = new(any) // to have read it, so that the connection is used again
 	}
-	if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
-		return fmt.Errorf("ask the tenant %s: %w", what, err)
-	}
-	return nil
+	must(json.NewDecoder(resp.Body).Decode(v))
 }
