@@ -219,7 +219,7 @@ func TestMistakes(t *testing.T) {
 		{"a web page for everything", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_ISDP_URL": site(t, false, html(200)).URL}
 		}, 1, []string{"FAIL token the answer is HTML or XML, not JSON > is there a gateway in between, is ROLLCALL_ISDP_URL right?"},
-			goesOn, []string{"the answer is HTML or XML, not JSON: is there a gateway in between, is ROLLCALL_ISDP_URL right?"}},
+			goesOn, []string{"the answer is HTML or XML, not JSON; is there a gateway in between, is ROLLCALL_ISDP_URL right?"}},
 
 		{"nothing there", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_ISDP_URL": fmt.Sprintf("https://127.0.0.1:%d", e2e.FreePort(t))}
@@ -262,7 +262,7 @@ func TestMistakes(t *testing.T) {
 		{"a token that is no good", func(_ *testing.T, v *e2e.Vendor) env {
 			v.SetFault(isdpsim.OnAgents(isdpsim.InvalidToken(200)))
 			return nil
-		}, 1, []string{"FAIL listing the token that was just issued is refused: may this account use the agents call?"},
+		}, 1, []string{"FAIL listing the token that was just issued is refused > may this account use the agents call?"},
 			goesOn, nil},
 
 		{"API not subscribed", func(_ *testing.T, v *e2e.Vendor) env {

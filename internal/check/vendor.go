@@ -138,8 +138,8 @@ func (s *state) tls(ctx context.Context) {
 	}
 	conn, err := s.dial(ctx, host, port)
 	if err != nil {
-		text, do, _ := strings.Cut(err.Error(), "; ")
-		s.fail(text, cmp.Or(do, "does the proxy let this machine reach "+net.JoinHostPort(host, port)+"?"))
+		_, do := isdp.Hint(err, false)
+		s.fail(err.Error(), cmp.Or(do, "does the proxy let this machine reach "+net.JoinHostPort(host, port)+"?"))
 		return
 	}
 	defer conn.Close()
@@ -206,8 +206,8 @@ func handshake(err error, host, port string, wanted bool) (text, do string) {
 		return fmt.Sprintf("the certificate is good from %s to %s only", at(cert.NotBefore), at(cert.NotAfter)),
 			"is this machine's clock right? It says " + at(time.Now())
 	}
-	if what, do, ok := strings.Cut(isdp.Hint(err, wanted), "; "); ok {
-		return what, do
+	if why, do := isdp.Hint(err, wanted); why != "" {
+		return why, do
 	}
 	return "no TLS: " + reason(err).Error(), "does something in between meddle with it?"
 }
@@ -315,16 +315,9 @@ func (s *state) token(ctx context.Context) {
 // trouble tells an error of the poller's, which says what to do itself. of names what it is of,
 // where there is more than one.
 func (s *state) trouble(of string, err error) {
-	text := err.Error()
-	if pe := new(listing.Error); errors.As(err, &pe) {
-		text = pe.Err.Error()
-	}
-	// What the poller says and what it advises are parted by the last of these.
-	do := ""
-	for _, sep := range []string{": are ", ": is ", "; is ", "; "} {
-		if i := strings.LastIndex(text, sep); i >= 0 && do == "" {
-			text, do = text[:i], text[i+2:]
-		}
+	text, do := err.Error(), ""
+	if e := new(listing.Error); errors.As(err, &e) {
+		text, do = e.Err.Error(), e.Hint
 	}
 	s.fail(of+text, do)
 }

@@ -36,6 +36,7 @@ type Error struct {
 	Class Class
 	Op    string // what was being done, to what: "read page 3 of type 10 from https://…"
 	Err   error  // what went wrong; its text holds no secret
+	Hint  string // what to look at: "is ROLLCALL_ISDP_URL right?"; empty where Err speaks for itself
 
 	Fatal   bool // no other request of this sweep would fare better
 	Refused bool // the vendor was there and said no: to a page behind the last one, that there is none
@@ -43,10 +44,15 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string {
-	if e.Op == "" {
-		return "poller: " + e.Err.Error()
+	text := "poller: "
+	if e.Op != "" {
+		text += e.Op + ": "
 	}
-	return "poller: " + e.Op + ": " + e.Err.Error()
+	text += e.Err.Error()
+	if e.Hint != "" {
+		text += "; " + e.Hint
+	}
+	return text
 }
 
 // Unwrap returns what went wrong.

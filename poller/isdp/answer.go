@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/rollcall-events/rollcall/internal/jsonwalk"
-
 	"github.com/rollcall-events/rollcall/internal/listing"
 )
 
@@ -21,28 +24,27 @@ const (
 
 // answer is what one answer of the agents call says, its rows undecoded.
 type answer struct {
-	total int               // total_count, 0 to maxAgents, or listing.NoTotal
-	pos   bool              // pos is the page that was asked for, or missing
-	rows  []json.RawMessage // they share the answer's memory
+	total     int               // total_count, 0 to maxAgents, or listing.NoTotal
+	misplaced bool              // pos is another page than the one that was asked for
+	rows      []json.RawMessage // they share the answer's memory
 }
 
-// readAnswer reads the body that answered a request for the given page of size agents. excerpt
-// makes an errorMessage fit to be shown.
-func readAnswer(
-	body []byte, page, size int, excerpt func(json.RawMessage) string,
-) (answer, error) {
+// readAnswer reads the body that answered a request for the given page. excerpt makes an
+// errorMessage fit to be shown.
+func readAnswer(body []byte, page int, excerpt func(json.RawMessage) string) (answer, *listing.Error) {
 	e, err := readEnvelope(body)
-	var bad *notJSON
-	if errors.As(err, &bad) {
-		var ok bool
-		if e, ok = readDamaged(body); ok {
-			err = nil
+	if err != nil && !errors.Is(err, errTooManyRows) && !errors.Is(err, jsonwalk.ErrKind) {
+		if meant, ok := readDamaged(body); ok {
+			e, err = meant, nil
 		}
 	}
-	if err != nil {
-		return answer{}, err
+	switch {
+	case errors.Is(err, errTooManyRows):
+		return answer{}, unusable("%w", err)
+	case err != nil:
+		return answer{}, notJSON(body, err, e.rows)
 	}
-	return e.answer(page, size, excerpt)
+	return e.answer(page, excerpt)
 }
 
 // An envelope is an answer's JSON taken apart, nothing of it judged. Nil is absent.
@@ -57,7 +59,8 @@ type envelope struct {
 
 var errTooManyRows = fmt.Errorf("the page has more than %d rows", maxRows)
 
-// readEnvelope takes an answer apart. Of two members of a name the last one counts.
+// readEnvelope takes an answer apart. Of two members of a name the last one counts. With an error,
+// the rows are those that were read before it.
 func readEnvelope(body []byte) (e envelope, err error) {
 	err = jsonwalk.Walk(body, func(w *jsonwalk.Walker) error {
 		err := w.Object(func(name []byte) (err error) {
@@ -78,15 +81,7 @@ func readEnvelope(body []byte) (e envelope, err error) {
 		}
 		return err
 	})
-	switch {
-	case errors.Is(err, errTooManyRows):
-		return envelope{}, errTooManyRows
-	case errors.Is(err, jsonwalk.ErrKind):
-		return envelope{}, errors.New("the answer is JSON of another kind")
-	case err != nil:
-		return envelope{}, &notJSON{body, err, e.rows}
-	}
-	return e, nil
+	return e, err
 }
 
 // trailing is the error of an answer behind whose end, in bytes, there is more.
@@ -137,43 +132,86 @@ func (e *envelope) readData(w *jsonwalk.Walker) (err error) {
 }
 
 // answer judges an envelope.
-func (e *envelope) answer(
-	page, size int, excerpt func(json.RawMessage) string,
-) (answer, error) {
+func (e *envelope) answer(page int, excerpt func(json.RawMessage) string) (answer, *listing.Error) {
 	switch state, ok := integer(e.stateCode); {
 	case len(e.stateCode) == 0 || isNull(e.stateCode):
-		return answer{}, errors.New("the answer has no stateCode")
-	case !ok:
-		return answer{}, refusedBy("stateCode is no number", excerpt(e.errorMessage))
-	case state != 0:
-		return answer{}, refusedBy(fmt.Sprintf("stateCode %d", state), excerpt(e.errorMessage))
+		return answer{}, unusable("the answer has no stateCode")
+	case !ok || state != 0:
+		says := "stateCode is no number"
+		if ok {
+			says = fmt.Sprintf("stateCode %d", state)
+		}
+		err := unusable("the vendor says %s", strings.TrimSpace(says+" "+excerpt(e.errorMessage)))
+		err.Refused = true
+		return answer{}, hinted(err, notSubscribed)
 	case !empty(e.result):
-		return answer{}, errors.New("the answer's result is JSON of another kind")
+		return answer{}, unusable("the answer's result is JSON of another kind")
 	}
-	a := answer{pos: true, rows: e.rows}
+	a := answer{rows: e.rows}
 	if !e.list && !empty(e.data) { // a list of one
 		if e.data[0] != '{' {
-			return answer{}, errors.New("the answer's data is not a list")
+			return answer{}, unusable("the answer's data is not a list")
 		}
 		a.rows = []json.RawMessage{e.data}
 	}
 	switch total, ok := integer(e.total); {
 	case ok && total >= 0 && total <= maxAgents:
 		a.total = int(total)
-	case empty(e.total) && len(a.rows) == 0:
-		// An empty listing, or a page behind the end of one.
+	case !empty(e.total) || len(a.rows) > 0:
+		return answer{}, unusable("total_count is not a number of agents from 0 to %d", maxAgents)
+	case page > 0: // behind the end of a listing, else it is an empty one
 		a.total = listing.NoTotal
-		if page == 0 {
-			a.total = 0
-		}
-	default:
-		return answer{}, fmt.Errorf("total_count is not a number of agents from 0 to %d", maxAgents)
 	}
 	if len(e.pos) > 0 && !isNull(e.pos) {
 		pos, ok := integer(e.pos)
-		a.pos = ok && pos == int64(page)
+		a.misplaced = !ok || pos != int64(page)
 	}
 	return a, nil
+}
+
+// notJSON is the error of an answer that is not JSON, or not of the kind that it should be. err is
+// that of encoding/json or jsontext, and rows are those that were read before it.
+func notJSON(body []byte, err error, rows []json.RawMessage) *listing.Error {
+	all := len(body)
+	body = bytes.TrimSpace(body)
+	switch {
+	case len(body) == 0:
+		return unusable("the answer is empty")
+	case body[0] == '<':
+		return hinted(unusable("the answer is HTML or XML, not JSON"), "is there a gateway in between, is {BaseURL} right?")
+	}
+	var more trailing
+	var walked *jsontext.SyntacticError
+	var decoded *json.SyntaxError
+	var where string
+	switch {
+	case errors.As(err, &more):
+		return unusable("the answer is JSON, but %w", more)
+	case errors.As(err, &walked):
+		where = fmt.Sprintf("at byte %d of %d", walked.ByteOffset, all)
+	case errors.As(err, &decoded):
+		where = fmt.Sprintf("at byte %d of %d", decoded.Offset, all)
+	default:
+		return unusable("the answer is JSON of another kind")
+	}
+	if n := len(rows); n > 0 {
+		where += fmt.Sprintf(", behind row %d", n-1)
+		var r row
+		if r.open(rows[n-1]) {
+			if a, err := r.pack(0); err == nil {
+				where += fmt.Sprintf(" (agent %d)", a.AgentID())
+			}
+		}
+	}
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF) || decoded != nil && decoded.Offset >= int64(len(body)):
+		return unusable("the answer is cut short %s", where)
+	case bytes.IndexByte(body, 0) >= 0:
+		return unusable("the answer is not JSON %s, but binary, or UTF-16 without a charset", where)
+	case !utf8.Valid(body) && readsAs(body) != "":
+		return unusable("the answer is not JSON %s, nor UTF-8; it can be read as %s", where, readsAs(body))
+	}
+	return unusable("the answer is not JSON %s", where)
 }
 
 // empty reports whether a value says that there is nothing.
@@ -187,20 +225,6 @@ func empty(raw json.RawMessage) bool {
 	}
 	inner := bytes.TrimSpace(raw[1:])
 	return len(inner) == 1 && (raw[0] == '{' || raw[0] == '[')
-}
-
-// A refusal is the error of an answer that says no.
-type refusal string
-
-func (r refusal) Error() string { return string(r) }
-
-func refusedBy(state, said string) error {
-	return refusal(fmt.Sprintf("the vendor says %s; %s", strings.TrimSpace(state+" "+said), notSubscribed))
-}
-
-// expected returns how many rows belong on a page of a listing of total agents.
-func expected(total, page, size int) int {
-	return min(max(total-page*size, 0), size)
 }
 
 func isNull(raw json.RawMessage) bool { return string(raw) == "null" }

@@ -6,6 +6,7 @@ import (
 	"compress/zlib"
 	"encoding/json"
 	"fmt"
+	"github.com/rollcall-events/rollcall/internal/listing"
 	"os"
 	"slices"
 	"strings"
@@ -32,12 +33,16 @@ func answerOf(rows ...string) string {
 }
 
 // readText reads a text as page 0 of tenant 886.
-func readText(t text) (*pageContent, error) {
-	r := pageReader{size: 50, tenant: 886, maxRow: 100_000, excerpt: plainExcerpt}
-	return r.read(t, 0, nil)
+func readText(t text) (*listing.Page, error) {
+	r := pageReader{tenant: 886, maxRow: 100_000, excerpt: plainExcerpt}
+	p, err := r.read(t, 0)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
-func mustRead(t *testing.T, body string) *pageContent {
+func mustRead(t *testing.T, body string) *listing.Page {
 	t.Helper()
 	c, err := readText(decodeText([]byte(body), "application/json"))
 	if err != nil {
@@ -46,7 +51,7 @@ func mustRead(t *testing.T, body string) *pageContent {
 	return c
 }
 
-func agentIDs(c *pageContent) (ids []int64) {
+func agentIDs(c *listing.Page) (ids []int64) {
 	for _, a := range c.Agents {
 		ids = append(ids, a.AgentID())
 	}
@@ -54,7 +59,7 @@ func agentIDs(c *pageContent) (ids []int64) {
 }
 
 // name is the agentName of the first agent.
-func name(c *pageContent) string { return *new(c.Agents[0].Unpack()).AgentName }
+func name(c *listing.Page) string { return *new(c.Agents[0].Unpack()).AgentName }
 
 // The example answer of the vendor's own page has commas that JSON refuses.
 func TestVendorExample(t *testing.T) {

@@ -71,7 +71,7 @@ func TestOversizedAnswers(t *testing.T) {
 			}
 			r, e := p.client.post(t.Context(), p.agentsURL, tok, []byte("{}"))
 			if e == nil {
-				t.Fatalf("%d bytes were accepted", len(r.body))
+				t.Fatalf("%d bytes were accepted", len(r.utf8))
 			}
 			sweeptest.WantClass(t, e, listing.Unusable, "8 MiB")
 			p.client.http.(*connections).CloseIdleConnections()
@@ -525,7 +525,7 @@ func TestRefusesToken(t *testing.T) {
 		`<`:                                                                            false,
 	} {
 		for _, status := range []int{200, 400, 403, 500} {
-			r := reply{status: status, body: []byte(body)}
+			r := reply{status: status, text: text{utf8: []byte(body)}}
 			if err := r.decode(); err != nil {
 				t.Fatal(err)
 			}
@@ -533,14 +533,14 @@ func TestRefusesToken(t *testing.T) {
 				t.Errorf("HTTP %d %s: %v", status, body, got)
 			}
 		}
-		if r := (reply{status: 401, body: []byte(body)}); !r.refusesToken() {
+		if r := (reply{status: 401, text: text{utf8: []byte(body)}}); !r.refusesToken() {
 			t.Errorf("401 %s is not taken for it", body)
 		}
 	}
 }
 
 func TestExcerpt(t *testing.T) {
-	c := newClient(config("http://localhost").withDefaults())
+	c := newClient(config("http://localhost").Config.withDefaults())
 	for raw, want := range map[string]string{
 		`"系统繁忙"`:   `"系统繁忙"`,
 		`null`:     ``,
@@ -558,7 +558,7 @@ func TestExcerpt(t *testing.T) {
 func TestHiding(t *testing.T) {
 	const secret = `kQ7v"<&>'\%/+=ü pR9w`
 	c := newClient(Config{ClientSecret: secret, Password: "pw-1"}.withDefaults())
-	c.keepSecret("tok-1")
+	c.keepToken("tok-1")
 	encoded := func(s string, html bool) string {
 		var b strings.Builder
 		e := json.NewEncoder(&b)

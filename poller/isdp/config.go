@@ -77,11 +77,6 @@ func (c Config) account() Account {
 	return Account{c.ClientID, c.ClientSecret, c.Username, c.Password}
 }
 
-// secrets is what no output may hold.
-func (a Account) secrets() []string {
-	return []string{a.ClientSecret, a.Password, a.ClientID, a.Username}
-}
-
 // Validate reports everything that is unusable, as a join of [*setting.Error]s.
 func (c Config) Validate() error {
 	var errs []error

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -29,53 +28,25 @@ type connections struct {
 	line *line // the one that requests begin on; nil: a new one is due
 }
 
-// A line is a transport, whose connections are made and given up together. connections.mu guards
-// it.
+// A line is a transport, whose connections are made and given up together.
 type line struct {
 	*http.Transport
 	roots  *x509.CertPool
 	opened time.Time
-	active int  // requests under way
-	over   bool // no request begins on it any more
 }
 
-// RoundTrip implements http.RoundTripper. Where the vendor's certificate is not trusted and the CAs
-// have been replaced since they were read, it tries once more.
+// RoundTrip implements http.RoundTripper.
 func (c *connections) RoundTrip(req *http.Request) (*http.Response, error) {
 	l, err := c.take()
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.send(l, req)
-	if verify := (*tls.CertificateVerificationError)(nil); !errors.As(err, &verify) || c.roots == nil {
-		return resp, err
-	}
-	roots, unread := c.roots()
-	switch {
-	case unread != nil:
-		return nil, fmt.Errorf("the CAs can't be read again (%w): %w", unread, err)
-	case roots.Equal(l.roots):
-		return nil, err
-	}
-	c.giveUp(l)
-	again := req.Clone(req.Context())
-	if again.Body, unread = req.GetBody(); unread != nil {
-		return nil, err
-	}
-	if l, unread = c.take(); unread != nil {
-		return nil, unread
-	}
-	return c.send(l, again)
-}
-
-// send sends a request on a line that was taken for it.
-func (c *connections) send(l *line, req *http.Request) (*http.Response, error) {
 	resp, err := l.RoundTrip(req)
 	if err != nil {
-		c.release(l, req)
+		c.release(l, req, err)
 		return nil, err
 	}
-	resp.Body = &lineBody{ReadCloser: resp.Body, close: sync.OnceFunc(func() { c.release(l, req) })}
+	resp.Body = &lineBody{resp.Body, sync.OnceFunc(func() { c.release(l, req, nil) })}
 	return resp, nil
 }
 
@@ -83,57 +54,45 @@ func (c *connections) send(l *line, req *http.Request) (*http.Response, error) {
 func (c *connections) take() (*line, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l := c.line; l != nil && time.Since(l.opened) < lineAge {
-		l.active++
-		return l, nil
+	last := c.line
+	if last != nil && time.Since(last.opened) < lineAge {
+		return last, nil
 	}
-	var roots *x509.CertPool
+	next := &line{opened: time.Now()}
 	if c.roots != nil {
 		var err error
-		if roots, err = c.roots(); err != nil {
-			if c.line == nil {
+		if next.roots, err = c.roots(); err != nil {
+			if last == nil {
 				return nil, err
 			}
-			roots = c.line.roots // those that were read last; when they are not enough it is told
+			next.roots = last.roots // when those are not enough it is told
 		}
 	}
-	c.end(c.line)
-	c.line = &line{Transport: c.open(roots), roots: roots, opened: time.Now(), active: 1}
-	return c.line, nil
+	next.Transport = c.open(next.roots)
+	c.line = next
+	if last != nil {
+		last.close()
+	}
+	return next, nil
 }
 
-// release is told that a request is over. Where its time was, no other one begins on its line.
-func (c *connections) release(l *line, req *http.Request) {
+// release is told that a request is over, and what its error was. Where its time was over, or the
+// vendor's certificate is not trusted (then the CAs are read again), no other one begins on its
+// line. A line that was given up is closed with its last request.
+func (c *connections) release(l *line, req *http.Request, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l.active--
-	if errors.Is(req.Context().Err(), context.DeadlineExceeded) && c.line == l {
+	untrusted := (*tls.CertificateVerificationError)(nil)
+	if c.line == l && (errors.Is(req.Context().Err(), context.DeadlineExceeded) || errors.As(err, &untrusted)) {
 		c.line = nil
-		c.end(l)
-	} else if l.over {
-		c.end(l)
+	}
+	if c.line != l {
+		l.close()
 	}
 }
 
-// giveUp has no further request begin on a line.
-func (c *connections) giveUp(l *line) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.line == l {
-		c.line = nil
-	}
-	c.end(l)
-}
-
-// end closes the connections of a line that are idle: all of them once its last request is over. mu
-// is held.
-func (c *connections) end(l *line) {
-	if l == nil {
-		return
-	}
-	l.over = true
-	go l.CloseIdleConnections() // what does not take a farewell is no reason to wait
-}
+// close closes the connections that are idle. What does not take a farewell is no reason to wait.
+func (l *line) close() { go l.CloseIdleConnections() }
 
 // CloseIdleConnections closes the connections that are idle.
 func (c *connections) CloseIdleConnections() {

@@ -8,13 +8,22 @@
 // credentials are logged once and then tried again rarely, in the end once a minute; requests in
 // between fail at once, without one to the vendor. No error and no log entry shows a secret, a
 // token, or more of an answer than a short excerpt of the vendor's own error message.
+//
+// The way of an answer: post sends a request (client.go) when its turn has come (limits.go), over
+// connections that are given up when they are old or silent (connect.go). The body is decompressed
+// and becomes UTF-8 (text.go), its JSON is taken apart (answer.go), leniently where strict JSON
+// refuses it (lenient.go), and each row becomes an agent or is rejected (page.go).
 package isdp
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"net/http"
 	"sync"
+	"time"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
 )
@@ -30,9 +39,26 @@ type Client struct {
 	tokens    *tokens
 	agentsURL string
 
-	mu    sync.Mutex
-	pages map[listing.Request]*pageContent // what pages showed when they were last read
+	mu   sync.Mutex
+	seen map[listing.Request]seenPage // what pages showed when they were last read
 }
+
+// A seenPage is a page, and the answer that it was.
+type seenPage struct {
+	answer fingerprint
+	page   *listing.Page
+}
+
+// A fingerprint says whether an answer is, byte for byte, one that was read before, and would be
+// read as it was then.
+type fingerprint struct {
+	bytes, maxRow int
+	sum           uint64
+	lossy         bool
+}
+
+// seed makes the sums of answers unpredictable: nobody can make two that look the same.
+var seed = maphash.MakeSeed()
 
 // New returns a Client, without asking the vendor anything. Its error is that of [Config.Validate].
 func New(c Config) (*Client, error) {
@@ -50,7 +76,7 @@ func New(c Config) (*Client, error) {
 		client:    cl,
 		tokens:    newTokens(c, cl, base.JoinPath("oauth2/oauth/rest_token").String()),
 		agentsURL: base.JoinPath("openapi/v1/openTask/findOnlineAgent").String(),
-		pages:     make(map[listing.Request]*pageContent),
+		seen:      make(map[listing.Request]seenPage),
 	}, nil
 }
 
@@ -78,108 +104,161 @@ func (c *Client) CloseIdleConnections() {
 	}
 }
 
-// Read asks for a page, once: but where its token is refused, a few times, with that or another
+// Read asks for a page, once; but where its token is refused, a few times, with that or another
 // token.
 func (c *Client) Read(ctx context.Context, r listing.Request) (*listing.Page, *listing.Error) {
-	page, err := c.read(ctx, r)
+	call := string(c.body(r))
+	answer, token, err := c.ask(ctx, call)
+	var page *listing.Page
+	if err == nil {
+		page, err = c.page(r, &answer)
+		if err == nil {
+			c.client.limits.answered(call)
+			c.tokens.accepted(token)
+		} else if err.Refused && err.Class == listing.Unusable && !r.Again {
+			c.client.limits.refused(call, answer.began, err.Err)
+		}
+	}
+	c.client.metrics.request(callPage, &answer, err)
 	if err != nil {
-		return nil, err.Doing(c.reading(r))
+		return nil, err.Doing(c.op(r))
 	}
 	return page, nil
 }
 
-func (c *Client) read(ctx context.Context, r listing.Request) (_ *listing.Page, err *listing.Error) {
-	body := c.request(r)
-	// refused tells the limits that a page was refused, once for all tries that follow one another.
-	refused := func(a *reply, why error) {
-		if !r.Again {
-			c.client.limits.refused(string(body), a.began, why)
-		}
-	}
-	answer, token, err := c.ask(ctx, body)
-	defer func() { c.client.metrics.request(callPage, &answer, err) }()
-	if err != nil {
-		return nil, err
-	}
-	if err := failed(answer.status); err != nil {
-		err = refusedCall(err, answer.status)
-		if err.Refused && err.Class == listing.Unusable {
-			refused(&answer, err)
-		}
-		return nil, err
-	}
-	place := listing.Request{Listing: r.Listing, Page: r.Page}
-	c.mu.Lock()
-	last := c.pages[place]
-	c.mu.Unlock()
-	content, bad := c.pageReader(c.tokens.tenantID()).read(answer.text(), r.Page, last)
-	if bad != nil {
-		_, no := errors.AsType[refusal](bad)
-		if no {
-			refused(&answer, bad)
-		}
-		return nil, &listing.Error{Class: listing.Unusable, Err: bad, Refused: no}
-	}
-	c.mu.Lock()
-	c.pages[place] = content
-	c.mu.Unlock()
-	c.client.limits.answered(string(body))
-	bodies.give(answer.body)
-	c.tokens.accepted(token)
-	page := content.Page
-	page.Listing, page.Number, page.Sent, page.Read = r.Listing, r.Page, answer.sent, answer.read
-	return &page, nil
-}
-
 // ask sends one agents request; where its token is refused, a few times more, with that or another
-// token.
-func (c *Client) ask(ctx context.Context, body []byte) (reply, string, *listing.Error) {
+// token, which it returns. Requests whose token is refused are counted here.
+func (c *Client) ask(ctx context.Context, call string) (reply, string, *listing.Error) {
 	pause := newBackOff()
 	for n := 1; ; n++ {
 		token, err := c.tokens.get(ctx)
 		if err != nil {
 			return reply{}, "", err
 		}
-		answer, err := c.client.post(ctx, c.agentsURL, token, body)
-		if err != nil {
-			c.client.metrics.request(callPage, &answer, err)
-			return reply{}, "", err
-		}
-		if !answer.refusesToken() {
-			return answer, token, nil
+		answer, err := c.client.post(ctx, c.agentsURL, token, []byte(call))
+		if err != nil || !answer.refusesToken() {
+			return answer, token, err
 		}
 		c.client.metrics.answered(callPage, &answer, requestExpired)
 		moot := c.tokens.refused(token)
 		switch {
 		case n == pageRefusals && moot:
-			return reply{}, "", &listing.Error{Class: listing.Unreachable, Err: errors.New("a token that works is refused by turns: if this lasts, do all servers behind this address know it? Ask the vendor")}
+			return reply{}, "", hinted(unreachable(errors.New("a token that works is refused by turns")),
+				"if this lasts: do all servers behind this address know it? Ask the vendor")
 		case n == pageRefusals:
-			return reply{}, "", &listing.Error{Class: listing.Credentials, Err: errors.New("tokens are issued and then refused: may this account use the agents call?")}
+			return reply{}, "", freshRefused()
 		case sleep(ctx, pause.NextBackOff()) != nil:
 			return reply{}, "", ended(ctx)
 		}
 	}
 }
 
-// pageReader reads the pages of a tenant.
-func (c *Client) pageReader(tenant int64) *pageReader {
-	return &pageReader{c.cfg.PageSize, tenant, c.cfg.MaxRowBytes(), c.client.excerpt}
+// page makes a page of an answer. One that is, byte for byte, what it was when the page was last
+// read is not decoded again, unless rows may be longer or shorter now.
+func (c *Client) page(r listing.Request, answer *reply) (*listing.Page, *listing.Error) {
+	if err := pageStatusError(answer.status); err != nil {
+		return nil, err
+	}
+	r.Again = false
+	read := c.pageReader(c.tokens.tenantID())
+	print := fingerprint{len(answer.utf8), read.maxRow, maphash.Bytes(seed, answer.utf8), answer.lossy}
+	c.mu.Lock()
+	seen := c.seen[r]
+	c.mu.Unlock()
+	if seen.page == nil || seen.answer != print {
+		page, err := read.read(answer.text, r.Page)
+		if err != nil {
+			return nil, err
+		}
+		seen = seenPage{print, page}
+		c.mu.Lock()
+		c.seen[r] = seen
+		c.mu.Unlock()
+	}
+	page := *seen.page
+	page.Listing, page.Number, page.Sent, page.Read = r.Listing, r.Page, answer.sent, answer.read
+	return &page, nil
 }
 
-// request is the body of a request for a page.
-func (c *Client) request(r listing.Request) []byte {
-	b := append(make([]byte, 0, 64), '{')
+// pageReader reads the pages of a tenant.
+func (c *Client) pageReader(tenant int64) *pageReader {
+	return &pageReader{tenant, c.cfg.MaxRowBytes(), c.client.excerpt}
+}
+
+// body is the body of a request for a page.
+func (c *Client) body(r listing.Request) []byte {
+	b := []byte("{")
 	if len(c.cfg.Types) > 0 {
 		b = fmt.Appendf(b, `"type":%d,`, c.cfg.Types[r.Listing])
 	}
 	return fmt.Appendf(b, `"pageStart":%d,"pageSize":%d}`, r.Page, c.cfg.PageSize)
 }
 
-// reading is what asking for a page is called in errors.
-func (c *Client) reading(r listing.Request) string {
+// op is what asking for a page is called in errors.
+func (c *Client) op(r listing.Request) string {
 	of := ""
 	if len(c.cfg.Types) > 0 {
 		of = fmt.Sprintf(" of type %d", c.cfg.Types[r.Listing])
 	}
 	return fmt.Sprintf("read page %d%s from %s", r.Page, of, c.agentsURL)
+}
+
+// TokenSeen is what one token call showed.
+type TokenSeen struct {
+	Tenant int64         // whose token it is; 0: the answer does not say
+	Life   time.Duration // how long it is good for, as far as rollcall trusts it
+	Took   time.Duration
+}
+
+// ProbeToken makes one token call, whatever came of earlier ones, and keeps the token for
+// [Client.ProbePage]. Nothing is tried again. Where the tenant is not the configured one, or nobody
+// names one, both results are there: the error is [ErrTenant].
+func (c *Client) ProbeToken(ctx context.Context) (TokenSeen, error) {
+	start := time.Now()
+	tok, tenant, err := c.tokens.once(ctx)
+	seen := TokenSeen{Took: time.Since(start)}
+	if err == nil {
+		seen.Tenant, seen.Life = tenant, tok.expire.Sub(start).Round(time.Second)
+		err = c.tokens.keep(tok, tenant)
+	}
+	if err != nil {
+		return seen, err.Doing(c.tokens.op())
+	}
+	return seen, nil
+}
+
+// PageSeen is what one agents call showed.
+type PageSeen struct {
+	listing.Page
+	Rows     []json.RawMessage // all rows of the answer, undecoded
+	Expected int               // how many rows belong on the page
+	Bytes    int               // of the answer's body, decompressed
+	Date     time.Time         // by the answer's Date header, to the second; zero: it has none
+}
+
+// ProbePage asks for the first page of a listing (an index into Config.Types, 0 where there are
+// none), once, with the token of [Client.ProbeToken].
+func (c *Client) ProbePage(ctx context.Context, index int) (*PageSeen, error) {
+	r := listing.Request{Listing: index}
+	token, tenant := c.tokens.kept()
+	answer, err := c.client.post(ctx, c.agentsURL, token, c.body(r))
+	switch {
+	case err != nil:
+	case answer.refusesToken():
+		err = hinted(badCredentials("the token that was just issued is refused"), mayUse)
+	default:
+		err = pageStatusError(answer.status)
+	}
+	if err != nil {
+		return nil, err.Doing(c.op(r))
+	}
+	a, err := readAnswer(answer.utf8, 0, c.client.excerpt)
+	if err != nil {
+		return nil, err.Doing(c.op(r))
+	}
+	seen := &PageSeen{Page: *c.pageReader(tenant).page(a, answer.text), Rows: a.rows,
+		Expected: min(a.total, c.cfg.PageSize), Bytes: len(answer.utf8)}
+	seen.Listing, seen.Sent, seen.Read = index, answer.sent, answer.read
+	seen.Date, _ = http.ParseTime(answer.header.Get("Date")) // the zero time where it has none
+	return seen, nil
 }

@@ -22,7 +22,12 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	setting.Use(map[string]string{"BaseURL": "ROLLCALL_ISDP_URL", "RootCAs": "ROLLCALL_ISDP_CA_FILE",
+		"ClientID": "ROLLCALL_ISDP_CLIENT_ID", "ClientSecret": "ROLLCALL_ISDP_CLIENT_SECRET",
+		"Username": "ROLLCALL_ISDP_USERNAME", "Password": "ROLLCALL_ISDP_PASSWORD", "TenantID": "ROLLCALL_TENANT_ID"})
+	goleak.VerifyTestMain(m)
+}
 
 // settings are those of a vendor's client, and of the poller that uses it.
 type settings struct {

@@ -31,27 +31,20 @@ type limits struct {
 	full    rate.Limit    // the configured rate, never exceeded
 	log     *slog.Logger
 
-	mu     sync.Mutex
-	paused time.Time // nobody sends before
-	slowed time.Time // when the rate was last halved: answers to earlier requests don't do it again
+	mu       sync.Mutex
+	paused   time.Time // nobody sends before
+	slowed   time.Time // when the rate was last halved: answers to earlier requests don't do it again
+	told     time.Time // when it was last told that the rate is halved; zero: never
+	slowTold bool      // that is the last thing that was told
 
-	told    time.Time // when it was last told that the rate is halved; zero: never
-	telling bool      // … and not yet that it is the full one again
-
-	good       int            // good answers so far
-	refusals   float64        // refused calls, less those that good answers have made up for
-	unanswered map[string]int // calls refused and not answered since: what good was then
+	good     int            // good answers so far
+	refusals float64        // refused calls, less those that good answers have made up for
+	refusing map[string]int // calls refused and not answered since: what good was then
 }
 
 func newLimits(c Config) *limits {
 	full := rate.Limit(c.RateLimit)
-	return &limits{
-		limiter: rate.NewLimiter(full, 1),
-		full:    full,
-		log:     c.Logger,
-
-		unanswered: make(map[string]int),
-	}
+	return &limits{limiter: rate.NewLimiter(full, 1), full: full, log: c.Logger, refusing: make(map[string]int)}
 }
 
 // turn waits for a request's turn. Where that can't come in ctx's time it does not wait.
@@ -79,16 +72,10 @@ func (l *limits) turn(ctx context.Context) *listing.Error {
 	}
 }
 
-// late is the error of what can't be done before ctx's deadline.
-func late(why string) *listing.Error {
-	return &listing.Error{Class: listing.Unreachable, Err: &foreign{why, context.DeadlineExceeded}, Fatal: true}
-}
-
 // heard learns from an answer, to a request that was sent at the given time, how many requests the
 // vendor wants, and reports whether it wants fewer.
 func (l *limits) heard(resp *http.Response, sent time.Time) bool {
-	now := time.Now()
-	pause, said := retryAfter(resp.Header, now)
+	pause, said := retryAfter(resp.Header, time.Now())
 	if s := resp.StatusCode; s != http.StatusTooManyRequests && (s < 400 || !said) {
 		return false
 	}
@@ -97,77 +84,63 @@ func (l *limits) heard(resp *http.Response, sent time.Time) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if until := now.Add(pause); until.After(l.paused) {
-		l.paused = until
-	}
-	if l.slowDown(now, sent) {
-		l.log.Warn("the vendor wants fewer requests: slowing down until it does not",
-			"status", resp.StatusCode, "pause", pause)
-	}
+	l.slowDown(sent, pause, fmt.Sprintf("HTTP %d", resp.StatusCode))
 	return true
 }
 
 // refused is told that the vendor refused a call, by its request or name, that was sent at the
-// given time; once for all tries of a sweep. There are throttles that say no more than that. So
-// where it answered before and refuses several calls now, it wants fewer of them, as after a 429;
-// but one that it refuses over and over, while it answers others, is another matter.
+// given time; once for tries that follow one another. There are throttles that say no more than
+// that. So where it answered before and refuses several calls now, it wants fewer of them, as after
+// a 429; but one that it refuses over and over, while it answers others, is another matter.
 func (l *limits) refused(call string, sent time.Time, why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	then, again := l.unanswered[call]
-	l.unanswered[call] = l.good
+	then, again := l.refusing[call]
+	l.refusing[call] = l.good
 	if l.good < fewGood || again && l.good > then {
 		return
 	}
-	if l.refusals++; l.refusals < manyRefusals {
-		return
-	}
-	l.refusals = manyRefusals - 1 // the next one is one too many as well
-	now := time.Now()
-	if until := now.Add(plainPause); until.After(l.paused) {
-		l.paused = until
-	}
-	if l.slowDown(now, sent) {
-		l.log.Warn("the vendor refuses what it answered before: slowing down until it answers again",
-			"error", why)
+	if l.refusals++; l.refusals >= manyRefusals {
+		l.refusals = manyRefusals - 1 // the next one is one too many as well
+		l.slowDown(sent, plainPause, why.Error())
 	}
 }
 
-// slowDown halves the rate, unless it was after the request had been sent that it was last halved.
-// It reports whether that is to be told. mu is held.
-func (l *limits) slowDown(now, sent time.Time) (tell bool) {
+// slowDown lets nobody send for a while, and halves the rate, unless it was after the request had
+// been sent that it was last halved. mu is held.
+func (l *limits) slowDown(sent time.Time, pause time.Duration, answer string) {
+	now := time.Now()
+	if until := now.Add(pause); until.After(l.paused) {
+		l.paused = until
+	}
 	if sent.Before(l.slowed) {
-		return false
+		return
 	}
 	if l.limiter.Limit() == l.full && (l.told.IsZero() || now.Sub(l.told) >= tellAgain) {
-		l.told, l.telling = now, true
-		tell = true
+		l.told, l.slowTold = now, true
+		l.log.Warn("slowing down until the vendor answers again: it asks for fewer requests, "+
+			"or refuses what it answered before", "answer", answer, "pause", pause)
 	}
 	l.slowed = now
 	l.limiter.SetLimit(max(l.limiter.Limit()/2, l.full/32))
-	return tell
 }
 
-// forget is told that a call is not refused any more.
-func (l *limits) forget(call string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.unanswered, call)
-}
-
-// answered is told that a page arrived: a little faster from now on, up to the full rate.
+// answered is told of a good answer to a call: a little faster from now on, up to the full rate.
 func (l *limits) answered(call string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.refusing, call)
+	if call == callToken {
+		return // says nothing of how many pages the vendor answers
+	}
 	l.good++
 	l.refusals = max(0, l.refusals-forgiven)
-	delete(l.unanswered, call)
 	if l.limiter.Limit() < l.full {
 		l.limiter.SetLimit(min(l.limiter.Limit()+l.full/50, l.full))
-		if l.limiter.Limit() == l.full && l.telling {
-			l.telling = false
-			l.log.Info("the vendor answers: asking as often as ROLLCALL_RATE_LIMIT allows again")
-		}
+	}
+	if l.limiter.Limit() == l.full && l.slowTold {
+		l.slowTold = false
+		l.log.Info("the vendor answers: asking at the full rate again")
 	}
 }
 
@@ -177,9 +150,6 @@ func (l *limits) now() float64 { return float64(l.limiter.Limit()) }
 // retryAfter reads the header in either form, a date against the answer's own Date.
 func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 	v := h.Get("Retry-After")
-	if v == "" {
-		return 0, false
-	}
 	if n, err := strconv.ParseUint(v, 10, 64); err == nil {
 		return time.Duration(min(n, uint64(maxPause/time.Second))) * time.Second, true
 	}

@@ -23,7 +23,6 @@ const (
 	requestExpired   = "expired"   // the token was refused
 )
 
-// metrics are the client's collectors.
 type metrics struct {
 	requests *prometheus.CounterVec   // by call and result
 	took     *prometheus.HistogramVec // by call
@@ -39,26 +38,23 @@ func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
 			Help: "HTTP requests to the vendor, by call and by what became of them.",
 		}, []string{"call", "result"}),
 		took: auto.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "rollcall_request_duration_seconds",
-			Help:    "From sending a request to the vendor until its answer had been read, or until it was given up.",
+			Name: "rollcall_request_duration_seconds",
+			Help: "Time from sending a request to the vendor until its answer was read, or was given up.",
+
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"call"}),
 		tokens: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "rollcall_token_refreshes_total",
-			Help: "Tokens that were asked for, by whether one was got.",
+			Help: "Tokens that were asked for, by whether one was issued.",
 		}, []string{"result"}),
 	}
 	auto.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "rollcall_request_rate_limit",
 		Help: "The most requests a second that rollcall allows itself at present.",
 	}, l.now)
-
-	for call, results := range map[string][]string{
-		callToken: {requestOK, requestThrottled, string(listing.Unreachable), string(listing.Credentials), string(listing.Unusable)},
-		callPage:  {requestOK, requestThrottled, string(listing.Unreachable), string(listing.Unusable), requestExpired},
-	} {
+	for call, other := range map[string]string{callToken: string(listing.Credentials), callPage: requestExpired} {
 		m.took.WithLabelValues(call)
-		for _, result := range results {
+		for _, result := range []string{requestOK, requestThrottled, string(listing.Unreachable), string(listing.Unusable), other} {
 			m.requests.WithLabelValues(call, result)
 		}
 	}
@@ -87,9 +83,9 @@ func (m *metrics) answered(call string, r *reply, result string) {
 
 // refreshed counts a token that was asked for.
 func (m *metrics) refreshed(err *listing.Error) {
+	result := "ok"
 	if err != nil {
-		m.tokens.WithLabelValues("failed").Inc()
-		return
+		result = "failed"
 	}
-	m.tokens.WithLabelValues("ok").Inc()
+	m.tokens.WithLabelValues(result).Inc()
 }

@@ -77,7 +77,7 @@ func TestDecodeAnswer(t *testing.T) {
 		{"not UTF-16", "\xff\xfe{\x00", 0, 0, 0, false, "not JSON"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			a, err := readAnswer([]byte(tc.body), tc.page, size, plainExcerpt)
+			a, err := readAnswer([]byte(tc.body), tc.page, plainExcerpt)
 			if tc.bad != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.bad) {
 					t.Fatalf("error %v, want one about %q", err, tc.bad)
@@ -87,8 +87,8 @@ func TestDecodeAnswer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if a.total != tc.total || len(a.rows) != tc.rows || a.pos == tc.otherPos {
-				t.Errorf("total %d, %d rows, pos fits: %v", a.total, len(a.rows), a.pos)
+			if a.total != tc.total || len(a.rows) != tc.rows || a.misplaced != tc.otherPos {
+				t.Errorf("total %d, %d rows, pos fits: %v", a.total, len(a.rows), !a.misplaced)
 			}
 		})
 	}
@@ -109,7 +109,7 @@ func TestDecodeRows(t *testing.T) {
 	for _, r := range rows {
 		raw = append(raw, json.RawMessage(r))
 	}
-	p := (&pageReader{tenant: 886, maxRow: 1000}).content(answer{rows: raw}, text{})
+	p := (&pageReader{tenant: 886, maxRow: 1000}).page(answer{rows: raw}, text{})
 	want := []listing.Rejected{
 		{Index: 1, AgentID: 2, Known: true, Reason: packed.RejectStatus},
 		{Index: 2, Reason: packed.RejectID},
@@ -139,7 +139,7 @@ func TestRowSizeIsExact(t *testing.T) {
 		n := len(new(a.Unpack()).AppendJSON(nil))
 		for limit, rejected := range map[int]int{n: 0, n - 1: 1} {
 			r := pageReader{tenant: 886, maxRow: limit}
-			p := r.content(answer{rows: []json.RawMessage{raw}}, text{})
+			p := r.page(answer{rows: []json.RawMessage{raw}}, text{})
 			if len(p.Rejected) != rejected {
 				t.Errorf("%q: an encoding of %d bytes, a limit of %d: %d rejected", name, n, limit, len(p.Rejected))
 			}
@@ -153,11 +153,11 @@ func FuzzDecodeAnswer(f *testing.F) {
 	f.Add([]byte(`{"stateCode":"1","errorMessage":"x"}`))
 	f.Add([]byte(`<html>`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		a, err := readAnswer(body, 0, 50, plainExcerpt)
+		a, err := readAnswer(body, 0, plainExcerpt)
 		if err != nil {
 			return
 		}
-		p := (&pageReader{tenant: 886, maxRow: 200}).content(a, text{})
+		p := (&pageReader{tenant: 886, maxRow: 200}).page(a, text{})
 		if len(p.Agents)+len(p.Rejected) != len(a.rows) {
 			t.Fatalf("%d rows became %d agents and %d rejections", len(a.rows), len(p.Agents), len(p.Rejected))
 		}

@@ -61,45 +61,50 @@ func proxyVariable() string {
 	return "HTTPS_PROXY"
 }
 
-// proxied refuses a proxy's refusal, whose words might be the proxy's credentials.
+// A proxyError is a proxy's refusal, and what to look at. Its words might be the proxy's
+// credentials, so they are left out.
+type proxyError struct{ text, hint string }
+
+func (e *proxyError) Error() string { return e.text }
+
+// proxied refuses a proxy's refusal.
 func proxied(_ context.Context, _ *url.URL, r *http.Request, resp *http.Response) error {
 	return ProxyRefusal(resp.StatusCode, r.Host)
 }
 
 // ProxyRefusal is the error of a proxy that answered with that status when it was to connect to
-// target, host:port; nil for 200.
+// target, host:port; nil for 200. [Hint] says what to look at.
 func ProxyRefusal(status int, target string) error {
 	name := proxyVariable()
+	refused := fmt.Sprintf("the proxy (%s) refused the connection: HTTP %d", name, status)
 	switch status {
 	case http.StatusOK:
 		return nil
 	case http.StatusProxyAuthRequired:
-		return fmt.Errorf("the proxy (%s) refused the connection: HTTP %d; it wants a user and a password, "+
-			"or others: put them into %s, as http://user:password@host:port", name, status, name)
+		return &proxyError{refused, "it wants a user and a password, or others: put them into " + name +
+			", as http://user:password@host:port"}
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return fmt.Errorf("the proxy (%s) can't connect to %s: HTTP %d; is ROLLCALL_ISDP_URL right?",
-			name, target, status)
-	default:
-		return fmt.Errorf("the proxy (%s) refused the connection: HTTP %d; does it let this machine reach %s?",
-			name, status, target)
+		return &proxyError{fmt.Sprintf("the proxy (%s) can't connect to %s: HTTP %d", name, target, status), checkURL}
 	}
+	return &proxyError{refused, "does it let this machine reach " + target + "?"}
 }
 
-// proxyHint says what to look at when the proxy can't be reached; "" where err is about something
-// else.
-func proxyHint(err error) string {
+// proxyHint says why the proxy can't be used, and what to look at; nothing where err is about
+// something else.
+func proxyHint(err error) (why, hint string) {
+	var refusal *proxyError
 	var op *net.OpError
-	if !errors.As(err, &op) || op.Op != "proxyconnect" {
-		return ""
-	}
 	var dns *net.DNSError
 	name := proxyVariable()
-	switch err := op.Err; {
-	case errors.As(err, &dns) && dns.IsNotFound:
-		return "there is no such domain; is the proxy in " + name + " right?"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "no proxy listens there; does the one in " + name + " run, and is its port right?"
-	default:
-		return "that is about the proxy; is " + name + " right, and does its proxy work?"
+	switch {
+	case errors.As(err, &refusal):
+		return "", refusal.hint
+	case !errors.As(err, &op) || op.Op != "proxyconnect":
+		return "", ""
+	case errors.As(op.Err, &dns) && dns.IsNotFound:
+		return "there is no such domain", "is the proxy in " + name + " right?"
+	case errors.Is(op.Err, syscall.ECONNREFUSED):
+		return "no proxy listens there", "does the one in " + name + " run, and is its port right?"
 	}
+	return "that is about the proxy", "is " + name + " right, and does its proxy work?"
 }

@@ -9,6 +9,12 @@ import (
 	"strings"
 )
 
+const (
+	xmlRefusal  = "InvalidTokenException" // how the vendor's server calls a token that is not valid, in XML …
+	jsonRefusal = "invalid_token"         // … and in JSON
+	maxRefusal  = 16 << 10                // more bytes than a refusal has
+)
+
 // refusesToken reports whether an answer says that the token is not valid (any more): any 401 does,
 // and on whatever status the vendor's InvalidTokenException in XML, or the OAuth error
 // invalid_token in JSON.
@@ -16,21 +22,12 @@ func (r *reply) refusesToken() bool {
 	switch {
 	case r.status == http.StatusUnauthorized:
 		return true
-	case len(r.body) > maxRefusal || !bytes.Contains(r.body, []byte(xmlRefusal)) && !bytes.Contains(r.body, []byte(jsonRefusal)):
+	case len(r.utf8) > maxRefusal || !bytes.Contains(r.utf8, []byte(xmlRefusal)) && !bytes.Contains(r.utf8, []byte(jsonRefusal)):
 		return false // as any page, without a closer look
 	}
-	e := oauthError(r.body)
+	e := oauthError(r.utf8)
 	return e.root == xmlRefusal || e.root == "" && e.code == jsonRefusal
 }
-
-// maxRefusal is more bytes than a refusal has.
-const maxRefusal = 16 << 10
-
-// How the vendor's server calls a token that is not valid.
-const (
-	xmlRefusal  = "InvalidTokenException"
-	jsonRefusal = "invalid_token"
-)
 
 // An oauthRefusal is an OAuth error in either of the forms that the vendor's server gives it.
 type oauthRefusal struct {
@@ -43,22 +40,19 @@ type oauthRefusal struct {
 // <InvalidTokenException><error>invalid_token</error>…, with blanks around names and values.
 func oauthError(body []byte) (e oauthRefusal) {
 	body = bytes.TrimSpace(body)
-	switch {
-	case len(body) == 0:
-	case body[0] == '<':
+	if bytes.HasPrefix(body, []byte("<")) {
 		e.readXML(body)
-	case body[0] == '{':
+	} else if bytes.HasPrefix(body, []byte("{")) {
 		var fields map[string]json.RawMessage
 		if unmarshalAsMeant(body, &fields) != nil {
 			return e
 		}
 		for name, raw := range fields {
-			if !strings.EqualFold(strings.TrimSpace(name), "error") || isNull(raw) {
-				continue
+			if strings.EqualFold(strings.TrimSpace(name), "error") && !isNull(raw) {
+				isText := json.Unmarshal(raw, &e.code) == nil
+				e.code = strings.TrimSpace(e.code)
+				e.said = !isText || e.code != ""
 			}
-			isText := json.Unmarshal(raw, &e.code) == nil
-			e.code = strings.TrimSpace(e.code)
-			e.said = !isText || e.code != ""
 		}
 	}
 	return e

@@ -9,6 +9,7 @@ import (
 	"io"
 	"mime"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/htmlindex"
@@ -127,4 +128,18 @@ func readsAs(raw []byte) string {
 		return ""
 	}
 	return "GBK"
+}
+
+// byChance reports whether a text in GBK may have come out as UTF-8 by chance: then all that is not
+// ASCII in it are characters of two bytes, which no Chinese one has in UTF-8.
+func byChance(raw []byte) bool {
+	ascii := true
+	for _, c := range string(raw) {
+		if n := utf8.RuneLen(c); n > 2 {
+			return false
+		} else if n == 2 {
+			ascii = false
+		}
+	}
+	return !ascii && readsAs(raw) != ""
 }

@@ -3,7 +3,6 @@ package isdp
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -15,6 +14,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
 const (
@@ -147,10 +147,30 @@ func (t *tokens) renewed() bool {
 	case found == t.creds:
 		return false
 	}
-	t.client.keepSecrets(found)
+	t.client.keepAccount(found)
 	t.creds, t.held, t.heldErr, t.failures, t.unproven = found, time.Time{}, nil, 0, 0
 	t.log.Info("the credentials are others than those that were refused: trying them")
 	return true
+}
+
+// keep keeps a token, whatever is known of earlier ones; an error says that it is not the right
+// tenant's.
+func (t *tokens) keep(tok token, tenant int64) *listing.Error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.current = tok
+	err := t.check(tenant)
+	if err == nil {
+		t.tenant = max(tenant, t.want) // where both are known they are the same
+	}
+	return err
+}
+
+// kept is the token that was kept, and whose it is.
+func (t *tokens) kept() (string, int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.current.value, t.tenant
 }
 
 // tenantID returns whose tokens these are; 0 before the first.
@@ -258,16 +278,16 @@ func (t *tokens) areRefused() bool {
 
 // check says whether a token's tenant, 0 where it is not known, is the right one. mu is held.
 func (t *tokens) check(tenant int64) *listing.Error {
-	fail := func(format string, args ...any) *listing.Error {
-		return &listing.Error{Class: listing.Credentials, Err: fmt.Errorf(format, args...)}
-	}
 	switch {
 	case tenant == 0 && t.want == 0 && t.tenant == 0:
-		return fail("%w: the answer does not say whose token it is (plat_user.tenantId): set ROLLCALL_TENANT_ID", ErrTenant)
+		return hinted(badCredentials("%w: the answer does not say whose token it is (plat_user.tenantId)", ErrTenant),
+			"set {TenantID}")
 	case tenant != 0 && t.want != 0 && tenant != t.want:
-		return fail("%w: the credentials are tenant %d's, but ROLLCALL_TENANT_ID is %d: one of the two is wrong", ErrTenant, tenant, t.want)
+		return badCredentials("%w: the credentials are tenant %d's, but %s is %d: one of the two is wrong",
+			ErrTenant, tenant, setting.Text("{TenantID}"), t.want)
 	case tenant != 0 && t.tenant != 0 && tenant != t.tenant:
-		return fail("the credentials have become tenant %d's and were tenant %d's: restart if that is meant", tenant, t.tenant)
+		return hinted(badCredentials("the credentials have become tenant %d's and were tenant %d's", tenant, t.tenant),
+			"restart if that is meant")
 	}
 	return nil
 }
@@ -296,7 +316,8 @@ func (t *tokens) refused(value string) (moot bool) {
 		t.held, t.heldErr = until, nil
 	}
 	if t.unproven >= freshTries && !moot {
-		t.heldErr = t.freshRefused()
+		t.heldErr = freshRefused().Doing(t.op())
+		t.heldErr.Fatal = true
 		if !t.told || now.Sub(t.toldAt) >= tellRefused {
 			t.log.Error("tokens are refused as soon as they are issued; trying again rarely", "error", t.heldErr)
 			t.toldAt = now
@@ -310,9 +331,9 @@ func (t *tokens) refused(value string) (moot bool) {
 	return moot
 }
 
-func (t *tokens) freshRefused() *listing.Error {
-	return &listing.Error{Class: listing.Credentials, Op: t.op(), Fatal: true,
-		Err: errors.New("tokens are issued and then refused: may this account use the agents call?")}
+// freshRefused says that tokens are refused as soon as they are issued.
+func freshRefused() *listing.Error {
+	return hinted(badCredentials("tokens are issued and then refused"), mayUse)
 }
 
 // accepted is told that an agents call succeeded with a token.
@@ -354,45 +375,42 @@ func (t *tokens) once(ctx context.Context) (_ token, _ int64, err *listing.Error
 		ExpiresIn    json.RawMessage `json:"expires_in"`
 		PlatUser     json.RawMessage `json:"plat_user"`
 	}
-	bad := unmarshalAsMeant(r.body, &answer)
-	refusal := oauthError(r.body)
+	bad := unmarshalAsMeant(r.utf8, &answer)
+	refusal := oauthError(r.utf8)
 	said := ""
 	if isCode(refusal.code) { // any other text may repeat the request, which is all secrets
 		said = " " + strconv.Quote(t.client.scrub(refusal.code))
 	} else {
 		refusal.code = ""
 	}
-	if e := failed(r.status); e != nil {
-		e.Err = fmt.Errorf("%w%s", e.Err, said)
-		e = refusedToken(e, &r, refusal.code)
+	if e := tokenStatusError(&r, refusal.code, said); e != nil {
 		if r.status == http.StatusForbidden && t.askedOften() {
 			t.client.limits.refused(callToken, r.began, e)
 		}
 		return token{}, 0, e
 	}
-	if answer.AccessToken == "" && refusal.said {
-		return token{}, 0, refusedCredentials(fmt.Errorf("HTTP %d, and an error in the place of a token%s", r.status, said), refusal.code)
-	}
-	unusable := func(why string) (token, int64, *listing.Error) {
-		return token{}, 0, &listing.Error{Class: listing.Unusable, Err: errors.New(why)}
-	}
 	switch {
+	case answer.AccessToken == "" && refusal.said:
+		err = refusedCredentials(fmt.Errorf("HTTP %d, and an error in the place of a token%s", r.status, said), refusal.code)
 	case bad != nil:
-		return unusable((&notJSON{body: r.body, err: bad}).Error())
+		err = notJSON(r.utf8, bad, nil)
 	case answer.AccessToken == "":
-		return unusable("the answer has no access_token")
+		err = unusable("the answer has no access_token")
 	case len(answer.AccessToken) > maxToken:
-		return unusable(fmt.Sprintf("the access_token has %d bytes, and no header takes more than %d", len(answer.AccessToken), maxToken))
+		err = unusable("the access_token has %d bytes, and no header takes more than %d", len(answer.AccessToken), maxToken)
 	case len(answer.RefreshToken) > maxToken+len(`""`):
-		return unusable(fmt.Sprintf("the refresh_token has more than %d bytes", maxToken))
+		err = unusable("the refresh_token has more than %d bytes", maxToken)
 	case !printable(answer.AccessToken):
-		return unusable("the access_token has characters that no token can have")
+		err = unusable("the access_token has characters that no token can have")
 	}
-	t.client.limits.forget(callToken)
-	t.client.keepSecret(answer.AccessToken)
+	if err != nil {
+		return token{}, 0, err
+	}
+	t.client.limits.answered(callToken)
+	t.client.keepToken(answer.AccessToken)
 	var refresh string // never used
 	if json.Unmarshal(answer.RefreshToken, &refresh) == nil && refresh != "" {
-		t.client.keepSecret(refresh)
+		t.client.keepToken(refresh)
 	}
 	var user struct {
 		TenantID json.RawMessage `json:"tenantId"`
