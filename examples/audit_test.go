@@ -39,14 +39,16 @@ func TestAuditKilled(t *testing.T) {
 
 	file, kills := filepath.Join(t.TempDir(), "audit.jsonl"), 0
 	start := func() *e2e.Process {
-		return e2e.Start(t, e2e.Built(t, "./examples/audit"), map[string]string{"NATS_URL": url}, "-file", file)
+		return e2e.Start(t, e2e.Built(t, "./examples/audit"), map[string]string{"NATS_URL": url},
+			"-file", file)
 	}
 	audit := start()
 	end := time.Now().Add(*chaosFor)
 	for kills < 4 || time.Now().Before(end) {
 		vendor.Churn(1 + random.IntN(60))
 		size := sizeOf(file)
-		await := time.Now().Add(4 * time.Second) // longer than an event is kept from the next process
+		// longer than an event is kept from the next process
+		await := time.Now().Add(4 * time.Second)
 		for sizeOf(file) == size && time.Now().Before(await) {
 			time.Sleep(time.Millisecond)
 		}

@@ -70,7 +70,8 @@ type world struct {
 
 func newWorld(t *testing.T, e engine, external bool, seed uint64) *world {
 	t.Helper()
-	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 0)), known: map[string]string{}, dir: t.TempDir()}
+	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 0)), known: map[string]string{},
+		dir: t.TempDir()}
 	if external {
 		w.nats = e2e.NewNATSServer(t, "")
 		w.nats.Start()
@@ -109,7 +110,8 @@ func (w *world) anewLog() {
 	}
 	ctx, cancel := context.WithTimeout(w.t.Context(), wait.Patience)
 	defer cancel()
-	if err := js.DeleteStream(ctx, e2e.Stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+	if err := js.DeleteStream(ctx, e2e.Stream); err != nil &&
+		!errors.Is(err, jetstream.ErrStreamNotFound) {
 		w.t.Fatalf("delete the log: %v", err)
 	}
 }
@@ -139,7 +141,8 @@ var blows = []blow{
 		w.pause()
 		w.start()
 	}},
-	{"rollcall killed, and another log", false, func(w *world) { w.demo.Kill(); w.anewLog(); w.pause(); w.startDemo() }},
+	{"rollcall killed, and another log", false,
+		func(w *world) { w.demo.Kill(); w.anewLog(); w.pause(); w.startDemo() }},
 	{"rollcall away until the picture is stale", false, func(w *world) {
 		w.terminate(w.demo)
 		wait.Eventually(w.t, "the engine to refuse", func() bool {
@@ -162,7 +165,8 @@ var blows = []blow{
 		w.pause()
 		w.startDemo()
 	}},
-	{"NATS terminated", true, func(w *world) { w.terminate(w.nats.Process); w.pause(); w.nats.Start() }},
+	{"NATS terminated",
+		true, func(w *world) { w.terminate(w.nats.Process); w.pause(); w.nats.Start() }},
 	{"rollcall and NATS killed, and another log", true, func(w *world) {
 		w.nats.Kill()
 		w.demo.Kill()
@@ -241,7 +245,9 @@ func (w *world) settle(after string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("after %s: %q as of %v; its agents differ from agent.state (-want +got):\n%s", after, v.Error, v.AsOf, d)
+			w.t.Fatalf("after %s: %q as of %v; "+
+				"its agents differ from agent.state (-want +got):\n%s",
+				after, v.Error, v.AsOf, d)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

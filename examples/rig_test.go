@@ -21,7 +21,8 @@ import (
 )
 
 var (
-	chaosFor  = flag.Duration("chaos", 0, "how long the chaos tests go on, with fresh seeds; 0: a short run with a fixed one")
+	chaosFor = flag.Duration("chaos", 0,
+		"how long the chaos tests go on, with fresh seeds; 0: a short run with a fixed one")
 	chaosSeed = flag.Uint64("chaos.seed", 1, "the seed of a short run")
 )
 
@@ -39,7 +40,10 @@ type engine struct {
 	program func(t testing.TB) (path string, args []string)
 }
 
-var goRouting = engine{func(t testing.TB) (string, []string) { return e2e.Built(t, "./examples/routing"), nil }}
+var goRouting = engine{func(t testing.TB) (string, []string) {
+	return e2e.Built(t,
+		"./examples/routing"), nil
+}}
 
 // A running engine, at an address and with a file of calls that outlive its process.
 type router struct {
@@ -53,7 +57,8 @@ type router struct {
 
 func newRouter(t testing.TB, e engine, natsURL string) *router {
 	t.Helper()
-	r := &router{t: t, engine: e, nats: natsURL, addr: fmt.Sprintf("127.0.0.1:%d", e2e.FreePort(t)), calls: filepath.Join(t.TempDir(), "calls.json")}
+	r := &router{t: t, engine: e, nats: natsURL, addr: fmt.Sprintf("127.0.0.1:%d", e2e.FreePort(t)),
+		calls: filepath.Join(t.TempDir(), "calls.json")}
 	r.start()
 	return r
 }
@@ -62,7 +67,8 @@ func newRouter(t testing.TB, e engine, natsURL string) *router {
 func (r *router) start() {
 	r.t.Helper()
 	path, args := r.engine.program(r.t)
-	r.Process = e2e.Start(r.t, path, map[string]string{"NATS_URL": r.nats}, append(args, "--listen", r.addr, "--calls", r.calls)...)
+	r.Process = e2e.Start(r.t, path, map[string]string{"NATS_URL": r.nats},
+		append(args, "--listen", r.addr, "--calls", r.calls)...)
 	wait.Eventually(r.t, "the engine to answer", func() bool {
 		if !r.Running() {
 			r.t.Fatalf("the engine has ended: exit %d", r.Wait())
@@ -165,7 +171,8 @@ func dutyOf(t testing.TB, states map[int64]e2e.Msg, calls map[string]string) []o
 		if !e.Data.Online || e.Data.Agent.Type != "10" {
 			continue
 		}
-		a := onDuty{AgentID: strconv.FormatInt(id, 10), Name: e.Data.Agent.AgentName, Revision: e.Data.Revision, Capacity: 1}
+		a := onDuty{AgentID: strconv.FormatInt(id, 10), Name: e.Data.Agent.AgentName,
+			Revision: e.Data.Revision, Capacity: 1}
 		if e.Data.Agent.Capacity != nil {
 			a.Capacity = *e.Data.Agent.Capacity
 		}

@@ -32,7 +32,8 @@ type writer struct {
 func newWriter(t *testing.T, url string) *writer {
 	t.Helper()
 	p, err := publisher.Open(t.Context(), natstest.Connect(t, url), publisher.Config{
-		Tenant: tenant, Instance: "test", Replicas: 1, Manage: true, EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second})
+		Tenant: tenant, Instance: "test", Replicas: 1, Manage: true, EventsMaxAge: time.Hour,
+		MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,12 +51,14 @@ func (w *writer) batch(valid time.Duration, b publisher.Batch) {
 	w.t.Helper()
 	w.sweep++
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	b.Watermark = schemas.Watermark{Sweep: w.sweep, StartedAt: now, CompletedAt: now, StaleAfter: now.Add(valid)}
+	b.Watermark = schemas.Watermark{Sweep: w.sweep, StartedAt: now, CompletedAt: now,
+		StaleAfter: now.Add(valid)}
 	if valid == 0 {
 		b.Watermark = schemas.Watermark{InProgress: &schemas.InProgress{Sweep: w.sweep}}
 	}
 	err := w.p.Commit(w.t.Context(), b)
-	if errors.Is(err, publisher.ErrTampered) { // the commit is in the log, and so is what the test wrote by other ways
+	// the commit is in the log, and so is what the test wrote by other ways
+	if errors.Is(err, publisher.ErrTampered) {
 		return
 	}
 	if err != nil {
@@ -66,7 +69,8 @@ func (w *writer) batch(valid time.Duration, b publisher.Batch) {
 // agent is an event about an agent: typ and capacity may be left out with "" and -1.
 func agent(id int64, revision uint64, online bool, typ string, capacity int64) schemas.Event {
 	name, kind := fmt.Sprintf("王 <%d>", id), schemas.Updated
-	a := schemas.Agent{AgentID: id, TenantID: tenant, AgentName: &name, OnlineStatus: 1} // what the vendor last said, which decides nothing
+	// what the vendor last said, which decides nothing
+	a := schemas.Agent{AgentID: id, TenantID: tenant, AgentName: &name, OnlineStatus: 1}
 	if typ != "" {
 		a.Type = &typ
 	}
@@ -74,11 +78,13 @@ func agent(id int64, revision uint64, online bool, typ string, capacity int64) s
 		a.Capacity = &capacity
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	return schemas.Event{Type: kind, Time: now, Data: schemas.EventData{Revision: revision, Reason: schemas.Fields, Online: online, Since: now, Agent: a}}
+	return schemas.Event{Type: kind, Time: now, Data: schemas.EventData{Revision: revision,
+		Reason: schemas.Fields, Online: online, Since: now, Agent: a}}
 }
 
 func duty(id int64, revision uint64, capacity, calls int64) onDuty {
-	return onDuty{AgentID: fmt.Sprint(id), Name: fmt.Sprintf("王 <%d>", id), Revision: revision, Capacity: capacity, Calls: calls}
+	return onDuty{AgentID: fmt.Sprint(id), Name: fmt.Sprintf("王 <%d>", id), Revision: revision,
+		Capacity: capacity, Calls: calls}
 }
 
 // on waits until the engine shows exactly these agents.
@@ -92,11 +98,13 @@ func (r *router) on(problem string, want ...onDuty) {
 	deadline := time.Now().Add(wait.Patience)
 	for {
 		got = r.agents()
-		if d = cmp.Diff(want, got.Agents); d == "" && strings.Contains(got.Error, problem) && (got.Error == "") == (problem == "") {
+		if d = cmp.Diff(want, got.Agents); d == "" && strings.Contains(got.Error, problem) &&
+			(got.Error == "") == (problem == "") {
 			return
 		}
 		if time.Now().After(deadline) {
-			r.t.Fatalf("the engine says %q, want %q; its agents (-want +got):\n%s", got.Error, problem, d)
+			r.t.Fatalf("the engine says %q, want %q; its agents (-want +got):\n%s", got.Error,
+				problem, d)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -106,7 +114,8 @@ func (r *router) on(problem string, want ...onDuty) {
 func (r *router) expectCall(id string, status int, problem string) string {
 	r.t.Helper()
 	got, who, why := r.call(id)
-	if got != status || !strings.Contains(why, problem) || (why == "") != (problem == "") || (who == "") == (status < 300) {
+	if got != status || !strings.Contains(why, problem) || (why == "") != (problem == "") ||
+		(who == "") == (status < 300) {
 		r.t.Fatalf("PUT /calls/%s: %d %q %q, want %d %q", id, got, who, why, status, problem)
 	}
 	return who
@@ -133,12 +142,14 @@ func testRouting(t *testing.T, e engine) {
 
 	odd := agent(large, 7, true, "10", 3)
 	odd.Data.Reason = "promoted"
-	w.commit(time.Hour, agent(2, 1, true, "10", -1), agent(3, 1, false, "10", 5), agent(4, 1, true, "0", 5), agent(5, 1, true, "", 5),
+	w.commit(time.Hour, agent(2, 1, true, "10", -1), agent(3, 1, false, "10", 5),
+		agent(4, 1, true, "0", 5), agent(5, 1, true, "", 5),
 		agent(6, 1, true, "10", 0), odd)
 	r.on("", duty(1, 1, 2, 0), duty(2, 1, 1, 0), duty(6, 1, 0, 0), duty(large, 7, 3, 0))
 
 	// Everybody gets what they can take and no more, the least loaded first.
-	has, load, capacity := map[string]string{}, map[string]int64{}, map[string]int64{"1": 2, "2": 1, fmt.Sprint(large): 3}
+	has, load, capacity := map[string]string{}, map[string]int64{},
+		map[string]int64{"1": 2, "2": 1, fmt.Sprint(large): 3}
 	for i := range 6 {
 		id := fmt.Sprint("room ", i)
 		who := r.expectCall(strings.ReplaceAll(id, " ", "%20"), 201, "")
@@ -175,14 +186,16 @@ func testRouting(t *testing.T, e engine) {
 	r.expectCall("eighth", 409, "nobody is free")
 
 	// Changes, also of the type; somebody who left gets no call.
-	w.commit(time.Hour, agent(1, 2, false, "10", 2), agent(4, 2, true, "10", 1), agent(6, 2, true, "2", 9))
+	w.commit(time.Hour, agent(1, 2, false, "10", 2), agent(4, 2, true, "10", 1),
+		agent(6, 2, true, "2", 9))
 	r.on("", duty(2, 1, 1, 1), duty(4, 2, 1, 0), duty(large, 7, 3, 3))
 	if who := r.expectCall("eighth", 201, ""); who != "4" {
 		t.Errorf("agent 4 alone is free, and %s gets the call", who)
 	}
 
 	// Health is passed on, and is no reason to stop.
-	w.batch(time.Hour, publisher.Batch{Health: &schemas.Health{State: "dreaming", Since: time.Now().UTC(), Detail: "of sheep"}})
+	w.batch(time.Hour, publisher.Batch{Health: &schemas.Health{State: "dreaming",
+		Since: time.Now().UTC(), Detail: "of sheep"}})
 	wait.Eventually(t, "the health", func() bool { return r.agents().Health == "dreaming" })
 
 	// What can't be used costs its own agent only; fields that nobody knows cost nothing.
@@ -192,9 +205,11 @@ func testRouting(t *testing.T, e engine) {
 		}
 	}
 	more := agent(2, 2, true, "10", 1)
-	raw("state.886.2", strings.NewReplacer(`"specversion"`, `"mood":{"a":1},"specversion"`, `"revision"`, `"shards":[1],"revision"`).Replace(string(more.AppendJSON(nil))))
+	raw("state.886.2", strings.NewReplacer(`"specversion"`, `"mood":{"a":1},"specversion"`,
+		`"revision"`, `"shards":[1],"revision"`).Replace(string(more.AppendJSON(nil))))
 	v2 := agent(4, 3, true, "10", 9)
-	raw("state.886.4", strings.Replace(string(v2.AppendJSON(nil)), "agent-event:v1", "agent-event:v2", 1))
+	raw("state.886.4", strings.Replace(string(v2.AppendJSON(nil)), "agent-event:v1",
+		"agent-event:v2", 1))
 	elsewhere := agent(8, 1, true, "10", 9)
 	raw("state.886.7", string(elsewhere.AppendJSON(nil)))
 	spoilt := agent(9, 1, true, "10", 9)

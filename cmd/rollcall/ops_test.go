@@ -25,7 +25,8 @@ func listening(t *testing.T, spare bool, env map[string]string) (*daemon, error)
 
 // The pages are served until what they tell of has ended, and say that it is about to.
 func TestPagesDuringAStop(t *testing.T) {
-	o, err := listening(t, false, map[string]string{"ROLLCALL_HTTP_LISTEN": "localhost:0", "ROLLCALL_OPS_LISTEN": "127.0.0.1:0"})
+	o, err := listening(t, false, map[string]string{"ROLLCALL_HTTP_LISTEN": "localhost:0",
+		"ROLLCALL_OPS_LISTEN": "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +61,8 @@ func TestPagesDuringAStop(t *testing.T) {
 
 // The demo moves where nobody has asked for the address, and the daemon never does.
 func TestPagesElsewhere(t *testing.T) {
-	for deadline := time.Now().Add(5 * time.Second); ; { // another test's demo may have it, and give it back
+	// another test's demo may have it, and give it back
+	for deadline := time.Now().Add(5 * time.Second); ; {
 		ln, err := net.Listen("tcp", "127.0.0.1:8080")
 		if err == nil {
 			defer ln.Close()
@@ -76,22 +78,28 @@ func TestPagesElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.pages.Close()
-	if url := o.url(); !strings.HasPrefix(url, "http://127.0.0.1:") || url == "http://127.0.0.1:8080/" {
+	if url := o.url(); !strings.HasPrefix(url, "http://127.0.0.1:") ||
+		url == "http://127.0.0.1:8080/" {
 		t.Errorf("the pages are at %s", url)
 	}
 	for name, c := range map[string]struct {
 		spare bool
 		env   map[string]string
 	}{
-		"the daemon":               {false, nil},
-		"a demo that was told":     {true, map[string]string{"ROLLCALL_HTTP_LISTEN": "127.0.0.1:8080"}},
-		"a demo that was told ops": {true, map[string]string{"ROLLCALL_HTTP_LISTEN": "off", "ROLLCALL_OPS_LISTEN": "127.0.0.1:8080"}},
+		"the daemon": {false, nil},
+		"a demo that was told": {true,
+			map[string]string{"ROLLCALL_HTTP_LISTEN": "127.0.0.1:8080"}},
+		"a demo that was told ops": {true, map[string]string{"ROLLCALL_HTTP_LISTEN": "off",
+			"ROLLCALL_OPS_LISTEN": "127.0.0.1:8080"}},
 	} {
-		if _, err := listening(t, c.spare, c.env); !errors.Is(err, ops.ErrInUse) || !strings.Contains(err.Error(), "127.0.0.1:8080") {
+		if _, err := listening(t, c.spare, c.env); !errors.Is(err, ops.ErrInUse) ||
+			!strings.Contains(err.Error(), "127.0.0.1:8080") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if o, err := listening(t, false, map[string]string{"ROLLCALL_HTTP_LISTEN": "off"}); err != nil || o.url() != "" || o.pages != nil || o.probes != nil {
+	if o, err := listening(t, false,
+		map[string]string{"ROLLCALL_HTTP_LISTEN": "off"}); err != nil || o.url() != "" ||
+		o.pages != nil || o.probes != nil {
 		t.Errorf("off: %+v, %v", o, err)
 	}
 }
@@ -102,9 +110,11 @@ func TestProfilesOnRequest(t *testing.T) {
 		listen, level string
 		want          bool
 	}{
-		{"127.0.0.1:0", "debug", true}, {"[::1]:0", "debug", true}, {"127.0.0.1:0", "info", false}, {":0", "debug", false}, {"0.0.0.0:0", "debug", false},
+		{"127.0.0.1:0", "debug", true}, {"[::1]:0", "debug", true}, {"127.0.0.1:0", "info", false},
+		{":0", "debug", false}, {"0.0.0.0:0", "debug", false},
 	} {
-		o, err := listening(t, false, map[string]string{"ROLLCALL_HTTP_LISTEN": c.listen, "ROLLCALL_LOG_LEVEL": c.level})
+		o, err := listening(t, false, map[string]string{"ROLLCALL_HTTP_LISTEN": c.listen,
+			"ROLLCALL_LOG_LEVEL": c.level})
 		if err != nil {
 			if strings.HasPrefix(c.listen, "[") {
 				continue // a machine without IPv6

@@ -41,7 +41,8 @@ func onPTY(t *testing.T, columns int, env map[string]string, args ...string) *te
 		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
 	}
 	if err == nil {
-		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: uint16(columns)})
+		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24,
+			Col: uint16(columns)})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +51,8 @@ func onPTY(t *testing.T, columns int, env map[string]string, args ...string) *te
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &terminal{t: t, master: master, cmd: exec.Command(e2e.Binary(t), args...), done: make(chan struct{})}
+	x := &terminal{t: t, master: master, cmd: exec.Command(e2e.Binary(t), args...),
+		done: make(chan struct{})}
 	x.cmd.Env = []string{"TERM=xterm-256color"}
 	for name, value := range env {
 		x.cmd.Env = append(x.cmd.Env, name+"="+value)
@@ -91,7 +93,9 @@ func (x *terminal) shown() string {
 func (x *terminal) waitFor(pattern string) {
 	x.t.Helper()
 	re := regexp.MustCompile(pattern)
-	wait.Eventually(x.t, pattern+" on the terminal", func() bool { return re.MatchString(x.shown()) })
+	wait.Eventually(x.t, pattern+" on the terminal", func() bool {
+		return re.MatchString(x.shown())
+	})
 }
 
 // ctrlC types Ctrl-C and returns the exit code.
@@ -127,7 +131,8 @@ func TestWatchTerminal(t *testing.T) {
 		}
 		*c.x = onPTY(t, c.columns, env, "watch")
 	}
-	narrow.waitFor(`(?s)\x1b\[32m fresh, \d+s old \| \d+ of 3\d\d on duty \| tenant 886 \x1b\[0m\r\x1b\[2K\d\d:.*fresh, `)
+	narrow.waitFor(`(?s)\x1b\[32m fresh, \d+s old \| \d+ of 3\d\d on duty \| tenant 886 ` +
+		`\x1b\[0m\r\x1b\[2K\d\d:.*fresh, `)
 	narrow.waitFor(`\x1b\[3[236]mo\w+ *\x1b\[0m  \d{5}  \S+ +\S`)
 	plain.waitFor(`\r\x1b\[2K fresh, \d+s old \| \d+ of 3\d\d on duty \| tenant 886 `)
 	dumb.waitFor(`(?m)^\d\d:\d\d:\d\d  o\w+ +\d{5}  `)
@@ -135,7 +140,8 @@ func TestWatchTerminal(t *testing.T) {
 
 	demo.Kill()
 	for _, x := range []*terminal{narrow, wide} {
-		x.waitFor(`\x1b\[1;37;41m LOST for \d+s \| STALE, \d+s old \| \d+ of \d+ on duty \| tenant 886 \x1b\[0m`)
+		x.waitFor(`\x1b\[1;37;41m LOST for \d+s \| ` +
+			`STALE, \d+s old \| \d+ of \d+ on duty \| tenant 886 \x1b\[0m`)
 	}
 	plain.waitFor(`\r\x1b\[2K LOST for \d+s \| STALE, `)
 	dumb.waitFor(`STALE    as of `)
@@ -159,7 +165,9 @@ func TestWatchTerminal(t *testing.T) {
 				t.Errorf("%s: %q was written", name, never)
 			}
 		}
-		for _, line := range strings.FieldsFunc(out, func(c rune) bool { return c == '\r' || c == '\n' }) {
+		for _, line := range strings.FieldsFunc(out, func(c rune) bool {
+			return c == '\r' || c == '\n'
+		}) {
 			line = escapes.ReplaceAllString(line, "")
 			if w := runewidth.StringWidth(line); c.columns > 0 && w > c.columns {
 				t.Errorf("%s: a line of %d columns: %s", name, w, line)

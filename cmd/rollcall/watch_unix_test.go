@@ -27,7 +27,8 @@ func TestMain(m *testing.M) { os.Exit(e2e.Main(m)) }
 func demo(t *testing.T) (p *e2e.Process, url string) {
 	t.Helper()
 	listen := fmt.Sprintf("127.0.0.1:%d", e2e.FreePort(t))
-	p = e2e.Rollcall(t, map[string]string{"TMPDIR": t.TempDir(), "ROLLCALL_NATS_LISTEN": listen}, "demo")
+	p = e2e.Rollcall(t, map[string]string{"TMPDIR": t.TempDir(), "ROLLCALL_NATS_LISTEN": listen},
+		"demo")
 	p.WaitFor("Changes from here on")
 	return p, "nats://" + listen
 }
@@ -35,9 +36,12 @@ func demo(t *testing.T) (p *e2e.Process, url string) {
 func on(url string) map[string]string { return map[string]string{"ROLLCALL_NATS_URL": url} }
 
 var (
-	summaryLine = regexp.MustCompile(`(?m)^(\d+) of (\d+) agents on duty, as of \d\d:\d\d:\d\d \(\d+s ago\)$`)
-	dutyLine    = regexp.MustCompile(`(?m)^\d{5}  \S+ +\d+s  (video call|safety|quality|patrol) +\d+  \S+ +\d\d:\d\d:\d\d  \S+$`)
-	changeLine  = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d  (online |offline|updated)  \d{5}  \S+ +\S.*$`)
+	summaryLine = regexp.MustCompile(`(?m)^(\d+) of (\d+) agents on duty, ` +
+		`as of \d\d:\d\d:\d\d \(\d+s ago\)$`)
+	dutyLine = regexp.MustCompile(`(?m)^\d{5}  \S+ +\d+s  ` +
+		`(video call|safety|quality|patrol) +\d+  \S+ +\d\d:\d\d:\d\d  \S+$`)
+	changeLine = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d  (online |offline|updated)  ` +
+		`\d{5}  \S+ +\S.*$`)
 )
 
 func TestWatchDemo(t *testing.T) {
@@ -49,7 +53,9 @@ func TestWatchDemo(t *testing.T) {
 	other := e2e.Rollcall(t, on(url), "watch")
 	p.WaitFor("Changes from here on")
 	other.WaitFor("Changes from here on")
-	wait.Eventually(t, "changes", func() bool { return len(changeLine.FindAllString(p.Stdout(), -1)) >= 2 })
+	wait.Eventually(t, "changes", func() bool {
+		return len(changeLine.FindAllString(p.Stdout(), -1)) >= 2
+	})
 	m := summaryLine.FindStringSubmatch(p.Stdout())
 	if m == nil {
 		t.Fatalf("no summary:\n%s", p.Stdout())
@@ -123,13 +129,15 @@ func onDuty(v *e2e.Vendor) bool {
 func TestWatchTroubles(t *testing.T) {
 	t.Parallel()
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 20})
-	v.Edit(isdpsim.FirstID, isdpsim.Fields{"agentName": `"\u001b[2J王\n建国\u202e"`, "onlineStatus": "1"})
+	v.Edit(isdpsim.FirstID, isdpsim.Fields{"agentName": `"\u001b[2J王\n建国\u202e"`,
+		"onlineStatus": "1"})
 	env, url := e2e.Embedded(t)
 	settings := e2e.Settings(v.Env(), env)
 	p := e2e.Rollcall(t, settings)
 	p.WaitFor("first complete sweep")
 	// Where the embedded server is follows from its own setting.
-	w := e2e.Rollcall(t, map[string]string{"ROLLCALL_NATS_LISTEN": env["ROLLCALL_NATS_LISTEN"]}, "watch")
+	w := e2e.Rollcall(t, map[string]string{"ROLLCALL_NATS_LISTEN": env["ROLLCALL_NATS_LISTEN"]},
+		"watch")
 	w.WaitFor("Tenant 886 at " + url + "\n")
 	w.WaitFor(`\x1b[2J王\n建国\u202e`)
 	w.WaitFor("Changes from here on")
@@ -148,8 +156,11 @@ func TestWatchTroubles(t *testing.T) {
 	v.SetOnline(isdpsim.FirstID, false)
 	e2e.Rollcall(t, settings).WaitFor("took the log over")
 	w.WaitFor("BACK     after ")
-	wait.Eventually(t, "the change", func() bool { return regexp.MustCompile(`offline  17813 .*was online`).MatchString(w.Stdout()) })
-	if code, _ := w.Interrupt(); code != 0 || w.Stderr() != "" || strings.Contains(w.Stdout(), "\x1b") {
+	wait.Eventually(t, "the change", func() bool {
+		return regexp.MustCompile(`offline  17813 .*was online`).MatchString(w.Stdout())
+	})
+	if code, _ := w.Interrupt(); code != 0 || w.Stderr() != "" ||
+		strings.Contains(w.Stdout(), "\x1b") {
 		t.Errorf("exit %d: %s", code, w.Output())
 	}
 }
@@ -168,21 +179,36 @@ func TestWatchBadInput(t *testing.T) {
 		want []string // lines
 	}{
 		{"no server", on("nats://u:s3cret@" + nobody), nil, 1,
-			[]string{"no NATS server at nats://" + nobody + ": is it running, and is ROLLCALL_NATS_URL right?"}},
+			[]string{"no NATS server at nats://" + nobody +
+				": is it running, and is ROLLCALL_NATS_URL right?"}},
 		{"no embedded server", map[string]string{"ROLLCALL_NATS_LISTEN": nobody}, nil, 1,
-			[]string{"no NATS server at nats://" + nobody + " (ROLLCALL_NATS_LISTEN): is rollcall, or rollcall demo, running on this machine? For a server of your own, set ROLLCALL_NATS_URL"}},
+			[]string{"no NATS server at nats://" + nobody +
+				" (ROLLCALL_NATS_LISTEN): is rollcall, or rollcall demo, " +
+				"running on this machine? " +
+				"For a server of your own, set ROLLCALL_NATS_URL"}},
 		{"any port", map[string]string{"ROLLCALL_NATS_LISTEN": "127.0.0.1:0"}, nil, 2,
-			[]string{`ROLLCALL_NATS_LISTEN is "127.0.0.1:0": want the port that the embedded server listens on, or ROLLCALL_NATS_URL: any port will not do to find it`}},
+			[]string{`ROLLCALL_NATS_LISTEN is "127.0.0.1:0": ` +
+				`want the port that the embedded server listens on, or ROLLCALL_NATS_URL: ` +
+				`any port will not do to find it`}},
 		{"no stream", on(url), nil, 1,
-			[]string{"there is no stream AGENT_EVENTS at " + url + ": rollcall makes it when it has its first token from the vendor: start it, or see its log and rollcall check, or set ROLLCALL_NATS_URL to where it publishes"}},
+			[]string{"there is no stream AGENT_EVENTS at " + url +
+				": rollcall makes it when it has its first token from the vendor: start it, or " +
+				"see its log and rollcall check, or set ROLLCALL_NATS_URL to where it publishes"}},
 		{"wrong password", on(strings.Replace(locked, "nats://", "nats://somebody:wr0ng@", 1)), nil, 1,
-			[]string{"connect to NATS at " + locked + ": nats: Authorization Violation: check ROLLCALL_NATS_CREDS_FILE, ROLLCALL_NATS_NKEY_FILE or the user in ROLLCALL_NATS_URL"}},
+			[]string{"connect to NATS at " + locked +
+				": nats: Authorization Violation: check ROLLCALL_NATS_CREDS_FILE, " +
+				"ROLLCALL_NATS_NKEY_FILE or the user in ROLLCALL_NATS_URL"}},
 		{"flags", on(url), []string{"--tenant", "x"}, 2, []string{
-			`invalid argument "x" for "--tenant" flag: strconv.ParseInt: parsing "x": invalid syntax: see rollcall --help`}},
-		{"unknown flag", on(url), []string{"--follow"}, 2, []string{"unknown flag: --follow: see rollcall --help"}},
-		{"an argument", on(url), []string{"886"}, 2, []string{`unknown command "886" for "rollcall watch": see rollcall --help`}},
-		{"settings", map[string]string{"ROLLCALL_NATS_URL": url, "ROLLCALL_NATS_CREDS_FILE": missing}, nil, 2,
-			[]string{`ROLLCALL_NATS_CREDS_FILE is "` + missing + `": want the path of a readable .creds file (no such file or directory)`}},
+			`invalid argument "x" for "--tenant" flag: ` +
+				`strconv.ParseInt: parsing "x": invalid syntax: see rollcall --help`}},
+		{"unknown flag", on(url), []string{"--follow"}, 2,
+			[]string{"unknown flag: --follow: see rollcall --help"}},
+		{"an argument", on(url), []string{"886"}, 2,
+			[]string{`unknown command "886" for "rollcall watch": see rollcall --help`}},
+		{"settings", map[string]string{"ROLLCALL_NATS_URL": url,
+			"ROLLCALL_NATS_CREDS_FILE": missing}, nil, 2,
+			[]string{`ROLLCALL_NATS_CREDS_FILE is "` + missing +
+				`": want the path of a readable .creds file (no such file or directory)`}},
 	} {
 		p := e2e.Rollcall(t, c.env, append([]string{"watch"}, c.args...)...)
 		code := p.Wait()
@@ -191,7 +217,8 @@ func TestWatchBadInput(t *testing.T) {
 			want += "rollcall: " + l + "\n"
 		}
 		if code != c.code || p.Stderr() != want || p.Stdout() != "" {
-			t.Errorf("%s: exit %d, want %d:\n%swant\n%s%s", c.name, code, c.code, p.Stderr(), want, p.Stdout())
+			t.Errorf("%s: exit %d, want %d:\n%swant\n%s%s", c.name, code, c.code, p.Stderr(), want,
+				p.Stdout())
 		}
 		p.NoSecrets("s3cret", "wr0ng")
 	}

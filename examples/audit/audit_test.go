@@ -33,8 +33,10 @@ func event(id int64, rev uint64, at time.Duration) schemas.Event {
 	}
 	return schemas.Event{Type: kind, Time: epoch.Add(at), Data: schemas.EventData{
 		Revision: rev, Reason: "promoted", Sweep: rev, Online: rev%2 == 1, Since: epoch.Add(at),
-		Agent: schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: int64(rev % 2), Type: &typ, AgentName: &name,
-			Other: []schemas.Field{{Name: "rowVersion", Value: json.RawMessage("5687188673073811168")}}},
+		Agent: schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: int64(rev % 2),
+			Type: &typ, AgentName: &name,
+			Other: []schemas.Field{{Name: "rowVersion",
+				Value: json.RawMessage("5687188673073811168")}}},
 	}}
 }
 
@@ -67,7 +69,8 @@ func (r *rig) open() {
 	if r.js, err = jetstream.New(nc); err != nil {
 		r.t.Fatal(err)
 	}
-	if r.p, err = publisher.Open(r.t.Context(), nc, publisher.Config{Tenant: tenant, Instance: "test", Replicas: 1, Manage: true,
+	if r.p, err = publisher.Open(r.t.Context(), nc, publisher.Config{Tenant: tenant,
+		Instance: "test", Replicas: 1, Manage: true,
 		EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second}); err != nil {
 		r.t.Fatal(err)
 	}
@@ -75,8 +78,9 @@ func (r *rig) open() {
 
 func (r *rig) commit(events ...schemas.Event) {
 	r.t.Helper()
-	if err := r.p.Commit(r.t.Context(), publisher.Batch{Events: events, Watermark: schemas.Watermark{Sweep: 1, StartedAt: epoch,
-		CompletedAt: epoch, StaleAfter: epoch.Add(time.Second)}}); err != nil {
+	if err := r.p.Commit(r.t.Context(), publisher.Batch{Events: events,
+		Watermark: schemas.Watermark{Sweep: 1, StartedAt: epoch,
+			CompletedAt: epoch, StaleAfter: epoch.Add(time.Second)}}); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -154,7 +158,8 @@ func TestCrash(t *testing.T) {
 			fourth := event(1, 3, time.Minute)
 			r.commit(fourth)
 			// Sequences 4 to 6 are the states and the watermark.
-			r.acknowledged(line(1, first, ""), line(2, second, ""), line(3, third, ""), line(7, fourth, ""))
+			r.acknowledged(line(1, first, ""), line(2, second, ""), line(3, third, ""),
+				line(7, fourth, ""))
 		})
 	}
 }
@@ -171,8 +176,11 @@ func TestEffectBeforeAcknowledgement(t *testing.T) {
 	if err := h.file.Close(); err != nil { // nothing can be written from now on
 		t.Fatal(err)
 	}
-	err = consume(t.Context(), r.js, jetstream.ConsumerConfig{Durable: "audit", FilterSubject: "agent.online.886.>",
-		AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxAckPending: 1}, h, func() { t.Error("proceeds") })
+	err = consume(t.Context(), r.js, jetstream.ConsumerConfig{Durable: "audit",
+		FilterSubject: "agent.online.886.>",
+		AckPolicy:     jetstream.AckExplicitPolicy, AckWait: ackWait, MaxAckPending: 1}, h, func() {
+		t.Error("proceeds")
+	})
 	if err == nil || !strings.Contains(err.Error(), "append to the file") {
 		t.Errorf("ended with %v", err)
 	}
@@ -189,7 +197,8 @@ func TestGaps(t *testing.T) {
 	have := []string{line(1, second, `"missing":1,`), line(2, event(2, 1, 0), "")}
 	r.acknowledged(have...)
 	r.commit(sixth, event(2, 2, time.Second)) // behind two states and a watermark
-	r.acknowledged(append(have, line(6, sixth, `"missing":3,`), line(7, event(2, 2, time.Second), ""))...)
+	r.acknowledged(append(have, line(6, sixth, `"missing":3,`),
+		line(7, event(2, 2, time.Second), ""))...)
 }
 
 // The durable consumer is lost: everything comes again, and is known. With the log lost as well,
@@ -198,7 +207,8 @@ func TestBegunAnew(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.commit(event(1, 1, 0), event(1, 2, time.Second), event(2, 1, 0))
-	have := []string{line(1, event(1, 1, 0), ""), line(2, event(1, 2, time.Second), ""), line(3, event(2, 1, 0), "")}
+	have := []string{line(1, event(1, 1, 0), ""), line(2, event(1, 2, time.Second), ""),
+		line(3, event(2, 1, 0), "")}
 	r.acknowledged(have...)
 	if err := r.js.DeleteConsumer(t.Context(), schemas.Stream, "audit"); err != nil {
 		t.Fatal(err)
@@ -209,8 +219,10 @@ func TestBegunAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.open()
-	r.commit(event(1, 1, time.Hour), event(2, 1, time.Hour), event(3, 1, time.Hour), event(1, 2, time.Hour))
-	have = append(have, line(1, event(1, 1, time.Hour), `"anew":true,`), line(2, event(2, 1, time.Hour), `"anew":true,`),
+	r.commit(event(1, 1, time.Hour), event(2, 1, time.Hour), event(3, 1, time.Hour),
+		event(1, 2, time.Hour))
+	have = append(have, line(1, event(1, 1, time.Hour), `"anew":true,`),
+		line(2, event(2, 1, time.Hour), `"anew":true,`),
 		line(3, event(3, 1, time.Hour), ""), line(4, event(1, 2, time.Hour), ""))
 	r.acknowledged(have...)
 }
@@ -230,7 +242,8 @@ func TestLogBeginsAnewMeanwhile(t *testing.T) {
 			r.open()
 			r.commit(event(1, 1, time.Hour))
 		}
-		return r.written() == line(1, event(1, 1, 0), "")+line(1, event(1, 1, time.Hour), `"anew":true,`)
+		return r.written() == line(1, event(1, 1, 0), "")+line(1, event(1, 1, time.Hour),
+			`"anew":true,`)
 	})
 }
 
@@ -239,7 +252,8 @@ func TestUnreadable(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	for _, body := range []string{"{", ""} {
-		if _, err := r.js.Publish(t.Context(), "rollcall.log.online.886.10.7", []byte(body)); err != nil {
+		if _, err := r.js.Publish(t.Context(), "rollcall.log.online.886.10.7",
+			[]byte(body)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -255,7 +269,8 @@ func TestFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openHistory(file); err == nil || !strings.Contains(err.Error(), "another process") {
+	if _, err := openHistory(file); err == nil || !strings.Contains(err.Error(),
+		"another process") {
 		t.Errorf("opened twice: %v", err)
 	}
 	h.close()

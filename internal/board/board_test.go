@@ -39,7 +39,8 @@ var epoch = time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
 
 // state is revision rev of an agent: odd ones online, even ones offline; the first is the baseline.
 func state(id int64, rev uint64, name string) schemas.Event {
-	kind, reason, at, typ := schemas.Online, schemas.Status, epoch.Add(time.Duration(rev)*time.Second), "10"
+	kind, reason, at, typ := schemas.Online, schemas.Status,
+		epoch.Add(time.Duration(rev)*time.Second), "10"
 	if rev%2 == 0 {
 		kind = schemas.Offline
 	}
@@ -48,7 +49,8 @@ func state(id int64, rev uint64, name string) schemas.Event {
 	}
 	return schemas.Event{Type: kind, Time: at, Data: schemas.EventData{
 		Revision: rev, Reason: reason, Sweep: rev, Online: rev%2 == 1, Since: at,
-		Agent: schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: int64(rev % 2), Type: &typ, AgentName: &name},
+		Agent: schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: int64(rev % 2),
+			Type: &typ, AgentName: &name},
 	}}
 }
 
@@ -71,7 +73,8 @@ func newRig(t *testing.T, change func(*Config, *paces)) *rig {
 	r.url, r.stop = natstest.Start(t, r.dir)
 	var err error
 	r.w, err = publisher.Open(t.Context(), natstest.Connect(t, r.url), publisher.Config{
-		Tenant: tenant, Instance: "one", Replicas: 1, Manage: true, EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second})
+		Tenant: tenant, Instance: "one", Replicas: 1, Manage: true, EventsMaxAge: time.Hour,
+		MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +86,9 @@ func newRig(t *testing.T, change func(*Config, *paces)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, pace := Config{Tenant: tenant, JetStream: js, Instance: "two"}, paces{gap: 2 * time.Millisecond, beat: 30 * time.Millisecond, linger: time.Hour, stall: patience}
+	cfg, pace := Config{Tenant: tenant, JetStream: js, Instance: "two"},
+		paces{gap: 2 * time.Millisecond, beat: 30 * time.Millisecond, linger: time.Hour,
+			stall: patience}
 	if change != nil {
 		change(&cfg, &pace)
 	}
@@ -113,7 +118,8 @@ func (r *rig) commit(events ...schemas.Event) {
 	r.t.Helper()
 	r.sweep++
 	at := epoch.Add(time.Duration(r.sweep) * time.Second)
-	w := schemas.Watermark{Sweep: r.sweep, StartedAt: at, CompletedAt: at.Add(time.Second), StaleAfter: at.Add(15 * time.Second)}
+	w := schemas.Watermark{Sweep: r.sweep, StartedAt: at, CompletedAt: at.Add(time.Second),
+		StaleAfter: at.Add(15 * time.Second)}
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
 	if err := r.w.Commit(ctx, publisher.Batch{Events: events, Watermark: w}); err != nil {
@@ -228,13 +234,16 @@ func (p *tab) whole() map[string][]any {
 
 func (p *tab) row(id string, revision string) []any {
 	p.t.Helper()
-	m, _ := p.until("revision "+revision+" of "+id, func(m told) bool { return hasRow(m, id, revision) })
+	m, _ := p.until("revision "+revision+" of "+id, func(m told) bool {
+		return hasRow(m, id, revision)
+	})
 	return m.Rows[slices.IndexFunc(m.Rows, func(r []any) bool { return r[0] == id })]
 }
 
 func hasRow(m told, id, revision string) bool {
 	return slices.ContainsFunc(m.Rows, func(r []any) bool {
-		return r[0] == id && (len(r) == 1 && revision == "" || len(r) > 8 && fmt.Sprint(r[8]) == revision)
+		return r[0] == id && (len(r) == 1 && revision == "" || len(r) > 8 &&
+			fmt.Sprint(r[8]) == revision)
 	})
 }
 
@@ -247,23 +256,28 @@ func TestStateThenChanges(t *testing.T) {
 	if len(agents) != 3 {
 		t.Fatalf("%d agents: %v", len(agents), agents)
 	}
-	want := []any{"9007199254740993", hostile, nil, "10", nil, nil, json.Number("1"), json.Number(fmt.Sprint(epoch.Add(time.Second).UnixMilli())), json.Number("1")}
+	want := []any{"9007199254740993", hostile, nil, "10", nil, nil, json.Number("1"),
+		json.Number(fmt.Sprint(epoch.Add(time.Second).UnixMilli())), json.Number("1")}
 	if d := cmp.Diff(want, agents["9007199254740993"]); d != "" {
 		t.Errorf("the row of the agent with the large id:\n%s", d)
 	}
 	if got := agents["2"][6]; got != json.Number("0") {
 		t.Errorf("agent 2 signed out, and its state is %v", got)
 	}
-	if !p.trust.Reading || p.trust.Self != "two" || p.trust.Watermark.Instance != "one" || p.trust.Watermark.Sweep != 2 ||
-		p.trust.Watermark.StaleAfter != epoch.Add(17*time.Second).UnixMilli() || p.trust.Health != nil {
+	if !p.trust.Reading || p.trust.Self != "two" || p.trust.Watermark.Instance != "one" ||
+		p.trust.Watermark.Sweep != 2 ||
+		p.trust.Watermark.StaleAfter != epoch.Add(17*time.Second).UnixMilli() ||
+		p.trust.Health != nil {
 		t.Errorf("trust: %+v %+v", p.trust, p.trust.Watermark)
 	}
 
 	e := state(1, 2, "陈芳")
 	e.Data.Since, e.Data.PreviousSince = e.Time, epoch
-	e.Data.Changes = []schemas.Change{{Field: "areaName", From: nil, To: json.RawMessage(`"` + strings.Repeat("东", 400) + `"`)},
+	e.Data.Changes = []schemas.Change{{Field: "areaName", From: nil,
+		To: json.RawMessage(`"` + strings.Repeat("东", 400) + `"`)},
 		{Field: "lastUpdateTimestamp", From: json.RawMessage("1"), To: json.RawMessage("2")},
-		{Field: "onlineStatus", From: json.RawMessage("1"), To: json.RawMessage("0")}, {Field: "ext", To: json.RawMessage(`{"a":1}`)}}
+		{Field: "onlineStatus", From: json.RawMessage("1"), To: json.RawMessage("0")},
+		{Field: "ext", To: json.RawMessage(`{"a":1}`)}}
 	r.commit(e)
 	m, _ := p.until("the event", func(m told) bool { return len(m.Events) > 0 })
 	if !hasRow(m, "1", "2") {
@@ -272,18 +286,23 @@ func TestStateThenChanges(t *testing.T) {
 	got := m.Events[0]
 	long := strings.Repeat("东", 300) + "…"
 	name := "陈芳"
-	if d := cmp.Diff(event{ID: "886-1-2", Agent: "1", Name: &name, Type: "agent.offline", Reason: "status", Time: e.Time.UnixMilli(), Since: e.Time.UnixMilli(),
-		Previous: epoch.UnixMilli(), Revision: 2, Changes: [][4]any{{"areaName", nil, long, false}, {"onlineStatus", "1", "0", false}}}, got); d != "" {
+	if d := cmp.Diff(event{ID: "886-1-2", Agent: "1", Name: &name, Type: "agent.offline",
+		Reason: "status", Time: e.Time.UnixMilli(), Since: e.Time.UnixMilli(),
+		Previous: epoch.UnixMilli(), Revision: 2, Changes: [][4]any{{"areaName", nil, long, false},
+			{"onlineStatus", "1", "0", false}}}, got); d != "" {
 		t.Errorf("the event:\n%s", d)
 	}
 	if p.trust.Watermark.Sweep != 3 {
-		p.until("the watermark", func(m told) bool { return m.Trust != nil && m.Trust.Watermark.Sweep == 3 })
+		p.until("the watermark", func(m told) bool {
+			return m.Trust != nil && m.Trust.Watermark.Sweep == 3
+		})
 	}
 
 	// Who comes later gets what has just happened with the state, but no baseline.
 	q := r.open()
 	q.until("the end of the state", func(m told) bool {
-		if m.Ready && (len(m.Events) != 2 || m.Events[0].ID != "886-2-2" || m.Events[1].ID != "886-1-2") {
+		if m.Ready && (len(m.Events) != 2 || m.Events[0].ID != "886-2-2" ||
+			m.Events[1].ID != "886-1-2") {
 			t.Errorf("what has just happened: %+v", m.Events)
 		}
 		return m.Ready
@@ -296,11 +315,16 @@ func TestHealth(t *testing.T) {
 	p := r.open()
 	p.whole()
 	w := schemas.Watermark{Sweep: 1, StartedAt: epoch, CompletedAt: epoch, StaleAfter: epoch}
-	if err := r.w.Commit(t.Context(), publisher.Batch{Watermark: w, Health: &schemas.Health{State: schemas.HealthFailing, Reason: schemas.Credentials, Since: epoch, Detail: "d"}}); err != nil {
+	if err := r.w.Commit(t.Context(),
+		publisher.Batch{Watermark: w, Health: &schemas.Health{State: schemas.HealthFailing,
+			Reason: schemas.Credentials, Since: epoch, Detail: "d"}}); err != nil {
 		t.Fatal(err)
 	}
-	m, _ := p.until("the health", func(m told) bool { return m.Trust != nil && m.Trust.Health != nil })
-	if d := cmp.Diff(&health{"failing", "credentials", "d", epoch.UnixMilli()}, m.Trust.Health); d != "" {
+	m, _ := p.until("the health", func(m told) bool {
+		return m.Trust != nil && m.Trust.Health != nil
+	})
+	if d := cmp.Diff(&health{"failing", "credentials", "d", epoch.UnixMilli()},
+		m.Trust.Health); d != "" {
 		t.Error(d)
 	}
 }
@@ -332,11 +356,15 @@ func TestBrokerRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Purge(t.Context(), jetstream.WithPurgeSubject(schemas.StateSubject(tenant, 3))); err != nil { // by hand, and nobody is told
+	// by hand, and nobody is told
+	if err := s.Purge(t.Context(), jetstream.WithPurgeSubject(schemas.StateSubject(tenant,
+		3))); err != nil {
 		t.Fatal(err)
 	}
 	r.stop()
-	p.until("word that the log can't be read", func(m told) bool { return m.Trust != nil && !m.Trust.Reading })
+	p.until("word that the log can't be read", func(m told) bool {
+		return m.Trust != nil && !m.Trust.Reading
+	})
 	r.stop = natstest.StartAt(t, r.dir, r.url)
 	r.commit(state(1, 2, "a"))
 	// The page is not sent everything anew: the state was as it was but for agent 1.
@@ -350,7 +378,9 @@ func TestBrokerRestarts(t *testing.T) {
 		p.row("3", "")
 	}
 	if !p.trust.Reading {
-		p.until("word that the log is read again", func(m told) bool { return m.Trust != nil && m.Trust.Reading })
+		p.until("word that the log is read again", func(m told) bool {
+			return m.Trust != nil && m.Trust.Reading
+		})
 	}
 }
 
@@ -393,7 +423,9 @@ func TestSlowPage(t *testing.T) {
 		h.mu.Unlock()
 		h.flush()
 	}
-	_, before := slow.until("the newest revision", func(m told) bool { return hasRow(m, "1", fmt.Sprint(revisions)) })
+	_, before := slow.until("the newest revision", func(m told) bool {
+		return hasRow(m, "1", fmt.Sprint(revisions))
+	})
 	if len(before) == revisions-2 {
 		t.Error("the page was told every revision, so it was never slow")
 	}
@@ -555,7 +587,8 @@ func TestConnectionClosed(t *testing.T) {
 	_, leave, _ := b.enter()
 	defer leave()
 	nc.Close()
-	if err := b.Run(t.Context()); err == nil || !strings.Contains(err.Error(), nats.ErrConnectionClosed.Error()) {
+	if err := b.Run(t.Context()); err == nil || !strings.Contains(err.Error(),
+		nats.ErrConnectionClosed.Error()) {
 		t.Errorf("Run on a closed connection: %v", err)
 	}
 }
@@ -565,7 +598,8 @@ func TestHistory(t *testing.T) {
 	var events []schemas.Event
 	for rev := uint64(1); rev <= 70; rev++ {
 		e := state(1, rev, hostile)
-		e.Data.Changes = []schemas.Change{{Field: "lastUpdateTimestamp", From: json.RawMessage("1"), To: json.RawMessage("9007199254740993")}}
+		e.Data.Changes = []schemas.Change{{Field: "lastUpdateTimestamp", From: json.RawMessage("1"),
+			To: json.RawMessage("9007199254740993")}}
 		if rev == 1 {
 			e.Data.Changes = nil
 		}
@@ -595,13 +629,17 @@ func TestHistory(t *testing.T) {
 		return a
 	}
 	a := ask("1")
-	if len(a.Events) != maxHistory || !a.More || a.Events[0].Revision != 70 || a.Events[maxHistory-1].Revision != 70-maxHistory+1 {
-		t.Errorf("%d events from %d to %d, more: %t", len(a.Events), a.Events[0].Revision, a.Events[len(a.Events)-1].Revision, a.More)
+	if len(a.Events) != maxHistory || !a.More || a.Events[0].Revision != 70 ||
+		a.Events[maxHistory-1].Revision != 70-maxHistory+1 {
+		t.Errorf("%d events from %d to %d, more: %t", len(a.Events), a.Events[0].Revision,
+			a.Events[len(a.Events)-1].Revision, a.More)
 	}
-	if d := cmp.Diff([][4]any{{"lastUpdateTimestamp", "1", "9007199254740993", true}}, a.Events[0].Changes); d != "" {
+	if d := cmp.Diff([][4]any{{"lastUpdateTimestamp", "1", "9007199254740993", true}},
+		a.Events[0].Changes); d != "" {
 		t.Error(d)
 	}
-	if a := ask("9007199254740993"); len(a.Events) != 1 || a.More || a.Events[0].Agent != "9007199254740993" {
+	if a := ask("9007199254740993"); len(a.Events) != 1 || a.More ||
+		a.Events[0].Agent != "9007199254740993" {
 		t.Errorf("the agent with the large id: %+v", a)
 	}
 	if a := ask("3"); len(a.Events) != 0 || a.More {
@@ -667,7 +705,8 @@ func TestRequests(t *testing.T) {
 		if w.Code != c.want {
 			t.Errorf("%+v: %d", c, w.Code)
 		}
-		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Content-Security-Policy": policy} {
+		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff",
+			"Referrer-Policy": "no-referrer", "Content-Security-Policy": policy} {
 			if got := w.Header().Get(name); got != want {
 				t.Errorf("%+v: %s: %q", c, name, got)
 			}
@@ -706,7 +745,8 @@ func TestLanguages(t *testing.T) {
 		req.Header.Set("Accept-Language", c.accept)
 		w := httptest.NewRecorder()
 		b.ServeHTTP(w, req)
-		if got := w.Header().Get("Content-Language"); got != c.want || !strings.Contains(w.Body.String(), `<html lang="`+c.want+`">`) {
+		if got := w.Header().Get("Content-Language"); got != c.want ||
+			!strings.Contains(w.Body.String(), `<html lang="`+c.want+`">`) {
 			t.Errorf("%+v: %q", c, got)
 		}
 		if !slices.Contains(w.Header().Values("Vary"), "Accept-Language") {
@@ -717,7 +757,8 @@ func TestLanguages(t *testing.T) {
 
 func TestCompressed(t *testing.T) {
 	b := New(Config{Tenant: tenant})
-	for _, target := range []string{"/", "/assets/" + b.site.version + "/board.css", "/assets/" + b.site.version + "/board.js"} {
+	for _, target := range []string{"/", "/assets/" + b.site.version + "/board.css",
+		"/assets/" + b.site.version + "/board.js"} {
 		get := func(accept string) *httptest.ResponseRecorder {
 			req := httptest.NewRequest("GET", target, nil)
 			req.Host = "localhost"
@@ -727,8 +768,10 @@ func TestCompressed(t *testing.T) {
 			return w
 		}
 		plain, zipped := get("gzip;q=0"), get("br, gzip")
-		if plain.Header().Get("Content-Encoding") != "" || zipped.Header().Get("Content-Encoding") != "gzip" {
-			t.Fatalf("%s: encoded %q and %q", target, plain.Header().Get("Content-Encoding"), zipped.Header().Get("Content-Encoding"))
+		if plain.Header().Get("Content-Encoding") != "" ||
+			zipped.Header().Get("Content-Encoding") != "gzip" {
+			t.Fatalf("%s: encoded %q and %q", target, plain.Header().Get("Content-Encoding"),
+				zipped.Header().Get("Content-Encoding"))
 		}
 		z, err := gzip.NewReader(zipped.Body)
 		if err != nil {
@@ -737,7 +780,8 @@ func TestCompressed(t *testing.T) {
 		if body, err := io.ReadAll(z); err != nil || !bytes.Equal(body, plain.Body.Bytes()) {
 			t.Errorf("%s: the compressed body is another (%v)", target, err)
 		}
-		if immutable := strings.Contains(plain.Header().Get("Cache-Control"), "immutable"); immutable != (target != "/") {
+		if immutable := strings.Contains(plain.Header().Get("Cache-Control"),
+			"immutable"); immutable != (target != "/") {
 			t.Errorf("%s: Cache-Control %q", target, plain.Header().Get("Cache-Control"))
 		}
 	}
@@ -755,14 +799,17 @@ func TestPageNeedsNothingInline(t *testing.T) {
 		if found := regexp.MustCompile(`<[^>]* on[a-z]+=`).Find(page.plain); found != nil {
 			t.Errorf("%s: the page has a handler in its markup: %s", lang, found)
 		}
-		for _, script := range regexp.MustCompile(`<script[^>]*>`).FindAllString(string(page.plain), -1) {
-			if !strings.Contains(script, "src=") && !strings.Contains(script, `type="application/json"`) {
+		for _, script := range regexp.MustCompile(`<script[^>]*>`).FindAllString(string(page.plain),
+			-1) {
+			if !strings.Contains(script, "src=") && !strings.Contains(script,
+				`type="application/json"`) {
 				t.Errorf("%s: an inline script: %s", lang, script)
 			}
 		}
 	}
 	for name, asset := range b.site.assets {
-		for _, bad := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "setAttribute('style'", "@import", "url("} {
+		for _, bad := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML",
+			"document.write", "eval(", "new Function", "setAttribute('style'", "@import", "url("} {
 			if bytes.Contains(asset.plain, []byte(bad)) {
 				t.Errorf("%s has %q", name, bad)
 			}
@@ -788,15 +835,21 @@ func TestWords(t *testing.T) {
 		}
 	}
 	used := map[string]bool{}
-	dynamic := []string{"state.", "type.", "b.", "h.", "r.", "f.", "t.verdict."} // put together from what rollcall says
+	// put together from what rollcall says
+	dynamic := []string{"state.", "type.", "b.", "h.", "r.", "f.", "t.verdict."}
 	dynamic = append(dynamic, "e.left", "e.deleted")
 	for _, c := range []struct{ file, pattern string }{
-		{"assets/*.js", `\bt\((?:[\w.!]+ \? )?'([\w.]+)'`}, {"assets/*.js", `\bt\([^']*\? '([\w.]+)' : '[\w.]+'`}, {"assets/*.js", `\bt\([^']*\? '[\w.]+' : '([\w.]+)'`},
+		{"assets/*.js", `\bt\((?:[\w.!]+ \? )?'([\w.]+)'`},
+		{"assets/*.js", `\bt\([^']*\? '([\w.]+)' : '[\w.]+'`},
+		{"assets/*.js", `\bt\([^']*\? '[\w.]+' : '([\w.]+)'`},
 		{"assets/page.html", `\.W\.(\w+)`}, {"assets/page.html", `index \.W "([\w.]+)"`},
-		{"assets/*.js", `fact\('([\w.]+)'`}, {"assets/*.js", `'(name|account|type|area|capacity|state|since|id|revision|ascending|descending)'`},
+		{"assets/*.js", `fact\('([\w.]+)'`},
+		{"assets/*.js",
+			`'(name|account|type|area|capacity|state|since|id|revision|ascending|descending)'`},
 	} {
 		for _, name := range glob(t, c.file) {
-			for _, m := range regexp.MustCompile(c.pattern).FindAllStringSubmatch(string(read(name)), -1) {
+			re := regexp.MustCompile(c.pattern)
+			for _, m := range re.FindAllStringSubmatch(string(read(name)), -1) {
 				used[m[1]] = true
 				if en[m[1]] == "" && !slices.Contains(dynamic, m[1]) {
 					t.Errorf("%s uses %q, which is no word", name, m[1])
@@ -805,7 +858,9 @@ func TestWords(t *testing.T) {
 		}
 	}
 	for key := range en {
-		if !used[key] && !slices.ContainsFunc(dynamic, func(d string) bool { return strings.HasPrefix(key, d) }) && !strings.HasPrefix(key, "d.") {
+		if !used[key] && !slices.ContainsFunc(dynamic,
+			func(d string) bool { return strings.HasPrefix(key, d) }) &&
+			!strings.HasPrefix(key, "d.") {
 			t.Errorf("nobody uses the word %s", key)
 		}
 	}

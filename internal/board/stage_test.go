@@ -36,12 +36,16 @@ import (
 // own, and a second HTTP server that says what is to happen to them: for the browser tests, the
 // screenshots and the measurements, and for whoever wants to look.
 var (
-	stageListen   = flag.String("stage", "", "run the stage in place of the tests, with the board on this address (127.0.0.1:8080)")
+	stageListen = flag.String("stage", "",
+		"run the stage in place of the tests, with the board on this address (127.0.0.1:8080)")
 	stageAgents   = flag.Int("stage.agents", 340, "agents of the stage's tenant")
 	stageChurn    = flag.Float64("stage.churn", 0, "changes a second of the stage's tenant")
-	stageInterval = flag.Duration("stage.interval", 250*time.Millisecond, "poll interval on the stage")
-	stageNATS     = flag.String("stage.nats", "", "only a board on the stage, which reads the log of this NATS server")
-	stagePast     = flag.Duration("stage.past", 0, "let the stage's first half minute be so long, for agents that have been on duty for hours")
+	stageInterval = flag.Duration("stage.interval", 250*time.Millisecond,
+		"poll interval on the stage")
+	stageNATS = flag.String("stage.nats", "",
+		"only a board on the stage, which reads the log of this NATS server")
+	stagePast = flag.Duration("stage.past", 0,
+		"let the stage's first half minute be so long, for agents that have been on duty for hours")
 )
 
 func init() {
@@ -52,7 +56,8 @@ func init() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		err := stage(ctx, func(board, control, nats string) error {
-			return json.NewEncoder(os.Stdout).Encode(map[string]string{"board": board, "control": control, "nats": nats})
+			return json.NewEncoder(os.Stdout).Encode(map[string]string{"board": board,
+				"control": control, "nats": nats})
 		})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "stage:", err)
@@ -102,7 +107,9 @@ func stage(ctx context.Context, ready func(board, control, nats string) error) e
 	defer p.stop()
 	start := p.start
 	if *stageNATS != "" {
-		p.natsURL, start = *stageNATS, func() error { return errors.Join(p.connect(), p.startBoard()) }
+		p.natsURL, start = *stageNATS, func() error {
+			return errors.Join(p.connect(), p.startBoard())
+		}
 	}
 	if err := start(); err != nil {
 		return err
@@ -168,7 +175,8 @@ func end(stop *func()) {
 }
 
 func (p *play) startNATS() error {
-	opts := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: p.dir, NoLog: true, NoSigs: true}
+	opts := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true,
+		StoreDir: p.dir, NoLog: true, NoSigs: true}
 	if p.natsURL != "" {
 		_, port, _ := net.SplitHostPort(p.natsURL[len("nats://"):])
 		opts.Port, _ = strconv.Atoi(port)
@@ -187,7 +195,8 @@ func (p *play) startNATS() error {
 
 func (p *play) connect() (err error) {
 	if p.nc == nil {
-		p.nc, err = nats.Connect(p.natsURL, nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(50*time.Millisecond))
+		p.nc, err = nats.Connect(p.natsURL, nats.MaxReconnects(-1), nats.ReconnectBufSize(-1),
+			nats.ReconnectWait(50*time.Millisecond))
 	}
 	return err
 }
@@ -202,8 +211,11 @@ func (p *play) stopNATS() {
 }
 
 func (p *play) startEngine() error {
-	client, err := isdp.New(isdp.Config{BaseURL: p.url, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
-		Username: isdpsim.DemoUsername, Password: isdpsim.DemoPassword, RequestTimeout: 2 * time.Second, RateLimit: 2000, MaxRowBytes: func() int { return 64 << 10 }, Now: p.now})
+	client, err := isdp.New(isdp.Config{BaseURL: p.url, ClientID: isdpsim.DemoClientID,
+		ClientSecret: isdpsim.DemoClientSecret,
+		Username:     isdpsim.DemoUsername, Password: isdpsim.DemoPassword,
+		RequestTimeout: 2 * time.Second, RateLimit: 2000,
+		MaxRowBytes: func() int { return 64 << 10 }, Now: p.now})
 	if err != nil {
 		return err
 	}
@@ -211,13 +223,16 @@ func (p *play) startEngine() error {
 	if err != nil {
 		return err
 	}
-	pub, err := publisher.Open(context.Background(), p.nc, publisher.Config{Tenant: p.sim.TenantID(), Instance: "replica-1", Replicas: 1, Manage: true,
-		EventsMaxAge: 24 * time.Hour, MaxBytes: 1 << 30, LeaseTTL: 2 * time.Second})
+	pub, err := publisher.Open(context.Background(), p.nc,
+		publisher.Config{Tenant: p.sim.TenantID(), Instance: "replica-1", Replicas: 1, Manage: true,
+			EventsMaxAge: 24 * time.Hour, MaxBytes: 1 << 30, LeaseTTL: 2 * time.Second})
 	if err != nil {
 		return err
 	}
-	e := engine.New(engine.Config{Tenant: p.sim.TenantID(), Interval: *stageInterval, RemoveAfter: 2, MaxMissing: 0.3, MissingHold: time.Hour,
-		BufferEvents: 100_000, Grace: time.Second, MaxBody: func() int { return publisher.MaxBody(p.nc) }, Now: p.now}, source, pub)
+	e := engine.New(engine.Config{Tenant: p.sim.TenantID(), Interval: *stageInterval,
+		RemoveAfter: 2, MaxMissing: 0.3, MissingHold: time.Hour,
+		BufferEvents: 100_000, Grace: time.Second,
+		MaxBody: func() int { return publisher.MaxBody(p.nc) }, Now: p.now}, source, pub)
 	p.stopEngine = background(func(ctx context.Context) { _ = pub.Lead(ctx, e.Run) })
 	return nil
 }
@@ -227,8 +242,9 @@ func (p *play) startBoard() error {
 	if err != nil {
 		return err
 	}
-	p.board = New(Config{Tenant: p.sim.TenantID(), JetStream: js, Instance: "replica-1", MaxPages: 300,
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	p.board = New(Config{Tenant: p.sim.TenantID(), JetStream: js, Instance: "replica-1",
+		MaxPages: 300,
+		Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	ln, err := net.Listen("tcp", p.listen)
 	if err != nil {
 		return err
@@ -309,7 +325,8 @@ func (p *play) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.board.mu.Lock()
 		pages := p.board.pages
 		p.board.mu.Unlock()
-		err = json.NewEncoder(w).Encode(map[string]any{"cpu": time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds(), "heap": m.HeapAlloc,
+		err = json.NewEncoder(w).Encode(map[string]any{"cpu": time.Duration(u.Utime.Nano() +
+			u.Stime.Nano()).Seconds(), "heap": m.HeapAlloc,
 			"stack": m.StackInuse, "pages": pages})
 	default:
 		err = fmt.Errorf("there is no %s", r.URL.Path)

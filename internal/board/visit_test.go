@@ -18,7 +18,8 @@ import (
 // TestBrowser runs browser/board.test.mjs, with node and chromium, against the stage.
 func TestBrowser(t *testing.T) {
 	if _, err := os.Stat(filepath.Join("browser", "node_modules", "playwright-core")); err != nil {
-		t.Fatal("what the browser tests need is not there; run: npm ci --prefix internal/board/browser")
+		t.Fatal("what the browser tests need is not there; run: npm ci --prefix " +
+			"internal/board/browser")
 	}
 	*stageListen, *stageInterval = "127.0.0.1:0", 500*time.Millisecond
 	out, err := onStage(t.Context(), 10*time.Minute, false, "--test", "board.test.mjs")
@@ -29,8 +30,10 @@ func TestBrowser(t *testing.T) {
 }
 
 var (
-	shots   = flag.String("shots", "", "make the documentation's screenshots in this directory, in place of the tests")
-	measure = flag.Duration("measure", 0, "measure what the page and an open page cost for so long each, in place of the tests")
+	shots = flag.String("shots", "",
+		"make the documentation's screenshots in this directory, in place of the tests")
+	measure = flag.Duration("measure", 0,
+		"measure what the page and an open page cost for so long each, in place of the tests")
 )
 
 func init() {
@@ -65,7 +68,8 @@ var errCurtain = errors.New("the end")
 
 // onStage runs node with the addresses of a stage in its environment, and returns what it wrote. If
 // apart, the board that node is told of is in a process of its own.
-func onStage(ctx context.Context, most time.Duration, apart bool, args ...string) (out []byte, err error) {
+func onStage(ctx context.Context, most time.Duration, apart bool, args ...string) (out []byte,
+	err error) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	ended := stage(ctx, func(board, control, nats string) error {
@@ -97,7 +101,8 @@ func boardApart(ctx context.Context, nats string) (board, control string, stop f
 	if err != nil {
 		return "", "", nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-stage", "127.0.0.1:0", "-stage.nats", nats, "-stage.agents", "-1")
+	cmd := exec.CommandContext(ctx, self, "-stage", "127.0.0.1:0", "-stage.nats", nats,
+		"-stage.agents", "-1")
 	cmd.Stderr = os.Stderr
 	said, err := cmd.StdoutPipe()
 	if err != nil {

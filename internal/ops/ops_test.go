@@ -61,7 +61,8 @@ func (l loop) Status() engine.Status { return l.loop }
 var now = time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
 
 func watermark(sweep uint64, age time.Duration) schemas.Watermark {
-	return schemas.Watermark{Sweep: sweep, StartedAt: now.Add(-age), CompletedAt: now.Add(-age), StaleAfter: now.Add(15*time.Second - age)}
+	return schemas.Watermark{Sweep: sweep, StartedAt: now.Add(-age), CompletedAt: now.Add(-age),
+		StaleAfter: now.Add(15*time.Second - age)}
 }
 
 func TestReadiness(t *testing.T) {
@@ -74,75 +75,106 @@ func TestReadiness(t *testing.T) {
 	}{
 		{"just begun", func(*Process) {}, Readiness{
 			Role: RoleStarting, WaitingFor: "the connection to NATS",
-			NATS: wrong("not connected yet"), Stream: wrong("not known without NATS"), Lease: wrong("not known without NATS")}},
-		{"no NATS", func(p *Process) { p.Waiting("the connection to NATS", errors.New("no servers: is it running?")) }, Readiness{
+			NATS: wrong("not connected yet"), Stream: wrong("not known without NATS"),
+			Lease: wrong("not known without NATS")}},
+		{"no NATS", func(p *Process) {
+			p.Waiting("the connection to NATS",
+				errors.New("no servers: is it running?"))
+		}, Readiness{
 			Role: RoleStarting, WaitingFor: "the connection to NATS: no servers: is it running?",
-			NATS: wrong("not connected yet"), Stream: wrong("not known without NATS"), Lease: wrong("not known without NATS")}},
+			NATS: wrong("not connected yet"), Stream: wrong("not known without NATS"),
+			Lease: wrong("not known without NATS")}},
 		{"the vendor's troubles", func(p *Process) { // nobody knows whose agents these are
 			p.Connected(&broker{}, (&tenant{}).Status)
 			p.Waiting("the vendor's first token", errors.New("no answer"))
-		}, Readiness{Ready: true, Role: RoleStarting, WaitingFor: "the vendor's first token: no answer", NATS: yes, Stream: yes, Lease: yes}},
+		}, Readiness{Ready: true, Role: RoleStarting,
+			WaitingFor: "the vendor's first token: no answer", NATS: yes, Stream: yes, Lease: yes}},
 		{"another's stream", func(p *Process) {
-			p.Connected(&broker{}, (&tenant{log: publisher.Status{Stream: errors.New("max age is 1h")}}).Status)
+			p.Connected(&broker{},
+				(&tenant{log: publisher.Status{Stream: errors.New("max age is 1h")}}).Status)
 			p.Waiting("the log", nil)
-		}, Readiness{Role: RoleStarting, WaitingFor: "the log", NATS: yes, Stream: wrong("max age is 1h"), Lease: yes}},
+		}, Readiness{Role: RoleStarting, WaitingFor: "the log", NATS: yes,
+			Stream: wrong("max age is 1h"), Lease: yes}},
 		{"leading", func(p *Process) {
 			x := &tenant{leading: true, log: publisher.Status{Leader: "r-0"}, loop: engine.Status{
-				Watermark: watermark(42, 2500*time.Millisecond), State: schemas.HealthHolding, Reason: schemas.MissingMany, LastSweep: "complete"}}
+				Watermark: watermark(42, 2500*time.Millisecond), State: schemas.HealthHolding,
+				Reason: schemas.MissingMany, LastSweep: "complete"}}
 			p.Connected(&broker{}, x.Status)
 			p.Running(886, x, loop{x})
-		}, Readiness{Ready: true, Role: RoleLeader, Commits: &yes, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1", LastSweep: "complete",
-			Watermark: &Watermark{Sweep: 42, StartedAt: now.Add(-2500 * time.Millisecond), AgeSeconds: 2.5, StaleAfter: now.Add(12500 * time.Millisecond)},
-			Health:    &Health{"holding", "missing"}}},
+		}, Readiness{Ready: true, Role: RoleLeader, Commits: &yes, Tenant: 886, NATS: yes,
+			Stream: yes, Lease: yes, Leader: "r-1", LastSweep: "complete",
+			Watermark: &Watermark{Sweep: 42, StartedAt: now.Add(-2500 * time.Millisecond),
+				AgeSeconds: 2.5, StaleAfter: now.Add(12500 * time.Millisecond)},
+			Health: &Health{"holding", "missing"}}},
 		{"leading, and the vendor fails", func(p *Process) {
-			x := &tenant{leading: true, loop: engine.Status{Watermark: w, State: schemas.HealthFailing, Reason: schemas.Credentials, LastSweep: "credentials"}}
+			x := &tenant{leading: true, loop: engine.Status{Watermark: w,
+				State: schemas.HealthFailing, Reason: schemas.Credentials,
+				LastSweep: "credentials"}}
 			p.Connected(&broker{}, x.Status)
 			p.Running(886, x, loop{x})
-		}, Readiness{Ready: true, Role: RoleLeader, Commits: &yes, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1", LastSweep: "credentials",
-			Watermark: &Watermark{Sweep: 41, StartedAt: w.StartedAt, AgeSeconds: 20, StaleAfter: w.StaleAfter, Stale: true},
-			Health:    &Health{"failing", "credentials"}}},
+		}, Readiness{Ready: true, Role: RoleLeader, Commits: &yes, Tenant: 886, NATS: yes,
+			Stream: yes, Lease: yes, Leader: "r-1", LastSweep: "credentials",
+			Watermark: &Watermark{Sweep: 41, StartedAt: w.StartedAt, AgeSeconds: 20,
+				StaleAfter: w.StaleAfter, Stale: true},
+			Health: &Health{"failing", "credentials"}}},
 		{"leading, and a commit had to be tried again", func(p *Process) {
-			x := &tenant{leading: true, since: time.Now().Add(-5 * time.Second), why: errors.New("no answer")}
+			x := &tenant{leading: true, since: time.Now().Add(-5 * time.Second),
+				why: errors.New("no answer")}
 			p.Connected(&broker{}, x.Status)
 			p.Running(886, x, loop{x})
-		}, Readiness{Ready: true, Role: RoleLeader, Commits: &yes, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1"}},
+		}, Readiness{Ready: true, Role: RoleLeader, Commits: &yes, Tenant: 886, NATS: yes,
+			Stream: yes, Lease: yes, Leader: "r-1"}},
 		{"leading, and nothing can be committed", func(p *Process) {
-			x := &tenant{leading: true, since: time.Now().Add(-95*time.Minute - 100*time.Millisecond), why: errors.New("the stream is full")}
+			x := &tenant{leading: true,
+				since: time.Now().Add(-95*time.Minute - 100*time.Millisecond),
+				why:   errors.New("the stream is full")}
 			p.Connected(&broker{}, x.Status)
 			p.Running(886, x, loop{x})
-		}, Readiness{Role: RoleLeader, Commits: &Check{Problem: "nothing could be committed for 1h35m0s, so readers see what was true then; " +
-			"what is seen meanwhile is kept: the stream is full"}, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1"}},
+		}, Readiness{Role: RoleLeader,
+			Commits: &Check{Problem: "nothing could be committed for 1h35m0s, so readers " +
+				"see what was true then; what is seen meanwhile is kept: the stream is full"},
+			Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1"}},
 		{"standing by, and had trouble when it led", func(p *Process) {
 			x := &tenant{since: time.Now().Add(-time.Hour), why: errors.New("no answer")}
 			p.Connected(&broker{}, x.Status)
 			p.Running(886, x, loop{x})
-		}, Readiness{Ready: true, Role: RoleStandby, Tenant: 886, NATS: yes, Stream: yes, Lease: yes}},
+		}, Readiness{Ready: true, Role: RoleStandby, Tenant: 886, NATS: yes, Stream: yes,
+			Lease: yes}},
 		{"standing by", func(p *Process) {
-			x := &tenant{log: publisher.Status{Leader: "r-0", Watermark: &w, Health: &schemas.Health{State: schemas.HealthOK}}}
+			x := &tenant{log: publisher.Status{Leader: "r-0", Watermark: &w,
+				Health: &schemas.Health{State: schemas.HealthOK}}}
 			p.Connected(&broker{}, x.Status)
 			p.Running(886, x, loop{x})
-		}, Readiness{Ready: true, Role: RoleStandby, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-0",
-			Watermark: &Watermark{Sweep: 41, StartedAt: w.StartedAt, AgeSeconds: 20, StaleAfter: w.StaleAfter, Stale: true},
-			Health:    &Health{State: "ok"}}},
+		}, Readiness{Ready: true, Role: RoleStandby, Tenant: 886, NATS: yes, Stream: yes,
+			Lease: yes, Leader: "r-0",
+			Watermark: &Watermark{Sweep: 41, StartedAt: w.StartedAt, AgeSeconds: 20,
+				StaleAfter: w.StaleAfter, Stale: true},
+			Health: &Health{State: "ok"}}},
 		{"leading without NATS", func(p *Process) {
-			x := &tenant{leading: true, loop: engine.Status{Watermark: w, State: schemas.HealthOK, LastSweep: "complete"}}
+			x := &tenant{leading: true, loop: engine.Status{Watermark: w, State: schemas.HealthOK,
+				LastSweep: "complete"}}
 			p.Connected(&broker{away: true, err: nats.ErrStaleConnection}, x.Status)
 			p.Running(886, x, loop{x})
-		}, Readiness{Role: RoleLeader, Commits: &yes, Tenant: 886, Leader: "r-1", LastSweep: "complete",
-			NATS:   wrong("not connected, trying again; what is seen meanwhile is kept: nats: stale connection"),
+		}, Readiness{Role: RoleLeader, Commits: &yes, Tenant: 886, Leader: "r-1",
+			LastSweep: "complete",
+			NATS: wrong("not connected, trying again; what is seen meanwhile is kept: nats: " +
+				"stale connection"),
 			Stream: wrong("not known without NATS"), Lease: wrong("not known without NATS"),
-			Watermark: &Watermark{Sweep: 41, StartedAt: w.StartedAt, AgeSeconds: 20, StaleAfter: w.StaleAfter, Stale: true}, Health: &Health{State: "ok"}}},
+			Watermark: &Watermark{Sweep: 41, StartedAt: w.StartedAt, AgeSeconds: 20,
+				StaleAfter: w.StaleAfter, Stale: true}, Health: &Health{State: "ok"}}},
 		{"no lease to be had", func(p *Process) {
 			x := &tenant{log: publisher.Status{Lease: errors.New("bucket rollcall does not exist")}}
 			p.Connected(&broker{}, x.Status)
 			p.Running(886, x, loop{x})
-		}, Readiness{Role: RoleStandby, Tenant: 886, NATS: yes, Stream: yes, Lease: wrong("bucket rollcall does not exist")}},
+		}, Readiness{Role: RoleStandby, Tenant: 886, NATS: yes, Stream: yes,
+			Lease: wrong("bucket rollcall does not exist")}},
 		{"stopping", func(p *Process) {
 			x := &tenant{leading: true}
 			p.Connected(&broker{}, x.Status)
 			p.Running(886, x, loop{x})
 			p.Stopping()
-		}, Readiness{Role: RoleStopping, Commits: &yes, Tenant: 886, NATS: yes, Stream: yes, Lease: yes, Leader: "r-1"}},
+		}, Readiness{Role: RoleStopping, Commits: &yes, Tenant: 886, NATS: yes, Stream: yes,
+			Lease: yes, Leader: "r-1"}},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
@@ -153,13 +185,15 @@ func TestReadiness(t *testing.T) {
 				t.Errorf("-want, +got:\n%s", d)
 			}
 
-			srv := httptest.NewServer(Handler(Options{Process: p, Metrics: prometheus.NewRegistry()}))
+			srv := httptest.NewServer(Handler(Options{Process: p,
+				Metrics: prometheus.NewRegistry()}))
 			defer srv.Close()
 			got, err := Ready(t.Context(), srv.URL)
 			if d := cmp.Diff(c.want, got); err != nil || d != "" {
 				t.Errorf("over HTTP: %v, -want, +got:\n%s", err, d)
 			}
-			resp := get(t, Handler(Options{Process: p, Metrics: prometheus.NewRegistry()}), http.MethodGet, PathReady, "")
+			resp := get(t, Handler(Options{Process: p, Metrics: prometheus.NewRegistry()}),
+				http.MethodGet, PathReady, "")
 			if want := map[bool]int{true: 200, false: 503}[c.want.Ready]; resp.Code != want {
 				t.Errorf("HTTP %d, want %d", resp.Code, want)
 			}
@@ -172,14 +206,19 @@ func TestSummary(t *testing.T) {
 	yes := Check{OK: true}
 	for want, r := range map[string]Readiness{
 		"not ready, starting; NATS: not connected yet; waits for the connection to NATS": {
-			Role: RoleStarting, WaitingFor: "the connection to NATS", NATS: wrong("not connected yet"), Stream: wrong("?"), Lease: wrong("?")},
+			Role: RoleStarting, WaitingFor: "the connection to NATS",
+			NATS: wrong("not connected yet"), Stream: wrong("?"), Lease: wrong("?")},
 		"not ready, standby; the stream: max age is 1h; the lease: no bucket; r-0 leads": {
-			Role: RoleStandby, Leader: "r-0", NATS: yes, Stream: wrong("max age is 1h"), Lease: wrong("no bucket")},
+			Role: RoleStandby, Leader: "r-0", NATS: yes, Stream: wrong("max age is 1h"),
+			Lease: wrong("no bucket")},
 		"ready, leader; health failing: credentials; the watermark is 20s old and stale": {
-			Ready: true, Role: RoleLeader, Leader: "r-1", NATS: yes, Stream: yes, Lease: yes, Watermark: w, Health: &Health{"failing", "credentials"}},
+			Ready: true, Role: RoleLeader, Leader: "r-1", NATS: yes, Stream: yes, Lease: yes,
+			Watermark: w, Health: &Health{"failing", "credentials"}},
 		"not ready, leader; commits: the stream is full": {
-			Role: RoleLeader, NATS: yes, Stream: yes, Lease: yes, Commits: &Check{Problem: "the stream is full"}},
-		"ready, standby; health ok": {Ready: true, Role: RoleStandby, NATS: yes, Stream: yes, Lease: yes, Health: &Health{State: "ok"}},
+			Role: RoleLeader, NATS: yes, Stream: yes, Lease: yes,
+			Commits: &Check{Problem: "the stream is full"}},
+		"ready, standby; health ok": {Ready: true, Role: RoleStandby, NATS: yes, Stream: yes,
+			Lease: yes, Health: &Health{State: "ok"}},
 	} {
 		if got := r.Summary(); got != want {
 			t.Errorf("%s, want %s", got, want)
@@ -235,8 +274,10 @@ func TestHandler(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	Register(reg, "1.2.3", "abcdef", func() *nats.Conn { return nil })
 	starting := Starting(NewProcess("r-1", nil))
-	pages := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg, Board: starting, LocalOnly: true})
-	profiling := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg, Board: http.NotFoundHandler(), LocalOnly: true, Profiles: true})
+	pages := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg, Board: starting,
+		LocalOnly: true})
+	profiling := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg,
+		Board: http.NotFoundHandler(), LocalOnly: true, Profiles: true})
 	probes := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg})
 	careless := Handler(Options{Process: NewProcess("r-1", nil), Metrics: reg, Profiles: true})
 	tests := []struct {
@@ -264,12 +305,14 @@ func TestHandler(t *testing.T) {
 		{"no host", pages, "GET", "/", " ", 403, ""},
 		{"no profiles", pages, "GET", "/debug/pprof/", "localhost", 404, ""},
 		{"no command line", pages, "GET", "/debug/pprof/cmdline", "localhost", 404, ""},
-		{"profiles", profiling, "GET", "/debug/pprof/goroutine?debug=1", "localhost", 200, "goroutine profile"},
+		{"profiles", profiling, "GET", "/debug/pprof/goroutine?debug=1", "localhost", 200,
+			"goroutine profile"},
 		{"profiles for others", profiling, "GET", "/debug/pprof/", "evil.example", 403, ""},
 		{"profiles beyond loopback", careless, "GET", "/debug/pprof/", "localhost", 404, ""},
 		{"probes: alive", probes, "GET", "/healthz", "10.1.2.3:9090", 200, "ok\n"},
 		{"probes: ready", probes, "GET", "/readyz", "rollcall-0.rollcall", 503, `"waitingFor"`},
-		{"probes: metrics", probes, "GET", "/metrics", "anything", 200, `rollcall_build_info{commit="abcdef",goversion="go`},
+		{"probes: metrics", probes, "GET", "/metrics", "anything", 200,
+			`rollcall_build_info{commit="abcdef",goversion="go`},
 		{"probes: no board", probes, "GET", "/", "localhost", 404, ""},
 		{"probes: no profiles", probes, "GET", "/debug/pprof/", "localhost", 404, ""},
 	}
@@ -288,7 +331,8 @@ func TestHandler(t *testing.T) {
 
 // What comes through a proxy, or from another machine, gets no profile.
 func TestProfilesForLoopbackOnly(t *testing.T) {
-	h := Handler(Options{Process: NewProcess("r-1", nil), Metrics: prometheus.NewRegistry(), LocalOnly: true, Profiles: true})
+	h := Handler(Options{Process: NewProcess("r-1", nil), Metrics: prometheus.NewRegistry(),
+		LocalOnly: true, Profiles: true})
 	for name, change := range map[string]func(*http.Request){
 		"another machine":  func(r *http.Request) { r.RemoteAddr = "192.0.2.1:50000" },
 		"a proxy":          func(r *http.Request) { r.Header.Set("X-Forwarded-For", "192.0.2.1") },
@@ -309,10 +353,13 @@ func TestProfilesForLoopbackOnly(t *testing.T) {
 
 func TestLocalHost(t *testing.T) {
 	for host, want := range map[string]bool{
-		"localhost": true, "localhost:1": true, "LocalHost:8080": true, "127.0.0.1": true, "127.0.0.1:8080": true, "127.8.9.1:80": true,
+		"localhost": true, "localhost:1": true, "LocalHost:8080": true, "127.0.0.1": true,
+		"127.0.0.1:8080": true, "127.8.9.1:80": true,
 		"[::1]": true, "[::1]:8080": true, "::1": true, "[::ffff:127.0.0.1]:80": true,
-		"": false, ":8080": false, "localhost.": false, "localhost.example": false, "example": false, "10.0.0.1": false, "0.0.0.0": false,
-		"[::]": false, "[localhost": false, "127.1": false, "0x7f.0.0.1": false, "[::1": false, "user@localhost": false, "localhoſt": false, "localhost\x00": false,
+		"": false, ":8080": false, "localhost.": false, "localhost.example": false,
+		"example": false, "10.0.0.1": false, "0.0.0.0": false,
+		"[::]": false, "[localhost": false, "127.1": false, "0x7f.0.0.1": false, "[::1": false,
+		"user@localhost": false, "localhoſt": false, "localhost\x00": false,
 	} {
 		if got := localHost(host); got != want {
 			t.Errorf("%q: %v", host, got)
@@ -410,7 +457,9 @@ func TestListen(t *testing.T) {
 	defer ln.Close()
 	taken := ln.Addr().String()
 	_, err = Listen("ROLLCALL_HTTP_LISTEN", taken, ", or to off")
-	if want := "ROLLCALL_HTTP_LISTEN: can't listen on " + taken + ": the address is in use: stop what uses it, or set ROLLCALL_HTTP_LISTEN to a free address, or to off"; err == nil || err.Error() != want || !errors.Is(err, ErrInUse) {
+	if want := "ROLLCALL_HTTP_LISTEN: can't listen on " + taken +
+		": the address is in use: stop what uses it, or set ROLLCALL_HTTP_LISTEN to a free " +
+		"address, or to off"; err == nil || err.Error() != want || !errors.Is(err, ErrInUse) {
 		t.Errorf("%v, want %s", err, want)
 	}
 	for addr, words := range map[string]string{
@@ -423,7 +472,8 @@ func TestListen(t *testing.T) {
 		if addr == "[2001:db8::1]:8080" && err != nil && !errors.As(err, &unusable) {
 			continue // a machine without IPv6
 		}
-		if !errors.As(err, &unusable) || unusable.Field != "ROLLCALL_OPS_LISTEN" || unusable.Value != addr || !strings.Contains(unusable.Want, words) {
+		if !errors.As(err, &unusable) || unusable.Field != "ROLLCALL_OPS_LISTEN" ||
+			unusable.Value != addr || !strings.Contains(unusable.Want, words) {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}
@@ -439,23 +489,31 @@ func TestListen(t *testing.T) {
 
 func TestReadyClient(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
-		"HTML":       func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
-		"other JSON": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"status":"UP"}`) },
-		"not found":  func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) },
+		"HTML": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "<html>")
+		},
+		"other JSON": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"status":"UP"}`)
+		},
+		"not found": func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) },
 		"contradiction": func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"ready":false,"role":"leader"}`)
 		},
-		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/healthz", http.StatusFound) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/healthz", http.StatusFound)
+		},
 	} {
 		srv := httptest.NewServer(h)
-		if r, err := Ready(t.Context(), srv.URL); err == nil || !strings.Contains(err.Error(), "no rollcall") {
+		if r, err := Ready(t.Context(), srv.URL); err == nil ||
+			!strings.Contains(err.Error(), "no rollcall") {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 		srv.Close()
 	}
 	srv := httptest.NewServer(nil)
 	srv.Close()
-	if _, err := Ready(t.Context(), srv.URL); err == nil || !strings.Contains(err.Error(), "does it run") {
+	if _, err := Ready(t.Context(), srv.URL); err == nil ||
+		!strings.Contains(err.Error(), "does it run") {
 		t.Errorf("nobody there: %v", err)
 	}
 	if _, err := Ready(t.Context(), "http://127.0.0.1:1/ x"); err == nil {
@@ -473,7 +531,8 @@ func TestNATSMetrics(t *testing.T) {
 	Register(reg, "v", "c", conn.Load)
 	is := func(connected, reconnects float64) bool {
 		s := metrictest.Gather(t, reg)
-		return s["rollcall_nats_connected"] == connected && s["rollcall_nats_reconnects_total"] == reconnects
+		return s["rollcall_nats_connected"] == connected &&
+			s["rollcall_nats_reconnects_total"] == reconnects
 	}
 	if !is(0, 0) {
 		t.Error("before there is a connection")
@@ -504,8 +563,10 @@ func until(t *testing.T, what string, ok func() bool) {
 // The body is JSON that says what it means also where nothing is known.
 func TestReadinessEncoding(t *testing.T) {
 	b, err := json.Marshal(NewProcess("r-1", nil).Readiness(t.Context()))
-	want := `{"ready":false,"instance":"r-1","role":"starting","waitingFor":"the connection to NATS",` +
-		`"nats":{"ok":false,"problem":"not connected yet"},"stream":{"ok":false,"problem":"not known without NATS"},` +
+	want := `{"ready":false,"instance":"r-1","role":"starting",` +
+		`"waitingFor":"the connection to NATS",` +
+		`"nats":{"ok":false,"problem":"not connected yet"},` +
+		`"stream":{"ok":false,"problem":"not known without NATS"},` +
 		`"lease":{"ok":false,"problem":"not known without NATS"},"watermark":null,"health":null}`
 	if err != nil || string(b) != want {
 		t.Errorf("%v\n%s, want\n%s", err, b, want)

@@ -22,11 +22,13 @@ func (l locked) LastError() error  { <-l.open; return nil }
 func TestReadinessOfLockedClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, l, looks := NewProcess("a", nil), locked{make(chan struct{})}, 0
-		p.Connected(l, func(context.Context) publisher.Status { looks++; return publisher.Status{} })
+		p.Connected(l,
+			func(context.Context) publisher.Status { looks++; return publisher.Status{} })
 		for range 3 {
 			begun := time.Now()
 			r := p.Readiness(t.Context())
-			if took := time.Since(begun); r.Ready || took >= time.Second || !strings.Contains(r.NATS.Problem, "has not answered for") {
+			if took := time.Since(begun); r.Ready || took >= time.Second ||
+				!strings.Contains(r.NATS.Problem, "has not answered for") {
 				t.Errorf("after %v: %+v", took, r)
 			}
 		}

@@ -24,7 +24,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Server).Shutdown"))
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Server).Shutdown"))
 }
 
 const patienceOfTests = 20 * time.Second
@@ -73,7 +74,8 @@ func newLog(t *testing.T, nc *nats.Conn) *log {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{Name: schemas.Stream, Subjects: []string{"agent.>"}, AllowRollup: true, AllowDirect: true})
+	_, err = js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{Name: schemas.Stream,
+		Subjects: []string{"agent.>"}, AllowRollup: true, AllowDirect: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +170,8 @@ func TestFollow(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	l := newLog(t, nc)
-	a, b := agent(17813, "王建国", "a", "10", time.Hour), agent(17814, "李娜", "b", "2", time.Hour, offDuty)
+	a, b := agent(17813, "王建国", "a", "10", time.Hour), agent(17814, "李娜", "b", "2", time.Hour,
+		offDuty)
 	l.commit(a)
 	l.commit(b)
 	duty, stop := watching(t, nc, Config{Tenant: 886})
@@ -212,7 +215,9 @@ func TestLostAndBack(t *testing.T) {
 	duty.waitFor(t, "BACK     after")
 	duty.waitFor(t, "online   17813  王建国        was offline for")
 	l.commit(flip(a3))
-	eventually(t, "the second sign-out", func() bool { return strings.Count(duty.String(), "offline  17813") == 2 })
+	eventually(t, "the second sign-out", func() bool {
+		return strings.Count(duty.String(), "offline  17813") == 2
+	})
 	for what, c := range map[string]struct {
 		text string
 		n    int
@@ -277,11 +282,18 @@ func importing(t *testing.T) (url string) {
 		accounts {
 			LOG {
 				jetstream: enabled
-				users: [{user: log, password: x}, {user: unprivileged, password: x, permissions: {publish: nothing}}]
+				users: [
+					{user: log, password: x}
+					{user: unprivileged, password: x, permissions: {publish: nothing}}
+				]
 				exports: [{service: "$JS.API.>", response_type: stream}]
 			}
 			READER {
-				users: [{user: reader, password: x, permissions: {publish: "$JS.rollcall.API.CONSUMER.>"}}]
+				users: [
+					{user: reader, password: x, permissions: {
+						publish: "$JS.rollcall.API.CONSUMER.>"
+					}}
+				]
 				imports: [{service: {account: LOG, subject: "$JS.API.>"}, to: "$JS.rollcall.API.>"}]
 			}
 			POOR { users: [{user: poor, password: x}] }
@@ -305,10 +317,14 @@ func TestOpen(t *testing.T) {
 	url := importing(t)
 	nc := natstest.Connect(t, as("log", url))
 	notYet := Run(t.Context(), nc, Config{Out: io.Discard, Server: "nats://here"})
-	if want := "there is no stream AGENT_EVENTS at nats://here: rollcall makes it when it has its first token from the vendor: start it, or see its log and rollcall check, or set URLs to where it publishes"; fmt.Sprint(notYet) != want {
+	want := "there is no stream AGENT_EVENTS at nats://here: rollcall makes it when it has " +
+		"its first token from the vendor: start it, or see its log and rollcall check, " +
+		"or set URLs to where it publishes"
+	if fmt.Sprint(notYet) != want {
 		t.Errorf("no stream: %v", notYet)
 	}
-	noStream := Run(t.Context(), natstest.Connect(t, as("reader", url)), Config{Out: io.Discard, Server: "nats://here"})
+	noStream := Run(t.Context(), natstest.Connect(t, as("reader", url)),
+		Config{Out: io.Discard, Server: "nats://here"})
 	if !strings.Contains(fmt.Sprint(noStream), "there is no stream AGENT_EVENTS at nats://here") {
 		t.Errorf("no stream, under a prefix: %v", noStream)
 	}
@@ -324,13 +340,16 @@ func TestOpen(t *testing.T) {
 		user string
 		want []string
 	}{
-		{"unprivileged", []string{"no permission to read the stream AGENT_EVENTS at nats://here: sign in as", `Publish to "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.`}},
+		{"unprivileged", []string{"no permission to read the stream AGENT_EVENTS at nats://here: " +
+			"sign in as", `Publish to "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.`}},
 		{"poor", []string{"there is no JetStream at nats://here for this user: "}},
 	} {
 		began := time.Now()
-		err := Run(t.Context(), natstest.Connect(t, as(c.user, url)), Config{Out: io.Discard, Server: "nats://here"})
+		err := Run(t.Context(), natstest.Connect(t, as(c.user, url)),
+			Config{Out: io.Discard, Server: "nats://here"})
 		for _, want := range c.want {
-			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			if err == nil || !strings.Contains(err.Error(), want) ||
+				strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s: %v", c.user, err)
 			}
 		}
@@ -341,7 +360,8 @@ func TestOpen(t *testing.T) {
 }
 
 func TestNoJetStream(t *testing.T) {
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT,
+		NoLog: true, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,7 +370,8 @@ func TestNoJetStream(t *testing.T) {
 	if !s.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server does not start")
 	}
-	err = Run(t.Context(), natstest.Connect(t, s.ClientURL()), Config{Out: io.Discard, Server: "nats://here"})
+	err = Run(t.Context(), natstest.Connect(t, s.ClientURL()),
+		Config{Out: io.Discard, Server: "nats://here"})
 	if !strings.Contains(fmt.Sprint(err), "there is no JetStream at nats://here for this user: ") {
 		t.Error(err)
 	}

@@ -38,14 +38,16 @@ func TestClean(t *testing.T) {
 }
 
 // anyText is what somebody might write into a name to do harm, or just by accident.
-var anyText = rapid.OneOf(rapid.String(), rapid.StringOf(rapid.RuneFrom(nil, unicode.C, unicode.M, unicode.Z, unicode.Han, unicode.Arabic)),
+var anyText = rapid.OneOf(rapid.String(), rapid.StringOf(rapid.RuneFrom(nil, unicode.C, unicode.M,
+	unicode.Z, unicode.Han, unicode.Arabic)),
 	rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) }))
 
 // harmless reports whether nothing in s can move a terminal's cursor, end a line or turn text
 // around.
 func harmless(s string) bool {
 	bad := func(c rune) bool {
-		return unicode.In(c, unicode.C, unicode.Zl, unicode.Zp) || unicode.Is(unicode.Bidi_Control, c)
+		return unicode.In(c, unicode.C, unicode.Zl, unicode.Zp) ||
+			unicode.Is(unicode.Bidi_Control, c)
 	}
 	return utf8.ValidString(s) && strings.IndexFunc(s, bad) < 0
 }
@@ -94,8 +96,10 @@ func TestSpan(t *testing.T) {
 		in   time.Duration
 		want string
 	}{
-		{-time.Second, "0s"}, {0, "0s"}, {999 * time.Millisecond, "0s"}, {59 * time.Second, "59s"}, {time.Minute, "1m00s"},
-		{time.Hour - time.Second, "59m59s"}, {3*time.Hour + 2*time.Minute, "3h02m"}, {24 * time.Hour, "1d00h"}, {52 * time.Hour, "2d04h"},
+		{-time.Second, "0s"}, {0, "0s"}, {999 * time.Millisecond, "0s"}, {59 * time.Second, "59s"},
+		{time.Minute, "1m00s"},
+		{time.Hour - time.Second, "59m59s"}, {3*time.Hour + 2*time.Minute, "3h02m"},
+		{24 * time.Hour, "1d00h"}, {52 * time.Hour, "2d04h"},
 	} {
 		if got := span(c.in); got != c.want {
 			t.Errorf("span(%v) = %s, want %s", c.in, got, c.want)

@@ -50,10 +50,13 @@ var (
 func ptr[T any](v T) *T { return &v }
 
 // agent is one on duty for so long, as somebody lists it.
-func agent(id int64, name, account, typ string, dutyFor time.Duration, edit ...func(*schemas.Event)) *schemas.Event {
+func agent(id int64, name, account, typ string, dutyFor time.Duration,
+	edit ...func(*schemas.Event)) *schemas.Event {
 	e := &schemas.Event{Type: schemas.Online, Time: noon.Add(-dutyFor), Data: schemas.EventData{
-		Revision: 3, Reason: schemas.Status, Online: true, Since: noon.Add(-dutyFor), Agent: schemas.Agent{
-			AgentID: id, TenantID: 886, OnlineStatus: 1, AgentName: &name, AgentAccount: &account, Type: &typ,
+		Revision: 3, Reason: schemas.Status, Online: true, Since: noon.Add(-dutyFor),
+		Agent: schemas.Agent{
+			AgentID: id, TenantID: 886, OnlineStatus: 1, AgentName: &name, AgentAccount: &account,
+			Type:     &typ,
 			AreaName: ptr("华东"), Capacity: ptr(int64(id % 11))}}}
 	for _, f := range edit {
 		f(e)
@@ -75,23 +78,29 @@ func removed(e *schemas.Event) {
 func staff() []*schemas.Event {
 	return []*schemas.Event{
 		agent(17813, "王建国", "jianguo.wang17813", "10", 3*time.Hour+4*time.Minute),
-		agent(17814, "欧阳婷婷", "tingting.ouyang17814", "0", 40*time.Second, func(e *schemas.Event) { e.Data.Agent.AreaName = nil }),
+		agent(17814, "欧阳婷婷", "tingting.ouyang17814", "0", 40*time.Second, func(e *schemas.Event) {
+			e.Data.Agent.AreaName = nil
+		}),
 		agent(17815, "李娜", "na.li17815", "2", 12*time.Minute, offDuty),
-		agent(17816, "诸葛 Jean-Baptiste Emanuel de la Croix", "jean.baptiste.emanuel.zhuge.de.la.croix@contractors.example.com", "10", 25*time.Hour),
-		agent(17817, "\x1b[2J\x1b[31m红\x07", "evil\u202elmth.exe\r\nroot", "1;\x9b", 12*time.Minute),
+		agent(17816, "诸葛 Jean-Baptiste Emanuel de la Croix",
+			"jean.baptiste.emanuel.zhuge.de.la.croix@contractors.example.com", "10", 25*time.Hour),
+		agent(17817, "\x1b[2J\x1b[31m红\x07", "evil\u202elmth.exe\r\nroot", "1;\x9b",
+			12*time.Minute),
 		agent(17818, "Ann", "", "7", 7*time.Minute, func(e *schemas.Event) {
 			e.Data.Agent.AreaName, e.Data.Agent.Capacity, e.Data.Agent.Type = ptr(""), nil, nil
 		}),
 		agent(17819, "高敏", "min.gao17819", "1", 2*time.Minute, removed),
-		agent(9007199254740993, "一二三四五六七八九十一二三四五六", "x", "10", 90*time.Minute, func(e *schemas.Event) {
-			e.Data.Agent.AreaName = ptr("粤港澳大湾区")
-		}),
+		agent(9007199254740993, "一二三四五六七八九十一二三四五六", "x", "10", 90*time.Minute,
+			func(e *schemas.Event) {
+				e.Data.Agent.AreaName = ptr("粤港澳大湾区")
+			}),
 	}
 }
 
 func mark(sweep uint64, started time.Time) *schemas.Watermark {
-	return &schemas.Watermark{TenantID: 886, Sweep: sweep, StartedAt: started, CompletedAt: started.Add(time.Second),
-		StaleAfter: started.Add(16 * time.Second), Agents: 340, Online: 52}
+	return &schemas.Watermark{TenantID: 886, Sweep: sweep, StartedAt: started,
+		CompletedAt: started.Add(time.Second),
+		StaleAfter:  started.Add(16 * time.Second), Agents: 340, Online: 52}
 }
 
 var ok = &schemas.Health{TenantID: 886, State: schemas.HealthOK, Since: noon.Add(-time.Hour)}
@@ -100,7 +109,9 @@ var ok = &schemas.Health{TenantID: 886, State: schemas.HealthOK, Since: noon.Add
 // to.
 func screen(clock *time.Time, columns int, edit ...func(*Config)) (*view, *bytes.Buffer) {
 	var out bytes.Buffer
-	cfg := &Config{Server: "nats://127.0.0.1:4222", Out: &out, Zone: zone, Now: func() time.Time { return *clock },
+	cfg := &Config{Server: "nats://127.0.0.1:4222", Out: &out, Zone: zone, Now: func() time.Time {
+		return *clock
+	},
 		Width: func() int { return columns }}
 	for _, f := range edit {
 		f(cfg)
@@ -131,7 +142,8 @@ func written(t *testing.T, v *view, out *bytes.Buffer, columns int) string {
 		if !harmless(l) {
 			t.Errorf("not for a terminal: %+q", l)
 		}
-		if w := width(l); columns > 0 && w > columns && !strings.Contains(l, "STALE ") && !strings.Contains(l, "FAILING") && !strings.Contains(l, "HOLDING") {
+		if w := width(l); columns > 0 && w > columns && !strings.Contains(l, "STALE ") &&
+			!strings.Contains(l, "FAILING") && !strings.Contains(l, "HOLDING") {
 			t.Errorf("%d columns of %d: %s", w, columns, l)
 		}
 	}
@@ -139,11 +151,13 @@ func written(t *testing.T, v *view, out *bytes.Buffer, columns int) string {
 }
 
 func TestState(t *testing.T) {
-	holding := &schemas.Health{TenantID: 886, State: schemas.HealthHolding, Reason: schemas.MissingMany, Since: noon.Add(-9 * time.Minute),
+	holding := &schemas.Health{TenantID: 886, State: schemas.HealthHolding,
+		Reason: schemas.MissingMany, Since: noon.Add(-9 * time.Minute),
 		Detail: "211 of 340 agents are missing; they are kept as they were until 12:06"}
 	missing := mark(1807, noon.Add(-4*time.Second))
 	missing.Missing, missing.Rejected = 211, 2
-	failing := &schemas.Health{TenantID: 886, State: schemas.HealthFailing, Reason: schemas.Unreachable, Since: noon.Add(-25 * time.Hour),
+	failing := &schemas.Health{TenantID: 886, State: schemas.HealthFailing,
+		Reason: schemas.Unreachable, Since: noon.Add(-25 * time.Hour),
 		Detail: "Post https://isdp.example: \x1b[1mdial tcp: connection refused\nand more"}
 	for _, c := range []struct {
 		name    string
@@ -157,7 +171,8 @@ func TestState(t *testing.T) {
 		{"duty-60", 60, mark(1807, noon.Add(-4*time.Second)), ok, nil},
 		{"no-table", 80, mark(1807, noon.Add(-4*time.Second)), ok, []func(*Config){noTable}},
 		{"duty-pipe", 0, mark(1807, noon.Add(-4*time.Second)), nil, nil},
-		{"duty-terminal", 80, mark(1807, noon.Add(-4*time.Second)), ok, []func(*Config){live, colour}},
+		{"duty-terminal", 80, mark(1807, noon.Add(-4*time.Second)), ok,
+			[]func(*Config){live, colour}},
 		{"holding", 80, missing, holding, []func(*Config){live}},
 		{"failing", 80, mark(0, time.Time{}), failing, []func(*Config){live, colour}},
 		{"stale", 80, mark(1807, noon.Add(-3*time.Minute)), ok, []func(*Config){live, colour}},
@@ -179,7 +194,8 @@ func TestAligned(t *testing.T) {
 		text := rapid.OneOf(anyText, rapid.StringOf(rapid.RuneFrom([]rune("王芳欧阳abc "))))
 		var agents []*schemas.Event
 		for i := range rapid.IntRange(1, 5).Draw(t, "agents") {
-			agents = append(agents, agent(int64(17813+i), text.Draw(t, "name"), text.Draw(t, "account"), text.Draw(t, "type"),
+			agents = append(agents, agent(int64(17813+i), text.Draw(t, "name"),
+				text.Draw(t, "account"), text.Draw(t, "type"),
 				time.Duration(rapid.IntRange(0, 1<<20).Draw(t, "for"))*time.Second))
 		}
 		lines := table(agents, noon)
@@ -211,7 +227,8 @@ func TestDescribe(t *testing.T) {
 	off := func(e *schemas.Event) {
 		offDuty(e)
 		e.Data.Since, e.Data.PreviousSince = noon, base.Data.Since
-		e.Data.Changes = []schemas.Change{{Field: "onlineStatus", From: json.RawMessage("1"), To: json.RawMessage("0")},
+		e.Data.Changes = []schemas.Change{{Field: "onlineStatus", From: json.RawMessage("1"),
+			To: json.RawMessage("0")},
 			{Field: "lastUpdateTimestamp", From: json.RawMessage("1"), To: json.RawMessage("2")}}
 	}
 	fields := func(changes ...schemas.Change) func(*schemas.Event) {
@@ -219,7 +236,8 @@ func TestDescribe(t *testing.T) {
 			e.Type, e.Data.Reason, e.Data.Changes = schemas.Updated, schemas.Fields, changes
 		}
 	}
-	area := schemas.Change{Field: "areaName", From: json.RawMessage(`"华东"`), To: json.RawMessage(`"华\u202e南\u001b"`)}
+	area := schemas.Change{Field: "areaName", From: json.RawMessage(`"华东"`),
+		To: json.RawMessage(`"华\u202e南\u001b"`)}
 	for _, c := range []struct {
 		name   string
 		before *schemas.Event
@@ -227,15 +245,27 @@ func TestDescribe(t *testing.T) {
 		want   [2]string
 	}{
 		{"signs out", base, next(4, off), [2]string{"offline", "was online for 1h00m"}},
-		{"signs out, an event alone", nil, next(4, off), [2]string{"offline", "was online for 1h00m"}},
-		{"and something else", base, next(4, func(e *schemas.Event) { off(e); e.Data.Changes = append(e.Data.Changes, area) }),
+		{"signs out, an event alone", nil, next(4, off),
+			[2]string{"offline", "was online for 1h00m"}},
+		{"and something else", base,
+			next(4, func(e *schemas.Event) {
+				off(e)
+				e.Data.Changes = append(e.Data.Changes,
+					area)
+			}),
 			[2]string{"offline", `was online for 1h00m, areaName 华东 → 华\u202e南\x1b`}},
-		{"fields", base, next(4, fields(area, schemas.Change{Field: "agentSignInTime", To: json.RawMessage("5")},
-			schemas.Change{Field: "capacity", From: json.RawMessage("1")}, schemas.Change{Field: "type", From: json.RawMessage(`"10"`), To: json.RawMessage(`"2"`)})),
-			[2]string{"updated", `areaName 华东 → 华\u202e南\x1b, capacity 1 → (none), type video call → patrol`}},
-		{"usually quiet fields alone", base, next(4, fields(schemas.Change{Field: "x\ny", From: json.RawMessage(`""`), To: json.RawMessage(`{"a":1}`)})),
+		{"fields", base, next(4, fields(area, schemas.Change{Field: "agentSignInTime",
+			To: json.RawMessage("5")},
+			schemas.Change{Field: "capacity", From: json.RawMessage("1")},
+			schemas.Change{Field: "type", From: json.RawMessage(`"10"`),
+				To: json.RawMessage(`"2"`)})),
+			[2]string{"updated",
+				`areaName 华东 → 华\u202e南\x1b, capacity 1 → (none), type video call → patrol`}},
+		{"usually quiet fields alone", base, next(4, fields(schemas.Change{Field: "x\ny",
+			From: json.RawMessage(`""`), To: json.RawMessage(`{"a":1}`)})),
 			[2]string{"updated", `x\ny "" → {"a":1}`}},
-		{"a long value", base, next(4, fields(schemas.Change{Field: "createName", To: json.RawMessage(`"` + strings.Repeat("长", 100) + `"`)})),
+		{"a long value", base, next(4, fields(schemas.Change{Field: "createName",
+			To: json.RawMessage(`"` + strings.Repeat("长", 100) + `"`)})),
 			[2]string{"updated", "createName (none) → " + strings.Repeat("长", 19) + "…"}},
 		{"leaves", base, next(4, func(e *schemas.Event) {
 			removed(e)
@@ -245,18 +275,26 @@ func TestDescribe(t *testing.T) {
 			removed(e)
 			e.Type, e.Data.Agent.DeleteFlag = schemas.Updated, ptr(int64(1))
 		}), [2]string{"updated", "was deleted"}},
-		{"baseline", nil, next(1, func(e *schemas.Event) { e.Data.Reason = schemas.Baseline }), [2]string{"online", "first seen"}},
-		{"new", nil, next(1, func(e *schemas.Event) { e.Data.Reason = schemas.Appeared }), [2]string{"online", "new in the listing"}},
-		{"back", nil, next(7, func(e *schemas.Event) { e.Data.Reason = schemas.Appeared }), [2]string{"online", "back in the listing"}},
-		{"a reason of another day", base, next(4, func(e *schemas.Event) { e.Type, e.Data.Reason = schemas.Updated, "transfer\x07red" }), [2]string{"updated", `transfer\x07red`}},
+		{"baseline", nil, next(1, func(e *schemas.Event) { e.Data.Reason = schemas.Baseline }),
+			[2]string{"online", "first seen"}},
+		{"new", nil, next(1, func(e *schemas.Event) { e.Data.Reason = schemas.Appeared }),
+			[2]string{"online", "new in the listing"}},
+		{"back", nil, next(7, func(e *schemas.Event) { e.Data.Reason = schemas.Appeared }),
+			[2]string{"online", "back in the listing"}},
+		{"a reason of another day", base, next(4, func(e *schemas.Event) {
+			e.Type, e.Data.Reason = schemas.Updated, "transfer\x07red"
+		}),
+			[2]string{"updated", `transfer\x07red`}},
 		// Not every revision was shown: the last event alone would mislead.
 		{"out and edited", base, next(6, func(e *schemas.Event) {
 			off(e)
 			fields(area)(e)
 			e.Data.Agent.AreaName = ptr("华南")
 		}), [2]string{"offline", "was online, areaName 华东 → 华南, 2 changes in between"}},
-		{"out and in again", base, next(5, func(e *schemas.Event) {}), [2]string{"updated", "1 change in between"}},
-		{"a log that went back", next(9, func(*schemas.Event) {}), next(2, off), [2]string{"offline", "onlineStatus"}},
+		{"out and in again", base, next(5, func(e *schemas.Event) {}),
+			[2]string{"updated", "1 change in between"}},
+		{"a log that went back", next(9, func(*schemas.Event) {}), next(2, off),
+			[2]string{"offline", "onlineStatus"}},
 	} {
 		kind, text := describe(c.before, c.e)
 		got := [2]string{kind, text}
@@ -302,7 +340,8 @@ func timeline(v *view, now *time.Time) {
 		e.Data.Changes = schemas.Changes(&people[1].Data.Agent, &e.Data.Agent)
 	})
 	at(8 * time.Second)
-	v.setHealth(&schemas.Health{TenantID: 886, State: schemas.HealthFailing, Reason: schemas.Credentials, Since: at(8 * time.Second), Detail: "refused"})
+	v.setHealth(&schemas.Health{TenantID: 886, State: schemas.HealthFailing,
+		Reason: schemas.Credentials, Since: at(8 * time.Second), Detail: "refused"})
 	at(9 * time.Second)
 	v.setHealth(&schemas.Health{TenantID: 886, State: schemas.HealthOK, Since: *now})
 	at(10 * time.Second)
@@ -354,15 +393,18 @@ func TestBeforeTheFirstSweep(t *testing.T) {
 		t.Errorf("before the first sweep: %s", got)
 	}
 	v.setWatermark(mark(1, noon))
-	if got := written(t, v, out, 80); !strings.Contains(got, "17813") || !strings.Contains(got, "52 of 340 agents on duty, as of 12:00:00 (0s ago)") {
+	if got := written(t, v, out, 80); !strings.Contains(got, "17813") ||
+		!strings.Contains(got, "52 of 340 agents on duty, as of 12:00:00 (0s ago)") {
 		t.Errorf("after the first sweep: %s", got)
 	}
 	// The vendor may be away for long: what is there is shown then.
 	v, out = screen(&now, 80)
 	v.anew(staff()[:2], mark(0, time.Time{}), nil)
 	written(t, v, out, 80)
-	v.setHealth(&schemas.Health{State: schemas.HealthFailing, Reason: schemas.Unreachable, Since: noon})
-	if got := written(t, v, out, 80); !strings.Contains(got, "17813") || !strings.Contains(got, "has never been read") || !strings.Contains(got, "FAILING") {
+	v.setHealth(&schemas.Health{State: schemas.HealthFailing, Reason: schemas.Unreachable,
+		Since: noon})
+	if got := written(t, v, out, 80); !strings.Contains(got, "17813") ||
+		!strings.Contains(got, "has never been read") || !strings.Contains(got, "FAILING") {
 		t.Errorf("failing from the beginning: %s", got)
 	}
 }
@@ -376,13 +418,16 @@ func TestNoSweepIsNotFresh(t *testing.T) {
 	now = noon.Add(time.Minute)
 	v.checkStale()
 	v.setWatermark(mark(0, time.Time{}))
-	if got := written(t, v, out, 80); strings.Contains(got, "FRESH") || strings.Count(got, "STALE") != 1 {
+	if got := written(t, v, out, 80); strings.Contains(got, "FRESH") ||
+		strings.Count(got, "STALE") != 1 {
 		t.Error(got)
 	}
 	v.setWatermark(mark(1, now))
 	v.checkStale()
 	v.setWatermark(mark(0, time.Time{}))
-	if got := written(t, v, out, 80); got != "12:01:00  FRESH    as of 12:01:00 (0s ago)\n12:01:00  STALE    the stream knows of no complete sweep\n" {
+	if got := written(t, v, out,
+		80); got != "12:01:00  FRESH    as of 12:01:00 (0s ago)\n12:01:00  STALE    the stream "+
+		"knows of no complete sweep\n" {
 		t.Error(got)
 	}
 }
@@ -395,14 +440,16 @@ func TestStaleWithTime(t *testing.T) {
 	}{{"time-pipe", func(*Config) {}}, {"time-terminal", live}} {
 		synctest.Test(t, func(t *testing.T) {
 			var out bytes.Buffer
-			cfg := &Config{Server: "nats://127.0.0.1:4222", Out: &out, Zone: zone, Now: time.Now, Width: func() int { return 100 }}
+			cfg := &Config{Server: "nats://127.0.0.1:4222", Out: &out, Zone: zone, Now: time.Now,
+				Width: func() int { return 100 }}
 			c.edit(cfg)
 			ctx, cancel := context.WithCancel(t.Context())
 			err := newView(cfg).run(ctx, func(ctx context.Context, do do) error {
 				start := time.Now()
 				do(func(v *view) {
 					v.greet(886)
-					v.anew([]*schemas.Event{agent(17813, "王建国", "a", "10", 0, func(e *schemas.Event) { e.Data.Since = start })}, mark(1, start), ok)
+					v.anew([]*schemas.Event{agent(17813, "王建国", "a", "10", 0,
+						func(e *schemas.Event) { e.Data.Since = start })}, mark(1, start), ok)
 				})
 				time.Sleep(20*time.Second + 500*time.Millisecond)
 				do(func(v *view) { v.setWatermark(mark(2, time.Now())) })
@@ -438,7 +485,8 @@ func TestUnwritable(t *testing.T) {
 				<-ctx.Done()
 				return fmt.Errorf("reading: %w", ctx.Err())
 			})
-			if got := fmt.Sprint(err); c.want == "" && err != nil || !strings.Contains(got, c.want) {
+			if got := fmt.Sprint(err); c.want == "" && err != nil ||
+				!strings.Contains(got, c.want) {
 				t.Errorf("%v: %v", c.err, err)
 			}
 		})
