@@ -21,7 +21,7 @@ import (
 )
 
 // The audit is killed again and again while events come, now and then with rollcall and its NATS
-// server: its file has every event of the log once, in the order of the log, and says that nothing
+// server: its file has every event of the stream once, in the order of the stream, and says that nothing
 // lacks.
 func TestAuditKilled(t *testing.T) {
 	t.Parallel()
@@ -87,7 +87,7 @@ func TestAuditKilled(t *testing.T) {
 		return len(got) > 0 && len(want) > 0 && got[len(got)-1].Seq >= want[len(want)-1].Seq
 	})
 	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("the file is not the log (-want +got):\n%s", d)
+		t.Errorf("the file is not the stream (-want +got):\n%s", d)
 	}
 	t.Logf("%d kills, %d events", kills, len(got))
 	if code, took := audit.Terminate(); code != 0 || took > 5*time.Second {

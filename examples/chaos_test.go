@@ -20,7 +20,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
-// Whatever is killed and when: once all of it runs again, the engine's roster is the log's, and its
+// Whatever is killed and when: once all of it runs again, the engine's roster is the stream's, and its
 // calls are those that it has confirmed.
 func TestChaos(t *testing.T) { testChaos(t, goRouting) }
 
@@ -112,7 +112,7 @@ func (w *world) anewLog() {
 	defer cancel()
 	if err := js.DeleteStream(ctx, e2e.Stream); err != nil &&
 		!errors.Is(err, jetstream.ErrStreamNotFound) {
-		w.t.Fatalf("delete the log: %v", err)
+		w.t.Fatalf("delete the stream: %v", err)
 	}
 }
 
@@ -220,7 +220,7 @@ func (w *world) ring() {
 }
 
 // settle waits until the engine knows what rollcall has published after now, and its roster is the
-// log's.
+// stream's.
 func (w *world) settle(after string) {
 	w.t.Helper()
 	now := time.Now()

@@ -40,7 +40,7 @@ func newWriter(t *testing.T, url string) *writer {
 	return &writer{t: t, p: p}
 }
 
-// commit writes events, and a watermark that says for how long they can be believed; 0: there has
+// commit writes events, and a watermark that says for how long they can be trusted; 0: there has
 // been no complete sweep.
 func (w *writer) commit(valid time.Duration, events ...schemas.Event) {
 	w.t.Helper()
@@ -57,7 +57,7 @@ func (w *writer) batch(valid time.Duration, b publisher.Batch) {
 		b.Watermark = schemas.Watermark{InProgress: &schemas.InProgress{Sweep: w.sweep}}
 	}
 	err := w.p.Commit(w.t.Context(), b)
-	// the commit is in the log, and so is what the test wrote by other ways
+	// the commit is in the stream, and so is what the test wrote by other ways
 	if errors.Is(err, publisher.ErrTampered) {
 		return
 	}
@@ -239,7 +239,7 @@ func testRouting(t *testing.T, e engine) {
 	w.commit(time.Hour, agent(10, 2, true, "10", 2))
 	r.on("", duty(2, 2, 1, 1), duty(10, 2, 2, 0), duty(large, 7, 3, 3))
 
-	// The server is restarted; then it comes back with a log that begins anew, and lower sequences.
+	// The server is restarted; then it comes back with a new stream, and lower sequences.
 	stop()
 	stop = natstest.StartAt(t, dir, url)
 	w.commit(time.Hour, agent(10, 3, true, "10", 3))

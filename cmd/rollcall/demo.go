@@ -56,8 +56,8 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	told := newOutput(stdout, stop) // where nobody reads any more, the demo ends
-	defer told.end(flushTimeout)
+	out := newOutput(stdout, stop) // where nobody reads any more, the demo ends
+	defer out.end(flushTimeout)
 
 	s, warnings, err := demoSettings(sim.URL)
 	if err != nil {
@@ -67,7 +67,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 		fmt.Fprintln(stderr, "rollcall: warning:", w)
 	}
 	if !isSet("ROLLCALL_LOG_LEVEL") {
-		s.LogLevel = slog.LevelWarn // what happens is told in words
+		s.LogLevel = slog.LevelWarn // the lines of watch say what happens
 	}
 	log := newLogger(stderr, s)
 	takeStandardLog(log)
@@ -94,13 +94,13 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 		}
 		defer broker.close()
 
-		printWelcome(told, sim.URL, broker.url, d.url(), s)
+		printWelcome(out, sim.URL, broker.url, d.url(), s)
 		watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 		defer stopWatching()
 		var watcher errgroup.Group
 		watcher.Go(func() error {
 			return watch.Run(watching, broker.nc, watch.Config{
-				Server: broker.url, NoTable: true, AwaitStream: true, Out: told})
+				Server: broker.url, NoTable: true, AwaitStream: true, Out: out})
 		})
 		err = broker.during(ctx, func(ctx context.Context) error {
 			return d.serve(ctx, broker.nc)
@@ -109,7 +109,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 		if err := errors.Join(err, watcher.Wait()); err != nil {
 			return err
 		}
-		fmt.Fprintln(told, "\nStopped. Everything that was seen is published.")
+		fmt.Fprintln(out, "\nStopped. Everything that was seen is published.")
 		return nil
 	})
 }

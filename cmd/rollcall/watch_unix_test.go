@@ -194,7 +194,8 @@ func TestWatchBadInput(t *testing.T) {
 			[]string{"there is no stream AGENT_EVENTS at " + url +
 				": rollcall makes it when it has its first token from the vendor: start it, or " +
 				"see its log and rollcall check, or set ROLLCALL_NATS_URL to where it publishes"}},
-		{"wrong password", on(strings.Replace(locked, "nats://", "nats://somebody:wr0ng@", 1)), nil, 1,
+		{"wrong password", on(strings.Replace(locked, "nats://", "nats://somebody:wr0ng@", 1)),
+			nil, 1,
 			[]string{"connect to NATS at " + locked +
 				": nats: Authorization Violation: check ROLLCALL_NATS_CREDS_FILE, " +
 				"ROLLCALL_NATS_NKEY_FILE or the user in ROLLCALL_NATS_URL"}},

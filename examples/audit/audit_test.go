@@ -61,7 +61,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// open prepares a log, if there is none.
+// open prepares a stream, if there is none.
 func (r *rig) open() {
 	r.t.Helper()
 	nc := natstest.Connect(r.t, r.url)
@@ -201,7 +201,7 @@ func TestGaps(t *testing.T) {
 		line(7, event(2, 2, time.Second), ""))...)
 }
 
-// The durable consumer is lost: everything comes again, and is known. With the log lost as well,
+// The durable consumer is lost: everything comes again, and is known. With the stream lost as well,
 // the same revisions are new.
 func TestBegunAnew(t *testing.T) {
 	t.Parallel()

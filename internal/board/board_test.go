@@ -362,12 +362,12 @@ func TestBrokerRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.stop()
-	p.until("word that the log can't be read", func(m told) bool {
+	p.until("word that the stream can't be read", func(m told) bool {
 		return m.Trust != nil && !m.Trust.Reading
 	})
 	r.stop = natstest.StartAt(t, r.dir, r.url)
 	r.commit(state(1, 2, "a"))
-	// The page is not sent everything anew: the state was as it was but for agent 1.
+	// The page is not sent everything again: the state was as it was but for agent 1.
 	m, before := p.until("the change", func(m told) bool { return hasRow(m, "1", "2") })
 	for _, b := range append(before, m) {
 		if b.Begin || hasRow(b, "2", "1") {
@@ -378,7 +378,7 @@ func TestBrokerRestarts(t *testing.T) {
 		p.row("3", "")
 	}
 	if !p.trust.Reading {
-		p.until("word that the log is read again", func(m told) bool {
+		p.until("word that the stream is read again", func(m told) bool {
 			return m.Trust != nil && m.Trust.Reading
 		})
 	}
@@ -414,7 +414,7 @@ func TestSlowPage(t *testing.T) {
 	slow.whole()
 	const revisions = 20_000 // more than the sockets' buffers hold
 	h := r.board.hub
-	for rev := uint64(2); rev <= revisions; rev++ { // the log itself would take minutes
+	for rev := uint64(2); rev <= revisions; rev++ { // the stream itself would take minutes
 		e := state(1, rev, name)
 		h.mu.Lock()
 		if h.put(&e) {

@@ -24,7 +24,7 @@ const (
 	removed
 )
 
-// trust is what the page judges by whether the rest can be believed.
+// trust is what the page judges by whether to trust the rest.
 type trust struct {
 	Reading   bool       `json:"reading"` // this replica reads the stream
 	Self      string     `json:"self"`    // this replica

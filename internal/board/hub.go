@@ -70,7 +70,7 @@ func (h *hub) take(roster *follow.Roster, u follow.Update) {
 	var unusable *follow.MessageError
 	switch {
 	case u.Anew:
-		h.anew(roster)
+		h.reload(roster)
 	case errors.As(u.Err, &unusable):
 		s, err := schemas.ParseSubject(unusable.Subject)
 		if err == nil && s.Kind == schemas.KindState {
@@ -96,9 +96,9 @@ func (h *hub) take(roster *follow.Roster, u follow.Update) {
 	}
 }
 
-// anew makes h like a roster that has been read from the beginning. What is as it was gets no new
+// reload makes h like a roster that has been read from the beginning. What is as it was gets no new
 // version, so open pages are sent the difference only. h.mu must be held.
-func (h *hub) anew(roster *follow.Roster) {
+func (h *hub) reload(roster *follow.Roster) {
 	all := roster.Agents()
 	seen := make(map[int64]bool, len(all))
 	var changed []*schemas.Event
@@ -164,7 +164,7 @@ func (h *hub) addRecent(e *schemas.Event) {
 	h.recent = append(h.recent, entry{h.version, encodeEvent(e, significant, h.cfg.Quiet)})
 }
 
-// trustChanged encodes the trust anew. h.mu must be held.
+// trustChanged encodes the trust again. h.mu must be held.
 func (h *hub) trustChanged() {
 	h.version++
 	h.encodedTrust = entry{h.version, mustEncode(h.trust)}

@@ -43,7 +43,7 @@ var (
 	stageInterval = flag.Duration("stage.interval", 250*time.Millisecond,
 		"poll interval on the stage")
 	stageNATS = flag.String("stage.nats", "",
-		"only a board on the stage, which reads the log of this NATS server")
+		"only a board on the stage, which reads the stream of this NATS server")
 	stagePast = flag.Duration("stage.past", 0,
 		"let the stage's first half minute be so long, for agents that have been on duty for hours")
 )

@@ -95,7 +95,7 @@ func onStage(ctx context.Context, most time.Duration, apart bool, args ...string
 	return out, nil
 }
 
-// boardApart starts a process with a board on the log of a NATS server, until stop is called.
+// boardApart starts a process with a board on the stream of a NATS server, until stop is called.
 func boardApart(ctx context.Context, nats string) (board, control string, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -15,51 +16,35 @@ import (
 // depend on where it was made.
 var cells = &runewidth.Condition{StrictEmojiNeutral: true}
 
-// marks is how many combining marks may follow a character. Some scripts need a few; a tower of
+// maxMarks is how many combining marks may follow a character. Some scripts need a few; a tower of
 // them covers other lines.
-const marks = 3
+const maxMarks = 3
 
-// clean makes a value safe to show on a line of its own: control characters, escape sequences, line
-// breaks, what reverses or hides text and what no font has are spelt out, and bytes that are no
-// UTF-8 too.
+// clean makes a value safe to show on a line of its own. Control characters, escape sequences, line
+// breaks, characters that reverse or hide text, and bytes that are not UTF-8 become escapes.
 func clean(s string) string {
-	plain := func(c rune) bool { return c >= ' ' && c < 0x7f }
-	if strings.IndexFunc(s, func(c rune) bool { return !plain(c) }) < 0 {
-		return s
-	}
 	var b strings.Builder
-	marked := marks // none at the beginning, where they would change what stands before the value
+	marks := maxMarks // a mark at the beginning would change what stands before the value
 	for i, c := range s {
-		if c == utf8.RuneError {
-			if _, size := utf8.DecodeRuneInString(s[i:]); size == 1 {
-				fmt.Fprintf(&b, `\x%02x`, s[i])
-				continue
-			}
-		}
+		_, size := utf8.DecodeRuneInString(s[i:])
 		switch {
 		case unicode.Is(unicode.M, c):
-			if marked++; marked <= marks {
+			if marks++; marks <= maxMarks {
 				b.WriteRune(c)
 			}
 			continue
-		case plain(c), unicode.IsPrint(c), c == '\u3000': // the space of Chinese text
+		case c == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case unicode.IsPrint(c), c == '\u3000': // the space of Chinese text
 			b.WriteRune(c)
 		case unicode.Is(unicode.Zs, c):
 			b.WriteByte(' ')
-		case c == '\n':
-			b.WriteString(`\n`)
-		case c == '\r':
-			b.WriteString(`\r`)
-		case c == '\t':
-			b.WriteString(`\t`)
-		case c < 0x100:
+		case c < 0x100 && !strings.ContainsRune("\n\r\t", c):
 			fmt.Fprintf(&b, `\x%02x`, c)
-		case c < 0x10000:
-			fmt.Fprintf(&b, `\u%04x`, c)
 		default:
-			fmt.Fprintf(&b, `\U%08x`, c)
+			b.WriteString(strings.Trim(strconv.QuoteRune(c), "'"))
 		}
-		marked = 0
+		marks = 0
 	}
 	return b.String()
 }

@@ -29,7 +29,7 @@ func TestClean(t *testing.T) {
 		{"\xff\x9b王", `\xff\x9b王`},
 		{"\ufffd", "\ufffd"},
 		{"\u0301x", "x"},
-		{"a" + strings.Repeat("\u0300", 50) + "b", "a" + strings.Repeat("\u0300", marks) + "b"},
+		{"a" + strings.Repeat("\u0300", 50) + "b", "a" + strings.Repeat("\u0300", maxMarks) + "b"},
 	} {
 		if got := clean(c.in); got != c.want {
 			t.Errorf("clean(%+q) = %+q, want %+q", c.in, got, c.want)

@@ -46,7 +46,7 @@ func (v *view) now() time.Time { return v.cfg.Now().In(v.cfg.Zone) }
 // A do runs a function on the view, and brings what it has written to the reader.
 type do func(func(*view))
 
-// run lets source change the view until it returns, and draws the view anew every second.
+// run lets source change the view until it returns, and redraws it every second.
 func (v *view) run(ctx context.Context, source func(context.Context, do) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var mu sync.Mutex
@@ -119,8 +119,8 @@ func (v *view) greet(tenant int64) {
 	v.println(bold, fmt.Sprintf("Tenant %d at %s", tenant, clean(v.cfg.Server)))
 }
 
-// anew takes in all states, at the beginning and after an interruption.
-func (v *view) anew(all []*schemas.Event, w *schemas.Watermark, h *schemas.Health) {
+// reload takes in all states, at the beginning and after an interruption.
+func (v *view) reload(all []*schemas.Event, w *schemas.Watermark, h *schemas.Health) {
 	v.watermark = w
 	v.back()
 	if !v.begun {
@@ -181,7 +181,7 @@ func (v *view) begin() {
 		}
 	}
 	v.println("", summary)
-	v.stale = !swept // and told
+	v.stale = !swept // the summary says so
 	if failing {
 		v.tellHealth()
 	}
@@ -232,7 +232,7 @@ func (v *view) tellHealth() {
 	style, text := alarm, ""
 	switch h.State {
 	case schemas.HealthOK:
-		style, text = good, "the vendor's listing can be read and believed"
+		style, text = good, "the vendor's listing can be read"
 	case schemas.HealthHolding:
 		style = warning
 	}
@@ -336,7 +336,7 @@ func (v *view) fit(s string, column int) string {
 	return cut(s, v.cfg.Width()-column)
 }
 
-// status is the last line of a terminal: whether all this can be believed now.
+// status is the last line of a terminal: whether this can be trusted now.
 func (v *view) status() string {
 	if !v.cfg.Live {
 		return ""

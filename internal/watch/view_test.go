@@ -182,7 +182,7 @@ func TestState(t *testing.T) {
 			now := noon
 			v, out := screen(&now, c.columns, c.edit...)
 			v.greet(886)
-			v.anew(staff(), c.mark, c.health)
+			v.reload(staff(), c.mark, c.health)
 			golden(t, c.name, written(t, v, out, c.columns))
 		})
 	}
@@ -310,11 +310,11 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// timeline is what happens to a view, in the order of the log.
+// timeline is what happens to a view, in the order of the stream.
 func timeline(v *view, now *time.Time) {
 	people := staff()
 	v.greet(886)
-	v.anew(people[:4], mark(1807, noon.Add(-4*time.Second)), ok)
+	v.reload(people[:4], mark(1807, noon.Add(-4*time.Second)), ok)
 	at := func(d time.Duration) time.Time { *now = noon.Add(d); return *now }
 	step := func(e *schemas.Event, edit ...func(*schemas.Event)) {
 		n := *e
@@ -357,7 +357,7 @@ func timeline(v *view, now *time.Time) {
 		offDuty(&n)
 		after[i] = &n
 	}
-	v.anew(after, mark(1810, *now), v.health)
+	v.reload(after, mark(1810, *now), v.health)
 	v.bad(errors.New("message 7 (agent.state.886.1\x1b) can't be used"))
 }
 
@@ -380,12 +380,12 @@ func TestTimeline(t *testing.T) {
 	}
 }
 
-// A log that has begun, but not with a whole listing.
+// A stream that has begun, but not with a whole listing.
 func TestBeforeTheFirstSweep(t *testing.T) {
 	now := noon
 	v, out := screen(&now, 80, live)
 	v.greet(886)
-	v.anew(staff()[:2], mark(0, time.Time{}), nil)
+	v.reload(staff()[:2], mark(0, time.Time{}), nil)
 	v.state(staff()[2])
 	v.setWatermark(mark(0, time.Time{}))
 	got := written(t, v, out, 80)
@@ -399,7 +399,7 @@ func TestBeforeTheFirstSweep(t *testing.T) {
 	}
 	// The vendor may be away for long: what is there is shown then.
 	v, out = screen(&now, 80)
-	v.anew(staff()[:2], mark(0, time.Time{}), nil)
+	v.reload(staff()[:2], mark(0, time.Time{}), nil)
 	written(t, v, out, 80)
 	v.setHealth(&schemas.Health{State: schemas.HealthFailing, Reason: schemas.Unreachable,
 		Since: noon})
@@ -409,11 +409,11 @@ func TestBeforeTheFirstSweep(t *testing.T) {
 	}
 }
 
-// A log that was replaced by one without a complete sweep makes nothing fresh.
+// A stream that was replaced by one without a complete sweep makes nothing fresh.
 func TestNoSweepIsNotFresh(t *testing.T) {
 	now := noon
 	v, out := screen(&now, 80)
-	v.anew(staff()[:1], mark(7, noon), ok)
+	v.reload(staff()[:1], mark(7, noon), ok)
 	written(t, v, out, 80)
 	now = noon.Add(time.Minute)
 	v.checkStale()
@@ -448,7 +448,7 @@ func TestStaleWithTime(t *testing.T) {
 				start := time.Now()
 				do(func(v *view) {
 					v.greet(886)
-					v.anew([]*schemas.Event{agent(17813, "王建国", "a", "10", 0,
+					v.reload([]*schemas.Event{agent(17813, "王建国", "a", "10", 0,
 						func(e *schemas.Event) { e.Data.Since = start })}, mark(1, start), ok)
 				})
 				time.Sleep(20*time.Second + 500*time.Millisecond)

@@ -68,7 +68,7 @@ func read(ctx context.Context, js jetstream.JetStream, tenant int64, do do) erro
 				v.lose(reason(js.Conn(), u.Err))
 			case u.Anew:
 				t := r.Trust(time.Time{})
-				v.anew(r.Agents(), t.Watermark, t.Health)
+				v.reload(r.Agents(), t.Watermark, t.Health)
 			case u.State != nil:
 				v.state(u.State)
 			case u.Watermark != nil:
