@@ -28,7 +28,8 @@ func compose(t *testing.T, env map[string]string, files ...string) *types.Projec
 	}
 	details := types.ConfigDetails{WorkingDir: dir, Environment: env}
 	for _, f := range files {
-		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: filepath.Join(dir, f)})
+		details.ConfigFiles = append(details.ConfigFiles,
+			types.ConfigFile{Filename: filepath.Join(dir, f)})
 	}
 	project, err := loader.LoadWithContext(t.Context(), details)
 	if err != nil {
@@ -39,15 +40,18 @@ func compose(t *testing.T, env map[string]string, files ...string) *types.Projec
 
 func TestCompose(t *testing.T) {
 	t.Parallel()
-	project := compose(t, map[string]string{"ROLLCALL_ISDP_URL": "https://isdp.example.com"}, "compose.yaml")
-	want := []string{"grafana", "nats-1", "nats-2", "nats-3", "prometheus", "rollcall-1", "rollcall-2"}
+	project := compose(t, map[string]string{"ROLLCALL_ISDP_URL": "https://isdp.example.com"},
+		"compose.yaml")
+	want := []string{"grafana", "nats-1", "nats-2", "nats-3", "prometheus", "rollcall-1",
+		"rollcall-2"}
 	if got := project.ServiceNames(); !slices.Equal(got, want) {
 		t.Fatalf("services %v, want %v", got, want)
 	}
 	checkServices(t, project)
 	for name, s := range project.Services {
 		for variable, value := range s.Environment {
-			if value != nil && secretVariable(variable, *value) && !strings.HasSuffix(variable, "__FILE") {
+			if value != nil && secretVariable(variable, *value) &&
+				!strings.HasSuffix(variable, "__FILE") {
 				t.Errorf("%s: the environment holds the secret %s", name, variable)
 			}
 		}
@@ -70,7 +74,8 @@ func TestCompose(t *testing.T) {
 				t.Errorf("%s: no service is called %s", name, u.Hostname())
 			}
 		}
-		if replicas := *s.Environment["ROLLCALL_NATS_REPLICAS"]; len(servers) != 3 || replicas != "3" {
+		if replicas := *s.Environment["ROLLCALL_NATS_REPLICAS"]; len(servers) != 3 ||
+			replicas != "3" {
 			t.Errorf("%s: %d servers, %s replicas of the log", name, len(servers), replicas)
 		}
 	}
@@ -84,7 +89,8 @@ func TestComposeDemo(t *testing.T) {
 	for _, name := range []string{"rollcall-1", "rollcall-2"} {
 		s := project.Services[name]
 		if s.NetworkMode != "service:tenant" || len(s.Networks) > 0 {
-			t.Errorf("%s does not share the tenant's network: %q, %v", name, s.NetworkMode, s.Networks)
+			t.Errorf("%s does not share the tenant's network: %q, %v", name, s.NetworkMode,
+				s.Networks)
 		}
 		u, err := url.Parse(*s.Environment["ROLLCALL_ISDP_URL"])
 		if err != nil || u.Hostname() != "127.0.0.1" || !slices.Contains(tenant.Command, u.Host) {
@@ -94,7 +100,8 @@ func TestComposeDemo(t *testing.T) {
 			t.Errorf("Prometheus does not find %s", name)
 		}
 		for variable, value := range s.Environment {
-			if strings.HasPrefix(variable, "ROLLCALL_ISDP_") && strings.HasSuffix(variable, "_FILE") && *value != "" {
+			if strings.HasPrefix(variable, "ROLLCALL_ISDP_") &&
+				strings.HasSuffix(variable, "_FILE") && *value != "" {
 				t.Errorf("%s: %s is still set", name, variable)
 			}
 		}
@@ -102,8 +109,10 @@ func TestComposeDemo(t *testing.T) {
 			t.Errorf("%s gets the secrets %v", name, s.Secrets)
 		}
 	}
-	one, two := project.Services["rollcall-1"].Environment, project.Services["rollcall-2"].Environment
-	for _, name := range []string{"ROLLCALL_OPS_LISTEN", "ROLLCALL_HTTP_LISTEN", "ROLLCALL_INSTANCE"} {
+	one, two := project.Services["rollcall-1"].Environment,
+		project.Services["rollcall-2"].Environment
+	for _, name := range []string{"ROLLCALL_OPS_LISTEN", "ROLLCALL_HTTP_LISTEN",
+		"ROLLCALL_INSTANCE"} {
 		if *one[name] == *two[name] {
 			t.Errorf("both have %s=%s, in one network namespace", name, *one[name])
 		}
@@ -148,7 +157,8 @@ func checkServices(t *testing.T, project *types.Project) {
 		if s.Build == nil && s.HealthCheck == nil { // the Dockerfile has one of its own
 			t.Errorf("%s has no health check", name)
 		}
-		if !slices.Contains(s.CapDrop, "ALL") || !slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
+		if !slices.Contains(s.CapDrop, "ALL") ||
+			!slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
 			t.Errorf("%s keeps capabilities or may gain privileges", name)
 		}
 		for _, p := range s.Ports {
@@ -169,13 +179,16 @@ func checkServices(t *testing.T, project *types.Project) {
 		}
 		for _, secret := range s.Secrets {
 			dir, file := filepath.Split(project.Secrets[secret.Source].File)
-			if _, err := os.Stat(filepath.Join(made, file)); err != nil || filepath.Base(dir) != "secrets" {
+			if _, err := os.Stat(filepath.Join(made, file)); err != nil ||
+				filepath.Base(dir) != "secrets" {
 				t.Errorf("%s: deploy/keys does not make %s%s: %v", name, dir, file, err)
 			}
 		}
 		for variable, value := range s.Environment {
 			mounted, ok := strings.CutPrefix(*value, "/run/secrets/")
-			if ok && !slices.ContainsFunc(s.Secrets, func(c types.ServiceSecretConfig) bool { return c.Source == mounted }) {
+			if ok && !slices.ContainsFunc(s.Secrets, func(c types.ServiceSecretConfig) bool {
+				return c.Source == mounted
+			}) {
 				t.Errorf("%s: %s names a secret that is not mounted: %s", name, variable, *value)
 			}
 		}
@@ -206,9 +219,11 @@ func checkServices(t *testing.T, project *types.Project) {
 			variable, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 			env[variable] = value
 		}
-		if env["NATS_SERVER_NAME"] != name || strings.Count(env["NATS_ROUTES"], "nats://route:"+env["NATS_CLUSTER_PASSWORD"]+"@nats-") != 3 ||
+		if env["NATS_SERVER_NAME"] != name || strings.Count(env["NATS_ROUTES"],
+			"nats://route:"+env["NATS_CLUSTER_PASSWORD"]+"@nats-") != 3 ||
 			!strings.Contains(env["NATS_ROUTES"], "@"+name+":6222") {
-			t.Errorf("%s is called %q, and the routes are %q", name, env["NATS_SERVER_NAME"], env["NATS_ROUTES"])
+			t.Errorf("%s is called %q, and the routes are %q", name, env["NATS_SERVER_NAME"],
+				env["NATS_ROUTES"])
 		}
 		if !strings.Contains(env["ARGS"], "--config /etc/nats/cluster.conf") {
 			t.Errorf("%s is started with %s", name, env["ARGS"])
@@ -229,7 +244,8 @@ func checkServices(t *testing.T, project *types.Project) {
 			StaticConfigs []struct{ Targets []string } `json:"static_configs"`
 		} `json:"scrape_configs"`
 	}
-	if err := yaml.Unmarshal([]byte(read(t, "deploy/prometheus/prometheus.yml")), &config); err != nil {
+	if err := yaml.Unmarshal([]byte(read(t, "deploy/prometheus/prometheus.yml")),
+		&config); err != nil {
 		t.Fatal(err)
 	}
 	listens := make(map[string]bool)
@@ -237,7 +253,8 @@ func checkServices(t *testing.T, project *types.Project) {
 		listens[name+*project.Services[name].Environment["ROLLCALL_OPS_LISTEN"]] = true
 	}
 	got := slices.Sorted(slices.Values(config.ScrapeConfigs[0].StaticConfigs[0].Targets))
-	if want := slices.Sorted(maps.Keys(listens)); !slices.Equal(got, want) || config.ScrapeConfigs[0].JobName != "rollcall" {
+	if want := slices.Sorted(maps.Keys(listens)); !slices.Equal(got, want) ||
+		config.ScrapeConfigs[0].JobName != "rollcall" {
 		t.Errorf("Prometheus scrapes %v, the replicas listen at %v", got, want)
 	}
 }
@@ -249,14 +266,16 @@ func TestProvisioning(t *testing.T) {
 	var sources struct {
 		Datasources []struct{ Name, UID, Type, URL string }
 	}
-	if err := yaml.Unmarshal([]byte(read(t, "deploy/grafana/provisioning/datasources/prometheus.yaml")), &sources); err != nil {
+	if err := yaml.Unmarshal([]byte(read(t,
+		"deploy/grafana/provisioning/datasources/prometheus.yaml")), &sources); err != nil {
 		t.Fatal(err)
 	}
 	if len(sources.Datasources) != 1 {
 		t.Fatalf("%d data sources", len(sources.Datasources))
 	}
 	u, err := url.Parse(sources.Datasources[0].URL)
-	if err != nil || sources.Datasources[0].Type != "prometheus" || project.Services[u.Hostname()].Name == "" {
+	if err != nil || sources.Datasources[0].Type != "prometheus" ||
+		project.Services[u.Hostname()].Name == "" {
 		t.Errorf("data source %+v: no such service", sources.Datasources[0])
 	}
 	var providers struct {
@@ -265,12 +284,14 @@ func TestProvisioning(t *testing.T) {
 			Options struct{ Path string }
 		}
 	}
-	if err := yaml.Unmarshal([]byte(read(t, "deploy/grafana/provisioning/dashboards/rollcall.yaml")), &providers); err != nil {
+	if err := yaml.Unmarshal([]byte(read(t,
+		"deploy/grafana/provisioning/dashboards/rollcall.yaml")), &providers); err != nil {
 		t.Fatal(err)
 	}
-	if len(providers.Providers) != 1 || !slices.ContainsFunc(project.Services["grafana"].Volumes, func(v types.ServiceVolumeConfig) bool {
-		return filepath.Dir(v.Target) == providers.Providers[0].Options.Path
-	}) {
+	if len(providers.Providers) != 1 || !slices.ContainsFunc(project.Services["grafana"].Volumes,
+		func(v types.ServiceVolumeConfig) bool {
+			return filepath.Dir(v.Target) == providers.Providers[0].Options.Path
+		}) {
 		t.Errorf("dashboards are looked for at %+v, where nothing is mounted", providers.Providers)
 	}
 }
@@ -284,7 +305,8 @@ func TestKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, root, "deploy/keys", dir)
-	if after, err := os.ReadFile(filepath.Join(dir, "nats.env")); err != nil || string(after) != string(before) {
+	if after, err := os.ReadFile(filepath.Join(dir, "nats.env")); err != nil ||
+		string(after) != string(before) {
 		t.Errorf("made anew: %s then %s (%v)", before, after, err)
 	}
 	files, err := os.ReadDir(dir)

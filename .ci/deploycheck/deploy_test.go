@@ -16,7 +16,8 @@ import (
 // root is the repository's, seen from this package.
 const root = "../.."
 
-var metricsTable = flag.String("metrics", root+"/docs/metrics.md", "the document that names every metric")
+var metricsTable = flag.String("metrics", root+"/docs/metrics.md",
+	"the document that names every metric")
 
 // scratch is a directory that all tests share, and that is gone after them.
 var scratch string
@@ -94,16 +95,17 @@ func TestSettings(t *testing.T) {
 	accounts := map[string]bool{"ROLLCALL_COPY": true}
 	named := make(map[string]bool)
 	files := []string{"Dockerfile", "docs/deployment.md"}
-	err := filepath.WalkDir(filepath.Join(root, "deploy"), func(path string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() && d.Name() == "secrets" {
-			return fs.SkipDir
-		}
-		if err == nil && !d.IsDir() {
-			rel, _ := filepath.Rel(root, path)
-			files = append(files, rel)
-		}
-		return err
-	})
+	err := filepath.WalkDir(filepath.Join(root, "deploy"),
+		func(path string, d fs.DirEntry, err error) error {
+			if d != nil && d.IsDir() && d.Name() == "secrets" {
+				return fs.SkipDir
+			}
+			if err == nil && !d.IsDir() {
+				rel, _ := filepath.Rel(root, path)
+				files = append(files, rel)
+			}
+			return err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +124,7 @@ func TestSettings(t *testing.T) {
 
 // secretVariable tells variables that would hold a secret from those that name a file with one.
 func secretVariable(name, value string) bool {
-	holds := regexp.MustCompile(`SECRET|PASSWORD|PASSWD|TOKEN|SEED|CREDS|CLIENT_ID|USERNAME|_KEY$`).MatchString(name)
+	holds := regexp.MustCompile(
+		`SECRET|PASSWORD|PASSWD|TOKEN|SEED|CREDS|CLIENT_ID|USERNAME|_KEY$`).MatchString(name)
 	return holds && value != "" && !strings.HasSuffix(name, "_FILE")
 }

@@ -33,7 +33,8 @@ func TestDockerfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(stages) != 2 || stages[1].BaseName != "scratch" {
-		t.Fatalf("%d stages, the last from %s; want the build and one from scratch", len(stages), stages[len(stages)-1].BaseName)
+		t.Fatalf("%d stages, the last from %s; want the build and one from scratch", len(stages),
+			stages[len(stages)-1].BaseName)
 	}
 
 	labels := make(map[string]string)
@@ -62,29 +63,35 @@ func TestDockerfile(t *testing.T) {
 		case *instructions.HealthCheckCommand:
 			health = c.Health.Test
 			if c.Health.Timeout < 3*time.Second {
-				t.Errorf("the health check gives up after %v; rollcall check --ready itself waits 2s", c.Health.Timeout)
+				t.Errorf("the health check gives up after %v; rollcall check --ready itself "+
+					"waits 2s", c.Health.Timeout)
 			}
 		case *instructions.RunCommand:
 			t.Error("the image has no shell to RUN anything with")
 		}
 	}
-	for _, name := range []string{"title", "description", "version", "revision", "source", "documentation"} {
+	for _, name := range []string{"title", "description", "version", "revision", "source",
+		"documentation"} {
 		if labels["org.opencontainers.image."+name] == "" {
 			t.Errorf("no label org.opencontainers.image.%s", name)
 		}
 	}
-	if labels["org.opencontainers.image.version"] != "$VERSION" || labels["org.opencontainers.image.revision"] != "$COMMIT" ||
+	if labels["org.opencontainers.image.version"] != "$VERSION" ||
+		labels["org.opencontainers.image.revision"] != "$COMMIT" ||
 		!slices.Contains(args, "VERSION") || !slices.Contains(args, "COMMIT") {
 		t.Errorf("version %q and revision %q are not those of the build's arguments %v",
-			labels["org.opencontainers.image.version"], labels["org.opencontainers.image.revision"], args)
+			labels["org.opencontainers.image.version"], labels["org.opencontainers.image.revision"],
+			args)
 	}
 	if user != "65532:65532" {
 		t.Errorf("runs as %q", user)
 	}
-	if !slices.Equal(entry, []string{"/rollcall"}) || !slices.Equal(health, []string{"CMD", "/rollcall", "check", "--ready"}) {
+	if !slices.Equal(entry, []string{"/rollcall"}) ||
+		!slices.Equal(health, []string{"CMD", "/rollcall", "check", "--ready"}) {
 		t.Errorf("entrypoint %q, health check %q", entry, health)
 	}
-	if want := []string{"/etc/ssl/certs/ca-certificates.crt", "/src/out/rollcall", "/src/out/data"}; !slices.Equal(copied, want) {
+	if want := []string{"/etc/ssl/certs/ca-certificates.crt", "/src/out/rollcall",
+		"/src/out/data"}; !slices.Equal(copied, want) {
 		t.Errorf("the image holds %q, want %q", copied, want)
 	}
 }

@@ -46,7 +46,8 @@ func decode(t *testing.T, name, manifest string) any {
 	}
 	object := objects[kind.APIVersion+" "+kind.Kind]
 	if object == nil {
-		t.Fatalf("%s: %s %s is a kind that this test does not know", name, kind.APIVersion, kind.Kind)
+		t.Fatalf("%s: %s %s is a kind that this test does not know", name, kind.APIVersion,
+			kind.Kind)
 	}
 	if err := yaml.UnmarshalStrict([]byte(manifest), object); err != nil {
 		t.Fatalf("%s: %v", name, err)
@@ -57,7 +58,8 @@ func decode(t *testing.T, name, manifest string) any {
 // build is what kubectl apply -k sends.
 func build(t *testing.T) map[string]any {
 	t.Helper()
-	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(root, manifests))
+	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(),
+		filepath.Join(root, manifests))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,8 @@ func build(t *testing.T) map[string]any {
 
 func TestKubernetes(t *testing.T) {
 	built := build(t)
-	want := []string{"ConfigMap", "Deployment", "Namespace", "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount"}
+	want := []string{"ConfigMap", "Deployment", "Namespace", "NetworkPolicy", "PodDisruptionBudget",
+		"Service", "ServiceAccount"}
 	if got := slices.Sorted(maps.Keys(built)); !slices.Equal(got, want) {
 		t.Fatalf("kustomize builds %v, want %v", got, want)
 	}
@@ -95,7 +98,8 @@ func TestKubernetes(t *testing.T) {
 		t.Fatal(err)
 	}
 	verdict := policy.AggregateCheckResults(evaluator.EvaluatePod(
-		podsecurity.LevelVersion{Level: level, Version: podsecurity.LatestVersion()}, &pod.ObjectMeta, &pod.Spec))
+		podsecurity.LevelVersion{Level: level, Version: podsecurity.LatestVersion()},
+		&pod.ObjectMeta, &pod.Spec))
 	if !verdict.Allowed {
 		t.Errorf("Pod Security: %s", verdict.ForbiddenDetail())
 	}
@@ -122,12 +126,14 @@ func TestKubernetes(t *testing.T) {
 	if strings.HasSuffix(c.Image, ":latest") || !strings.Contains(c.Image, ":") {
 		t.Errorf("the image %s has no version", c.Image)
 	}
-	if _, ok := c.Resources.Limits[corev1.ResourceMemory]; !ok || c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() {
+	if _, ok := c.Resources.Limits[corev1.ResourceMemory]; !ok ||
+		c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() {
 		t.Errorf("resources %+v: want requests and a limit of memory", c.Resources)
 	}
 
 	// The settings: from the ConfigMap of that very name, and secrets from files that are mounted.
-	if len(c.EnvFrom) != 1 || c.EnvFrom[0].ConfigMapRef == nil || c.EnvFrom[0].ConfigMapRef.Name != config.Name {
+	if len(c.EnvFrom) != 1 || c.EnvFrom[0].ConfigMapRef == nil ||
+		c.EnvFrom[0].ConfigMapRef.Name != config.Name {
 		t.Errorf("the environment comes from %+v, want the ConfigMap %s", c.EnvFrom, config.Name)
 	}
 	for name, value := range config.Data {
@@ -144,13 +150,15 @@ func TestKubernetes(t *testing.T) {
 			t.Errorf("%s is set twice", e.Name)
 		}
 		env[e.Name] = e.Value
-		if strings.HasSuffix(e.Name, "_FILE") && !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
-			return m.ReadOnly && strings.HasPrefix(e.Value, m.MountPath+"/")
-		}) {
+		if strings.HasSuffix(e.Name, "_FILE") &&
+			!slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+				return m.ReadOnly && strings.HasPrefix(e.Value, m.MountPath+"/")
+			}) {
 			t.Errorf("%s=%s: nothing is mounted there", e.Name, e.Value)
 		}
 	}
-	for _, name := range []string{"ROLLCALL_ISDP_URL", "ROLLCALL_NATS_URL", "ROLLCALL_NATS_REPLICAS", "ROLLCALL_OPS_LISTEN"} {
+	for _, name := range []string{"ROLLCALL_ISDP_URL", "ROLLCALL_NATS_URL",
+		"ROLLCALL_NATS_REPLICAS", "ROLLCALL_OPS_LISTEN"} {
 		if env[name] == "" {
 			t.Errorf("%s is not set", name)
 		}
@@ -168,10 +176,12 @@ func TestKubernetes(t *testing.T) {
 	for name, p := range map[string]struct {
 		probe *corev1.Probe
 		path  string
-	}{"startup": {c.StartupProbe, "/healthz"}, "liveness": {c.LivenessProbe, "/healthz"}, "readiness": {c.ReadinessProbe, "/readyz"}} {
+	}{"startup": {c.StartupProbe, "/healthz"}, "liveness": {c.LivenessProbe, "/healthz"},
+		"readiness": {c.ReadinessProbe, "/readyz"}} {
 		if p.probe == nil || p.probe.HTTPGet == nil || p.probe.HTTPGet.Path != p.path ||
 			port(p.probe.HTTPGet.Port.StrVal) != env["ROLLCALL_OPS_LISTEN"] {
-			t.Errorf("the %s probe does not ask %s at %s: %+v", name, p.path, env["ROLLCALL_OPS_LISTEN"], p.probe)
+			t.Errorf("the %s probe does not ask %s at %s: %+v", name, p.path,
+				env["ROLLCALL_OPS_LISTEN"], p.probe)
 		}
 	}
 	if ":"+pod.Annotations["prometheus.io/port"] != env["ROLLCALL_OPS_LISTEN"] {
@@ -179,20 +189,24 @@ func TestKubernetes(t *testing.T) {
 	}
 
 	// Whoever selects pods, selects these.
-	monitor := decode(t, "podmonitor.yaml", read(t, manifests+"/podmonitor.yaml")).(*monitoringv1.PodMonitor)
-	budget, network := built["PodDisruptionBudget"].(*policyv1.PodDisruptionBudget), built["NetworkPolicy"].(*networkingv1.NetworkPolicy)
+	monitor := decode(t, "podmonitor.yaml",
+		read(t, manifests+"/podmonitor.yaml")).(*monitoringv1.PodMonitor)
+	budget, network := built["PodDisruptionBudget"].(*policyv1.PodDisruptionBudget),
+		built["NetworkPolicy"].(*networkingv1.NetworkPolicy)
 	selectors := map[string]*metav1.LabelSelector{
 		"deployment": deployment.Spec.Selector, "disruption budget": budget.Spec.Selector,
 		"network policy": &network.Spec.PodSelector, "pod monitor": &monitor.Spec.Selector,
 		"service": {MatchLabels: built["Service"].(*corev1.Service).Spec.Selector},
 	}
 	for i, s := range pod.Spec.TopologySpreadConstraints {
-		selectors["spread over "+pod.Spec.TopologySpreadConstraints[i].TopologyKey] = s.LabelSelector
+		over := pod.Spec.TopologySpreadConstraints[i].TopologyKey
+		selectors["spread over "+over] = s.LabelSelector
 	}
 	for name, s := range selectors {
 		selector, err := metav1.LabelSelectorAsSelector(s)
 		if err != nil || selector.Empty() || !selector.Matches(labels.Set(pod.Labels)) {
-			t.Errorf("%s: selector %v (%v) does not match the pods' labels %v", name, selector, err, pod.Labels)
+			t.Errorf("%s: selector %v (%v) does not match the pods' labels %v", name, selector, err,
+				pod.Labels)
 		}
 	}
 	if _, ok := selectors["spread over kubernetes.io/hostname"]; !ok {
@@ -201,11 +215,13 @@ func TestKubernetes(t *testing.T) {
 	if len(network.Spec.PolicyTypes) != 2 {
 		t.Errorf("the network policy is of %v", network.Spec.PolicyTypes)
 	}
-	if e := monitor.Spec.PodMetricsEndpoints; len(e) != 1 || e[0].Port == nil || port(*e[0].Port) != env["ROLLCALL_OPS_LISTEN"] {
+	if e := monitor.Spec.PodMetricsEndpoints; len(e) != 1 || e[0].Port == nil ||
+		port(*e[0].Port) != env["ROLLCALL_OPS_LISTEN"] {
 		t.Errorf("the pod monitor scrapes %+v", e)
 	}
 	if monitor.Name != "rollcall" {
-		t.Errorf("the pod monitor is called %s, and so the job is not one that the alerts look for", monitor.Name)
+		t.Errorf("the pod monitor is called %s, and so the job is not one that the alerts look for",
+			monitor.Name)
 	}
 }
 
@@ -225,7 +241,8 @@ func TestPrometheusRule(t *testing.T) {
 
 // TestNATSValues sees whether the chart's values bring what the accounts' files ask for.
 func TestNATSValues(t *testing.T) {
-	policy := decode(t, "nats-networkpolicy.yaml", read(t, manifests+"/nats-networkpolicy.yaml")).(*networkingv1.NetworkPolicy)
+	policy := decode(t, "nats-networkpolicy.yaml",
+		read(t, manifests+"/nats-networkpolicy.yaml")).(*networkingv1.NetworkPolicy)
 	if len(policy.Spec.Ingress) == 0 {
 		t.Error("the NATS servers' network policy lets nobody in")
 	}
@@ -263,7 +280,8 @@ func TestNATSValues(t *testing.T) {
 	}
 	needed := included(t, "accounts.conf")
 	for file := range needed {
-		if !strings.Contains(text, "--from-file=deploy/nats/"+file+" ") && !strings.Contains(text, "--from-file=deploy/nats/"+file+"\n") {
+		if !strings.Contains(text, "--from-file=deploy/nats/"+file+" ") &&
+			!strings.Contains(text, "--from-file=deploy/nats/"+file+"\n") {
 			t.Errorf("the ConfigMap lacks %s", file)
 		}
 	}
@@ -283,7 +301,8 @@ func included(t *testing.T, name string) map[string]string {
 	t.Helper()
 	text := read(t, "deploy/nats/"+name)
 	files := map[string]string{name: text}
-	for _, m := range regexp.MustCompile(`(?m)^\s*include "([^"]+)"`).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\s*include "([^"]+)"`).FindAllStringSubmatch(text,
+		-1) {
 		maps.Copy(files, included(t, m[1]))
 	}
 	return files
@@ -292,7 +311,8 @@ func included(t *testing.T, name string) map[string]string {
 // natsVariables are the environment's that a configuration of nats-server uses.
 func natsVariables(text string) []string {
 	var names []string
-	for _, m := range regexp.MustCompile(`(?m)^[^#\n]*?[:\s{]\$(NATS_\w+)`).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^[^#\n]*?[:\s{]\$(NATS_\w+)`).FindAllStringSubmatch(
+		text, -1) {
 		names = append(names, m[1])
 	}
 	slices.Sort(names)

@@ -51,7 +51,8 @@ func TestAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	var tests ruleTests
-	if err := yaml.Unmarshal([]byte(read(t, "deploy/prometheus/rules_test.yml")), &tests); err != nil {
+	if err := yaml.Unmarshal([]byte(read(t, "deploy/prometheus/rules_test.yml")),
+		&tests); err != nil {
 		t.Fatal(err)
 	}
 	fires, silent := make(map[string]bool), make(map[string]bool)
@@ -81,8 +82,11 @@ func TestAlerts(t *testing.T) {
 			if a.Annotations["summary"] == "" || len(a.Annotations["description"]) < 80 {
 				t.Errorf("%s: no summary, or no description that says what to do", a.Alert)
 			}
-			if want := "docs/operations.md#" + strings.ToLower(a.Alert); !strings.HasSuffix(a.Annotations["runbook_url"], "/"+want) {
-				t.Errorf("%s: runbook_url %q, want …/%s", a.Alert, a.Annotations["runbook_url"], want)
+			if want := "docs/operations.md#" +
+				strings.ToLower(a.Alert); !strings.HasSuffix(a.Annotations["runbook_url"],
+				"/"+want) {
+				t.Errorf("%s: runbook_url %q, want …/%s", a.Alert, a.Annotations["runbook_url"],
+					want)
 			}
 			if !fires[a.Alert] {
 				t.Errorf("%s: no test where it fires", a.Alert)
@@ -137,13 +141,15 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d.UID == "" || d.Title == "" || d.SchemaVersion < 39 || d.SchemaVersion > 42 {
-		t.Errorf("uid %q, title %q, schema version %d: want those of Grafana 11 or 12", d.UID, d.Title, d.SchemaVersion)
+		t.Errorf("uid %q, title %q, schema version %d: want those of Grafana 11 or 12", d.UID,
+			d.Title, d.SchemaVersion)
 	}
 	ids, variables, taken := make(map[int]bool), make(map[string]bool), make(map[[2]int]string)
 	for _, v := range d.Templating.List {
 		variables[v.Name] = true
 		if m := regexp.MustCompile(`label_values\(([^,]+)`).FindSubmatch(v.Query); m != nil {
-			checkQuery(t, "variable "+v.Name, strings.ReplaceAll(grafanaQuery(string(m[1])), `\"`, `"`))
+			checkQuery(t, "variable "+v.Name,
+				strings.ReplaceAll(grafanaQuery(string(m[1])), `\"`, `"`))
 		}
 	}
 	for _, a := range d.Annotations.List {
@@ -177,9 +183,11 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("%s has no query, or another data source than the dashboard's", where)
 		}
 		for _, target := range p.Targets {
-			for _, v := range regexp.MustCompile(`\$([a-z]\w*)`).FindAllStringSubmatch(target.Expr, -1) {
+			for _, v := range regexp.MustCompile(`\$([a-z]\w*)`).FindAllStringSubmatch(target.Expr,
+				-1) {
 				if !variables[v[1]] {
-					t.Errorf("%s uses the variable %s, which the dashboard does not have", where, v[1])
+					t.Errorf("%s uses the variable %s, which the dashboard does not have", where,
+						v[1])
 				}
 			}
 			for _, m := range checkQuery(t, where, grafanaQuery(target.Expr)) {
@@ -189,8 +197,9 @@ func TestDashboard(t *testing.T) {
 	}
 	t.Logf("the dashboard shows %d metrics", len(used))
 	for m := range metrics(t) {
-		if base := strings.TrimSuffix(m, "_total"); strings.HasPrefix(m, "rollcall_") && !slices.ContainsFunc(slices.Collect(maps.Keys(used)),
-			func(u string) bool { return strings.HasPrefix(u, base) }) {
+		if base := strings.TrimSuffix(m, "_total"); strings.HasPrefix(m, "rollcall_") &&
+			!slices.ContainsFunc(slices.Collect(maps.Keys(used)),
+				func(u string) bool { return strings.HasPrefix(u, base) }) {
 			t.Errorf("the dashboard does not show %s", m)
 		}
 	}
@@ -198,7 +207,8 @@ func TestDashboard(t *testing.T) {
 
 // grafanaQuery is what Grafana makes of an expression.
 func grafanaQuery(expr string) string {
-	return strings.NewReplacer("$__rate_interval", "1m", "$job", ".*", "$tenant", ".*").Replace(expr)
+	return strings.NewReplacer("$__rate_interval", "1m", "$job", ".*", "$tenant",
+		".*").Replace(expr)
 }
 
 // metrics are the names that the metrics' document has, and those of Prometheus and its Go client's
@@ -210,10 +220,12 @@ func metrics(t *testing.T) map[string]bool {
 		t.Fatal(err)
 	}
 	known := map[string]bool{
-		"up": true, "ALERTS": true, "process_start_time_seconds": true, "process_resident_memory_bytes": true,
-		"process_cpu_seconds_total": true, "go_memstats_heap_inuse_bytes": true,
+		"up": true, "ALERTS": true, "process_start_time_seconds": true,
+		"process_resident_memory_bytes": true,
+		"process_cpu_seconds_total":     true, "go_memstats_heap_inuse_bytes": true,
 	}
-	for _, name := range regexp.MustCompile(`\brollcall_[a-z_]*[a-z]\b`).FindAllString(string(data), -1) {
+	for _, name := range regexp.MustCompile(`\brollcall_[a-z_]*[a-z]\b`).FindAllString(string(data),
+		-1) {
 		known[strings.TrimSuffix(name, "_bucket")] = true
 	}
 	if len(known) < 30 {
@@ -248,7 +260,8 @@ func checkQuery(t *testing.T, where, query string) []string {
 			}
 			names = append(names, base)
 			if !known[m.Value] && !known[base] {
-				t.Errorf("%s asks for %s, which %s does not have", where, m.Value, filepath.Base(*metricsTable))
+				t.Errorf("%s asks for %s, which %s does not have", where, m.Value,
+					filepath.Base(*metricsTable))
 			}
 		}
 		return nil

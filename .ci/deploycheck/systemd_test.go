@@ -12,7 +12,8 @@ import (
 func TestSystemd(t *testing.T) {
 	t.Parallel()
 	analyze := tool(t, "systemd-analyze", "systemd")
-	unit, dropIn := read(t, "deploy/systemd/rollcall.service"), read(t, "deploy/systemd/cluster.conf")
+	unit, dropIn := read(t, "deploy/systemd/rollcall.service"),
+		read(t, "deploy/systemd/cluster.conf")
 
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "rollcall")
@@ -20,7 +21,8 @@ func TestSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It is not installed here, and verify wants to see it.
-	installed := strings.Replace(unit, "ExecStart=/usr/local/bin/rollcall\n", "ExecStart="+binary+"\n", 1)
+	installed := strings.Replace(unit, "ExecStart=/usr/local/bin/rollcall\n",
+		"ExecStart="+binary+"\n", 1)
 	if installed == unit {
 		t.Fatal("the unit does not start /usr/local/bin/rollcall")
 	}
@@ -28,7 +30,8 @@ func TestSystemd(t *testing.T) {
 	write(t, file, installed)
 	verify := func() {
 		t.Helper()
-		if out := run(t, dir, analyze, "verify", "--man=no", "--recursive-errors=no", file); strings.TrimSpace(out) != "" {
+		if out := run(t, dir, analyze, "verify", "--man=no", "--recursive-errors=no",
+			file); strings.TrimSpace(out) != "" {
 			t.Errorf("systemd-analyze verify: %s", out)
 		}
 		// In tenths: 1.5 of 10.
@@ -41,19 +44,24 @@ func TestSystemd(t *testing.T) {
 	write(t, filepath.Join(file+".d", "cluster.conf"), dropIn)
 	verify()
 
-	for _, line := range []string{"RestartPreventExitStatus=2", "Restart=always", "TimeoutStopSec=15"} {
+	for _, line := range []string{"RestartPreventExitStatus=2", "Restart=always",
+		"TimeoutStopSec=15"} {
 		if !strings.Contains(unit, "\n"+line+"\n") {
 			t.Errorf("the unit has no line %s", line)
 		}
 	}
 	for _, text := range []string{unit, dropIn} {
 		loaded := make(map[string]bool)
-		for _, m := range regexp.MustCompile(`(?m)^LoadCredential=([^:]+):/etc/rollcall/credentials/(.+)$`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(
+			`(?m)^LoadCredential=([^:]+):/etc/rollcall/credentials/(.+)$`).FindAllStringSubmatch(
+			text, -1) {
 			loaded[m[1]] = m[1] == m[2]
 		}
-		for _, m := range regexp.MustCompile(`(?m)^Environment=(\w+_FILE)=%d/(.+)$`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(
+			`(?m)^Environment=(\w+_FILE)=%d/(.+)$`).FindAllStringSubmatch(text, -1) {
 			if !loaded[m[2]] {
-				t.Errorf("%s wants the credential %s, which is not loaded from the file of its name", m[1], m[2])
+				t.Errorf("%s wants the credential %s, which is not loaded from the file of its name",
+					m[1], m[2])
 			}
 			delete(loaded, m[2])
 		}
@@ -62,7 +70,8 @@ func TestSystemd(t *testing.T) {
 		}
 	}
 	for line := range strings.Lines(read(t, "deploy/systemd/rollcall.env")) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && secretVariable(name, value) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok &&
+			secretVariable(name, value) {
 			t.Errorf("rollcall.env holds the secret %s", name)
 		}
 	}

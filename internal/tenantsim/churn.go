@@ -147,7 +147,8 @@ func (t *Tenant) editSome(now time.Time) bool {
 		fields["capacity"] = strconv.Itoa(1 + r.IntN(10))
 	}
 	if kind == 3 {
-		fields["agentName"] = `"` + surnames[r.IntN(len(surnames))][0] + givenNames[r.IntN(len(givenNames))][0] + `"`
+		fields["agentName"] = `"` + surnames[r.IntN(len(surnames))][0] +
+			givenNames[r.IntN(len(givenNames))][0] + `"`
 	}
 	admin := r.IntN(len(admins))
 	fields["lastUpdatedBy"] = strconv.Itoa(1000 + admin)
@@ -190,7 +191,8 @@ func (t *Tenant) returnSome(now time.Time) bool {
 		i := t.churn.rand.IntN(len(t.churn.gone))
 		a := t.agents[t.churn.gone[i]]
 		t.churn.gone = slices.Delete(t.churn.gone, i, i+1)
-		undeleted := a.deleted && a.wellFormed && t.edit(now, a, Undeleted, t.stamped(now, a, false, Fields{"deleteFlag": "0"}))
+		undeleted := a.deleted && a.wellFormed &&
+			t.edit(now, a, Undeleted, t.stamped(now, a, false, Fields{"deleteFlag": "0"}))
 		if !a.listed {
 			return t.put(now, a, Restored, a.row, a.facts, true)
 		}

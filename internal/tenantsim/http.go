@@ -65,7 +65,8 @@ func (t *Tenant) Answer(r *http.Request, body []byte, page func(Query) Reply) Re
 	case r.Method != http.MethodPost:
 		return jsonReply(http.StatusMethodNotAllowed, `{"status":405,"error":"Method Not Allowed"}`)
 	case media != "application/json":
-		return jsonReply(http.StatusUnsupportedMediaType, `{"status":415,"error":"Unsupported Media Type"}`)
+		return jsonReply(http.StatusUnsupportedMediaType,
+			`{"status":415,"error":"Unsupported Media Type"}`)
 	case isToken:
 		return t.token(body)
 	case !t.authorized(r):
@@ -97,7 +98,8 @@ func ReadQuery(body []byte) Query {
 	for _, f := range []struct {
 		name string
 		into *int
-	}{{"pageStart", &q.Page}, {"pageSize", &q.Size}, {"type", &q.Type}, {"onlineStatus", &q.Online}} {
+	}{{"pageStart", &q.Page}, {"pageSize", &q.Size}, {"type", &q.Type},
+		{"onlineStatus", &q.Online}} {
 		raw, ok := in[f.name]
 		if !ok || string(raw) == "null" {
 			continue
@@ -159,7 +161,9 @@ func PageReply(pos, total int, rows []Row) Reply {
 		n += len(r.JSON) + 1
 	}
 	b := bytes.NewBuffer(make([]byte, 0, n))
-	fmt.Fprintf(b, `{"stateCode":"0","errorMessage":null,"result":{"pos":%d,"total_count":%d,"data":[`, pos, total)
+	fmt.Fprintf(b,
+		`{"stateCode":"0","errorMessage":null,"result":{"pos":%d,"total_count":%d,"data":[`, pos,
+		total)
 	for i, r := range rows {
 		if i > 0 {
 			b.WriteByte(',')
@@ -174,7 +178,8 @@ func PageReply(pos, total int, rows []Row) Reply {
 func StateReply(code, message string) Reply {
 	c, _ := json.Marshal(code)
 	m, _ := json.Marshal(message)
-	return jsonReply(http.StatusOK, fmt.Sprintf(`{"stateCode":%s,"errorMessage":%s,"result":null}`, c, m))
+	return jsonReply(http.StatusOK, fmt.Sprintf(`{"stateCode":%s,"errorMessage":%s,"result":null}`,
+		c, m))
 }
 
 const jsonType = "application/json;charset=UTF-8"

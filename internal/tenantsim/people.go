@@ -9,13 +9,20 @@ import (
 
 // Names and how their owners' accounts are spelt.
 var (
-	surnames = [...][2]string{{"王", "wang"}, {"李", "li"}, {"张", "zhang"}, {"刘", "liu"}, {"陈", "chen"}, {"杨", "yang"},
-		{"黄", "huang"}, {"赵", "zhao"}, {"吴", "wu"}, {"周", "zhou"}, {"徐", "xu"}, {"孙", "sun"}, {"马", "ma"}, {"朱", "zhu"},
-		{"胡", "hu"}, {"郭", "guo"}, {"何", "he"}, {"林", "lin"}, {"高", "gao"}, {"罗", "luo"}, {"欧阳", "ouyang"}, {"诸葛", "zhuge"}}
-	givenNames = [...][2]string{{"伟", "wei"}, {"芳", "fang"}, {"娜", "na"}, {"敏", "min"}, {"静", "jing"}, {"丽", "li"}, {"强", "qiang"},
-		{"磊", "lei"}, {"军", "jun"}, {"洋", "yang"}, {"勇", "yong"}, {"艳", "yan"}, {"杰", "jie"}, {"娟", "juan"}, {"涛", "tao"},
-		{"明", "ming"}, {"超", "chao"}, {"秀英", "xiuying"}, {"桂兰", "guilan"}, {"建国", "jianguo"}, {"志强", "zhiqiang"},
-		{"婷婷", "tingting"}, {"晓东", "xiaodong"}, {"海燕", "haiyan"}, {"子轩", "zixuan"}, {"雨桐", "yutong"}}
+	surnames = [...][2]string{{"王", "wang"}, {"李", "li"}, {"张", "zhang"}, {"刘", "liu"},
+		{"陈", "chen"}, {"杨", "yang"},
+		{"黄", "huang"}, {"赵", "zhao"}, {"吴", "wu"}, {"周", "zhou"}, {"徐", "xu"}, {"孙", "sun"},
+		{"马", "ma"}, {"朱", "zhu"},
+		{"胡", "hu"}, {"郭", "guo"}, {"何", "he"}, {"林", "lin"}, {"高", "gao"}, {"罗", "luo"},
+		{"欧阳", "ouyang"}, {"诸葛", "zhuge"}}
+	givenNames = [...][2]string{{"伟", "wei"}, {"芳", "fang"}, {"娜", "na"}, {"敏", "min"},
+		{"静", "jing"}, {"丽", "li"}, {"强", "qiang"},
+		{"磊", "lei"}, {"军", "jun"}, {"洋", "yang"}, {"勇", "yong"}, {"艳", "yan"}, {"杰", "jie"},
+		{"娟", "juan"}, {"涛", "tao"},
+		{"明", "ming"}, {"超", "chao"}, {"秀英", "xiuying"}, {"桂兰", "guilan"}, {"建国", "jianguo"},
+		{"志强", "zhiqiang"},
+		{"婷婷", "tingting"}, {"晓东", "xiaodong"}, {"海燕", "haiyan"}, {"子轩", "zixuan"},
+		{"雨桐", "yutong"}}
 	areas  = [...]string{"华东", "华南", "华北", "西南", "西北", "东北", "华中", "港澳"}
 	admins = [...]string{"系统管理员", "admin", "运维-李工", "项目经理"}
 	scenes = [...]string{`"FTTH"`, `"Wireless"`, `"微波"`, `"数据中心"`}
@@ -37,7 +44,8 @@ func person(seed uint64, tenant, id int64) (json.RawMessage, facts) {
 	if chance(onDuty) {
 		f.status = 1
 	}
-	created := time.Date(2020, 1, 6, 0, 0, 0, 0, time.UTC).Add(time.Duration(r.Int64N(int64(5 * 365 * 24 * time.Hour))))
+	created := time.Date(2020, 1, 6, 0, 0, 0, 0,
+		time.UTC).Add(time.Duration(r.Int64N(int64(5 * 365 * 24 * time.Hour))))
 	updated := created.Add(time.Duration(r.Int64N(int64(300 * 24 * time.Hour))))
 	signedIn := updated.Add(-time.Duration(r.Int64N(int64(6 * time.Hour))))
 	userID := 102400 + id*7%90000

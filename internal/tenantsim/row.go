@@ -53,7 +53,8 @@ func members(row []byte) ([]member, error) {
 			return nil, err
 		}
 		end := int(d.InputOffset())
-		ms = append(ms, member{name.(string), int(before) + bytes.IndexByte(row[before:], '"'), end - len(value), end})
+		ms = append(ms, member{name.(string), int(before) + bytes.IndexByte(row[before:], '"'),
+			end - len(value), end})
 	}
 	return ms, nil
 }
@@ -117,7 +118,9 @@ func Patch(row json.RawMessage, fields Fields) (json.RawMessage, error) {
 		out = append(out, value...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if fields[name] == "" || slices.ContainsFunc(ms, func(m member) bool { return m.name == name }) {
+		if fields[name] == "" || slices.ContainsFunc(ms, func(m member) bool {
+			return m.name == name
+		}) {
 			continue
 		}
 		if !first {

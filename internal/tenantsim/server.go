@@ -31,7 +31,9 @@ func Listen(addr string, tenant http.Handler) (*Server, error) {
 		host = "127.0.0.1"
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return nil, fmt.Errorf("simulated tenant: listening on %q: only the loopback interface is served, as in 127.0.0.1:8081", addr)
+		return nil, fmt.Errorf(
+			"simulated tenant: listening on %q: only the loopback interface is served, as in "+
+				"127.0.0.1:8081", addr)
 	}
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, port))
 	if err != nil {

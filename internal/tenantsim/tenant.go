@@ -98,8 +98,10 @@ func (t *Tenant) get(id int64) *agent {
 	return a
 }
 
-// put is the one place where an agent changes: its row, whether it is listed, the counts. It reports whether anything changed. mu is held, or nobody else knows t.
-func (t *Tenant) put(now time.Time, a *agent, kind Kind, row json.RawMessage, f facts, listed bool) bool {
+// put is the one place where an agent changes: its row, whether it is listed, the counts. It
+// reports whether anything changed. mu is held, or nobody else knows t.
+func (t *Tenant) put(now time.Time, a *agent, kind Kind, row json.RawMessage, f facts,
+	listed bool) bool {
 	if a.listed == listed && bytes.Equal(a.row, row) {
 		return false
 	}
@@ -137,7 +139,9 @@ func (t *Tenant) count(a *agent, n int) {
 
 // place puts an agent into the listing or takes it out.
 func (t *Tenant) place(a *agent, listed bool) {
-	i, _ := slices.BinarySearchFunc(t.listing, a.seq, func(b *agent, seq int) int { return cmp.Compare(b.seq, seq) })
+	i, _ := slices.BinarySearchFunc(t.listing, a.seq, func(b *agent, seq int) int {
+		return cmp.Compare(b.seq, seq)
+	})
 	if listed {
 		t.listing = slices.Insert(t.listing, i, a)
 	} else {

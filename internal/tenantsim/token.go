@@ -12,8 +12,9 @@ import (
 
 // InvalidToken is what the vendor answers to a token that it does not know, or no longer.
 func InvalidToken(status int) Reply {
-	return Reply{status, "application/xml;charset=UTF-8", []byte("<InvalidTokenException><error>invalid_token</error>" +
-		"<error_description>check_token error</error_description></InvalidTokenException>")}
+	return Reply{status, "application/xml;charset=UTF-8",
+		[]byte("<InvalidTokenException><error>invalid_token</error>" +
+			"<error_description>check_token error</error_description></InvalidTokenException>")}
 }
 
 // tokens are those that a tenant has issued.
@@ -61,18 +62,22 @@ func (t *Tenant) token(body []byte) Reply {
 		Password     string `json:"password"`
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
-		return OAuthError(http.StatusBadRequest, "invalid_request", "the body is not the JSON object expected")
+		return OAuthError(http.StatusBadRequest, "invalid_request",
+			"the body is not the JSON object expected")
 	}
 	t.mu.Lock()
 	c := t.cfg
 	t.mu.Unlock()
 	switch {
 	case in.ClientID != c.ClientID || in.ClientSecret != c.ClientSecret:
-		return OAuthError(cmp.Or(c.RefusedStatus, http.StatusUnauthorized), "invalid_client", "Bad client credentials")
+		return OAuthError(cmp.Or(c.RefusedStatus, http.StatusUnauthorized), "invalid_client",
+			"Bad client credentials")
 	case in.GrantType != "password":
-		return OAuthError(http.StatusBadRequest, "unsupported_grant_type", "Unsupported grant type: "+in.GrantType)
+		return OAuthError(http.StatusBadRequest, "unsupported_grant_type",
+			"Unsupported grant type: "+in.GrantType)
 	case in.Username != c.Username || in.Password != c.Password:
-		return OAuthError(cmp.Or(c.RefusedStatus, http.StatusBadRequest), "invalid_grant", "Bad credentials")
+		return OAuthError(cmp.Or(c.RefusedStatus, http.StatusBadRequest), "invalid_grant",
+			"Bad credentials")
 	}
 	return t.issue(in.Username)
 }
@@ -101,8 +106,10 @@ func (t *Tenant) issue(username string) Reply {
 	tk.count++
 	name, _ := json.Marshal(username)
 	return jsonReply(http.StatusOK, fmt.Sprintf(
-		`{"access_token":"%s","token_type":"bearer","refresh_token":"%s","expires_in":%s,"scope":"all",`+
-			`"plat_user":{"userId":102400,"userName":%s,"tenantId":%d,"locale":"zh_CN","roles":[]}}`,
+		`{"access_token":"%s","token_type":"bearer","refresh_token":"%s","expires_in":%s,`+
+			`"scope":"all",`+
+			`"plat_user":{"userId":102400,"userName":%s,"tenantId":%d,"locale":"zh_CN",`+
+			`"roles":[]}}`,
 		tk.last.access, tk.last.refresh, seconds, name, t.cfg.TenantID))
 }
 

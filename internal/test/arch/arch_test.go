@@ -63,7 +63,9 @@ func (g graph) reached(name string, tests bool) []string {
 
 // isOrUnder reports whether a path is one of the given ones or lies below it.
 func isOrUnder(path string, roots ...string) bool {
-	return slices.ContainsFunc(roots, func(root string) bool { return path == root || strings.HasPrefix(path, root+"/") })
+	return slices.ContainsFunc(roots, func(root string) bool {
+		return path == root || strings.HasPrefix(path, root+"/")
+	})
 }
 
 // isStandard: the paths of all other modules begin with a domain.
@@ -97,14 +99,17 @@ func just(name string) func(string) bool { return func(n string) bool { return n
 
 // consumers are the imports of the package that consumers use.
 var consumers = []string{natsClient, natsClient + "/jetstream", "github.com/cenkalti/backoff/v4",
-	"github.com/rollcall-events/rollcall/schemas", "github.com/rollcall-events/rollcall/" + documentedFields}
+	"github.com/rollcall-events/rollcall/schemas",
+	"github.com/rollcall-events/rollcall/" + documentedFields}
 
 // own forbids the imports of the module's own packages of those names and below, but for the
 // importing one's.
 func own(names ...string) func(graph, string, string) bool {
 	return func(g graph, name, path string) bool {
 		in, ok := g.inside(path)
-		return ok && slices.ContainsFunc(names, func(root string) bool { return isOrUnder(in, root) && !isOrUnder(name, root) })
+		return ok && slices.ContainsFunc(names, func(root string) bool {
+			return isOrUnder(in, root) && !isOrUnder(name, root)
+		})
 	}
 }
 
@@ -116,7 +121,9 @@ const (
 
 // Packages that the rules speak of. They have to be there, lest a rule holds because its package
 // was renamed.
-var known = []string{"cmd/rollcall", "diff", "examples/audit", "examples/routing", "internal/tenantsim", "internal/test/isdpsim", "poller", "poller/isdp", "publisher", "schemas", "schemas/follow"}
+var known = []string{"cmd/rollcall", "diff", "examples/audit", "examples/routing",
+	"internal/tenantsim", "internal/test/isdpsim", "poller", "poller/isdp", "publisher", "schemas",
+	"schemas/follow"}
 
 // words are the packages whose types say what an agent, an event and a listing are.
 var words = []string{"schemas", documentedFields, "internal/packed", "internal/listing"}
@@ -132,14 +139,18 @@ var rules = []rule{
 		}},
 	{why: "schemas knows nothing of HTTP, the network, files and logs", of: just("schemas"),
 		forbid: others("net", "os", "log", "syscall")},
-	{why: "consumers get the client and the wire, and nothing of the daemon", of: named("schemas/follow"),
-		forbid: func(_ graph, _, path string) bool { return !isStandard(path) && !slices.Contains(consumers, path) }},
+	{why: "consumers get the client and the wire, and nothing of the daemon",
+		of: named("schemas/follow"),
+		forbid: func(_ graph, _, path string) bool {
+			return !isStandard(path) && !slices.Contains(consumers, path)
+		}},
 	{why: "examples show what others can import", of: named("examples"),
 		forbid: func(g graph, name, path string) bool {
 			in, ok := g.inside(path)
 			return ok && !isOrUnder(in, "schemas", documentedFields, name)
 		}},
-	{why: "poller, diff and publisher never import one another", of: named("poller", "diff", "publisher"), tests: true,
+	{why: "poller, diff and publisher never import one another",
+		of: named("poller", "diff", "publisher"), tests: true,
 		forbid: own("poller", "diff", "publisher")},
 	{why: "the sweep and the vendor's side know nothing of one another", of: named("poller"),
 		forbid: func(g graph, name, path string) bool {
@@ -147,23 +158,30 @@ var rules = []rule{
 			return ok && in != name && isOrUnder(in, "poller")
 		}},
 	{why: "diff does no I/O, no logging and nothing by chance", of: named("diff"),
-		forbid: others("net", "os", "io/ioutil", "log", "syscall", "context", "math/rand", "crypto/rand", "plugin")},
-	{why: "diff imports the standard library and the words of agents and listings only", of: named("diff"),
+		forbid: others("net", "os", "io/ioutil", "log", "syscall", "context", "math/rand",
+			"crypto/rand", "plugin")},
+	{why: "diff imports the standard library and the words of agents and listings only",
+		of: named("diff"),
 		forbid: func(g graph, _, path string) bool {
 			in, ok := g.inside(path)
 			return !isStandard(path) && !(ok && slices.Contains(words, in))
 		}},
-	{why: "poller knows nothing of NATS", of: named("poller"), tests: true, forbid: others(natsClient, natsServer, natsBatch)},
+	{why: "poller knows nothing of NATS", of: named("poller"), tests: true,
+		forbid: others(natsClient, natsServer, natsBatch)},
 	{why: "publisher knows nothing of HTTP", of: named("publisher"), forbid: others("net/http")},
-	{why: "only cmd/rollcall reads the environment and the command line", of: unnamed("cmd/rollcall"), tests: true,
-		forbid: others("github.com/kelseyhightower/envconfig", "github.com/spf13/cobra", "github.com/spf13/pflag")},
+	{why: "only cmd/rollcall reads the environment and the command line",
+		of: unnamed("cmd/rollcall"), tests: true,
+		forbid: others("github.com/kelseyhightower/envconfig", "github.com/spf13/cobra",
+			"github.com/spf13/pflag")},
 	{why: "nothing imports cmd", of: unnamed("cmd"), tests: true, forbid: own("cmd")},
-	{why: "the simulated tenant shares nothing with what it tests", of: named("internal/tenantsim", "internal/test/isdpsim"),
+	{why: "the simulated tenant shares nothing with what it tests",
+		of: named("internal/tenantsim", "internal/test/isdpsim"),
 		forbid: func(g graph, name, path string) bool {
 			in, ok := g.inside(path)
 			return ok && !isOrUnder(in, name, "internal/tenantsim")
 		}},
-	{why: "what only tests use is not in the binary", of: named("cmd/rollcall"), forbid: own("internal/test", "internal/bench")},
+	{why: "what only tests use is not in the binary", of: named("cmd/rollcall"),
+		forbid: own("internal/test", "internal/bench")},
 }
 
 // broken tells each breach of a rule, sorted.
@@ -247,13 +265,21 @@ func TestBroken(t *testing.T) {
 	const module = "example.com/made/up"
 	in := func(name string) string { return module + "/" + name }
 	pkgs := map[string]pkg{
-		"schemas":                  {Imports: []string{"encoding/json", "time"}, TestImports: []string{"os", "pgregory.net/rapid"}},
-		"poller":                   {Imports: []string{"net/http", in("schemas"), in("internal/setting")}, XTestImports: []string{in("poller"), in("internal/test/isdpsim")}},
-		"diff":                     {Imports: []string{"slices", in("schemas")}, TestImports: []string{"os", "pgregory.net/rapid"}, XTestImports: []string{in("diff")}},
-		"publisher":                {Imports: []string{natsClient + "/jetstream", natsBatch + "/jetstreamext", in("schemas")}, TestImports: []string{"net/http"}},
-		"cmd/rollcall":             {Imports: []string{"github.com/kelseyhightower/envconfig", "github.com/spf13/cobra", in("poller"), in("diff"), in("publisher")}},
-		"schemas/follow":           {Imports: []string{"context", natsClient + "/jetstream", "github.com/rollcall-events/rollcall/schemas"}},
-		"examples/routing":         {Imports: []string{natsClient, in("schemas/follow"), "net/http"}, TestImports: []string{in("internal/setting")}},
+		"schemas": {Imports: []string{"encoding/json", "time"},
+			TestImports: []string{"os", "pgregory.net/rapid"}},
+		"poller": {Imports: []string{"net/http", in("schemas"),
+			in("internal/setting")},
+			XTestImports: []string{in("poller"), in("internal/test/isdpsim")}},
+		"diff": {Imports: []string{"slices", in("schemas")},
+			TestImports: []string{"os", "pgregory.net/rapid"}, XTestImports: []string{in("diff")}},
+		"publisher": {Imports: []string{natsClient + "/jetstream",
+			natsBatch + "/jetstreamext", in("schemas")}, TestImports: []string{"net/http"}},
+		"cmd/rollcall": {Imports: []string{"github.com/kelseyhightower/envconfig",
+			"github.com/spf13/cobra", in("poller"), in("diff"), in("publisher")}},
+		"schemas/follow": {Imports: []string{"context", natsClient + "/jetstream",
+			"github.com/rollcall-events/rollcall/schemas"}},
+		"examples/routing": {Imports: []string{natsClient, in("schemas/follow"),
+			"net/http"}, TestImports: []string{in("internal/setting")}},
 		"internal/engine":          {Imports: []string{in("poller"), in("diff"), in("publisher")}},
 		"internal/tenantsim":       {Imports: []string{"net/http"}},
 		"internal/test/isdpsim":    {Imports: []string{"net/http", in("internal/tenantsim")}},
@@ -270,43 +296,64 @@ func TestBroken(t *testing.T) {
 		want []string
 	}{
 		{"schemas", pkg{Imports: []string{"github.com/google/go-cmp/cmp"}}, []string{
-			"diff reaches github.com/google/go-cmp/cmp: diff imports the standard library and the words of agents and listings only",
-			"schemas reaches github.com/google/go-cmp/cmp: schemas imports the standard library only"}},
+			"diff reaches github.com/google/go-cmp/cmp: diff imports the standard library and " +
+				"the words of agents and listings only",
+			"schemas reaches github.com/google/go-cmp/cmp: schemas imports the standard library " +
+				"only"}},
 		{"schemas", pkg{Imports: []string{in("internal/setting")}}, []string{
-			"diff reaches " + in("internal/setting") + ": diff imports the standard library and the words of agents and listings only",
-			"schemas reaches " + in("internal/setting") + ": schemas imports the standard library only"}},
+			"diff reaches " + in("internal/setting") +
+				": diff imports the standard library and the words of agents and listings only",
+			"schemas reaches " + in("internal/setting") +
+				": schemas imports the standard library only"}},
 		{"poller", pkg{Imports: []string{in("poller/isdp")}}, []string{
-			"poller reaches " + in("poller/isdp") + ": the sweep and the vendor's side know nothing of one another"}},
+			"poller reaches " + in("poller/isdp") +
+				": the sweep and the vendor's side know nothing of one another"}},
 		{"schemas", pkg{Imports: []string{"net/url"}}, []string{
 			"diff reaches net/url: diff does no I/O, no logging and nothing by chance",
 			"schemas reaches net/url: schemas knows nothing of HTTP, the network, files and logs"}},
 		{"schemas/follow", pkg{Imports: []string{natsServer + "/v2/server"}}, []string{
-			"schemas/follow reaches " + natsServer + "/v2/server: consumers get the client and the wire, and nothing of the daemon"}},
+			"schemas/follow reaches " + natsServer +
+				"/v2/server: consumers get the client and the wire, and nothing of the daemon"}},
 		{"examples/routing", pkg{Imports: []string{in("internal/setting")}}, []string{
-			"examples/routing reaches " + in("internal/setting") + ": examples show what others can import"}},
+			"examples/routing reaches " + in("internal/setting") +
+				": examples show what others can import"}},
 		{"poller", pkg{Imports: []string{in("diff")}}, []string{
-			"poller reaches " + in("diff") + ": poller, diff and publisher never import one another"}},
+			"poller reaches " + in("diff") +
+				": poller, diff and publisher never import one another"}},
 		{"poller", pkg{TestImports: []string{in("diff")}}, []string{
-			"poller reaches " + in("diff") + ": poller, diff and publisher never import one another"}},
-		{"poller", pkg{Imports: []string{natsClient}}, []string{"poller reaches " + natsClient + ": poller knows nothing of NATS"}},
+			"poller reaches " + in("diff") +
+				": poller, diff and publisher never import one another"}},
+		{"poller", pkg{Imports: []string{natsClient}},
+			[]string{"poller reaches " + natsClient + ": poller knows nothing of NATS"}},
 		{"publisher", pkg{XTestImports: []string{in("poller")}}, []string{
-			"publisher reaches " + in("poller") + ": poller, diff and publisher never import one another"}},
-		{"publisher", pkg{Imports: []string{in("internal/publisherhelper"), in("internal/through")}}, []string{
-			"publisher reaches " + in("poller") + ": poller, diff and publisher never import one another",
-			"publisher reaches net/http: publisher knows nothing of HTTP"}},
-		{"diff", pkg{Imports: []string{"log/slog"}}, []string{"diff reaches log/slog: diff does no I/O, no logging and nothing by chance"}},
+			"publisher reaches " + in("poller") +
+				": poller, diff and publisher never import one another"}},
+		{"publisher",
+			pkg{Imports: []string{in("internal/publisherhelper"), in("internal/through")}},
+			[]string{
+				"publisher reaches " + in("poller") +
+					": poller, diff and publisher never import one another",
+				"publisher reaches net/http: publisher knows nothing of HTTP"}},
+		{"diff", pkg{Imports: []string{"log/slog"}},
+			[]string{"diff reaches log/slog: diff does no I/O, no logging and nothing by chance"}},
 		{"diff", pkg{Imports: []string{"golang.org/x/sync/errgroup"}}, []string{
-			"diff reaches golang.org/x/sync/errgroup: diff imports the standard library and the words of agents and listings only"}},
-		{"internal/engine", pkg{Imports: []string{"github.com/kelseyhightower/envconfig"}}, []string{
-			"internal/engine reaches github.com/kelseyhightower/envconfig: only cmd/rollcall reads the environment and the command line"}},
+			"diff reaches golang.org/x/sync/errgroup: diff imports the standard library and the " +
+				"words of agents and listings only"}},
+		{"internal/engine", pkg{Imports: []string{"github.com/kelseyhightower/envconfig"}},
+			[]string{
+				"internal/engine reaches github.com/kelseyhightower/envconfig: only cmd/rollcall " +
+					"reads the environment and the command line"}},
 		{"internal/engine", pkg{TestImports: []string{in("cmd/rollcall/internal/x")}}, []string{
 			"internal/engine reaches " + in("cmd/rollcall/internal/x") + ": nothing imports cmd"}},
 		{"internal/test/isdpsim", pkg{Imports: []string{in("schemas")}}, []string{
-			"internal/test/isdpsim reaches " + in("schemas") + ": the simulated tenant shares nothing with what it tests"}},
+			"internal/test/isdpsim reaches " + in("schemas") +
+				": the simulated tenant shares nothing with what it tests"}},
 		{"cmd/rollcall", pkg{Imports: []string{in("internal/test/isdpsim")}}, []string{
-			"cmd/rollcall reaches " + in("internal/test/isdpsim") + ": what only tests use is not in the binary"}},
+			"cmd/rollcall reaches " + in("internal/test/isdpsim") +
+				": what only tests use is not in the binary"}},
 	} {
-		with := map[string]pkg{"internal/through": {Imports: []string{in("poller")}}} // used by one of the cases only
+		// used by one of the cases only
+		with := map[string]pkg{"internal/through": {Imports: []string{in("poller")}}}
 		for name, p := range pkgs {
 			with[name] = p
 		}
@@ -322,7 +369,8 @@ func TestBroken(t *testing.T) {
 }
 
 // clocks are the functions of package time that ask what time it is, or wait.
-var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"}
+var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTicker",
+	"NewTimer"}
 
 // asked tells each use of a clock in a file of Go.
 func asked(t *testing.T, name string, src any) []string {
@@ -354,7 +402,8 @@ func TestDiffAndSchemasHaveNoClock(t *testing.T) {
 			}
 		}
 	}
-	told := asked(t, "x.go", "package x\nimport \"time\"\nvar a, b = time.Now(), time.Second\nvar now = time.Now\n")
+	told := asked(t, "x.go",
+		"package x\nimport \"time\"\nvar a, b = time.Now(), time.Second\nvar now = time.Now\n")
 	if d := cmp.Diff([]string{"x.go:3:12: time.Now", "x.go:4:11: time.Now"}, told); d != "" {
 		t.Error(d)
 	}

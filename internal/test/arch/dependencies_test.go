@@ -32,12 +32,14 @@ func TestDependenciesAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	documented := make(map[string]bool)
-	for _, row := range regexp.MustCompile("(?m)^\\| (`[a-z].*?`) \\| .+ \\| .+ \\|$").FindAllSubmatch(document, -1) {
+	for _, row := range regexp.MustCompile(
+		"(?m)^\\| (`[a-z].*?`) \\| .+ \\| .+ \\|$").FindAllSubmatch(document, -1) {
 		for _, name := range regexp.MustCompile("`(.+?)`").FindAllSubmatch(row[1], -1) {
 			documented[string(name[1])] = true
 		}
 	}
-	if d := cmp.Diff(slices.Sorted(maps.Keys(required)), slices.Sorted(maps.Keys(documented))); d != "" {
+	if d := cmp.Diff(slices.Sorted(maps.Keys(required)),
+		slices.Sorted(maps.Keys(documented))); d != "" {
 		t.Errorf("go.mod requires (-), docs/dependencies.md has (+):\n%s", d)
 	}
 }

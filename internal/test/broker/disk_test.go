@@ -30,11 +30,13 @@ func serve(args string) {
 	}
 	signal.Ignore(syscall.SIGXFSZ)
 	if limit > 0 {
-		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: limit}); err != nil {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE,
+			&syscall.Rlimit{Cur: limit, Max: limit}); err != nil {
 			panic(err)
 		}
 	}
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true})
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true,
+		StoreDir: dir, NoLog: true, NoSigs: true})
 	if err != nil {
 		panic(err)
 	}
@@ -63,7 +65,8 @@ func (d *diskServer) start(limit int) bool {
 		port = mustPort(d.addr)
 	}
 	d.cmd = exec.Command(os.Args[0])
-	d.cmd.Env = append(os.Environ(), serverEnv+"="+strings.Join([]string{d.dir, strconv.Itoa(port), strconv.Itoa(limit)}, " "))
+	d.cmd.Env = append(os.Environ(),
+		serverEnv+"="+strings.Join([]string{d.dir, strconv.Itoa(port), strconv.Itoa(limit)}, " "))
 	out, err := d.cmd.StdoutPipe()
 	if err != nil {
 		d.t.Fatal(err)
@@ -100,7 +103,9 @@ func TestDiskFull(t *testing.T) {
 			limits = append(limits, n)
 		}
 	}
-	side(t, limits, func(n int) string { return fmt.Sprintf("%d bytes a file", n) }, func(t *testing.T, limit int) {
+	side(t, limits, func(n int) string {
+		return fmt.Sprintf("%d bytes a file", n)
+	}, func(t *testing.T, limit int) {
 		d := &diskServer{t: t, dir: t.TempDir()}
 		if !d.start(limit) {
 			t.Fatal("the server does not start")
@@ -108,7 +113,8 @@ func TestDiskFull(t *testing.T) {
 		t.Cleanup(d.kill)
 		b := &broker{t: t, dir: d.dir, at: d.addr}
 		r := newRig(t, b, 30, 886)
-		r.opt.LossyLive, r.opt.Torn, r.opt.Rollback = true, true, checker.Forgotten // what was torn was never acknowledged
+		// what was torn was never acknowledged
+		r.opt.LossyLive, r.opt.Torn, r.opt.Rollback = true, true, checker.Forgotten
 		p := r.start()
 		r.settle(p)
 		for i := 0; !p.log.has("trying again"); i++ {
@@ -126,6 +132,7 @@ func TestDiskFull(t *testing.T) {
 		r.settle(p)
 		r.flip(r.agents[:5]...)
 		report := r.finish(p)
-		t.Logf("repaired: %t; reloads: %d; %+v", p.log.has("events whose states it lacks"), p.log.count("moved on"), report.Stats)
+		t.Logf("repaired: %t; reloads: %d; %+v", p.log.has("events whose states it lacks"),
+			p.log.count("moved on"), report.Stats)
 	})
 }

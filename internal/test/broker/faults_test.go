@@ -70,11 +70,14 @@ func following(match func(*frame) bool) func(*frame) bool {
 }
 
 func plainWatermark(f *frame) bool {
-	return f.isPub() && strings.HasPrefix(f.subject, "rollcall.log.watermark.") && f.header.Get("Nats-Batch-Id") == ""
+	return f.isPub() && strings.HasPrefix(f.subject, "rollcall.log.watermark.") &&
+		f.header.Get("Nats-Batch-Id") == ""
 }
 
 func lease(is func(*frame) bool) func(*frame) bool {
-	return func(f *frame) bool { return f.isPub() && strings.HasPrefix(f.subject, "$KV.rollcall.lease.") && is(f) }
+	return func(f *frame) bool {
+		return f.isPub() && strings.HasPrefix(f.subject, "$KV.rollcall.lease.") && is(f)
+	}
 }
 
 func expects(f *frame) string { return f.header.Get("Nats-Expected-Last-Subject-Sequence") }
@@ -88,7 +91,8 @@ var (
 
 func request(prefix string, body string) func(*frame) bool {
 	return func(f *frame) bool {
-		return f.isPub() && strings.HasPrefix(f.subject, prefix) && strings.Contains(string(f.body), body)
+		return f.isPub() && strings.HasPrefix(f.subject, prefix) &&
+			strings.Contains(string(f.body), body)
 	}
 }
 
@@ -106,7 +110,8 @@ var points = []point{
 	{"commit", "last but one", nth(2 * flippers), 0, running},
 	{"commit", "its watermark", commitMessage, 0, running},
 	{"plain watermark", "", plainWatermark, 0, idle},
-	{"split, 1st commit", "first of 999 messages", nth(1), 1, split}, // the one before it went while the others were held back
+	// the one before it went while the others were held back
+	{"split, 1st commit", "first of 999 messages", nth(1), 1, split},
 	{"split, 1st commit", "200th, which is acknowledged", nth(200), 0, split},
 	{"split, 1st commit", "500th", nth(500), 0, split},
 	{"split, 1st commit", "last but one", nth(998), 0, split},
@@ -114,15 +119,19 @@ var points = []point{
 	{"split, 2nd commit", "first message", nth(1), 0, split},
 	{"split, 2nd commit", "its watermark", commitMessage, 0, split},
 	{"lease", "taking", leaseCreate, 0, starting},
-	{"lease", "taking, once a dead one's has run out", leaseTaken, 1, leasing}, // the first try finds it still held
+	// the first try finds it still held
+	{"lease", "taking, once a dead one's has run out", leaseTaken, 1, leasing},
 	{"lease", "renewal", leaseRenewal, 1, idle},
 	{"lease", "release", leaseRelease, 0, stopping},
 	{"open", "look at the stream", request("$JS.API.STREAM.INFO.AGENT_EVENTS", ""), 0, starting},
 	{"open", "look at the bucket", request("$JS.API.STREAM.INFO.KV_rollcall", ""), 0, starting},
-	{"recovery", "look at the stream", request("$JS.API.STREAM.INFO.AGENT_EVENTS", ""), 1, starting},
-	{"recovery", "consumer of the states", request("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", "agent.state."), 0, starting},
+	{"recovery", "look at the stream", request("$JS.API.STREAM.INFO.AGENT_EVENTS", ""), 1,
+		starting},
+	{"recovery", "consumer of the states",
+		request("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", "agent.state."), 0, starting},
 	{"recovery", "a state on its way", delivered("agent.state."), 20, starting},
-	{"recovery", "consumer of the events", request("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", "agent.online."), 0, starting},
+	{"recovery", "consumer of the events",
+		request("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", "agent.online."), 0, starting},
 	{"takeover", "its watermark", plainWatermark, 0, starting},
 }
 
@@ -149,7 +158,8 @@ func (w row) name() string {
 func rows() []row {
 	var out []row
 	for _, p := range points {
-		if p.set == split && !*long && !(p.at == "500th" || p.stage == "split, 2nd commit" && p.at == "its watermark") {
+		if p.set == split && !*long &&
+			!(p.at == "500th" || p.stage == "split, 2nd commit" && p.at == "its watermark") {
 			continue
 		}
 		if p.set == split && !*long { // these take long
@@ -212,9 +222,11 @@ func (t *table) log(tb testing.TB, names []string) {
 			exact++
 		}
 		events += r.events
-		fmt.Fprintf(&b, "%-100s %-11s %4d events %4d watermarks\n", name, verdict, r.events, r.marks)
+		fmt.Fprintf(&b, "%-100s %-11s %4d events %4d watermarks\n", name, verdict, r.events,
+			r.marks)
 	}
-	tb.Logf("%d of %d faults left an exact log; %d events checked\n%s", exact, len(names), events, b.String())
+	tb.Logf("%d of %d faults left an exact log; %d events checked\n%s", exact, len(names), events,
+		b.String())
 }
 
 // TestFaults: at every point of the cycle the process dies, or the call fails, once with its effect
@@ -345,10 +357,13 @@ func TestSeams(t *testing.T) {
 		return isdpsim.Meanwhile(func(*isdpsim.Tenant) { go die() })
 	}
 	late := func(die func()) isdpsim.Fault {
-		return isdpsim.All(isdpsim.Meanwhile(func(*isdpsim.Tenant) { time.AfterFunc(10*time.Millisecond, die) }), isdpsim.Late(30*time.Millisecond))
+		return isdpsim.All(isdpsim.Meanwhile(func(*isdpsim.Tenant) {
+			time.AfterFunc(10*time.Millisecond, die)
+		}), isdpsim.Late(30*time.Millisecond))
 	}
 	fails := func(f isdpsim.Fault) func(func()) isdpsim.Fault {
-		return func(die func()) isdpsim.Fault { die(); return f } // here die only says that it happened
+		// here die only says that it happened
+		return func(die func()) isdpsim.Fault { die(); return f }
 	}
 	cases := []seamCase{
 		{"sweep · first page · the process dies", on(0, died), flip},
@@ -359,60 +374,71 @@ func TestSeams(t *testing.T) {
 		{"sweep · first page · the call fails", on(0, fails(isdpsim.Status(500))), flip},
 		{"sweep · middle page · the call fails", on(1, fails(isdpsim.Status(503))), flip},
 		{"sweep · last page · the call fails", on(3, fails(isdpsim.Truncated(100))), flip},
-		{"forming · before the commit is sent · the process dies", func(r *rig, p *process, die func()) {
-			p.hooks.set(func(h *hooks) {
-				h.before = func(b publisher.Batch) error {
-					if len(b.Events) > 0 {
-						die()
+		{"forming · before the commit is sent · the process dies",
+			func(r *rig, p *process, die func()) {
+				p.hooks.set(func(h *hooks) {
+					h.before = func(b publisher.Batch) error {
+						if len(b.Events) > 0 {
+							die()
+						}
+						return nil
 					}
-					return nil
-				}
-			})
-		}, flip},
-		{"forming · before the commit is sent · it is superseded", func(r *rig, p *process, die func()) {
-			fire := once(die)
-			var used sync.Once
-			p.hooks.set(func(h *hooks) {
-				h.before = func(b publisher.Batch) (err error) {
-					if len(b.Events) > 0 {
-						used.Do(func() { err = fmt.Errorf("staged: %w", publisher.ErrSuperseded); fire() })
+				})
+			}, flip},
+		{"forming · before the commit is sent · it is superseded",
+			func(r *rig, p *process, die func()) {
+				fire := once(die)
+				var used sync.Once
+				p.hooks.set(func(h *hooks) {
+					h.before = func(b publisher.Batch) (err error) {
+						if len(b.Events) > 0 {
+							used.Do(func() {
+								err = fmt.Errorf("staged: %w", publisher.ErrSuperseded)
+								fire()
+							})
+						}
+						return err
 					}
-					return err
-				}
-			})
-		}, flip},
-		{"advancing · after the acknowledgement · the process dies", func(r *rig, p *process, die func()) {
-			p.hooks.set(func(h *hooks) {
-				h.after = func(b publisher.Batch, err error) error {
-					if len(b.Events) > 0 && err == nil {
-						die()
+				})
+			}, flip},
+		{"advancing · after the acknowledgement · the process dies",
+			func(r *rig, p *process, die func()) {
+				p.hooks.set(func(h *hooks) {
+					h.after = func(b publisher.Batch, err error) error {
+						if len(b.Events) > 0 && err == nil {
+							die()
+						}
+						return err
 					}
-					return err
-				}
-			})
-		}, flip},
-		{"advancing · after the acknowledgement · taken for superseded", func(r *rig, p *process, die func()) {
-			fire := once(die)
-			var used sync.Once
-			p.hooks.set(func(h *hooks) {
-				h.after = func(b publisher.Batch, err error) error {
-					if len(b.Events) > 0 && err == nil {
-						used.Do(func() { err = fmt.Errorf("staged: %w", publisher.ErrSuperseded); fire() })
+				})
+			}, flip},
+		{"advancing · after the acknowledgement · taken for superseded",
+			func(r *rig, p *process, die func()) {
+				fire := once(die)
+				var used sync.Once
+				p.hooks.set(func(h *hooks) {
+					h.after = func(b publisher.Batch, err error) error {
+						if len(b.Events) > 0 && err == nil {
+							used.Do(func() {
+								err = fmt.Errorf("staged: %w", publisher.ErrSuperseded)
+								fire()
+							})
+						}
+						return err
 					}
-					return err
-				}
-			})
-		}, flip},
-		{"advancing · after a plain watermark · the process dies", func(r *rig, p *process, die func()) {
-			p.hooks.set(func(h *hooks) {
-				h.after = func(b publisher.Batch, err error) error {
-					if len(b.Events) == 0 && err == nil {
-						die()
+				})
+			}, flip},
+		{"advancing · after a plain watermark · the process dies",
+			func(r *rig, p *process, die func()) {
+				p.hooks.set(func(h *hooks) {
+					h.after = func(b publisher.Batch, err error) error {
+						if len(b.Events) == 0 && err == nil {
+							die()
+						}
+						return err
 					}
-					return err
-				}
-			})
-		}, func(*rig) {}},
+				})
+			}, func(*rig) {}},
 		{"takeover · after its watermark · the process dies", nil, nil},
 	}
 	var results table

@@ -21,7 +21,8 @@ import (
 
 // A crowd is a tenant without HTTP, whose agents flip at random.
 type crowd struct {
-	mu     sync.Mutex // guards the agents: a sweep may read them at the very instant at which they flip
+	// guards the agents: a sweep may read them at the very instant at which they flip
+	mu     sync.Mutex
 	agents []schemas.Agent
 	rand   *rand.Rand
 }
@@ -30,7 +31,8 @@ func newCrowd(n int) *crowd {
 	c := &crowd{agents: make([]schemas.Agent, n), rand: rand.New(rand.NewPCG(3, 1))}
 	name, typ := strings.Repeat("x", 400), "10" // about as large as real ones
 	for i := range c.agents {
-		c.agents[i] = schemas.Agent{AgentID: int64(i + 1), TenantID: 886, Type: &typ, AgentName: &name}
+		c.agents[i] = schemas.Agent{AgentID: int64(i + 1), TenantID: 886, Type: &typ,
+			AgentName: &name}
 	}
 	return c
 }
@@ -63,7 +65,8 @@ func (c *crowd) Sweep(_ context.Context, emit func(*listing.Page)) listing.Verdi
 	time.Sleep(50 * time.Millisecond)
 	page.Read = time.Now()
 	emit(page)
-	return listing.Verdict{Complete: true, StartedAt: page.Sent, EndedAt: time.Now(), Agents: len(page.Agents)}
+	return listing.Verdict{Complete: true, StartedAt: page.Sent, EndedAt: time.Now(),
+		Agents: len(page.Agents)}
 }
 
 // An absent is a log whose broker is away until it comes back.
@@ -93,7 +96,8 @@ func (a *absent) Commit(ctx context.Context, b publisher.Batch) error {
 	defer a.mu.Unlock()
 	for _, e := range b.Events {
 		if a.online[e.Data.Agent.AgentID] == e.Data.Online && e.Type != schemas.Updated {
-			return fmt.Errorf("agent %d is told twice to be online=%t", e.Data.Agent.AgentID, e.Data.Online)
+			return fmt.Errorf("agent %d is told twice to be online=%t", e.Data.Agent.AgentID,
+				e.Data.Online)
 		}
 		a.online[e.Data.Agent.AgentID] = e.Data.Online
 	}
@@ -110,7 +114,8 @@ func TestHourOfChurn(t *testing.T) {
 		tenant := newCrowd(agents)
 		log := &absent{back: make(chan struct{}), online: make(map[int64]bool)}
 		out := &logs{}
-		e := engine.New(engine.Config{Tenant: 886, Interval: 5 * time.Second, RemoveAfter: 2, MaxMissing: 1, BufferEvents: limit,
+		e := engine.New(engine.Config{Tenant: 886, Interval: 5 * time.Second, RemoveAfter: 2,
+			MaxMissing: 1, BufferEvents: limit,
 			Logger: slog.New(slog.NewTextHandler(out, nil))},
 			tenant, log)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -136,11 +141,13 @@ func TestHourOfChurn(t *testing.T) {
 		full := heap()
 		churn(54 * time.Minute)
 		hour := heap()
-		t.Logf("heap: %.1f MB at first, %.1f MB after 6 minutes, %.1f MB after an hour", before, full, hour)
+		t.Logf("heap: %.1f MB at first, %.1f MB after 6 minutes, %.1f MB after an hour", before,
+			full, hour)
 		// Without a bound it would be ten times as much after an hour as after six minutes, and
 		// thirty times the full buffer.
 		if grown, allowed := hour-before, 4*max(1, full-before); grown > allowed {
-			t.Errorf("the heap grew by %.1f MB in an hour, and by %.1f MB in the first 6 minutes", grown, full-before)
+			t.Errorf("the heap grew by %.1f MB in an hour, and by %.1f MB in the first 6 minutes",
+				grown, full-before)
 		}
 
 		close(log.back)
@@ -161,8 +168,10 @@ func TestHourOfChurn(t *testing.T) {
 		if want := tenant.online(); online != want {
 			t.Errorf("%d agents are online in the log, and %d in truth", online, want)
 		}
-		if log.events < agents || log.events > 2*limit+2*agents { // flips that cancel out within the buffer make none
-			t.Errorf("%d events were published of %d changes, with room for %d", log.events, 720*perSweep, limit)
+		// flips that cancel out within the buffer make none
+		if log.events < agents || log.events > 2*limit+2*agents {
+			t.Errorf("%d events were published of %d changes, with room for %d", log.events,
+				720*perSweep, limit)
 		}
 		t.Logf("%d changes, %d events in %d commits", 720*perSweep, log.events, log.marks)
 	})

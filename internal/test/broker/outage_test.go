@@ -23,7 +23,8 @@ type scenario struct {
 
 func scenarios(t *testing.T, all []scenario) {
 	t.Helper()
-	side(t, all, func(s scenario) string { return s.name }, func(t *testing.T, s scenario) { s.run(t) })
+	side(t, all, func(s scenario) string { return s.name },
+		func(t *testing.T, s scenario) { s.run(t) })
 }
 
 // While the broker is away polling goes on, and what was seen is published in order when it is
@@ -62,19 +63,27 @@ func TestOutages(t *testing.T) {
 			for i := range rounds {
 				r.seenFlip(p, r.agents[i%20:i%20+5]...)
 			}
-			wait.Eventually(t, "it to have tried and failed", func() bool { return p.log.has("trying again") })
+			wait.Eventually(t, "it to have tried and failed", func() bool {
+				return p.log.has("trying again")
+			})
 			p.proxy.mend()
 			r.finish(p)
 			r.allFlips()
 		}}
 	}
 	scenarios(t, []scenario{
-		away("server stopped and started", true, func(r *rig, _ *process) { r.b.stop() }, func(r *rig, _ *process) { r.b.start() }),
-		away("network cut", false, func(_ *rig, p *process) { p.proxy.cut() }, func(_ *rig, p *process) { p.proxy.mend() }),
-		away("network silent", false, func(_ *rig, p *process) { p.proxy.hold() }, func(_ *rig, p *process) { p.proxy.release() }),
-		away("network flapping", false, func(_ *rig, p *process) { go p.proxy.flap(40, 50*time.Millisecond) }, func(*rig, *process) {}),
+		away("server stopped and started", true, func(r *rig, _ *process) { r.b.stop() },
+			func(r *rig, _ *process) { r.b.start() }),
+		away("network cut", false, func(_ *rig, p *process) { p.proxy.cut() },
+			func(_ *rig, p *process) { p.proxy.mend() }),
+		away("network silent", false, func(_ *rig, p *process) { p.proxy.hold() },
+			func(_ *rig, p *process) { p.proxy.release() }),
+		away("network flapping", false, func(_ *rig, p *process) {
+			go p.proxy.flap(40, 50*time.Millisecond)
+		}, func(*rig, *process) {}),
 		lost("acknowledgement lost, and the network away for longer", commitMessage),
-		lost("a plain watermark's acknowledgement lost, and the network away for longer", plainWatermark),
+		lost("a plain watermark's acknowledgement lost, and the network away for longer",
+			plainWatermark),
 		{"acknowledgement slower than anybody waits", func(t *testing.T) {
 			r := newRig(t, nil, 30, 886)
 			p := r.start()
@@ -91,7 +100,8 @@ func TestOutages(t *testing.T) {
 			p := r.start()
 			r.settle(p)
 			for i := range 40 {
-				p.proxy.on(&rule{match: (*frame).isPub, skip: 4 * (i + 1), act: delay, wait: 30 * time.Millisecond})
+				p.proxy.on(&rule{match: (*frame).isPub, skip: 4 * (i + 1), act: delay,
+					wait: 30 * time.Millisecond})
 			}
 			for range rounds {
 				r.seenFlip(p, r.agents[:5]...)
@@ -108,7 +118,9 @@ func TestOutages(t *testing.T) {
 			r.opt.LossyLive = true
 			r.flip(r.agents[:9]...)
 			p = r.start()
-			wait.Eventually(t, "the process to try", func() bool { return p.log.has("can't connect yet") })
+			wait.Eventually(t, "the process to try", func() bool {
+				return p.log.has("can't connect yet")
+			})
 			r.b.start()
 			r.finish(p)
 		}},
@@ -194,7 +206,9 @@ func TestFullStream(t *testing.T) {
 		{"events run out", func(t *testing.T) {
 			r := newRig(t, nil, 30, 886)
 			r.opt.Expired = true
-			r.pub = func(c *publisher.Config) { c.MaxBytes, c.EventsMaxAge = 200<<10, 3*time.Second }
+			r.pub = func(c *publisher.Config) {
+				c.MaxBytes, c.EventsMaxAge = 200<<10, 3*time.Second
+			}
 			p := full(t, r)
 			r.finish(p)
 		}},
@@ -204,7 +218,9 @@ func TestFullStream(t *testing.T) {
 			full(t, r).die()
 			r.flip(r.agents...)
 			p := r.start()
-			wait.Eventually(t, "the new one to find it full", func() bool { return p.log.has("maximum bytes exceeded") })
+			wait.Eventually(t, "the new one to find it full", func() bool {
+				return p.log.has("maximum bytes exceeded")
+			})
 			cfg := r.stream().CachedInfo().Config
 			cfg.MaxBytes = 64 << 20
 			if _, err := r.js().UpdateStream(t.Context(), cfg); err != nil {
@@ -227,7 +243,8 @@ type filler struct{ r *rig }
 func (f filler) leave(bytes int) {
 	f.r.t.Helper()
 	js := f.r.js()
-	s, err := js.CreateStream(f.r.t.Context(), jetstream.StreamConfig{Name: "FILLER", Subjects: []string{"filler"}})
+	s, err := js.CreateStream(f.r.t.Context(),
+		jetstream.StreamConfig{Name: "FILLER", Subjects: []string{"filler"}})
 	if err != nil {
 		f.r.t.Fatal(err)
 	}
@@ -275,7 +292,8 @@ func (a allowance) set(bytes int64) {
 		a.r.t.Fatal(err)
 	}
 	if err := acc.UpdateJetStreamLimits(map[string]server.JetStreamAccountLimits{"": {
-		MaxMemory: -1, MaxStore: bytes, MaxStreams: -1, MaxConsumers: -1, MaxAckPending: -1, MemoryMaxStreamBytes: -1, StoreMaxStreamBytes: -1}}); err != nil {
+		MaxMemory: -1, MaxStore: bytes, MaxStreams: -1, MaxConsumers: -1, MaxAckPending: -1,
+		MemoryMaxStreamBytes: -1, StoreMaxStreamBytes: -1}}); err != nil {
 		a.r.t.Fatal(err)
 	}
 }
@@ -300,7 +318,8 @@ func TestRunningFull(t *testing.T) {
 		of         func(*rig) squeeze
 	}{
 		{"server", `jetstream { max_file_store: 6MB }`, func(r *rig) squeeze { return filler{r} }},
-		{"account", "accounts { A { jetstream: enabled, users: [{user: a, password: a}] } }\nno_auth_user: a", func(r *rig) squeeze { return allowance{r} }},
+		{"account", "accounts { A { jetstream: enabled, users: [{user: a, password: a}] } " +
+			"}\nno_auth_user: a", func(r *rig) squeeze { return allowance{r} }},
 	}
 	var all []scenario
 	for _, k := range kinds {
@@ -369,7 +388,8 @@ func (r *rig) fullInTheMiddle(s squeeze, changes int, dies bool) {
 		repaired += p.log.count("events whose states it lacks")
 	}
 	report := r.finish(p)
-	t.Logf("%d of %d times without room, %d of them torn and repaired; %+v", refused, len(rooms), repaired, report.Stats)
+	t.Logf("%d of %d times without room, %d of them torn and repaired; %+v", refused, len(rooms),
+		repaired, report.Stats)
 	if refused == 0 && changes == 20 {
 		t.Error("it never ran full")
 	}
@@ -384,13 +404,15 @@ func TestStaleWriter(t *testing.T) {
 		name  string
 		match func(*frame) bool
 	}{
-		{"before a commit", nth(1)}, {"in the middle of a commit", nth(flippers)}, {"before a commit's watermark", commitMessage},
+		{"before a commit", nth(1)}, {"in the middle of a commit", nth(flippers)},
+		{"before a commit's watermark", commitMessage},
 		{"before a plain watermark", plainWatermark}, {"before the lease is renewed", leaseRenewal},
 	} {
 		all = append(all, scenario{at.name, func(t *testing.T) {
 			r := newRig(t, nil, 30, 886)
 			exclusive := false
-			r.pub = func(c *publisher.Config) { c.Exclusive = exclusive } // the second one takes the lease away
+			// the second one takes the lease away
+			r.pub = func(c *publisher.Config) { c.Exclusive = exclusive }
 			stale := r.start()
 			r.settle(stale)
 			trap := stale.proxy.on(&rule{match: at.match, act: pause})
@@ -403,13 +425,16 @@ func TestStaleWriter(t *testing.T) {
 			r.seenFlip(p, r.agents[1:4]...)
 			r.settle(p)
 			stale.proxy.release()
-			wait.Eventually(t, "the stale one to stand back", func() bool { return stale.log.has("another replica leads") })
+			wait.Eventually(t, "the stale one to stand back", func() bool {
+				return stale.log.has("another replica leads")
+			})
 			r.seenFlip(p, r.agents[1:4]...)
 			r.settle(p)
 			stale.die()
 			r.finish(p)
 			for _, m := range r.rec.Messages() {
-				if m.Seq > r.taken(p) && strings.Contains(string(m.Body), `"instance":"`+stale.name+`"`) {
+				if m.Seq > r.taken(p) &&
+					strings.Contains(string(m.Body), `"instance":"`+stale.name+`"`) {
 					t.Errorf("%s still wrote, at %d", stale.name, m.Seq)
 				}
 			}
@@ -432,14 +457,16 @@ func (r *rig) taken(p *process) uint64 {
 func TestTenantsShareOneStream(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t, "")
-	calm, troubled := newRig(t, b, 40, 886), newRig(t, b, 40, 8861) // one's number begins with the other's
+	// one's number begins with the other's
+	calm, troubled := newRig(t, b, 40, 886), newRig(t, b, 40, 8861)
 	third := newRig(t, b, 40, 88)
 	c, p, q := calm.start(), troubled.start(), third.start()
 	for i, r := range []*rig{calm, troubled, third} {
 		r.settle([]*process{c, p, q}[i])
 	}
 	for i := range 3 {
-		trap := p.proxy.on(&rule{match: commitMessage, act: []action{cutBefore, cutAfter, refuse}[i%3], dies: i%2 == 0})
+		trap := p.proxy.on(&rule{match: commitMessage,
+			act: []action{cutBefore, cutAfter, refuse}[i%3], dies: i%2 == 0})
 		troubled.flip(troubled.agents[:8]...)
 		calm.seenFlip(c, calm.agents[i:i+9]...)
 		third.seenFlip(q, third.agents[i:i+9]...)

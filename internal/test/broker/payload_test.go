@@ -94,7 +94,8 @@ func TestPayloadLowered(t *testing.T) {
 			}
 
 			r.b.payload(1 << 20)
-			r.settle(p) // a sweep that may have begun without a connection; the next one knows the new limit
+			// a sweep that may have begun without a connection; the next one knows the new limit
+			r.settle(p)
 			r.settle(p)
 			if w, _ := r.watermark(); w.Rejected != 0 || r.onlineInStream(large) == was {
 				t.Errorf("%d records are rejected when there is room for all", w.Rejected)

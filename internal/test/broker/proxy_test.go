@@ -32,7 +32,10 @@ type frame struct {
 func (f *frame) isPub() bool { return f.op == "PUB" || f.op == "HPUB" }
 func (f *frame) isMsg() bool { return f.op == "MSG" || f.op == "HMSG" }
 
-func (f *frame) String() string { return fmt.Sprintf("%s %s (%d bytes)", f.op, f.subject, len(f.body)) }
+func (f *frame) String() string {
+	return fmt.Sprintf("%s %s (%d bytes)", f.op, f.subject,
+		len(f.body))
+}
 
 // readFrame reads the next operation.
 func readFrame(r *bufio.Reader, toServer bool) (*frame, error) {
@@ -88,15 +91,18 @@ type action int
 const (
 	cutBefore action = iota // the connection breaks before the message has reached the other side
 	cutAfter                // it breaks when the message has taken effect, before its answer
-	refuse                  // the server seems to refuse it: it gets an error for an answer, or is dropped where it asks for none
-	mute                    // it takes effect, and its answer never comes
-	swallow                 // it is dropped, and no answer ever comes
-	delay                   // it waits for the rule's time
-	pause                   // it waits, and all after it, until release is called
+	// the server seems to refuse it: it gets an error for an answer, or is dropped where it asks
+	// for none
+	refuse
+	mute    // it takes effect, and its answer never comes
+	swallow // it is dropped, and no answer ever comes
+	delay   // it waits for the rule's time
+	pause   // it waits, and all after it, until release is called
 )
 
 func (a action) String() string {
-	return [...]string{"cut before", "cut after", "refused", "answer lost", "swallowed", "delayed", "paused"}[a]
+	return [...]string{"cut before", "cut after", "refused", "answer lost", "swallowed", "delayed",
+		"paused"}[a]
 }
 
 // A rule chooses a message and says what happens at it, once.
@@ -163,7 +169,8 @@ func (p *proxy) accept() {
 			c.Close()
 			continue
 		}
-		l := &link{p: p, client: c, server: s, subs: make(map[string]string), muted: make(map[string]chan struct{}), pong: make(chan struct{})}
+		l := &link{p: p, client: c, server: s, subs: make(map[string]string),
+			muted: make(map[string]chan struct{}), pong: make(chan struct{})}
 		p.mu.Lock()
 		if p.open {
 			p.links[l] = true
@@ -376,7 +383,10 @@ func (l *link) act(r *rule, f *frame) bool {
 		return err == nil
 	case refuse:
 		if f.reply != "" {
-			l.answer(f.reply, `{"type":"io.nats.jetstream.api.v1.error_response","stream":"AGENT_EVENTS","error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}`)
+			l.answer(f.reply,
+				`{"type":"io.nats.jetstream.api.v1.error_response","stream":"AGENT_EVENTS",`+
+					`"error":{"code":503,"err_code":10008,"description":"JetStream system `+
+					`temporarily unavailable"}}`)
 		}
 		return true
 	case swallow:
@@ -394,7 +404,8 @@ func (l *link) await(c chan struct{}) {
 	select {
 	case <-c:
 	case <-time.After(5 * time.Second):
-		l.p.tb.Error("the server does not answer the message after which the connection was to break")
+		l.p.tb.Error(
+			"the server does not answer the message after which the connection was to break")
 	}
 }
 
@@ -432,7 +443,8 @@ func (l *link) toClient() {
 		if change := l.p.changeInfo(); f.op == "INFO" && change != nil {
 			f.raw = change(f.raw)
 		}
-		if rule := l.p.judge(f); rule != nil { // of what comes from the server only deliveries are chosen, and cut
+		// of what comes from the server only deliveries are chosen, and cut
+		if rule := l.p.judge(f); rule != nil {
 			if rule.act == cutAfter {
 				l.write(f.raw)
 			}

@@ -79,7 +79,8 @@ func newBroker(t testing.TB, conf string) *broker {
 				t.Fatal(err)
 			}
 		}
-		o.Host, o.Port, o.JetStream, o.NoLog, o.NoSigs, o.StoreDir = "127.0.0.1", server.RANDOM_PORT, true, true, true, b.dir
+		o.Host, o.Port, o.JetStream, o.NoLog, o.NoSigs, o.StoreDir = "127.0.0.1",
+			server.RANDOM_PORT, true, true, true, b.dir
 		return o
 	}
 	b.start()
@@ -142,9 +143,11 @@ func (b *broker) stop() {
 // connect connects past all proxies.
 func (b *broker) connect(opts ...nats.Option) *nats.Conn {
 	b.t.Helper()
-	nc, err := nats.Connect("nats://"+b.addr(), append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(10 * time.Millisecond),
-		nats.ReconnectJitter(0, 0), nats.ReconnectBufSize(-1), nats.IgnoreDiscoveredServers(), nats.IgnoreAuthErrorAbort(),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, opts...)...)
+	nc, err := nats.Connect("nats://"+b.addr(),
+		append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(10 * time.Millisecond),
+			nats.ReconnectJitter(0, 0), nats.ReconnectBufSize(-1), nats.IgnoreDiscoveredServers(),
+			nats.IgnoreAuthErrorAbort(),
+			nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, opts...)...)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -365,10 +368,13 @@ func (p *process) start() {
 	p.cancel = cancel
 	r := p.r
 	logger := slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	cfg := isdp.Config{BaseURL: r.vendor, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
-		Username: isdpsim.DemoUsername, Password: isdpsim.DemoPassword, TenantID: r.sim.TenantID(),
+	cfg := isdp.Config{BaseURL: r.vendor, ClientID: isdpsim.DemoClientID,
+		ClientSecret: isdpsim.DemoClientSecret,
+		Username:     isdpsim.DemoUsername, Password: isdpsim.DemoPassword,
+		TenantID: r.sim.TenantID(),
 		PageSize: 25, RateLimit: 100_000, Logger: logger,
-		MaxRowBytes: func() int { return publisher.MaxAgentBytes(p.nc) }} // polling begins when there is a connection
+		// polling begins when there is a connection
+		MaxRowBytes: func() int { return publisher.MaxAgentBytes(p.nc) }}
 	poll := poller.Config{Concurrency: 2, Logger: logger}
 	if r.poll != nil {
 		r.poll(&cfg, &poll)
@@ -382,13 +388,17 @@ func (p *process) start() {
 		r.t.Fatal(err)
 	}
 	p.source = &source{Poller: pl}
-	pub := publisher.Config{Tenant: r.sim.TenantID(), Instance: p.name, Replicas: 1, Manage: true, EventsMaxAge: time.Hour,
-		MaxBytes: 64 << 20, LeaseTTL: 2 * time.Second, Exclusive: true, Logger: logger}
+	pub := publisher.Config{Tenant: r.sim.TenantID(), Instance: p.name, Replicas: 1, Manage: true,
+		EventsMaxAge: time.Hour,
+		MaxBytes:     64 << 20, LeaseTTL: 2 * time.Second, Exclusive: true, Logger: logger}
 	if r.pub != nil {
 		r.pub(&pub)
 	}
-	eng := engine.Config{Tenant: r.sim.TenantID(), Interval: 300 * time.Millisecond, RemoveAfter: 2, MaxMissing: 0.9, MissingHold: time.Hour,
-		BufferEvents: 100_000, Grace: time.Second, Logger: logger, MaxBody: func() int { return publisher.MaxBody(p.nc) }}
+	eng := engine.Config{Tenant: r.sim.TenantID(), Interval: 300 * time.Millisecond, RemoveAfter: 2,
+		MaxMissing: 0.9, MissingHold: time.Hour,
+		BufferEvents: 100_000, Grace: time.Second, Logger: logger, MaxBody: func() int {
+			return publisher.MaxBody(p.nc)
+		}}
 	if r.engine != nil {
 		r.engine(&eng)
 	}
@@ -416,8 +426,10 @@ func (p *process) run(ctx context.Context, eng engine.Config, cfg publisher.Conf
 		}
 	}
 	err := retry("connect", func() (err error) {
-		opts := []nats.Option{nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(10 * time.Millisecond),
-			nats.ReconnectJitter(0, 0), nats.IgnoreDiscoveredServers(), nats.Timeout(2 * time.Second), nats.IgnoreAuthErrorAbort(),
+		opts := []nats.Option{nats.MaxReconnects(-1), nats.ReconnectBufSize(-1),
+			nats.ReconnectWait(10 * time.Millisecond),
+			nats.ReconnectJitter(0, 0), nats.IgnoreDiscoveredServers(),
+			nats.Timeout(2 * time.Second), nats.IgnoreAuthErrorAbort(),
 			nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}
 		p.nc, err = nats.Connect(p.proxy.url(), opts...)
 		return err
@@ -535,7 +547,8 @@ func (r *rig) settle(p *process) {
 	wait.Eventually(r.t, "a complete sweep in the log", func() bool {
 		p.running()
 		w, _ := r.watermark()
-		return w.Instance == p.name && w.StartedAt.After(now) && w.InProgress == nil && w.Missing == 0 && r.healthState() == schemas.HealthOK
+		return w.Instance == p.name && w.StartedAt.After(now) && w.InProgress == nil &&
+			w.Missing == 0 && r.healthState() == schemas.HealthOK
 	})
 }
 
@@ -564,7 +577,9 @@ func (r *rig) check() *checker.Report {
 	if !r.opt.LossyLive {
 		last := stored[len(stored)-1].Seq
 		wait.Eventually(r.t, "the recording to be complete", func() bool {
-			return slices.ContainsFunc(r.rec.Messages(), func(m checker.Message) bool { return m.Seq >= last })
+			return slices.ContainsFunc(r.rec.Messages(), func(m checker.Message) bool {
+				return m.Seq >= last
+			})
 		})
 	}
 	log, truth := checker.Log{Stored: stored, Live: r.rec.Messages()}, checker.TruthOf(r.sim)
@@ -576,15 +591,20 @@ func (r *rig) check() *checker.Report {
 		// A sweep whose end is still waiting when the next has ended without news leaves its
 		// watermark to that one. So absence is judged by what the pages showed, as where not every
 		// watermark is known.
-		report.Violations = slices.DeleteFunc(report.Violations, func(v checker.Violation) bool { return v.Rule == checker.RuleAbsence })
+		report.Violations = slices.DeleteFunc(report.Violations, func(v checker.Violation) bool {
+			return v.Rule == checker.RuleAbsence
+		})
 		opt := r.opt
 		opt.LossyLive = true
 		again := checker.Check(log, truth, opt)
-		report.Violations = append(report.Violations, slices.DeleteFunc(again.Violations, func(v checker.Violation) bool { return v.Rule != checker.RuleAbsence })...)
+		report.Violations = append(report.Violations, slices.DeleteFunc(again.Violations,
+			func(v checker.Violation) bool { return v.Rule != checker.RuleAbsence })...)
 	}
 	// Health was ok when all was published (see settle), and a busy machine may have failed a sweep
 	// since.
-	report.Violations = slices.DeleteFunc(report.Violations, func(v checker.Violation) bool { return v.Rule == checker.RuleFinal && v.Agent == 0 })
+	report.Violations = slices.DeleteFunc(report.Violations, func(v checker.Violation) bool {
+		return v.Rule == checker.RuleFinal && v.Agent == 0
+	})
 	if r.opt.Rollback != checker.NoRollback {
 		// A watermark that was lost while its sequence is not used again looks as if a later one
 		// had replaced it.
@@ -597,12 +617,14 @@ func (r *rig) check() *checker.Report {
 		// complete: until the next one is, none is claimed to have been.
 		none := make(map[uint64]bool)
 		for _, m := range log.Live {
-			if strings.HasPrefix(m.Subject, "agent.watermark.") && bytes.Contains(m.Body, []byte(`"sweep":0,`)) {
+			if strings.HasPrefix(m.Subject, "agent.watermark.") &&
+				bytes.Contains(m.Body, []byte(`"sweep":0,`)) {
 				none[m.Seq] = true
 			}
 		}
 		report.Violations = slices.DeleteFunc(report.Violations, func(v checker.Violation) bool {
-			return v.Rule == checker.RuleWatermark && none[v.Seq] && !strings.Contains(v.Text, "agents")
+			return v.Rule == checker.RuleWatermark && none[v.Seq] &&
+				!strings.Contains(v.Text, "agents")
 		})
 	}
 	if err := report.Err(); err != nil {
@@ -619,7 +641,8 @@ func (r *rig) dump(dir string, stored []checker.Message) {
 	for _, m := range stored {
 		fmt.Fprintf(&b, "%d %s %v %s\n", m.Seq, m.Subject, m.Header, m.Body)
 	}
-	_ = os.WriteFile(filepath.Join(dir, strings.ReplaceAll(r.t.Name(), "/", "_")+".log"), b.Bytes(), 0o600)
+	_ = os.WriteFile(filepath.Join(dir, strings.ReplaceAll(r.t.Name(), "/", "_")+".log"), b.Bytes(),
+		0o600)
 }
 
 // allFlips checks that the log has every flip that a living process has seen: once, and in order,
@@ -648,7 +671,8 @@ func (r *rig) allFlips() {
 		}
 		if got[id] != want {
 			if wrong++; wrong <= 5 {
-				r.t.Errorf("agent %d went on or off %d times, and the log says %d times", id, want, got[id])
+				r.t.Errorf("agent %d went on or off %d times, and the log says %d times", id, want,
+					got[id])
 			}
 		}
 	}

@@ -134,7 +134,8 @@ func TestTornTail(t *testing.T) {
 				r.flip(r.agents[:5]...)
 				report := r.finish(p)
 				t.Logf("%+v", report.Stats)
-				if lives && bytes > 2000 && !p.log.has("the broker has lost") && !p.log.has("moved on") {
+				if lives && bytes > 2000 && !p.log.has("the broker has lost") &&
+					!p.log.has("moved on") {
 					t.Error("the loss was not noticed")
 				}
 			}})
@@ -244,8 +245,9 @@ func TestRolledBack(t *testing.T) {
 			// The other writer knows nothing of what was lost, and says what it may: that it is
 			// there.
 			nc := r.b.connect()
-			other, err := publisher.Open(t.Context(), nc, publisher.Config{Tenant: 886, Instance: "other", Replicas: 1, Manage: true,
-				EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 2 * time.Second})
+			other, err := publisher.Open(t.Context(), nc,
+				publisher.Config{Tenant: 886, Instance: "other", Replicas: 1, Manage: true,
+					EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 2 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -349,12 +351,15 @@ func (r *rig) forge(f forgery) {
 func forgeries(r *rig) []forgery {
 	text := func(s string) func(*rig) string { return func(*rig) string { return s } }
 	id := r.agents[3]
-	state := func(r *rig) string { return string(r.stored(fmt.Sprintf("agent.state.886.%d", id)).Data) }
+	state := func(r *rig) string {
+		return string(r.stored(fmt.Sprintf("agent.state.886.%d", id)).Data)
+	}
 	higher := func(r *rig) string {
 		s := state(r)
 		for rev := 1; rev < 20; rev++ {
 			s = strings.ReplaceAll(s, fmt.Sprintf(`"revision":%d,`, rev), `"revision":77,`)
-			s = strings.ReplaceAll(s, fmt.Sprintf(`"id":"886-%d-%d"`, id, rev), fmt.Sprintf(`"id":"886-%d-77"`, id))
+			s = strings.ReplaceAll(s, fmt.Sprintf(`"id":"886-%d-%d"`, id, rev),
+				fmt.Sprintf(`"id":"886-%d-77"`, id))
 		}
 		return s
 	}
@@ -362,9 +367,13 @@ func forgeries(r *rig) []forgery {
 	return []forgery{
 		{"watermark, no JSON", "agent.watermark.886", text("no watermark"), true, false},
 		{"watermark, empty", "agent.watermark.886", text(""), true, false},
-		{"watermark, another tenant's", "agent.watermark.886", text(`{"tenantId":1,"sweep":5,"commit":{"id":"x","messages":1}}`), true, false},
-		{"watermark, far ahead", "agent.watermark.886", text(`{"tenantId":886,"sweep":5,"agents":1,"online":1,"commit":{"id":"x","messages":1}}`), true, false},
-		{"watermark, besides the real one", "agent.watermark.886", text(`{"tenantId":886}`), false, false},
+		{"watermark, another tenant's", "agent.watermark.886",
+			text(`{"tenantId":1,"sweep":5,"commit":{"id":"x","messages":1}}`), true, false},
+		{"watermark, far ahead", "agent.watermark.886",
+			text(`{"tenantId":886,"sweep":5,"agents":1,"online":1,"commit":{"id":"x","messages":1}}`),
+			true, false},
+		{"watermark, besides the real one", "agent.watermark.886", text(`{"tenantId":886}`), false,
+			false},
 		{"state, no JSON", of("agent.state.886.%d"), text("{"), true, false},
 		{"state, empty", of("agent.state.886.%d"), text(""), true, false},
 		{"state, the same again", of("agent.state.886.%d"), state, true, false},
@@ -374,7 +383,8 @@ func forgeries(r *rig) []forgery {
 		{"event, no JSON", of("agent.online.886.0.%d"), text("?"), false, false},
 		{"event, of a later revision", of("agent.offline.886.0.%d"), higher, false, false},
 		{"health, no JSON", "agent.health.886", text("ill"), true, false},
-		{"health, failing", "agent.health.886", text(`{"tenantId":886,"state":"failing","reason":"unreachable"}`), true, false},
+		{"health, failing", "agent.health.886",
+			text(`{"tenantId":886,"state":"failing","reason":"unreachable"}`), true, false},
 		{"subject that is none", "agent.nonsense", text("x"), false, true},
 		{"subject that is none of the tenant's", "agent.online.886.x.y.z", text("x"), false, true},
 	}
@@ -392,7 +402,8 @@ func TestForgeries(t *testing.T) {
 	var all []scenario
 	for i, name := range names {
 		for _, while := range []string{"it runs", "it is down", "the broker is cut off"} {
-			if while == "the broker is cut off" && !*long && i%4 != 0 && !strings.HasPrefix(name, "health") {
+			if while == "the broker is cut off" && !*long && i%4 != 0 &&
+				!strings.HasPrefix(name, "health") {
 				continue // it takes long
 			}
 			if while == "it is down" && !*long && i%2 == 1 {
@@ -424,11 +435,14 @@ func TestForgeries(t *testing.T) {
 				r.settle(p)
 				r.flip(r.agents[1:6]...)
 				r.settle(p)
-				likely := f.name == "health, failing" && while == "it is down" // it may well have been the predecessor's
+				// it may well have been the predecessor's
+				likely := f.name == "health, failing" && while == "it is down"
 				// On a busy machine health may change just then: the true message replaces the
 				// forged one before anybody has looked.
-				replaced := strings.HasPrefix(f.name, "health") && while != "it is down" && p.log.count("msg=health ") > told
-				if !f.quiet && !likely && !replaced && !p.log.has("level=ERROR") && !p.log.has("level=WARN") {
+				replaced := strings.HasPrefix(f.name, "health") && while != "it is down" &&
+					p.log.count("msg=health ") > told
+				if !f.quiet && !likely && !replaced && !p.log.has("level=ERROR") &&
+					!p.log.has("level=WARN") {
 					t.Error("it was not logged")
 				}
 				if n := p.log.count("took the log over"); n > 3 {

@@ -27,7 +27,8 @@ func Check(log Log, truth Truth, opt Options) *Report {
 	opt = opt.withDefaults()
 	c := &check{
 		opt: opt, rules: newRules(opt), live: len(log.Live) > 0 && !opt.LossyLive, out: &Report{},
-		known: map[*byte]seen{}, events: map[uint64]*event{}, byAgent: map[int64][]*event{}, lost: map[int64][]*event{},
+		known: map[*byte]seen{}, events: map[uint64]*event{}, byAgent: map[int64][]*event{},
+		lost:       map[int64][]*event{},
 		watermarks: map[uint64]*watermark{},
 	}
 	if opt.Tenant == 0 {

@@ -50,7 +50,9 @@ func TestRemovedTogether(t *testing.T) {
 		opt.MaxMissing, opt.MissingHold = tc.share, tc.hold
 		opt.RemovalBound = -1
 		report := Check(Log{Stored: stored(w.live), Live: w.live}, w.truth(true), opt)
-		if told := slices.ContainsFunc(report.Violations, func(v Violation) bool { return v.Rule == RuleGuard }); told != tc.want {
+		if told := slices.ContainsFunc(report.Violations, func(v Violation) bool {
+			return v.Rule == RuleGuard
+		}); told != tc.want {
 			t.Errorf("%s: told %t: %v", name, told, report.Err())
 		}
 	}

@@ -26,7 +26,9 @@ func (c *check) commits() {
 		c.out.Stats.Commits++
 		if k.mark == nil {
 			if (c.live || k.first > lastMark) && !c.opt.cut() {
-				c.report(RuleCommit, agentOf(k.msgs[0]), k.msgs[0].Seq, "the commit from #%d to #%d has no watermark", k.msgs[0].Seq, k.msgs[len(k.msgs)-1].Seq)
+				c.report(RuleCommit, agentOf(k.msgs[0]), k.msgs[0].Seq,
+					"the commit from #%d to #%d has no watermark", k.msgs[0].Seq,
+					k.msgs[len(k.msgs)-1].Seq)
 			}
 			c.states(k, false)
 			continue
@@ -38,7 +40,8 @@ func (c *check) commits() {
 		c.states(k, whole)
 		if w := c.watermarks[k.mark.Seq]; w != nil {
 			if other, twice := marks[w.commit]; twice {
-				c.report(RuleCommit, 0, k.mark.Seq, "commit %s is there twice, the other one's watermark is #%d", w.commit, other)
+				c.report(RuleCommit, 0, k.mark.Seq,
+					"commit %s is there twice, the other one's watermark is #%d", w.commit, other)
 			}
 			marks[w.commit] = k.mark.Seq
 		}
@@ -54,10 +57,12 @@ func (c *check) group() []*commit {
 		k := byID[id]
 		switch {
 		case id == "" && m.kind() != "watermark":
-			c.report(RuleCommit, agentOf(m), m.Seq, "%s was published outside any commit", m.Subject)
+			c.report(RuleCommit, agentOf(m), m.Seq, "%s was published outside any commit",
+				m.Subject)
 			continue
 		case id != "" && (place == 0 || place > m.Seq):
-			c.report(RuleCommit, agentOf(m), m.Seq, "%s has place %d in its commit", m.Subject, place)
+			c.report(RuleCommit, agentOf(m), m.Seq, "%s has place %d in its commit", m.Subject,
+				place)
 			continue
 		case id == "":
 			k = &commit{first: m.Seq}
@@ -67,10 +72,12 @@ func (c *check) group() []*commit {
 			byID[id] = k
 			all = append(all, k)
 		case k.first != m.Seq-place+1:
-			c.report(RuleCommit, agentOf(m), m.Seq, "%s is not where its place %d in its commit would have it", m.Subject, place)
+			c.report(RuleCommit, agentOf(m), m.Seq,
+				"%s is not where its place %d in its commit would have it", m.Subject, place)
 		}
 		if k.mark != nil {
-			c.report(RuleCommit, agentOf(m), m.Seq, "%s comes after the watermark #%d of its commit", m.Subject, k.mark.Seq)
+			c.report(RuleCommit, agentOf(m), m.Seq,
+				"%s comes after the watermark #%d of its commit", m.Subject, k.mark.Seq)
 		}
 		k.msgs = append(k.msgs, m)
 		if m.kind() == "watermark" {
@@ -87,16 +94,20 @@ func (c *check) ending(k *commit) bool {
 		return false // reported when it was read
 	}
 	if n := k.mark.Seq - k.first + 1; n != w.messages {
-		c.report(RuleCommit, 0, k.mark.Seq, "the watermark says %d messages, and the commit has %d", w.messages, n)
+		c.report(RuleCommit, 0, k.mark.Seq, "the watermark says %d messages, and the commit has %d",
+			w.messages, n)
 		return false
 	}
 	whole := uint64(len(k.msgs)) == w.messages
 	if !whole && c.live && !c.opt.cut() {
-		c.report(RuleCommit, 0, k.mark.Seq, "of the %d messages of the commit %d are neither stored nor recorded", w.messages, w.messages-uint64(len(k.msgs)))
+		c.report(RuleCommit, 0, k.mark.Seq,
+			"of the %d messages of the commit %d are neither stored nor recorded", w.messages,
+			w.messages-uint64(len(k.msgs)))
 	}
 	for _, m := range k.msgs {
 		if e := c.events[m.Seq]; e != nil && e.sweep > w.latest() {
-			c.reportEvent(RuleWatermark, e, "an event of sweep %d in a commit that knows of none after %d", e.sweep, w.latest())
+			c.reportEvent(RuleWatermark, e,
+				"an event of sweep %d in a commit that knows of none after %d", e.sweep, w.latest())
 		}
 	}
 	return whole
@@ -125,7 +136,8 @@ func (c *check) states(k *commit, whole bool) {
 			e = c.lastBefore(id, m.Seq) // a repair
 		}
 		switch {
-		case m.header("Content-Type") != "application/cloudevents+json" || m.header("Nats-TTL") != "":
+		case m.header("Content-Type") != "application/cloudevents+json" ||
+			m.header("Nats-TTL") != "":
 			c.report(RuleEnvelope, id, m.Seq, "the state's headers are %v", m.Header)
 		case e == nil && !c.opt.Expired:
 			c.report(RuleState, id, m.Seq, "a state without an event in its commit")

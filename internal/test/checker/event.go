@@ -38,11 +38,13 @@ type change struct{ field, from, to string }
 
 // event reads a message strictly, and judges what one event alone can show.
 func (r rules) event(m *Message) (*event, error) {
-	o := strictly("event", m.Body, "specversion type source subject id time datacontenttype dataschema data", "")
+	o := strictly("event", m.Body,
+		"specversion type source subject id time datacontenttype dataschema data", "")
 	e := &event{msg: m, kind: m.kind(), time: o.time("time")}
 	for name, want := range map[string]string{
-		"specversion": "1.0", "datacontenttype": "application/json", "dataschema": "urn:rollcall:agent-event:v1",
-		"source": fmt.Sprintf("/isdp/tenants/%d", r.tenant), "type": "agent." + e.kind,
+		"specversion": "1.0", "datacontenttype": "application/json",
+		"dataschema": "urn:rollcall:agent-event:v1",
+		"source":     fmt.Sprintf("/isdp/tenants/%d", r.tenant), "type": "agent." + e.kind,
 	} {
 		if got := o.text(name); got != want {
 			o.fail("%s is %q, want %q", name, got, want)
@@ -51,10 +53,13 @@ func (r rules) event(m *Message) (*event, error) {
 	if o.err != nil {
 		return nil, o.err
 	}
-	d := strictly("data", o.fields["data"], "revision reason sweep online since agent changes", "notBefore previousSince changesTruncated")
+	d := strictly("data", o.fields["data"], "revision reason sweep online since agent changes",
+		"notBefore previousSince changesTruncated")
 	e.truncated = d.has("changesTruncated") && d.bool("changesTruncated")
-	e.rev, e.sweep, e.reason, e.online = d.uint("revision"), d.uint("sweep"), d.text("reason"), d.bool("online")
-	e.notBefore, e.since, e.previousSince = d.time("notBefore"), d.time("since"), d.time("previousSince")
+	e.rev, e.sweep, e.reason, e.online = d.uint("revision"), d.uint("sweep"), d.text("reason"),
+		d.bool("online")
+	e.notBefore, e.since, e.previousSince = d.time("notBefore"), d.time("since"),
+		d.time("previousSince")
 	if d.err != nil {
 		return nil, d.err
 	}
@@ -135,16 +140,21 @@ func (w *watermark) latest() uint64 { return max(w.sweep, w.inProgress) }
 
 // repeats reports whether the watermark states the same complete sweep.
 func (w *watermark) repeats(o *watermark) bool {
-	return w.sweep == o.sweep && w.startedAt.Equal(o.startedAt) && w.completedAt.Equal(o.completedAt) && slices.Equal(w.polled, o.polled) &&
+	return w.sweep == o.sweep && w.startedAt.Equal(o.startedAt) &&
+		w.completedAt.Equal(o.completedAt) && slices.Equal(w.polled, o.polled) &&
 		w.staleAt.Equal(o.staleAt) && w.missing == o.missing && w.rejected == o.rejected
 }
 
 func (r rules) watermark(m *Message) (*watermark, error) {
-	o := strictly("watermark", m.Body, "tenantId sweep agents online missing rejected instance commit",
+	o := strictly("watermark", m.Body,
+		"tenantId sweep agents online missing rejected instance commit",
 		"polled startedAt completedAt staleAfter inProgress")
-	w := &watermark{msg: m, sweep: o.uint("sweep"), startedAt: o.time("startedAt"), completedAt: o.time("completedAt"),
-		staleAt: o.time("staleAfter"), agents: int64(o.uint("agents")), online: int64(o.uint("online")),
-		missing: int64(o.uint("missing")), rejected: int64(o.uint("rejected")), instance: o.text("instance")}
+	w := &watermark{msg: m, sweep: o.uint("sweep"), startedAt: o.time("startedAt"),
+		completedAt: o.time("completedAt"),
+		staleAt:     o.time("staleAfter"), agents: int64(o.uint("agents")),
+		online:  int64(o.uint("online")),
+		missing: int64(o.uint("missing")), rejected: int64(o.uint("rejected")),
+		instance: o.text("instance")}
 	if o.err != nil {
 		return nil, o.err
 	}
@@ -202,7 +212,8 @@ func (r rules) health(m *Message) (*health, error) {
 	h := &health{m, o.text("state"), o.text("reason")}
 	o.time("since")
 	o.text("detail")
-	legal := map[string]string{"ok": "", "failing": "unreachable credentials unusable inconsistent", "holding": "missing unidentified"}
+	legal := map[string]string{"ok": "", "failing": "unreachable credentials unusable inconsistent",
+		"holding": "missing unidentified"}
 	reasons, known := legal[h.state]
 	switch {
 	case o.err != nil:
@@ -210,7 +221,8 @@ func (r rules) health(m *Message) (*health, error) {
 		o.fail("of tenant %d, published as %s", o.int("tenantId"), m.Subject)
 	case m.header("Nats-TTL") != "":
 		o.fail("with a TTL")
-	case !known || (h.reason == "") != (reasons == "") || !bytes.Contains([]byte(" "+reasons+" "), []byte(" "+h.reason+" ")) && h.reason != "":
+	case !known || (h.reason == "") != (reasons == "") ||
+		!bytes.Contains([]byte(" "+reasons+" "), []byte(" "+h.reason+" ")) && h.reason != "":
 		o.fail("state %q with reason %q", h.state, h.reason)
 	}
 	return h, o.err

@@ -42,7 +42,8 @@ func TestLyingPages(t *testing.T) {
 	lie := func(page int, rows []isdpsim.Row) []isdpsim.Row {
 		for i, r := range rows {
 			if r.ID == id {
-				row, err := isdpsim.Patch(r.JSON, isdpsim.Fields{"onlineStatus": "1", "areaName": `"nowhere"`})
+				row, err := isdpsim.Patch(r.JSON,
+					isdpsim.Fields{"onlineStatus": "1", "areaName": `"nowhere"`})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -164,7 +165,8 @@ func TestRollback(t *testing.T) {
 // A store that ran full cuts a commit off; the next one brings the states that lack.
 func TestTornCommit(t *testing.T) {
 	w := lived(t)
-	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(true), opt: strict()}
+	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(true),
+		opt: strict()}
 	from, to := s.commitOf(s.find("updated", "fields", 2, 0))
 	state := s.live[from+1]
 	repair := 0
@@ -187,7 +189,8 @@ func TestTornCommit(t *testing.T) {
 // Every complete sweep ends with a watermark of its own, before any change of the next one.
 func TestCompletionStatedByTheNextCommit(t *testing.T) {
 	w := lived(t)
-	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(true), opt: strict()}
+	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(true),
+		opt: strict()}
 	_, to := s.commitOf(s.find("updated", "fields", 2, 0))
 	s.without(to, to+1) // the plain watermark; the next commit repeats its figures
 	mustTell(t, RuleWatermark, Log{Live: s.live, Stored: stored(s.live)}, s.truth, s.opt)
@@ -196,7 +199,9 @@ func TestCompletionStatedByTheNextCommit(t *testing.T) {
 // An event leaves the log when its time is over.
 func TestExpiry(t *testing.T) {
 	w := lived(t)
-	kept := slices.DeleteFunc(stored(w.live), func(m Message) bool { return m.isEvent() && m.Seq < 80 })
+	kept := slices.DeleteFunc(stored(w.live), func(m Message) bool {
+		return m.isEvent() && m.Seq < 80
+	})
 	truth, opt := w.truth(true), strict()
 	log := Log{Live: w.live, Stored: kept, ReadAt: w.now.Add(167 * time.Hour)}
 	mustTell(t, RuleLog, log, truth, opt)
@@ -219,7 +224,8 @@ func TestHolesInTheRecording(t *testing.T) {
 
 func TestForeignMessages(t *testing.T) {
 	w := lived(t)
-	forged := Message{Seq: uint64(len(w.live) + 1), Subject: schemas.StateSubject(tenant, 1), Body: []byte("{")}
+	forged := Message{Seq: uint64(len(w.live) + 1), Subject: schemas.StateSubject(tenant, 1),
+		Body: []byte("{")}
 	log, opt := Log{Live: append(slices.Clone(w.live), forged)}, strict()
 	mustTell(t, RuleCommit, log, w.truth(true), opt)
 	opt.Foreign = func(m Message) bool { return m.Seq == forged.Seq }
@@ -237,13 +243,15 @@ func TestEmptyLog(t *testing.T) {
 
 func TestStory(t *testing.T) {
 	w := lived(t)
-	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(true), opt: strict()}
+	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(true),
+		opt: strict()}
 	s.without(s.commitOf(s.find("online", "status", 2, 0)))
 	err := Check(Log{Live: s.live}, s.truth, s.opt).Err()
 	if err == nil {
 		t.Fatal("nothing was told")
 	}
-	for _, want := range []string{"revision 4 comes after revision 2", "tenant: signedIn", "#1 revision 1 online (baseline, sweep 1)", "onlineStatus 0→1"} {
+	for _, want := range []string{"revision 4 comes after revision 2", "tenant: signedIn",
+		"#1 revision 1 online (baseline, sweep 1)", "onlineStatus 0→1"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in\n%v", want, err)
 		}
@@ -255,14 +263,21 @@ func TestStory(t *testing.T) {
 func TestNormalisationAgrees(t *testing.T) {
 	r := newRules(Options{Tenant: tenant}.withDefaults())
 	rows := []string{
-		`{}`, `[]`, `null`, `x`, `{"agentId":1}`, `{"agentId":"x","onlineStatus":1}`, `{"agentId":1.5,"onlineStatus":1}`,
-		`{"agentId":9223372036854775808,"onlineStatus":1}`, `{"agentId":1,"onlineStatus":1,"tenantId":5}`,
-		`{"agentId":1,"onlineStatus":null}`, `{"agentId":1,"onlineStatus":true}`, `{"agentId":1,"onlineStatus":""}`,
+		`{}`, `[]`, `null`, `x`, `{"agentId":1}`, `{"agentId":"x","onlineStatus":1}`,
+		`{"agentId":1.5,"onlineStatus":1}`,
+		`{"agentId":9223372036854775808,"onlineStatus":1}`,
+		`{"agentId":1,"onlineStatus":1,"tenantId":5}`,
+		`{"agentId":1,"onlineStatus":null}`, `{"agentId":1,"onlineStatus":true}`,
+		`{"agentId":1,"onlineStatus":""}`,
 		`{"agentId":"9007199254740993","onlineStatus":"1","tenantId":null}`,
-		`{"agentId":1e3,"onlineStatus":1.0,"userId":" 12 ","isArea":"0.0","capacity":"1e2","createdBy":[1],"deleteFlag":"1"}`,
-		`{"agentId":1,"onlineStatus":2,"type":10,"areaName":"","cityId":null,"agentName":1.50,"agentCode":false,"appName":{}}`,
-		`{"agentId":1,"onlineStatus":1,"x":null,"y":[ 1,  {"a" : "\u0041"} ],"z":12345678901234567890.10,"AgentId":7,"tenantId":"886"}`,
-		`{"agentId":1,"agentId":2,"onlineStatus":1,"creationDate":"2021-03-23T08:04:54.000+00:00","x":1,"x":2}`,
+		`{"agentId":1e3,"onlineStatus":1.0,"userId":" 12 ","isArea":"0.0","capacity":"1e2",` +
+			`"createdBy":[1],"deleteFlag":"1"}`,
+		`{"agentId":1,"onlineStatus":2,"type":10,"areaName":"","cityId":null,"agentName":1.50,` +
+			`"agentCode":false,"appName":{}}`,
+		`{"agentId":1,"onlineStatus":1,"x":null,"y":[ 1,  {"a" : "\u0041"} ],` +
+			`"z":12345678901234567890.10,"AgentId":7,"tenantId":"886"}`,
+		`{"agentId":1,"agentId":2,"onlineStatus":1,` +
+			`"creationDate":"2021-03-23T08:04:54.000+00:00","x":1,"x":2}`,
 		` { "agentId" : 1 , "onlineStatus" : -1 , "agentName" : "a\"\\\u5f20\ud800<&>" } `,
 	}
 	for _, row := range append(rows, string(isdpsim.New(isdpsim.Config{}).NewRow(5))) {
@@ -283,9 +298,13 @@ func TestNormalisationAgrees(t *testing.T) {
 }
 
 func TestMembers(t *testing.T) {
-	ms, err := members([]byte(" { \"a\\u0062\\\"\" :{\"x\":[1,\"}\"]} ,\"ab\\\\\":-1.5e3,\n\"\":\"\\\\\"\t} "))
-	want := []member{{`ab"`, json.RawMessage(`{"x":[1,"}"]}`)}, {`ab\`, json.RawMessage(`-1.5e3`)}, {``, json.RawMessage(`"\\"`)}}
-	if err != nil || !slices.EqualFunc(ms, want, func(a, b member) bool { return a.name == b.name && string(a.value) == string(b.value) }) {
+	ms, err := members(
+		[]byte(" { \"a\\u0062\\\"\" :{\"x\":[1,\"}\"]} ,\"ab\\\\\":-1.5e3,\n\"\":\"\\\\\"\t} "))
+	want := []member{{`ab"`, json.RawMessage(`{"x":[1,"}"]}`)}, {`ab\`, json.RawMessage(`-1.5e3`)},
+		{``, json.RawMessage(`"\\"`)}}
+	if err != nil || !slices.EqualFunc(ms, want, func(a, b member) bool {
+		return a.name == b.name && string(a.value) == string(b.value)
+	}) {
 		t.Errorf("%q, %v", ms, err)
 	}
 	for _, bad := range []string{``, `[]`, `{`, `{"a":1}{}`, `null`} {

@@ -78,7 +78,8 @@ func (c *check) noneTwice(id int64, events []*event) {
 	for _, l := range c.lost[id] {
 		for _, e := range events {
 			if e.rev == l.rev && string(e.msg.Body) != string(l.msg.Body) {
-				c.reportEvent(RuleRevision, e, "revision %d had been used before the broker lost it, at #%d", e.rev, l.msg.Seq)
+				c.reportEvent(RuleRevision, e,
+					"revision %d had been used before the broker lost it, at #%d", e.rev, l.msg.Seq)
 			}
 		}
 	}
@@ -91,7 +92,8 @@ func (c *check) link(prev, e *event) (faults []fault) {
 	}
 	// The agent, and what follows from it.
 	if online := e.reason != "removed" && e.agent.online; e.online != online {
-		fail(RuleType, "online is %t for an agent with reason %s and onlineStatus %s", e.online, e.reason, brief(e.agent.fields["onlineStatus"]))
+		fail(RuleType, "online is %t for an agent with reason %s and onlineStatus %s", e.online,
+			e.reason, brief(e.agent.fields["onlineStatus"]))
 	}
 	kind := "updated"
 	switch {
@@ -107,7 +109,8 @@ func (c *check) link(prev, e *event) (faults []fault) {
 
 	// Times.
 	if prev != nil && e.time.Before(prev.time) {
-		fail(RuleTime, "its time %s is before the last event's, %s", clock(e.time), clock(prev.time))
+		fail(RuleTime, "its time %s is before the last event's, %s", clock(e.time),
+			clock(prev.time))
 	}
 	if prev != nil && e.sweep < prev.sweep {
 		fail(RuleTime, "its sweep %d is before the last event's, %d", e.sweep, prev.sweep)
@@ -123,7 +126,8 @@ func (c *check) link(prev, e *event) (faults []fault) {
 		whole := len(e.msg.Body) + lengthOf(want) - lengthOf(e.changes)
 		want = slices.DeleteFunc(want, func(c change) bool { return listed[c.field] == 0 })
 		if whole < c.opt.MaxPayload/10*9 {
-			fail(RuleChanges, "changes are truncated, and with all of them the event has some %d bytes", whole)
+			fail(RuleChanges,
+				"changes are truncated, and with all of them the event has some %d bytes", whole)
 		}
 	}
 	if !slices.Equal(e.changes, want) {
@@ -162,13 +166,15 @@ func (c *check) linkSince(prev, e *event, fail func(Rule, string, ...any)) {
 			fail(RuleSince, "previousSince in an event that ends no state")
 		}
 	} else if !e.previousSince.Equal(prev.since) {
-		fail(RuleSince, "previousSince is %s, and the state had begun at %s", clock(e.previousSince), clock(prev.since))
+		fail(RuleSince, "previousSince is %s, and the state had begun at %s",
+			clock(e.previousSince), clock(prev.since))
 	}
 	first, last := e.time, e.time
 	if prev != nil && prev.online == e.online {
 		first, last = prev.since, prev.since
 	}
-	if prev != nil && c.opt.Folded { // a state between the two may be missing, or one may have begun unpublished
+	// a state between the two may be missing, or one may have begun unpublished
+	if prev != nil && c.opt.Folded {
 		first, last = prev.since, e.time
 	}
 	if e.since.Before(first) || e.since.After(last) {
@@ -187,6 +193,8 @@ func lengthOf(changes []change) (n int) {
 // unfit reports whether the event that leads from one row to another may be too large for a
 // message, whatever is left out.
 func (c *check) unfit(from, to *row) bool {
-	changed := slices.DeleteFunc(changesOf(from, to), func(c change) bool { return listed[c.field] == 0 })
+	changed := slices.DeleteFunc(changesOf(from, to), func(c change) bool {
+		return listed[c.field] == 0
+	})
 	return len(to.full)+lengthOf(changed) > c.opt.MaxPayload/10*9
 }

@@ -25,8 +25,9 @@ func (s *span) absent() bool { return len(s.rows) == 0 && !s.refused }
 
 // history is what was true of each agent, by agentId.
 type history struct {
-	agents   map[int64][]span // each list covers all time
-	nameless []Interval       // when a row was listed of which nobody can tell whose it is; To may be zero
+	agents map[int64][]span // each list covers all time
+	// when a row was listed of which nobody can tell whose it is; To may be zero
+	nameless []Interval
 }
 
 // learn reads a row, once for all answers and changes that share its bytes.
@@ -126,7 +127,9 @@ func (h *history) within(id int64, from, to time.Time) []span {
 	if spans == nil {
 		return []span{{}}
 	}
-	first := sort.Search(len(spans), func(i int) bool { return spans[i].to.IsZero() || !spans[i].to.Before(from) })
+	first := sort.Search(len(spans), func(i int) bool {
+		return spans[i].to.IsZero() || !spans[i].to.Before(from)
+	})
 	last := sort.Search(len(spans), func(i int) bool { return spans[i].from.After(to) })
 	return spans[min(first, last):last]
 }
@@ -155,11 +158,15 @@ func (w truly) saw(id int64, like func(*row) bool) bool {
 }
 
 func (w truly) couldMiss(id int64) bool {
-	return slices.ContainsFunc(w.h.within(id, w.from, w.to), func(s span) bool { return s.absent() })
+	return slices.ContainsFunc(w.h.within(id, w.from, w.to), func(s span) bool {
+		return s.absent()
+	})
 }
 
 func (w truly) mustMiss(id int64) bool {
-	return !slices.ContainsFunc(w.h.within(id, w.from, w.to), func(s span) bool { return !s.absent() })
+	return !slices.ContainsFunc(w.h.within(id, w.from, w.to), func(s span) bool {
+		return !s.absent()
+	})
 }
 
 func (w truly) refused(id int64) bool {

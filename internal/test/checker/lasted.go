@@ -77,7 +77,9 @@ func (c *check) lasted() {
 				if s.row != nil {
 					what = "was there with onlineStatus " + brief(s.row.fields["onlineStatus"])
 				}
-				c.report(RuleLasted, id, 0, "it %s from %s on, and at %s the log still did not say so", what, clock(s.from), clock(due))
+				c.report(RuleLasted, id, 0,
+					"it %s from %s on, and at %s the log still did not say so", what, clock(s.from),
+					clock(due))
 			}
 		}
 	}
@@ -198,7 +200,8 @@ func (c *check) final() {
 		}
 	}
 	if c.health != nil && c.health.state != "ok" && !nameless {
-		c.report(RuleFinal, 0, c.health.msg.Seq, "at rest health is %s (%s)", c.health.state, c.health.reason)
+		c.report(RuleFinal, 0, c.health.msg.Seq, "at rest health is %s (%s)", c.health.state,
+			c.health.reason)
 	}
 }
 
@@ -208,7 +211,8 @@ func (c *check) atRest(id int64, e *event, r *row) {
 	case r == nil:
 		c.report(RuleFinal, id, 0, "the agent is not there, and its state says that it is")
 	case e.gone():
-		c.report(RuleFinal, id, 0, "the agent is there, with onlineStatus %s, and no state says so", brief(r.fields["onlineStatus"]))
+		c.report(RuleFinal, id, 0, "the agent is there, with onlineStatus %s, and no state says so",
+			brief(r.fields["onlineStatus"]))
 	default:
 		c.report(RuleFinal, id, 0, "its state differs from the truth in %q", e.agent.differing(r))
 	}
@@ -217,8 +221,10 @@ func (c *check) atRest(id int64, e *event, r *row) {
 // expired reads a state whose event is no longer in the log.
 func (c *check) expired(m *Message) (*event, error) {
 	as := *m
-	o := strictly("state", m.Body, "specversion type source subject id time datacontenttype dataschema data", "")
-	d := strictly("data", o.fields["data"], "agent", "revision reason sweep online since changes notBefore previousSince")
+	o := strictly("state", m.Body,
+		"specversion type source subject id time datacontenttype dataschema data", "")
+	d := strictly("data", o.fields["data"], "agent",
+		"revision reason sweep online since changes notBefore previousSince")
 	if o.err != nil || d.err != nil {
 		return nil, cmp.Or(o.err, d.err)
 	}
@@ -226,7 +232,8 @@ func (c *check) expired(m *Message) (*event, error) {
 	if err != nil {
 		return nil, err
 	}
-	as.Subject = o.text("type") + "." + token(m.Subject, 2) + "." + agent.typeToken() + "." + token(m.Subject, 3)
+	as.Subject = o.text("type") + "." + token(m.Subject, 2) + "." + agent.typeToken() + "." +
+		token(m.Subject, 3)
 	as.Header = map[string][]string{"Content-Type": m.Header["Content-Type"], "Nats-TTL": {"1s"}}
 	return c.rules.event(&as)
 }

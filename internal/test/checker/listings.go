@@ -52,7 +52,9 @@ func (c *check) removedTogether(w *watermark) map[string]*leaving {
 		}
 	}
 	for _, events := range c.byAgent {
-		i, _ := slices.BinarySearchFunc(events, first, func(e *event, seq uint64) int { return cmp.Compare(e.msg.Seq, seq) })
+		i, _ := slices.BinarySearchFunc(events, first, func(e *event, seq uint64) int {
+			return cmp.Compare(e.msg.Seq, seq)
+		})
 		if i == 0 || events[i-1].gone() {
 			continue
 		}
@@ -82,18 +84,24 @@ func (c *check) heldLongEnough(last int, e *event, k, n int) {
 		w := c.complete[i]
 		switch {
 		case w.instance != c.complete[last].instance:
-			c.reportEvent(RuleGuard, e, "%d of %d agents are removed together, and %s has not been there for the %s that they are to be held",
+			c.reportEvent(RuleGuard, e,
+				"%d of %d agents are removed together, and %s has not been there for the %s that "+
+					"they are to be held",
 				k, n, c.complete[last].instance, c.opt.MissingHold)
 			return
 		case !c.window(w.startedAt, w.completedAt).couldMiss(e.agent.id):
-			c.reportEvent(RuleGuard, e, "%d of %d agents are removed together, and sweep %d, less than %s before, can't have missed this one",
+			c.reportEvent(RuleGuard, e,
+				"%d of %d agents are removed together, and sweep %d, less than %s before, can't "+
+					"have missed this one",
 				k, n, w.sweep, c.opt.MissingHold)
 			return
 		case !w.completedAt.After(since):
 			return
 		}
 	}
-	c.reportEvent(RuleGuard, e, "%d of %d agents are removed together, after less than the %s that they are to be held", k, n, c.opt.MissingHold)
+	c.reportEvent(RuleGuard, e,
+		"%d of %d agents are removed together, after less than the %s that they are to be held", k,
+		n, c.opt.MissingHold)
 }
 
 // goneBy checks an agent that several polled listings showed in a complete sweep: what is published
@@ -102,7 +110,8 @@ func (c *check) goneBy(w *watermark, win *shown, e *event) {
 	rank := func(list int, rows []*row) int {
 		at := slices.Index(w.polled, strconv.Itoa(list))
 		for _, r := range rows {
-			if named := r.fields["type"] == "s"+strconv.Itoa(list); named != (rows[0].fields["type"] == "s"+strconv.Itoa(list)) {
+			typ := "s" + strconv.Itoa(list)
+			if named := r.fields["type"] == typ; named != (rows[0].fields["type"] == typ) {
 				return -1
 			} else if !named && r == rows[len(rows)-1] {
 				return len(w.polled) + at
@@ -132,15 +141,21 @@ func (c *check) goneBy(w *watermark, win *shown, e *event) {
 	if showing < 2 || !win.surelyLists(best, e.agent.id) {
 		return
 	}
-	if !slices.ContainsFunc(lists[best], func(r *row) bool { return c.rules.alike(r, e.agent) || c.unfit(e.agent, r) }) {
-		c.reportEvent(RuleListing, e, "sweep %d saw the agent in %d listings, and what is published is not what that of type %d shows", w.sweep, showing, best)
+	if !slices.ContainsFunc(lists[best], func(r *row) bool {
+		return c.rules.alike(r, e.agent) || c.unfit(e.agent, r)
+	}) {
+		c.reportEvent(RuleListing, e,
+			"sweep %d saw the agent in %d listings, and what is published is not what that of "+
+				"type %d shows", w.sweep, showing, best)
 	}
 }
 
 // surelyLists reports whether every choice of answers shows the agent in a listing.
 func (w *shown) surelyLists(list int, id int64) bool {
 	for k, answers := range w.needed() {
-		if k[0] == list && !slices.ContainsFunc(answers, func(p *pageRows) bool { return len(p.usable[id]) == 0 || p.refused[id] }) {
+		if k[0] == list && !slices.ContainsFunc(answers, func(p *pageRows) bool {
+			return len(p.usable[id]) == 0 || p.refused[id]
+		}) {
 			return true
 		}
 	}

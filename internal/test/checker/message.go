@@ -99,7 +99,8 @@ func (c *check) gather(log Log) (line, lost []*Message) {
 	}
 	clash := func(m, o *Message) {
 		if c.opt.Rollback == NoRollback {
-			c.report(RuleLog, 0, m.Seq, "the log went backwards: sequence %d was %s and is %s", m.Seq, m.Subject, o.Subject)
+			c.report(RuleLog, 0, m.Seq, "the log went backwards: sequence %d was %s and is %s",
+				m.Seq, m.Subject, o.Subject)
 		}
 	}
 	for n := range log.Live {
@@ -140,7 +141,8 @@ func (c *check) gather(log Log) (line, lost []*Message) {
 			lost = append(lost, m)
 			continue
 		case gone && log.Stored != nil:
-			c.report(RuleLog, agentOf(m), seq, "%s was committed and is no longer in the log", m.Subject)
+			c.report(RuleLog, agentOf(m), seq, "%s was committed and is no longer in the log",
+				m.Subject)
 		}
 		line = append(line, m)
 	}

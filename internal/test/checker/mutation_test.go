@@ -21,7 +21,9 @@ var mutations = []struct {
 	{"an event and its state dropped", RuleRevision, func(s *specimen) {
 		i := s.find("offline", "status", 3, 0)
 		e := s.event(i)
-		s.live = slices.DeleteFunc(s.live, func(m Message) bool { return bytes.Equal(m.Body, e.AppendJSON(nil)) })
+		s.live = slices.DeleteFunc(s.live, func(m Message) bool {
+			return bytes.Equal(m.Body, e.AppendJSON(nil))
+		})
 		s.renumber()
 	}},
 	{"an agent's last event dropped", RuleFinal, func(s *specimen) {
@@ -35,12 +37,15 @@ var mutations = []struct {
 		s.dropLast()
 		s.opt.Quiescent, s.opt.Bound = false, 0
 	}},
-	{"a whole commit dropped", RuleRevision, func(s *specimen) { s.without(s.commitOf(s.find("online", "status", 2, 0))) }},
+	{"a whole commit dropped", RuleRevision, func(s *specimen) {
+		s.without(s.commitOf(s.find("online", "status", 2, 0)))
+	}},
 	{"a commit doubled", RuleRevision, func(s *specimen) {
 		from, to := s.commitOf(s.find("online", "status", 2, 0))
 		var again []Message
 		for _, m := range s.live[from:to] {
-			m.Header = map[string][]string{"Content-Type": m.Header["Content-Type"], "Nats-TTL": m.Header["Nats-TTL"],
+			m.Header = map[string][]string{"Content-Type": m.Header["Content-Type"],
+				"Nats-TTL":      m.Header["Nats-TTL"],
 				"Nats-Batch-Id": {"again"}, "Nats-Batch-Sequence": {"1"}}
 			if !m.isEvent() {
 				delete(m.Header, "Nats-TTL")
@@ -61,14 +66,20 @@ var mutations = []struct {
 		s.edit(s.find("offline", "status", 3, 0), func(e *schemas.Event) { e.Data.Revision++ })
 	}},
 	{"a change too few", RuleChanges, func(s *specimen) {
-		s.edit(s.find("updated", "fields", 2, 0), func(e *schemas.Event) { e.Data.Changes = e.Data.Changes[1:] })
+		s.edit(s.find("updated", "fields", 2, 0), func(e *schemas.Event) {
+			e.Data.Changes = e.Data.Changes[1:]
+		})
 	}},
 	{"changes out of order", RuleChanges, func(s *specimen) {
-		s.edit(s.find("updated", "fields", 2, 0), func(e *schemas.Event) { slices.Reverse(e.Data.Changes) })
+		s.edit(s.find("updated", "fields", 2, 0), func(e *schemas.Event) {
+			slices.Reverse(e.Data.Changes)
+		})
 	}},
 	{"a wrong from", RuleChanges, func(s *specimen) {
 		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) {
-			i := slices.IndexFunc(e.Data.Changes, func(c schemas.Change) bool { return c.Field == "onlineStatus" })
+			i := slices.IndexFunc(e.Data.Changes, func(c schemas.Change) bool {
+				return c.Field == "onlineStatus"
+			})
 			e.Data.Changes[i].From = json.RawMessage("2")
 		})
 	}},
@@ -84,10 +95,14 @@ var mutations = []struct {
 		})
 	}},
 	{"changes truncated without need", RuleChanges, func(s *specimen) {
-		s.edit(s.find("updated", "fields", 2, 0), func(e *schemas.Event) { e.Data.ChangesTruncated = true })
+		s.edit(s.find("updated", "fields", 2, 0), func(e *schemas.Event) {
+			e.Data.ChangesTruncated = true
+		})
 	}},
 	{"previousSince missing", RuleSince, func(s *specimen) {
-		s.edit(s.find("offline", "status", 3, 0), func(e *schemas.Event) { e.Data.PreviousSince = time.Time{} })
+		s.edit(s.find("offline", "status", 3, 0), func(e *schemas.Event) {
+			e.Data.PreviousSince = time.Time{}
+		})
 	}},
 	{"since moved by a change of fields", RuleSince, func(s *specimen) {
 		s.edit(s.find("updated", "fields", 2, 0), func(e *schemas.Event) { e.Data.Since = e.Time })
@@ -99,19 +114,27 @@ var mutations = []struct {
 		})
 	}},
 	{"offline in an agent that says online", RuleType, func(s *specimen) {
-		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) { e.Type, e.Data.Online = schemas.Updated, false })
+		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) {
+			e.Type, e.Data.Online = schemas.Updated, false
+		})
 	}},
 	{"updated instead of online", RuleType, func(s *specimen) {
-		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) { e.Type = schemas.Updated })
+		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) {
+			e.Type = schemas.Updated
+		})
 	}},
 	{"a wrong reason", RuleReason, func(s *specimen) {
-		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) { e.Data.Reason = schemas.Appeared })
+		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) {
+			e.Data.Reason = schemas.Appeared
+		})
 	}},
 	{"baseline after the first complete sweep", RuleReason, func(s *specimen) {
 		s.edit(s.appeared(), func(e *schemas.Event) { e.Data.Reason = schemas.Baseline })
 	}},
 	{"appeared in the first sweep", RuleReason, func(s *specimen) {
-		s.edit(s.find("updated", "baseline", 1, 0), func(e *schemas.Event) { e.Data.Reason = schemas.Appeared })
+		s.edit(s.find("updated", "baseline", 1, 0), func(e *schemas.Event) {
+			e.Data.Reason = schemas.Appeared
+		})
 	}},
 	{"removed, though listed", RuleAbsence, func(s *specimen) {
 		for i := range s.truth.Pages { // the pages never lost it
@@ -120,9 +143,10 @@ var mutations = []struct {
 	}},
 	{"removed, though listed in truth", RuleAbsence, func(s *specimen) {
 		s.truth.Pages = nil
-		s.truth.History = slices.DeleteFunc(slices.Clone(s.truth.History), func(c isdpsim.Change) bool {
-			return c.Kind == isdpsim.Removed || c.Kind == isdpsim.Restored
-		})
+		s.truth.History = slices.DeleteFunc(slices.Clone(s.truth.History),
+			func(c isdpsim.Change) bool {
+				return c.Kind == isdpsim.Removed || c.Kind == isdpsim.Restored
+			})
 	}},
 	{"removed one sweep too early", RuleAbsence, func(s *specimen) { s.opt.RemoveAfter = 3 }},
 	{"an event before anything showed it", RuleShown, func(s *specimen) {
@@ -132,18 +156,28 @@ var mutations = []struct {
 		})
 	}},
 	{"an event of a row that nobody showed", RuleShown, func(s *specimen) {
-		s.edit(s.find("updated", "baseline", 1, 0), func(e *schemas.Event) { *e.Data.Agent.AgentName += "!" })
+		s.edit(s.find("updated", "baseline", 1, 0), func(e *schemas.Event) {
+			*e.Data.Agent.AgentName += "!"
+		})
 	}},
 	{"notBefore too late", RuleNotBefore, func(s *specimen) {
-		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) { e.Data.NotBefore = e.Time.Add(-7 * time.Millisecond) })
+		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) {
+			e.Data.NotBefore = e.Time.Add(-7 * time.Millisecond)
+		})
 	}},
 	{"a time that goes back", RuleTime, func(s *specimen) {
-		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) { e.Time = e.Time.Add(10 * time.Second) })
+		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) {
+			e.Time = e.Time.Add(10 * time.Second)
+		})
 	}},
 	{"notBefore after time", RuleEnvelope, func(s *specimen) {
-		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) { e.Data.NotBefore = e.Time.Add(time.Second) })
+		s.edit(s.find("online", "status", 2, 0), func(e *schemas.Event) {
+			e.Data.NotBefore = e.Time.Add(time.Second)
+		})
 	}},
-	{"an event of quiet fields alone", RuleQuiet, func(s *specimen) { s.opt.Quiet = []string{"*", "areaName", "userId", "cityId", "lastUpdateTimestamp"} }},
+	{"an event of quiet fields alone", RuleQuiet, func(s *specimen) {
+		s.opt.Quiet = []string{"*", "areaName", "userId", "cityId", "lastUpdateTimestamp"}
+	}},
 	{"a stale state", RuleState, func(s *specimen) {
 		i := s.lastState()
 		s.replace(i, `"revision":`, `"revision":1`)
@@ -192,28 +226,40 @@ var mutations = []struct {
 		s.mark(s.lastMark(false), func(m map[string]any) { m["sweep"] = 2 })
 	}},
 	{"a wrong commit.messages", RuleCommit, func(s *specimen) {
-		s.mark(s.lastMark(true), func(m map[string]any) { m["commit"].(map[string]any)["messages"] = 99 })
+		s.mark(s.lastMark(true), func(m map[string]any) {
+			m["commit"].(map[string]any)["messages"] = 99
+		})
 	}},
-	{"a commit without a watermark", RuleCommit, func(s *specimen) { i := s.lastMark(true); s.without(i, i+1) }},
+	{"a commit without a watermark", RuleCommit, func(s *specimen) {
+		i := s.lastMark(true)
+		s.without(i, i+1)
+	}},
 	{"a watermark in the middle of its commit", RuleCommit, func(s *specimen) {
 		i := s.lastMark(true)
 		s.live[i], s.live[i-1] = s.live[i-1], s.live[i]
 		s.renumber()
 	}},
 	{"a message outside any commit", RuleCommit, func(s *specimen) {
-		s.live[s.find("online", "status", 2, 0)].Header = map[string][]string{"Content-Type": {schemas.ContentTypeEvent}, "Nats-TTL": {"1h"}}
+		s.live[s.find("online", "status", 2, 0)].Header = map[string][]string{
+			"Content-Type": {schemas.ContentTypeEvent}, "Nats-TTL": {"1h"}}
 	}},
 	{"a commit's id used twice", RuleCommit, func(s *specimen) {
 		i, j := s.lastMark(false), s.lastMark(true)
 		s.mark(i, func(m map[string]any) { m["commit"].(map[string]any)["id"] = "twice" })
 		s.mark(j, func(m map[string]any) { m["commit"].(map[string]any)["id"] = "twice" })
 	}},
-	{"an unknown field", RuleEnvelope, func(s *specimen) { s.replace(s.find("online", "status", 2, 0), `"reason"`, `"x":1,"reason"`) }},
+	{"an unknown field", RuleEnvelope, func(s *specimen) {
+		s.replace(s.find("online", "status", 2, 0), `"reason"`, `"x":1,"reason"`)
+	}},
 	{"a field twice", RuleEnvelope, func(s *specimen) {
 		s.replace(s.find("online", "status", 2, 0), `"reason"`, `"sweep":1,"reason"`)
 	}},
-	{"a name in another case", RuleEnvelope, func(s *specimen) { s.replace(s.find("online", "status", 2, 0), `"since"`, `"Since"`) }},
-	{"a time without milliseconds", RuleEnvelope, func(s *specimen) { s.replace(s.lastMark(false), `Z"`, `0Z"`) }},
+	{"a name in another case", RuleEnvelope, func(s *specimen) {
+		s.replace(s.find("online", "status", 2, 0), `"since"`, `"Since"`)
+	}},
+	{"a time without milliseconds", RuleEnvelope, func(s *specimen) {
+		s.replace(s.lastMark(false), `Z"`, `0Z"`)
+	}},
 	{"a listed field of another type", RuleEnvelope, func(s *specimen) {
 		s.replace(s.find("online", "status", 2, 0), `"onlineStatus":1`, `"onlineStatus":"1"`)
 	}},
@@ -221,7 +267,9 @@ var mutations = []struct {
 		i := s.find("online", "status", 2, 0)
 		s.live[i].Subject = strings.Replace(s.live[i].Subject, ".886.", ".886.x", 1)
 	}},
-	{"no time to live", RuleEnvelope, func(s *specimen) { delete(s.live[s.find("online", "status", 2, 0)].Header, "Nats-TTL") }},
+	{"no time to live", RuleEnvelope, func(s *specimen) {
+		delete(s.live[s.find("online", "status", 2, 0)].Header, "Nats-TTL")
+	}},
 	{"a committed event that is gone", RuleLog, func(s *specimen) {
 		seq := s.live[s.find("online", "status", 2, 0)].Seq
 		s.store = func(live []Message) []Message {
@@ -238,7 +286,9 @@ var mutations = []struct {
 		i := s.lastMark(true)
 		h := s.live[i]
 		h.Subject = schemas.HealthSubject(tenant)
-		h.Body = []byte(`{"tenantId":886,"state":"failing","since":"2026-11-22T08:00:00.000Z","reason":"unreachable","detail":""}`)
+		h.Body = []byte(
+			`{"tenantId":886,"state":"failing","since":"2026-11-22T08:00:00.000Z",` +
+				`"reason":"unreachable","detail":""}`)
 		s.live = slices.Insert(s.live, i, h)
 		s.renumber()
 	}},

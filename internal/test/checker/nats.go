@@ -19,12 +19,14 @@ const stream = "AGENT_EVENTS"
 // what is rolled up while it reads may be missing, and a commit may be cut off.
 func Read(ctx context.Context, nc *nats.Conn, tenant int64) ([]Message, error) {
 	return ReadAs(ctx, nc, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{fmt.Sprintf("agent.*.%d", tenant), fmt.Sprintf("agent.*.%d.>", tenant)},
+		FilterSubjects: []string{fmt.Sprintf("agent.*.%d", tenant),
+			fmt.Sprintf("agent.*.%d.>", tenant)},
 	})
 }
 
 // ReadAs returns all that a consumer has of the stream by now.
-func ReadAs(ctx context.Context, nc *nats.Conn, cfg jetstream.OrderedConsumerConfig) (out []Message, err error) {
+func ReadAs(ctx context.Context, nc *nats.Conn, cfg jetstream.OrderedConsumerConfig) (out []Message,
+	err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("checker: read %s: %w", stream, err)
@@ -56,7 +58,8 @@ func ReadAs(ctx context.Context, nc *nats.Conn, cfg jetstream.OrderedConsumerCon
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Message{meta.Sequence.Stream, m.Subject(), m.Headers(), m.Data(), meta.Timestamp})
+		out = append(out, Message{meta.Sequence.Stream, m.Subject(), m.Headers(), m.Data(),
+			meta.Timestamp})
 		if meta.NumPending == 0 {
 			return out, nil
 		}
@@ -88,7 +91,8 @@ func Record(nc *nats.Conn, maxBytes int) (*Recording, error) {
 	if err == nil {
 		err = sub.SetPendingLimits(-1, -1)
 	}
-	if err == nil && nc.IsConnected() { // otherwise the subscription is there when the connection is
+	// otherwise the subscription is there when the connection is
+	if err == nil && nc.IsConnected() {
 		err = nc.Flush()
 	}
 	if err != nil {

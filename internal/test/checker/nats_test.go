@@ -24,10 +24,12 @@ func TestReadAndRecord(t *testing.T) {
 	}
 	if _, err = js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: stream, Subjects: []string{"rollcall.log.>"}, MaxBytes: 1 << 28,
-		SubjectTransform: &jetstream.SubjectTransformConfig{Source: "rollcall.log.>", Destination: "agent.>"},
-		RePublish:        &jetstream.RePublish{Source: "agent.>", Destination: "agent.>"},
-		Storage:          jetstream.MemoryStorage, Discard: jetstream.DiscardNew,
-		AllowAtomicPublish: true, AllowRollup: true, AllowMsgTTL: true, AllowDirect: true, DenyDelete: true,
+		SubjectTransform: &jetstream.SubjectTransformConfig{Source: "rollcall.log.>",
+			Destination: "agent.>"},
+		RePublish: &jetstream.RePublish{Source: "agent.>", Destination: "agent.>"},
+		Storage:   jetstream.MemoryStorage, Discard: jetstream.DiscardNew,
+		AllowAtomicPublish: true, AllowRollup: true, AllowMsgTTL: true, AllowDirect: true,
+		DenyDelete: true,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +47,8 @@ func TestReadAndRecord(t *testing.T) {
 	w := lived(t)
 	var batch []*nats.Msg
 	for _, m := range w.live {
-		out := &nats.Msg{Subject: "rollcall.log." + m.Subject[len("agent."):], Data: m.Body, Header: nats.Header{}}
+		out := &nats.Msg{Subject: "rollcall.log." + m.Subject[len("agent."):], Data: m.Body,
+			Header: nats.Header{}}
 		for _, name := range []string{"Content-Type", "Nats-TTL", "Nats-Rollup"} {
 			if v := m.header(name); v != "" {
 				out.Header.Set(name, v)
@@ -75,8 +78,10 @@ func TestReadAndRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := mustPass(t, Log{Stored: msgs, Live: rec.Messages(), ReadAt: time.Now()}, w.truth(true), strict())
-	if r.Stats.Messages != len(w.live) || r.Stats.WholeCommits != r.Stats.Commits || len(msgs) >= len(w.live) {
+	r := mustPass(t, Log{Stored: msgs, Live: rec.Messages(), ReadAt: time.Now()}, w.truth(true),
+		strict())
+	if r.Stats.Messages != len(w.live) || r.Stats.WholeCommits != r.Stats.Commits ||
+		len(msgs) >= len(w.live) {
 		t.Errorf("%d messages read, of %d published: %+v", len(msgs), len(w.live), r.Stats)
 	}
 	if dropped, foreign := rec.Dropped(); dropped != 0 || foreign != 1 {

@@ -124,7 +124,8 @@ func (o *Options) cut() bool { return o.Torn || o.Rollback != NoRollback }
 
 func (o Options) withDefaults() Options {
 	if o.Quiet == nil {
-		o.Quiet = []string{"lastUpdateTimestamp", "lastUpdateDate", "lastUpdatedBy", "lastUpdateName", "agentSignInTime",
+		o.Quiet = []string{"lastUpdateTimestamp", "lastUpdateDate", "lastUpdatedBy",
+			"lastUpdateName", "agentSignInTime",
 			"agentSignInDate", "*"}
 	}
 	if o.RemoveAfter == 0 {

@@ -10,12 +10,14 @@ import (
 
 // A window is what the tenant showed in a stretch of time, to whoever looked.
 type window interface {
-	saw(id int64, like func(*row) bool) bool        // at some moment, such a row
-	couldMiss(id int64) bool                        // a complete sweep can have missed the agent
-	mustMiss(id int64) bool                         // and can't have done otherwise
-	refused(id int64) bool                          // a row of it that could not be used, or need not be
-	nameless() bool                                 // a row of which nobody can tell whose it is
-	mustSee(yield func(id int64, rows []*row) bool) // agents that every complete sweep has seen, with all rows shown of them
+	saw(id int64, like func(*row) bool) bool // at some moment, such a row
+	couldMiss(id int64) bool                 // a complete sweep can have missed the agent
+	mustMiss(id int64) bool                  // and can't have done otherwise
+	// a row of it that could not be used, or need not be
+	refused(id int64) bool
+	nameless() bool // a row of which nobody can tell whose it is
+	// agents that every complete sweep has seen, with all rows shown of them
+	mustSee(yield func(id int64, rows []*row) bool)
 }
 
 // window picks the better witness: the pages where they were recorded.
@@ -75,7 +77,8 @@ func (c *check) learnPages(pages []isdpsim.PageAnswer) {
 			}
 			known[k] = rows
 		}
-		c.pages = append(c.pages, answer{p.Time, p.Type, p.Page, p.Page * p.PageSize, p.Total, rows})
+		c.pages = append(c.pages, answer{p.Time, p.Type, p.Page, p.Page * p.PageSize, p.Total,
+			rows})
 	}
 	slices.SortStableFunc(c.pages, func(a, b answer) int { return a.at.Compare(b.at) })
 	if c.pages == nil && len(pages) > 0 {

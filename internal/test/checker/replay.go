@@ -19,7 +19,9 @@ func (c *check) replay() {
 		if e := c.events[m.Seq]; e != nil {
 			roster[e.agent.id] = e
 			if complete != nil && e.sweep <= complete.sweep {
-				c.reportEvent(RuleFresh, e, "sweep %d, which saw it, had been stated to be published, at #%d", e.sweep, complete.msg.Seq)
+				c.reportEvent(RuleFresh, e,
+					"sweep %d, which saw it, had been stated to be published, at #%d", e.sweep,
+					complete.msg.Seq)
 			}
 		}
 		if id := agentOf(m); c.opt.Expired && m.kind() == "state" && c.byAgent[id] == nil {
@@ -40,8 +42,11 @@ func (c *check) replay() {
 		if complete == nil && w.sweep == 0 || complete != nil && w.sweep <= complete.sweep {
 			continue // no news of a complete sweep
 		}
-		if w.isInProgress && c.live { // otherwise its first watermark may be one of those that are not known
-			c.report(RuleWatermark, 0, m.Seq, "it is the first to state sweep %d, and already brings changes of sweep %d", w.sweep, w.inProgress)
+		// otherwise its first watermark may be one of those that are not known
+		if w.isInProgress && c.live {
+			c.report(RuleWatermark, 0, m.Seq,
+				"it is the first to state sweep %d, and already brings changes of sweep %d",
+				w.sweep, w.inProgress)
 		}
 		c.polledTypes(w)
 		complete = w
@@ -85,21 +90,29 @@ func (c *check) figures(w *watermark, roster map[int64]*event) {
 		}
 	}
 	if w.agents != agents || w.online != online {
-		c.report(RuleWatermark, 0, w.msg.Seq, "it says %d agents, %d online; the log up to it has %d, %d online", w.agents, w.online, agents, online)
+		c.report(RuleWatermark, 0, w.msg.Seq,
+			"it says %d agents, %d online; the log up to it has %d, %d online", w.agents, w.online,
+			agents, online)
 	}
 }
 
 // sweeps checks a watermark against the last one and the last of a complete sweep; nil: none is
 // known.
 func (c *check) sweeps(w, last, complete *watermark) {
-	fail := func(format string, args ...any) { c.report(RuleWatermark, 0, w.msg.Seq, format, args...) }
+	fail := func(format string, args ...any) {
+		c.report(RuleWatermark, 0, w.msg.Seq, format, args...)
+	}
 	switch {
 	case last != nil && (w.sweep < last.sweep || w.latest() < last.latest()):
-		fail("it knows of sweep %d, %d complete; the one before it of %d, %d complete", w.latest(), w.sweep, last.latest(), last.sweep)
+		fail("it knows of sweep %d, %d complete; the one before it of %d, %d complete", w.latest(),
+			w.sweep, last.latest(), last.sweep)
 	case complete != nil && w.sweep == complete.sweep && !w.repeats(complete):
-		fail("it does not repeat the figures of sweep %d, as #%d has them", complete.sweep, complete.msg.Seq)
-	case complete != nil && w.sweep > complete.sweep && w.startedAt.Before(complete.completedAt.Add(-c.opt.slack())):
-		fail("sweep %d began at %s, before sweep %d had ended, at %s", w.sweep, clock(w.startedAt), complete.sweep, clock(complete.completedAt))
+		fail("it does not repeat the figures of sweep %d, as #%d has them", complete.sweep,
+			complete.msg.Seq)
+	case complete != nil && w.sweep > complete.sweep &&
+		w.startedAt.Before(complete.completedAt.Add(-c.opt.slack())):
+		fail("sweep %d began at %s, before sweep %d had ended, at %s", w.sweep, clock(w.startedAt),
+			complete.sweep, clock(complete.completedAt))
 	}
 }
 
@@ -131,23 +144,33 @@ func (c *check) fresh(w *watermark, roster map[int64]*event, told map[*event]boo
 			if win.mustMiss(id) {
 				sure++
 			}
-		case !win.refused(id) && !told[e] && !win.saw(id, func(r *row) bool { return c.unfit(e.agent, r) }):
+		case !win.refused(id) && !told[e] && !win.saw(id, func(r *row) bool {
+			return c.unfit(e.agent, r)
+		}):
 			told[e] = true
-			c.report(RuleFresh, id, w.msg.Seq, "sweep %d, from %s to %s, saw another state than the one published, #%d", w.sweep, clock(w.startedAt), clock(w.completedAt), e.msg.Seq)
+			c.report(RuleFresh, id, w.msg.Seq,
+				"sweep %d, from %s to %s, saw another state than the one published, #%d", w.sweep,
+				clock(w.startedAt), clock(w.completedAt), e.msg.Seq)
 		}
 	}
 	win.mustSee(func(id int64, rows []*row) bool {
-		there := !slices.ContainsFunc(rows, func(r *row) bool { return !r.there || !polledAmong(w.polled, r) })
+		there := !slices.ContainsFunc(rows, func(r *row) bool {
+			return !r.there || !polledAmong(w.polled, r)
+		})
 		if e := roster[id]; there && e.gone() && !(e != nil && told[e]) {
 			if e != nil {
 				told[e] = true
 			}
-			c.report(RuleFresh, id, w.msg.Seq, "sweep %d, from %s to %s, saw an agent that is not published (%s)", w.sweep, clock(w.startedAt), clock(w.completedAt), rowNames(rows))
+			c.report(RuleFresh, id, w.msg.Seq,
+				"sweep %d, from %s to %s, saw an agent that is not published (%s)", w.sweep,
+				clock(w.startedAt), clock(w.completedAt), rowNames(rows))
 		}
 		return true
 	})
 	if w.missing > possible || w.missing < sure && !win.nameless() {
-		c.report(RuleWatermark, 0, w.msg.Seq, "%d agents missing from sweep %d; it must have missed %d and can have missed %d", w.missing, w.sweep, sure, possible)
+		c.report(RuleWatermark, 0, w.msg.Seq,
+			"%d agents missing from sweep %d; it must have missed %d and can have missed %d",
+			w.missing, w.sweep, sure, possible)
 	}
 }
 
@@ -163,6 +186,7 @@ func polledAmong(types []string, r *row) bool {
 // polledTypes checks that a complete sweep's watermark says what was polled.
 func (c *check) polledTypes(w *watermark) {
 	if want := c.opt.types(); !c.opt.OtherTypes && !slices.Equal(w.polled, want) {
-		c.report(RuleWatermark, 0, w.msg.Seq, "it says that the types %q were polled, and these were: %q", w.polled, want)
+		c.report(RuleWatermark, 0, w.msg.Seq,
+			"it says that the types %q were polled, and these were: %q", w.polled, want)
 	}
 }

@@ -13,11 +13,12 @@ type Rule string
 
 // The rules.
 const (
-	RuleSetup     Rule = "setup"     // the checker can't work with what it was given
-	RuleLog       Rule = "log"       // nothing that was committed gets lost or changes
-	RuleEnvelope  Rule = "envelope"  // every message is well-formed, complete, and where it belongs
-	RuleRevision  Rule = "revision"  // 1, 2, 3 … for every agent, in the order of the stream
-	RuleType      Rule = "type"      // online and offline alternate; type and data.online follow from the agent
+	RuleSetup    Rule = "setup"    // the checker can't work with what it was given
+	RuleLog      Rule = "log"      // nothing that was committed gets lost or changes
+	RuleEnvelope Rule = "envelope" // every message is well-formed, complete, and where it belongs
+	RuleRevision Rule = "revision" // 1, 2, 3 … for every agent, in the order of the stream
+	// online and offline alternate; type and data.online follow from the agent
+	RuleType      Rule = "type"
 	RuleReason    Rule = "reason"    // the reason is what happened
 	RuleTime      Rule = "time"      // an agent's times and sweeps never go back
 	RuleSince     Rule = "since"     // since and previousSince are a chain
@@ -25,15 +26,18 @@ const (
 	RuleQuiet     Rule = "quiet"     // quiet fields alone make no event
 	RuleShown     Rule = "shown"     // no event says what was not shown within its time
 	RuleNotBefore Rule = "notBefore" // the state before was still shown then
-	RuleAbsence   Rule = "absence"   // who is removed for being absent was missing from several complete sweeps in a row
-	RuleGuard     Rule = "guard"     // nor too many at once, before they were held
-	RuleListing   Rule = "listing"   // of two listings that show an agent, the one to go by counts
-	RuleCommit    Rule = "commit"    // events, their states, one watermark in the end: all or nothing
+	// who is removed for being absent was missing from several complete sweeps in a row
+	RuleAbsence Rule = "absence"
+	RuleGuard   Rule = "guard"   // nor too many at once, before they were held
+	RuleListing Rule = "listing" // of two listings that show an agent, the one to go by counts
+	// events, their states, one watermark in the end: all or nothing
+	RuleCommit    Rule = "commit"
 	RuleState     Rule = "state"     // a state is its agent's last event, byte for byte
 	RuleWatermark Rule = "watermark" // its figures replay, its sweeps never go back
-	RuleFresh     Rule = "fresh"     // a complete sweep's watermark never says more than is published
-	RuleLasted    Rule = "lasted"    // what lasted is in the log
-	RuleFinal     Rule = "final"     // at rest, states are the truth
+	// a complete sweep's watermark never says more than is published
+	RuleFresh  Rule = "fresh"
+	RuleLasted Rule = "lasted" // what lasted is in the log
+	RuleFinal  Rule = "final"  // at rest, states are the truth
 )
 
 // A Violation is one breach of the contract.
@@ -42,7 +46,8 @@ type Violation struct {
 	Agent int64  // 0: none in particular
 	Seq   uint64 // the message that shows it; 0: none in particular
 	Text  string // what is wrong, in a sentence
-	Story string // what led to it, a line for each change of the tenant and each event; may be empty
+	// what led to it, a line for each change of the tenant and each event; may be empty
+	Story string
 }
 
 func (v Violation) String() string {
@@ -102,7 +107,8 @@ func (c *check) report(rule Rule, agent int64, seq uint64, format string, args .
 		c.out.More++
 		return
 	}
-	c.out.Violations = append(c.out.Violations, Violation{Rule: rule, Agent: agent, Seq: seq, Text: fmt.Sprintf(format, args...)})
+	c.out.Violations = append(c.out.Violations,
+		Violation{Rule: rule, Agent: agent, Seq: seq, Text: fmt.Sprintf(format, args...)})
 }
 
 func (c *check) reportEvent(rule Rule, e *event, format string, args ...any) {
@@ -134,7 +140,9 @@ func (c *check) story(id int64, seq uint64) string {
 		return ""
 	}
 	events := c.byAgent[id]
-	if i := slices.IndexFunc(events, func(e *event) bool { return e.msg.Seq > seq }); seq != 0 && i >= 0 {
+	if i := slices.IndexFunc(events, func(e *event) bool {
+		return e.msg.Seq > seq
+	}); seq != 0 && i >= 0 {
 		events = events[:i]
 	}
 	var until time.Time
@@ -175,7 +183,8 @@ func clock(t time.Time) string {
 
 // tellEvent is an event for people.
 func (r rules) tellEvent(e *event) string {
-	s := fmt.Sprintf("#%d revision %d %s (%s, sweep %d", e.msg.Seq, e.rev, e.kind, e.reason, e.sweep)
+	s := fmt.Sprintf("#%d revision %d %s (%s, sweep %d", e.msg.Seq, e.rev, e.kind, e.reason,
+		e.sweep)
 	if !e.notBefore.IsZero() {
 		s += ", not before " + clock(e.notBefore)
 	}
@@ -184,7 +193,9 @@ func (r rules) tellEvent(e *event) string {
 
 // tellChanges are some changes for people: quiet fields are left out, unless there is nothing else.
 func (r rules) tellChanges(changes []change) (s string) {
-	loud := slices.DeleteFunc(slices.Clone(changes), func(c change) bool { return r.isQuiet(c.field) })
+	loud := slices.DeleteFunc(slices.Clone(changes), func(c change) bool {
+		return r.isQuiet(c.field)
+	})
 	if len(loud) == 0 {
 		loud = changes
 	}

@@ -17,9 +17,11 @@ import (
 var listed = func() map[string]byte {
 	m := map[string]byte{}
 	for kind, names := range map[byte]string{
-		'n': "agentId tenantId userId onlineStatus isArea capacity deleteFlag agentSignInTime agentSignInDate createdBy " +
+		'n': "agentId tenantId userId onlineStatus isArea capacity deleteFlag agentSignInTime " +
+			"agentSignInDate createdBy " +
 			"lastUpdatedBy creationTimestamp lastUpdateTimestamp",
-		's': "agentCode agentAccount agentName type productType deliveryScene businessType areaName cityId createName " +
+		's': "agentCode agentAccount agentName type productType deliveryScene businessType " +
+			"areaName cityId createName " +
 			"lastUpdateName appName entityName",
 		'd': "creationDate lastUpdateDate",
 	} {
@@ -76,7 +78,10 @@ func newRules(o Options) rules {
 	return r
 }
 
-func (r rules) isQuiet(name string) bool { return r.quiet[name] || r.quiet["*"] && listed[name] == 0 }
+func (r rules) isQuiet(name string) bool {
+	return r.quiet[name] || r.quiet["*"] &&
+		listed[name] == 0
+}
 
 // lenient reads a row as the contract's section 1 says.
 func (r rules) lenient(raw json.RawMessage) seen {
@@ -159,7 +164,8 @@ func (r rules) exact(raw json.RawMessage) (*row, error) {
 func documented(name string, raw json.RawMessage) (string, error) {
 	kind := listed[name]
 	v := normal(kind, raw)
-	if kind == 'n' && !plainInt.Match(raw) || (kind == 's' || kind == 'd') && raw[0] != '"' || v == "" {
+	if kind == 'n' && !plainInt.Match(raw) || (kind == 's' || kind == 'd') && raw[0] != '"' ||
+		v == "" {
 		return "", fmt.Errorf("%s has not the documented type: %s", name, raw)
 	}
 	return v, nil
@@ -208,7 +214,10 @@ func number(v string) (int64, bool) {
 }
 
 // same reports whether two rows agree in every field.
-func (w *row) same(o *row) bool { return w.full == o.full || (w.wild || o.wild) && w.agrees(o, nil) }
+func (w *row) same(o *row) bool {
+	return w.full == o.full || (w.wild || o.wild) &&
+		w.agrees(o, nil)
+}
 
 // alike reports whether two rows agree in every field that is not quiet.
 func (r rules) alike(w, o *row) bool {

@@ -34,7 +34,8 @@ func (c *check) shownOne(prev, e *event) {
 	}
 	like := func(r *row) bool { return c.rules.alike(r, prev.agent) }
 	if !c.window(e.notBefore, e.time).saw(e.agent.id, like) {
-		c.reportEvent(RuleNotBefore, e, "the revision before it was no longer shown after %s", clock(e.notBefore))
+		c.reportEvent(RuleNotBefore, e, "the revision before it was no longer shown after %s",
+			clock(e.notBefore))
 	}
 }
 
@@ -49,7 +50,8 @@ func (c *check) shownRow(prev, e *event) {
 		from = time.Time{}
 	}
 	if !c.window(from, e.time).saw(e.agent.id, e.agent.same) {
-		c.reportEvent(RuleShown, e, "the agent was not shown like this between %s and %s", clock(from), clock(e.time))
+		c.reportEvent(RuleShown, e, "the agent was not shown like this between %s and %s",
+			clock(from), clock(e.time))
 	}
 }
 
@@ -67,7 +69,8 @@ func (c *check) absence(prev, e *event) {
 	switch {
 	case last < 0 || c.complete[last].sweep != e.sweep:
 		if c.live && c.opt.Rollback == NoRollback {
-			c.reportEvent(RuleAbsence, e, "sweep %d, which decided that the agent is absent, never completed", e.sweep)
+			c.reportEvent(RuleAbsence, e,
+				"sweep %d, which decided that the agent is absent, never completed", e.sweep)
 			return
 		}
 		from := e.notBefore
@@ -75,11 +78,14 @@ func (c *check) absence(prev, e *event) {
 			from = prev.time
 		}
 		if !c.window(from, e.time).couldMiss(id) {
-			c.reportEvent(RuleAbsence, e, "the agent was listed all the time from %s to %s", clock(from), clock(e.time))
+			c.reportEvent(RuleAbsence, e, "the agent was listed all the time from %s to %s",
+				clock(from), clock(e.time))
 		}
 		return
-	case apart(e.time, c.complete[last].completedAt) > c.opt.slack() && (prev == nil || !e.time.Equal(prev.time)):
-		c.reportEvent(RuleTime, e, "its time is %s, and the sweep that decided it ended at %s", clock(e.time), clock(c.complete[last].completedAt))
+	case apart(e.time, c.complete[last].completedAt) > c.opt.slack() &&
+		(prev == nil || !e.time.Equal(prev.time)):
+		c.reportEvent(RuleTime, e, "its time is %s, and the sweep that decided it ended at %s",
+			clock(e.time), clock(c.complete[last].completedAt))
 	}
 	need := c.opt.RemoveAfter
 	if !c.live || c.opt.Rollback != NoRollback {
@@ -88,11 +94,13 @@ func (c *check) absence(prev, e *event) {
 	for n := range need {
 		i := last - n
 		if i < 0 || c.complete[i].instance != c.complete[last].instance {
-			c.reportEvent(RuleAbsence, e, "removed after %d complete sweeps of %s, want %d", n, c.complete[last].instance, need)
+			c.reportEvent(RuleAbsence, e, "removed after %d complete sweeps of %s, want %d", n,
+				c.complete[last].instance, need)
 			return
 		}
 		if w := c.complete[i]; !c.window(w.startedAt, w.completedAt).couldMiss(id) {
-			c.reportEvent(RuleAbsence, e, "sweep %d, from %s to %s, can't have missed the agent", w.sweep, clock(w.startedAt), clock(w.completedAt))
+			c.reportEvent(RuleAbsence, e, "sweep %d, from %s to %s, can't have missed the agent",
+				w.sweep, clock(w.startedAt), clock(w.completedAt))
 			return
 		}
 	}
@@ -110,9 +118,12 @@ func (c *check) baselines() {
 		switch e := events[0]; {
 		case e.rev != 1:
 		case e.reason == "baseline" && e.sweep > first.sweep:
-			c.reportEvent(RuleReason, e, "baseline in sweep %d, after sweep %d was complete", e.sweep, first.sweep)
+			c.reportEvent(RuleReason, e, "baseline in sweep %d, after sweep %d was complete",
+				e.sweep, first.sweep)
 		case e.reason == "appeared" && e.sweep <= first.sweep && c.live:
-			c.reportEvent(RuleReason, e, "appeared in sweep %d, before any other than sweep %d was complete", e.sweep, first.sweep)
+			c.reportEvent(RuleReason, e,
+				"appeared in sweep %d, before any other than sweep %d was complete", e.sweep,
+				first.sweep)
 		}
 	}
 }

@@ -75,7 +75,8 @@ func (s *specimen) mark(i int, change func(map[string]any)) {
 // lastMark is the last watermark with or without inProgress.
 func (s *specimen) lastMark(inProgress bool) int {
 	for i := len(s.live) - 1; ; i-- {
-		if s.live[i].kind() == "watermark" && bytes.Contains(s.live[i].Body, []byte("inProgress")) == inProgress {
+		if s.live[i].kind() == "watermark" &&
+			bytes.Contains(s.live[i].Body, []byte("inProgress")) == inProgress {
 			return i
 		}
 	}
@@ -106,7 +107,9 @@ func (s *specimen) renumber() {
 			h["Nats-Batch-Sequence"] = []string{fmt.Sprint(places[id])}
 			m.Header = h
 			if m.kind() == "watermark" {
-				s.mark(i, func(w map[string]any) { w["commit"].(map[string]any)["messages"] = places[id] })
+				s.mark(i, func(w map[string]any) {
+					w["commit"].(map[string]any)["messages"] = places[id]
+				})
 			}
 		}
 	}
@@ -165,7 +168,8 @@ func (s *specimen) neverGone(i int) {
 	for _, ch := range s.truth.History {
 		if ch.Kind == isdpsim.Removed {
 			s.truth.Pages = slices.Clone(s.truth.Pages)
-			s.truth.Pages[i].Rows = append(slices.Clone(s.truth.Pages[i].Rows), isdpsim.Row{ID: ch.ID, JSON: ch.Before})
+			s.truth.Pages[i].Rows = append(slices.Clone(s.truth.Pages[i].Rows),
+				isdpsim.Row{ID: ch.ID, JSON: ch.Before})
 			return
 		}
 	}

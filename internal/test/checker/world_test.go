@@ -42,8 +42,11 @@ type known struct {
 const perPage = 3
 
 func newWorld(t testing.TB, agents int) *world {
-	w := &world{t: t, now: time.Date(2026, 11, 22, 8, 0, 0, 123456789, time.UTC), roster: map[int64]*known{}}
-	w.sim = isdpsim.New(isdpsim.Config{Agents: agents, Seed: 7, Now: func() time.Time { return w.now }})
+	w := &world{t: t, now: time.Date(2026, 11, 22, 8, 0, 0, 123456789, time.UTC),
+		roster: map[int64]*known{}}
+	w.sim = isdpsim.New(isdpsim.Config{Agents: agents, Seed: 7, Now: func() time.Time {
+		return w.now
+	}})
 	return w
 }
 
@@ -66,7 +69,8 @@ func (w *world) look(lie func(page int, rows []isdpsim.Row) []isdpsim.Row) []sho
 		if lie != nil {
 			rows = lie(page, rows)
 		}
-		w.pages = append(w.pages, isdpsim.PageAnswer{Request: len(w.pages) + 1, Time: w.now, Page: page, PageSize: perPage,
+		w.pages = append(w.pages, isdpsim.PageAnswer{Request: len(w.pages) + 1, Time: w.now,
+			Page: page, PageSize: perPage,
 			Type: -1, Online: -1, Pos: page, Total: len(all), Rows: rows})
 		w.pass(4 * time.Millisecond)
 		out = append(out, shownPage{sent, w.now, rows})
@@ -74,7 +78,8 @@ func (w *world) look(lie func(page int, rows []isdpsim.Row) []isdpsim.Row) []sho
 	return out
 }
 
-var quiet = map[string]bool{"lastUpdateTimestamp": true, "lastUpdateDate": true, "lastUpdatedBy": true, "lastUpdateName": true,
+var quiet = map[string]bool{"lastUpdateTimestamp": true, "lastUpdateDate": true,
+	"lastUpdatedBy": true, "lastUpdateName": true,
 	"agentSignInTime": true, "agentSignInDate": true}
 
 // doSweep makes one complete sweep and publishes it, each page with changes in a commit of its own.
@@ -117,8 +122,11 @@ func (w *world) doSweep(lie func(page int, rows []isdpsim.Row) []isdpsim.Row) {
 		}
 		events = append(events, w.next(k, k.last.Data.Agent, schemas.Removed, nil, k.seen, w.now))
 	}
-	mark := &schemas.Watermark{TenantID: tenant, Sweep: w.sweep, StartedAt: schemas.FloorTime(started),
-		CompletedAt: schemas.CeilTime(w.now), StaleAfter: schemas.CeilTime(w.now.Add(3 * time.Second)), Missing: missing, Rejected: rejected}
+	mark := &schemas.Watermark{TenantID: tenant, Sweep: w.sweep,
+		StartedAt:   schemas.FloorTime(started),
+		CompletedAt: schemas.CeilTime(w.now),
+		StaleAfter:  schemas.CeilTime(w.now.Add(3 * time.Second)), Missing: missing,
+		Rejected: rejected}
 	w.publish(events, mark)
 }
 
@@ -143,7 +151,9 @@ func (w *world) observe(a schemas.Agent, sent, read time.Time) (schemas.Event, b
 	}
 	was := k.last.Data
 	changes := schemas.Changes(&was.Agent, &a)
-	loud := slices.ContainsFunc(changes, func(c schemas.Change) bool { return schemas.Listed(c.Field) && !quiet[c.Field] })
+	loud := slices.ContainsFunc(changes, func(c schemas.Change) bool {
+		return schemas.Listed(c.Field) && !quiet[c.Field]
+	})
 	switch {
 	case was.Reason == schemas.Removed:
 		reason = schemas.Appeared
@@ -166,11 +176,13 @@ func (w *world) observe(a schemas.Agent, sent, read time.Time) (schemas.Event, b
 	return e, true
 }
 
-func (w *world) next(k *known, a schemas.Agent, reason schemas.Reason, changes []schemas.Change, before, at time.Time) schemas.Event {
+func (w *world) next(k *known, a schemas.Agent, reason schemas.Reason, changes []schemas.Change,
+	before, at time.Time) schemas.Event {
 	was := k.last.Data
 	e := schemas.Event{Type: schemas.Updated, Time: schemas.CeilTime(at), Data: schemas.EventData{
-		Revision: was.Revision + 1, Reason: reason, Sweep: w.sweep, Online: reason != schemas.Removed && a.Online(),
-		Since: was.Since, Agent: a, Changes: changes}}
+		Revision: was.Revision + 1, Reason: reason, Sweep: w.sweep,
+		Online: reason != schemas.Removed && a.Online(),
+		Since:  was.Since, Agent: a, Changes: changes}}
 	if !before.IsZero() {
 		e.Data.NotBefore = schemas.FloorTime(before)
 	}
@@ -210,18 +222,23 @@ func (w *world) publish(events []schemas.Event, mark *schemas.Watermark) {
 			m.Online++
 		}
 	}
-	m.Instance, m.Commit = "test-1", schemas.Commit{ID: fmt.Sprint("commit-", w.commit), Messages: 2*len(events) + 1}
+	m.Instance, m.Commit = "test-1",
+		schemas.Commit{ID: fmt.Sprint("commit-", w.commit), Messages: 2*len(events) + 1}
 	var out []Message
 	for _, e := range events {
 		out = append(out, Message{Subject: e.Subject(), Body: e.AppendJSON(nil),
-			Header: map[string][]string{"Content-Type": {schemas.ContentTypeEvent}, "Nats-TTL": {"168h"}}})
+			Header: map[string][]string{"Content-Type": {schemas.ContentTypeEvent},
+				"Nats-TTL": {"168h"}}})
 	}
 	for _, e := range events {
-		out = append(out, Message{Subject: schemas.StateSubject(tenant, e.Data.Agent.AgentID), Body: e.AppendJSON(nil),
-			Header: map[string][]string{"Content-Type": {schemas.ContentTypeEvent}, "Nats-Rollup": {"sub"}}})
+		out = append(out, Message{Subject: schemas.StateSubject(tenant, e.Data.Agent.AgentID),
+			Body: e.AppendJSON(nil),
+			Header: map[string][]string{"Content-Type": {schemas.ContentTypeEvent},
+				"Nats-Rollup": {"sub"}}})
 	}
 	out = append(out, Message{Subject: schemas.WatermarkSubject(tenant), Body: m.AppendJSON(nil),
-		Header: map[string][]string{"Content-Type": {schemas.ContentTypeJSON}, "Nats-Rollup": {"sub"}}})
+		Header: map[string][]string{"Content-Type": {schemas.ContentTypeJSON},
+			"Nats-Rollup": {"sub"}}})
 	for i := range out {
 		out[i].Seq, out[i].Time = uint64(len(w.live)+1), w.now
 		if len(out) > 1 {
@@ -236,7 +253,9 @@ func (w *world) publish(events []schemas.Event, mark *schemas.Watermark) {
 func stored(live []Message) []Message {
 	var out []Message
 	for i, m := range live {
-		rolledUp := slices.ContainsFunc(live[i+1:], func(o Message) bool { return o.Subject == m.Subject })
+		rolledUp := slices.ContainsFunc(live[i+1:], func(o Message) bool {
+			return o.Subject == m.Subject
+		})
 		if m.isEvent() || !rolledUp {
 			out = append(out, m)
 		}
@@ -254,7 +273,8 @@ func (w *world) truth(pages bool) Truth {
 
 // strict is how a world's log is checked.
 func strict() Options {
-	return Options{Tenant: tenant, Bound: 500 * time.Millisecond, RemovalBound: 900 * time.Millisecond, Quiescent: true}
+	return Options{Tenant: tenant, Bound: 500 * time.Millisecond,
+		RemovalBound: 900 * time.Millisecond, Quiescent: true}
 }
 
 // lived is a world with a bit of everything in it, at rest.
@@ -273,9 +293,13 @@ func lived(t testing.TB) *world {
 		step(func() { w.sim.SetOnline(a, true) })
 		step(func() { w.sim.SetOnline(a, false) })
 	}
-	step(func() { w.sim.Edit(b, isdpsim.Fields{"lastUpdateTimestamp": "1700000000000", "remark": `"x"`}) }) // quiet
+	// quiet
 	step(func() {
-		w.sim.Edit(b, isdpsim.Fields{"areaName": `"东"`, "userId": `"12"`, "ext": `{"a" : [1, 2.50]}`, "cityId": ""})
+		w.sim.Edit(b, isdpsim.Fields{"lastUpdateTimestamp": "1700000000000", "remark": `"x"`})
+	})
+	step(func() {
+		w.sim.Edit(b, isdpsim.Fields{"areaName": `"东"`, "userId": `"12"`,
+			"ext": `{"a" : [1, 2.50]}`, "cityId": ""})
 	})
 	step(func() { w.sim.SetOnline(c, true) })
 	step(func() { w.sim.Remove(c) })

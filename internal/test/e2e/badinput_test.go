@@ -45,12 +45,14 @@ func named(t *testing.T, lines []string, wants map[string][]string) {
 	for name, words := range wants {
 		var found []string
 		for _, l := range lines {
-			if regexp.MustCompile(`\b` + name + `\b`).MatchString(strings.SplitN(l, ": want", 2)[0]) {
+			if regexp.MustCompile(`\b` + name + `\b`).MatchString(strings.SplitN(l, ": want",
+				2)[0]) {
 				found = append(found, l)
 			}
 		}
 		if len(found) != 1 {
-			t.Errorf("%s is named on %d lines, want 1:\n%s", name, len(found), strings.Join(lines, "\n"))
+			t.Errorf("%s is named on %d lines, want 1:\n%s", name, len(found),
+				strings.Join(lines, "\n"))
 			continue
 		}
 		for _, w := range words {
@@ -68,8 +70,9 @@ func TestNoSettings(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{nil, {"run"}} {
 		named(t, refuses(t, 2, nil, args...), map[string][]string{
-			"ROLLCALL_ISDP_URL": {"not set"}, "ROLLCALL_ISDP_CLIENT_ID": {"not set"}, "ROLLCALL_ISDP_CLIENT_SECRET": {"not set"},
-			"ROLLCALL_ISDP_USERNAME": {"not set"}, "ROLLCALL_ISDP_PASSWORD": {"not set"},
+			"ROLLCALL_ISDP_URL": {"not set"}, "ROLLCALL_ISDP_CLIENT_ID": {"not set"},
+			"ROLLCALL_ISDP_CLIENT_SECRET": {"not set"},
+			"ROLLCALL_ISDP_USERNAME":      {"not set"}, "ROLLCALL_ISDP_PASSWORD": {"not set"},
 		})
 	}
 }
@@ -121,8 +124,9 @@ func TestUnusableSettings(t *testing.T) {
 
 	// What is sent to the vendor may be in clear on loopback only.
 	lines = refuses(t, 2, map[string]string{
-		"ROLLCALL_ISDP_URL": "http://isdp.example", "ROLLCALL_ISDP_CLIENT_ID": "i", "ROLLCALL_ISDP_CLIENT_SECRET": secret,
-		"ROLLCALL_ISDP_USERNAME": "u", "ROLLCALL_ISDP_PASSWORD": secret,
+		"ROLLCALL_ISDP_URL": "http://isdp.example", "ROLLCALL_ISDP_CLIENT_ID": "i",
+		"ROLLCALL_ISDP_CLIENT_SECRET": secret,
+		"ROLLCALL_ISDP_USERNAME":      "u", "ROLLCALL_ISDP_PASSWORD": secret,
 	})
 	named(t, lines, map[string][]string{"ROLLCALL_ISDP_URL": {"https"}})
 }
@@ -130,20 +134,24 @@ func TestUnusableSettings(t *testing.T) {
 func TestMistypedName(t *testing.T) {
 	t.Parallel()
 	lines := refuses(t, 2, map[string]string{
-		"ROLLCALL_ISDP_URL": "https://isdp.example", "ROLLCALL_ISDP_CLIENT_ID": "i", "ROLLCALL_ISDP_CLIENT_SECRET": "s3cret",
-		"ROLLCALL_ISDP_USERNAME": "u", "ROLLCALL_ISDP_PASWORD": "s3cret-mistyped",
+		"ROLLCALL_ISDP_URL": "https://isdp.example", "ROLLCALL_ISDP_CLIENT_ID": "i",
+		"ROLLCALL_ISDP_CLIENT_SECRET": "s3cret",
+		"ROLLCALL_ISDP_USERNAME":      "u", "ROLLCALL_ISDP_PASWORD": "s3cret-mistyped",
 	})
 	out := strings.Join(lines, "\n")
-	if strings.Contains(out, "s3cret") || !strings.Contains(out, "ROLLCALL_ISDP_PASWORD") || !strings.Contains(out, "did you mean ROLLCALL_ISDP_PASSWORD?") {
+	if strings.Contains(out, "s3cret") || !strings.Contains(out, "ROLLCALL_ISDP_PASWORD") ||
+		!strings.Contains(out, "did you mean ROLLCALL_ISDP_PASSWORD?") {
 		t.Error(out)
 	}
 }
 
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"nonsense"}, {"run", "extra"}, {"--nonsense"}, {"demo", "--nonsense"}} {
+	for _, args := range [][]string{{"nonsense"}, {"run", "extra"}, {"--nonsense"},
+		{"demo", "--nonsense"}} {
 		lines := refuses(t, 2, nil, args...)
-		if out := strings.Join(lines, "\n"); !strings.HasPrefix(out, "rollcall: ") || !strings.Contains(out, args[len(args)-1]) || !strings.Contains(out, "--help") {
+		if out := strings.Join(lines, "\n"); !strings.HasPrefix(out, "rollcall: ") ||
+			!strings.Contains(out, args[len(args)-1]) || !strings.Contains(out, "--help") {
 			t.Errorf("%q: %s", args, out)
 		}
 	}
@@ -151,7 +159,9 @@ func TestCommandLine(t *testing.T) {
 	if code := p.Wait(); code != 0 || p.Stderr() != "" {
 		t.Errorf("exit %d: %s", code, p.Stderr())
 	}
-	if want := regexp.MustCompile(`^rollcall \S+\ncommit \S+\ngo1\.\d\S* \w+/\w+\nschema v?1\n$`); !want.MatchString(p.Stdout()) {
+	if want := regexp.MustCompile(
+		`^rollcall \S+\ncommit \S+\ngo1\.\d\S* \w+/\w+\nschema v?1\n$`); !want.MatchString(
+		p.Stdout()) {
 		t.Errorf("version: %q", p.Stdout())
 	}
 }
@@ -165,7 +175,8 @@ func TestDataDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	below := filepath.Join(file, "data")
-	out := strings.Join(refuses(t, 2, Settings(v.Env(), env, map[string]string{"ROLLCALL_DATA_DIR": below})), "\n")
+	out := strings.Join(refuses(t, 2,
+		Settings(v.Env(), env, map[string]string{"ROLLCALL_DATA_DIR": below})), "\n")
 	for _, want := range []string{below, "ROLLCALL_DATA_DIR"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("a data directory that can't be written: %s", out)
@@ -184,8 +195,10 @@ func TestDataDirectory(t *testing.T) {
 		with  map[string]string
 		wants []string
 	}{
-		{"directory", map[string]string{"ROLLCALL_DATA_DIR": env["ROLLCALL_DATA_DIR"]}, []string{"in use by another rollcall", "ROLLCALL_DATA_DIR", env["ROLLCALL_DATA_DIR"]}},
-		{"port", map[string]string{"ROLLCALL_NATS_LISTEN": env["ROLLCALL_NATS_LISTEN"]}, []string{"ROLLCALL_NATS_LISTEN", env["ROLLCALL_NATS_LISTEN"]}},
+		{"directory", map[string]string{"ROLLCALL_DATA_DIR": env["ROLLCALL_DATA_DIR"]},
+			[]string{"in use by another rollcall", "ROLLCALL_DATA_DIR", env["ROLLCALL_DATA_DIR"]}},
+		{"port", map[string]string{"ROLLCALL_NATS_LISTEN": env["ROLLCALL_NATS_LISTEN"]},
+			[]string{"ROLLCALL_NATS_LISTEN", env["ROLLCALL_NATS_LISTEN"]}},
 	} {
 		out := strings.Join(refuses(t, 1, Settings(v.Env(), other, c.with)), "\n")
 		for _, want := range c.wants {
@@ -211,7 +224,8 @@ func TestForeignStream(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
-	s, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: Stream, Subjects: []string{"orders.>"}, MaxAge: time.Hour, MaxMsgsPerSubject: 3})
+	s, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: Stream,
+		Subjects: []string{"orders.>"}, MaxAge: time.Hour, MaxMsgsPerSubject: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,8 +234,10 @@ func TestForeignStream(t *testing.T) {
 	}
 	before := s.CachedInfo().Config
 	v := NewVendor(t, isdpsim.Config{Agents: 5})
-	out := strings.Join(refuses(t, 1, Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": server.URL})), "\n")
-	for _, want := range []string{Stream, "orders.>", "rollcall.log.>", "transform", "republish", "discard", "max age", "1h", "per subject", "size limit",
+	out := strings.Join(refuses(t, 1,
+		Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": server.URL})), "\n")
+	for _, want := range []string{Stream, "orders.>", "rollcall.log.>", "transform", "republish",
+		"discard", "max age", "1h", "per subject", "size limit",
 		"atomic", "rollup", "TTL", "direct get", "deny delete"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the error does not name %q: %s", want, out)
@@ -251,7 +267,8 @@ func healthOf(t *testing.T, url, state, reason string) {
 	wait.Eventually(t, "health "+state+" "+reason, func() bool {
 		m, ok := Last(nc, "agent.health.886")
 		var h schemas.Health
-		return ok && json.Unmarshal([]byte(m.Body), &h) == nil && string(h.State) == state && string(h.Reason) == reason
+		return ok && json.Unmarshal([]byte(m.Body), &h) == nil && string(h.State) == state &&
+			string(h.Reason) == reason
 	})
 }
 
@@ -271,7 +288,8 @@ func TestWrongCredentials(t *testing.T) {
 			if c.env != nil {
 				healthOf(t, url, "failing", "credentials")
 			}
-			if told := p.Logged("the token call is refused"); len(told) != 1 || told[0].Level() != "ERROR" {
+			if told := p.Logged("the token call is refused"); len(told) != 1 ||
+				told[0].Level() != "ERROR" {
 				t.Errorf("told %d times: %v", len(told), told)
 			}
 			if s := v.Stats(); s.PageRequests > 0 || !p.Running() {
@@ -298,10 +316,12 @@ func TestVendorDownAtStart(t *testing.T) {
 	v := NewVendor(t, isdpsim.Config{Agents: 5})
 	port := FreePort(t)
 	env, url := Embedded(t)
-	p := Rollcall(t, Settings(v.Env(), env, tenantEnv, map[string]string{"ROLLCALL_ISDP_URL": fmt.Sprintf("http://127.0.0.1:%d", port)}))
+	p := Rollcall(t, Settings(v.Env(), env, tenantEnv,
+		map[string]string{"ROLLCALL_ISDP_URL": fmt.Sprintf("http://127.0.0.1:%d", port)}))
 	healthOf(t, url, "failing", "unreachable")
 	nc := Connect(t, url)
-	if m, ok := Last(nc, "agent.watermark.886"); !ok || !strings.Contains(m.Body, `"sweep":0,"agents":0,"online":0,`) {
+	if m, ok := Last(nc, "agent.watermark.886"); !ok ||
+		!strings.Contains(m.Body, `"sweep":0,"agents":0,"online":0,`) {
 		t.Errorf("a watermark without any sweep: %s", m.Body)
 	}
 	// The vendor comes up.
@@ -315,7 +335,8 @@ func TestVendorDownAtStart(t *testing.T) {
 		t.Errorf("%d states", n)
 	}
 	for _, m := range ReadStream(t, nc, 1, "agent.online.>", "agent.offline.>", "agent.updated.>") {
-		if !strings.Contains(m.Body, `"reason":"baseline"`) || strings.Contains(m.Body, "notBefore") {
+		if !strings.Contains(m.Body, `"reason":"baseline"`) ||
+			strings.Contains(m.Body, "notBefore") {
 			t.Errorf("not a baseline: %s", m.Body)
 		}
 	}
@@ -344,7 +365,10 @@ func TestBrokerAwayAtStart(t *testing.T) {
 	t.Parallel()
 	server := NewNATSServer(t, "")
 	v := NewVendor(t, isdpsim.Config{Agents: 5})
-	p := Rollcall(t, Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": strings.Replace(server.URL, "nats://", "nats://someone:s3cret-broker@", 1)}))
+	p := Rollcall(t,
+		Settings(v.Env(),
+			map[string]string{"ROLLCALL_NATS_URL": strings.Replace(server.URL, "nats://",
+				"nats://someone:s3cret-broker@", 1)}))
 	p.WaitFor("can't connect to NATS yet")
 	p.WaitFor("ROLLCALL_NATS_URL")
 	server.Start()

@@ -57,7 +57,8 @@ func TestConnectionClosed(t *testing.T) {
 	wait.Eventually(t, "the connection's end", func() bool { return !w.Running() || published() })
 	if !w.Running() {
 		code, said := w.Wait(), strings.ToLower(w.Stderr())
-		if code != 1 || !strings.Contains(said, "closed for good") || !strings.Contains(said, "maximum payload") {
+		if code != 1 || !strings.Contains(said, "closed for good") ||
+			!strings.Contains(said, "maximum payload") {
 			t.Fatalf("exit %d", code)
 		}
 		w = watch(t, "closed", v.Env(), where)

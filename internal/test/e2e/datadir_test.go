@@ -49,14 +49,18 @@ func bereft(t *testing.T, part string) {
 	used := last().Data
 	for range 3 {
 		v.SetOnline(agent, !used.Online)
-		wait.Eventually(t, "the agent's next revision", func() bool { return last().Data.Revision > used.Revision })
+		wait.Eventually(t, "the agent's next revision", func() bool {
+			return last().Data.Revision > used.Revision
+		})
 		used = last().Data
 	}
 	wait.Eventually(t, "the directory to be removed", func() bool {
 		return os.RemoveAll(filepath.Join(env["ROLLCALL_DATA_DIR"], part)) == nil
 	})
 	w.WaitFor("was removed while it was in use")
-	wait.Eventually(t, "a revision above the ones that were used", func() bool { return last().Data.Revision > used.Revision })
+	wait.Eventually(t, "a revision above the ones that were used", func() bool {
+		return last().Data.Revision > used.Revision
+	})
 	w.until("healthy after all", is("ok", ""))
 	if code, _ := w.Terminate(); code != 0 {
 		t.Errorf("exit %d", code)

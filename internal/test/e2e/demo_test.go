@@ -37,7 +37,8 @@ var (
 	demoPages    = regexp.MustCompile(`(?m)^  board +http://(127\.0\.0\.1:\d+)/ `)
 	demoStore    = regexp.MustCompile(`its store in (\S+)`)
 	demoBaseline = regexp.MustCompile(`(?m)^\d+ of 3[34]\d agents on duty, as of `)
-	demoEvent    = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d  (online |offline|updated)  \d+  \S+ +\S`)
+	demoEvent    = regexp.MustCompile(
+		`(?m)^\d\d:\d\d:\d\d  (online |offline|updated)  \d+  \S+ +\S`)
 )
 
 // demo starts the demo, waits until it has told an event, and returns where its NATS is.
@@ -91,7 +92,8 @@ func TestDemoTwice(t *testing.T) {
 			t.Errorf("the board is at %v, the other's at %v", m, listens)
 		} else if r, err := ops.Ready(t.Context(), "http://"+m[1]); err != nil || !r.Ready {
 			t.Errorf("/readyz says %+v, %v", r, err)
-		} else if board, err := http.Get("http://" + m[1]); err != nil || board.StatusCode != http.StatusOK || board.Body.Close() != nil {
+		} else if board, err := http.Get("http://" + m[1]); err != nil ||
+			board.StatusCode != http.StatusOK || board.Body.Close() != nil {
 			t.Errorf("the board answers %+v, %v", board, err)
 		} else {
 			listens = append(listens, m[1])
@@ -106,10 +108,12 @@ func TestDemoTwice(t *testing.T) {
 		if code, took := d.p.Interrupt(); code != 0 || took > 10*time.Second {
 			t.Errorf("SIGINT: exit %d after %v", code, took)
 		}
-		if !strings.HasSuffix(strings.TrimSpace(d.p.Stdout()), "Stopped. Everything that was seen is published.") {
+		if !strings.HasSuffix(strings.TrimSpace(d.p.Stdout()),
+			"Stopped. Everything that was seen is published.") {
 			t.Error("the demo does not say how it ended")
 		}
-		if left, err := filepath.Glob(filepath.Join(d.tmp, "rollcall-demo-*")); err != nil || len(left) > 0 {
+		if left, err := filepath.Glob(filepath.Join(d.tmp, "rollcall-demo-*")); err != nil ||
+			len(left) > 0 {
 			t.Errorf("left behind: %v, %v", left, err)
 		}
 		if err := d.p.Stderr(); err != "" {
@@ -126,7 +130,8 @@ func TestDemoSimOnly(t *testing.T) {
 	sim.WaitFor("Ctrl-C")
 	vendor := map[string]string{}
 	for line := range strings.Lines(sim.Stdout()) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && strings.HasPrefix(name, "ROLLCALL_") {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok &&
+			strings.HasPrefix(name, "ROLLCALL_") {
 			vendor[name] = value
 		}
 	}
@@ -136,7 +141,8 @@ func TestDemoSimOnly(t *testing.T) {
 	env, url := Embedded(t)
 	p := Rollcall(t, Settings(vendor, env))
 	healthOf(t, url, "ok", "")
-	if n := len(Roster(t, Connect(t, url), 886)); n < 300 { // of 340, less those that were deleted before anybody looked
+	// of 340, less those that were deleted before anybody looked
+	if n := len(Roster(t, Connect(t, url), 886)); n < 300 {
 		t.Errorf("%d states", n)
 	}
 	if code, _ := p.Terminate(); code != 0 {

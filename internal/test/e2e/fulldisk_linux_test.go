@@ -30,7 +30,8 @@ func smallDisk(dir, fill string) func(*exec.Cmd) {
 	script := `mount -t tmpfs -o size=48m,nr_inodes=300 none "$0" && ` +
 		`mkdir "$0/fill" && { ` + fill + `: ; } && `
 	return func(cmd *exec.Cmd) {
-		cmd.Args = append([]string{"sh", "-c", script + `exec "$@"`, dir, cmd.Path}, cmd.Args[1:]...)
+		cmd.Args = append([]string{"sh", "-c", script + `exec "$@"`, dir, cmd.Path},
+			cmd.Args[1:]...)
 		cmd.Path = "/bin/sh"
 		cmd.SysProcAttr = &syscall.SysProcAttr{
 			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
@@ -137,7 +138,8 @@ func TestStartOnFullDisk(t *testing.T) {
 			}
 			v := NewVendor(t, isdpsim.Config{Agents: 60})
 			env, _ := Embedded(t)
-			env["ROLLCALL_DATA_DIR"], env["ROLLCALL_NATS_MAX_BYTES"] = filepath.Join(dir, "data"), "16MiB"
+			env["ROLLCALL_DATA_DIR"], env["ROLLCALL_NATS_MAX_BYTES"] = filepath.Join(dir, "data"),
+				"16MiB"
 			w := watchAs(t, "full", smallDisk(dir, fill), v.Env(), env)
 			w.until("waiting for room", func(r ops.Readiness) bool {
 				return !r.Ready && strings.Contains(r.WaitingFor, "room on the disk") &&

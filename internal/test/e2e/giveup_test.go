@@ -46,7 +46,8 @@ func TestGivesUpTheLease(t *testing.T) {
 	ways := []*gateway{newGateway(t, v), newGateway(t, v)}
 	replica := func(name string, way *gateway) *watched {
 		return watch(t, name, v.Env(), map[string]string{
-			"ROLLCALL_NATS_URL": server.URL, "ROLLCALL_ISDP_URL": way.url, "ROLLCALL_TENANT_ID": "886", "ROLLCALL_REQUEST_TIMEOUT": "1s",
+			"ROLLCALL_NATS_URL": server.URL, "ROLLCALL_ISDP_URL": way.url,
+			"ROLLCALL_TENANT_ID": "886", "ROLLCALL_REQUEST_TIMEOUT": "1s",
 		})
 	}
 	ways[0].shut.Store(true) // a wrong URL
@@ -55,12 +56,16 @@ func TestGivesUpTheLease(t *testing.T) {
 	b := replica("answered", ways[1])
 	b.until("leading", leading)
 	b.goesOn()
-	standby := func(r ops.Readiness) bool { return r.Ready && r.Role == ops.RoleStandby && r.Leader != "" }
+	standby := func(r ops.Readiness) bool {
+		return r.Ready && r.Role == ops.RoleStandby && r.Leader != ""
+	}
 	a.until("standing by", standby)
 
 	// Nobody is answered any more.
 	ways[1].shut.Store(true)
-	wait.Eventually(t, "both to have given up", func() bool { return len(a.Logged(givesUp)) > 0 && len(b.Logged(givesUp)) > 0 })
+	wait.Eventually(t, "both to have given up", func() bool {
+		return len(a.Logged(givesUp)) > 0 && len(b.Logged(givesUp)) > 0
+	})
 	before := len(a.Logged(givesUp)) + len(b.Logged(givesUp))
 	both := func(series string) float64 { return a.metrics()[series] + b.metrics()[series] }
 	const failed = `rollcall_sweeps_total{result="unusable",tenant="886"}`

@@ -42,7 +42,8 @@ func (w *watched) probes() {
 	for range 15 {
 		begun := time.Now()
 		code, body := w.get(w.ops+"/readyz", "")
-		if took := time.Since(begun); code != 503 || took > 2*time.Second { // a second, and a busy machine
+		// a second, and a busy machine
+		if took := time.Since(begun); code != 503 || took > 2*time.Second {
 			w.t.Errorf("/readyz answered HTTP %d after %v: %s", code, took, body)
 		}
 		<-tick.C
@@ -70,7 +71,8 @@ func TestLeavingDeadServerSilentOthers(t *testing.T) {
 			server := NewNATSServer(t, "")
 			server.Start()
 			v := NewVendor(t, isdpsim.Config{Agents: 20})
-			w := watch(t, "cut-off", v.Env(), map[string]string{"ROLLCALL_NATS_URL": silent(t, 4) + "," + server.URL})
+			w := watch(t, "cut-off", v.Env(),
+				map[string]string{"ROLLCALL_NATS_URL": silent(t, 4) + "," + server.URL})
 			w.until("leading", leading)
 			server.Kill()
 			w.WaitFor("lost the connection to NATS")
@@ -88,7 +90,8 @@ func TestLeavingDeadServerSilentOthers(t *testing.T) {
 			if want := map[bool]int{true: 1}[pending]; code != want || took > 10*time.Second {
 				t.Errorf("exit %d after %v, want %d", code, took, want)
 			}
-			if pending && !strings.Contains(w.Stderr(), "changes that were seen are not known to be published") {
+			if pending && !strings.Contains(w.Stderr(),
+				"changes that were seen are not known to be published") {
 				t.Error("it did not say how many changes are not published")
 			}
 			if len(w.Logged("the end takes too long")) > 0 {
@@ -104,7 +107,8 @@ func TestReconnectBesideSilentServers(t *testing.T) {
 	server := NewNATSServer(t, "")
 	server.Start()
 	v := NewVendor(t, isdpsim.Config{Agents: 20})
-	w := watch(t, "patient", v.Env(), map[string]string{"ROLLCALL_NATS_URL": silent(t, 4) + "," + server.URL})
+	w := watch(t, "patient", v.Env(),
+		map[string]string{"ROLLCALL_NATS_URL": silent(t, 4) + "," + server.URL})
 	w.until("leading", leading)
 	for range 2 {
 		server.Kill()
@@ -133,7 +137,9 @@ func TestLeavingDuringRecovery(t *testing.T) {
 	}
 	v := NewVendor(t, isdpsim.Config{Agents: 20})
 	w := watch(t, "recovering", v.Env(), env)
-	w.until("recovering", func(r ops.Readiness) bool { return strings.Contains(r.WaitingFor, "recovering the store") })
+	w.until("recovering", func(r ops.Readiness) bool {
+		return strings.Contains(r.WaitingFor, "recovering the store")
+	})
 	if code, took := w.Terminate(); code != 0 || took > 5*time.Second {
 		t.Errorf("exit %d after %v", code, took)
 	}

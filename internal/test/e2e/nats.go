@@ -41,8 +41,11 @@ type NATSServer struct {
 func NewNATSServer(t testing.TB, extra string) *NATSServer {
 	t.Helper()
 	dir, port := t.TempDir(), FreePort(t)
-	s := &NATSServer{t: t, URL: fmt.Sprintf("nats://127.0.0.1:%d", port), config: filepath.Join(dir, "nats.conf")}
-	conf := fmt.Sprintf("host: 127.0.0.1\nport: %d\nserver_name: e2e\njetstream { store_dir: %q }\n%s\n", port, filepath.Join(dir, "store"), extra)
+	s := &NATSServer{t: t, URL: fmt.Sprintf("nats://127.0.0.1:%d", port),
+		config: filepath.Join(dir, "nats.conf")}
+	conf := fmt.Sprintf(
+		"host: 127.0.0.1\nport: %d\nserver_name: e2e\njetstream { store_dir: %q }\n%s\n", port,
+		filepath.Join(dir, "store"), extra)
 	if err := os.WriteFile(s.config, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -88,9 +91,12 @@ func (s *NATSServer) Start() {
 // back, until the test ends.
 func Connect(t testing.TB, url string) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1),
-		nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0), nats.Timeout(2*time.Second),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // by default it writes to standard error
+	nc, err := nats.Connect(url, nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
+		nats.ReconnectBufSize(-1),
+		nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0),
+		nats.Timeout(2*time.Second),
+		// by default it writes to standard error
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatalf("connect to %s: %v", url, err)
 	}

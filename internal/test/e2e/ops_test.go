@@ -39,12 +39,15 @@ func watch(t *testing.T, instance string, env ...map[string]string) *watched {
 }
 
 // watchAs is watch of a replica whose command was changed before it was started.
-func watchAs(t *testing.T, instance string, change func(*exec.Cmd), env ...map[string]string) *watched {
+func watchAs(t *testing.T, instance string, change func(*exec.Cmd),
+	env ...map[string]string) *watched {
 	t.Helper()
 	w := &watched{t: t, instance: instance, everything: &strings.Builder{}}
-	pages, probes := fmt.Sprintf("127.0.0.1:%d", FreePort(t)), fmt.Sprintf("127.0.0.1:%d", FreePort(t))
+	pages, probes := fmt.Sprintf("127.0.0.1:%d", FreePort(t)),
+		fmt.Sprintf("127.0.0.1:%d", FreePort(t))
 	w.pages, w.ops = "http://"+pages, "http://"+probes
-	own := map[string]string{"ROLLCALL_INSTANCE": instance, "ROLLCALL_HTTP_LISTEN": pages, "ROLLCALL_OPS_LISTEN": probes}
+	own := map[string]string{"ROLLCALL_INSTANCE": instance, "ROLLCALL_HTTP_LISTEN": pages,
+		"ROLLCALL_OPS_LISTEN": probes}
 	w.Process = newProcess(t, Binary(t), Settings(append(env, own)...))
 	change(w.p.Cmd)
 	w.start()
@@ -119,19 +122,25 @@ func TestPages(t *testing.T) {
 	live.Ready(t)
 	nc := Connect(t, server.URL)
 	v := NewVendor(t, isdpsim.Config{Agents: 60})
-	v.Edit(isdpsim.FirstID+10, isdpsim.Fields{"onlineStatus": "null"}) // one row that is rejected every time
+	// one row that is rejected every time
+	v.Edit(isdpsim.FirstID+10, isdpsim.Fields{"onlineStatus": "null"})
 	v.Edit(isdpsim.FirstID+11, isdpsim.Fields{"type": `"99"`})
 	v.Edit(isdpsim.FirstID+12, isdpsim.Fields{"capacity": "[]"})
 	env := map[string]string{
-		"ROLLCALL_NATS_URL": server.URL, "ROLLCALL_POLL_TIMEOUT": "2s", "ROLLCALL_REQUEST_TIMEOUT": "1s",
-		"ROLLCALL_LEASE_TTL": "1m", // so that it is not given up for the vendor's silence below
+		"ROLLCALL_NATS_URL": server.URL, "ROLLCALL_POLL_TIMEOUT": "2s",
+		"ROLLCALL_REQUEST_TIMEOUT": "1s",
+		// so that it is not given up for the vendor's silence below
+		"ROLLCALL_LEASE_TTL": "1m",
 	}
 
 	a := watch(t, "replica-a", v.Env(), env)
 	a.until("healthy", is("ok", ""))
 	b := watch(t, "replica-b", v.Env(), env)
-	standing := b.until("standing by", func(r ops.Readiness) bool { return r.Ready && r.Role == ops.RoleStandby && r.Watermark != nil })
-	if standing.Leader != "replica-a" || standing.Health.State != "ok" || standing.Tenant != tenant || standing.LastSweep != "" {
+	standing := b.until("standing by", func(r ops.Readiness) bool {
+		return r.Ready && r.Role == ops.RoleStandby && r.Watermark != nil
+	})
+	if standing.Leader != "replica-a" || standing.Health.State != "ok" ||
+		standing.Tenant != tenant || standing.LastSweep != "" {
 		t.Errorf("the standby says %+v", standing)
 	}
 
@@ -164,7 +173,10 @@ func TestPages(t *testing.T) {
 	wait.Eventually(t, "a sweep that failed", func() bool {
 		return a.metrics()[`rollcall_sweeps_total{result="unreachable",tenant="886"}`] >= 1
 	})
-	if r = a.until("stale", func(r ops.Readiness) bool { return r.Watermark.Stale }); !r.Ready || r.Role != ops.RoleLeader || r.Leader != "replica-a" || r.LastSweep != "unreachable" {
+	if r = a.until("stale", func(r ops.Readiness) bool {
+		return r.Watermark.Stale
+	}); !r.Ready || r.Role != ops.RoleLeader || r.Leader != "replica-a" ||
+		r.LastSweep != "unreachable" {
 		t.Errorf("the leader says %+v", r)
 	}
 	b.until("the same of the log", func(r ops.Readiness) bool {
@@ -182,7 +194,8 @@ func TestPages(t *testing.T) {
 		if err := json.Unmarshal([]byte(m.Body), &e); err != nil {
 			t.Fatal(err)
 		}
-		want[fmt.Sprintf(`rollcall_events_total{reason=%q,tenant="886",type=%q}`, e.Data.Reason, m.Tokens()[1])]++
+		want[fmt.Sprintf(`rollcall_events_total{reason=%q,tenant="886",type=%q}`, e.Data.Reason,
+			m.Tokens()[1])]++
 	}
 	last, _ := Last(nc, "agent.watermark.886")
 	for _, m := range live.Through(t, last.Seq) {
@@ -208,31 +221,39 @@ func TestPages(t *testing.T) {
 		if kind == "99" {
 			kind = "other"
 		}
-		want[fmt.Sprintf(`rollcall_agents{state=%q,tenant="886",type=%q}`, map[bool]string{true: "online", false: "offline"}[e.Data.Online], kind)]++
+		want[fmt.Sprintf(`rollcall_agents{state=%q,tenant="886",type=%q}`,
+			map[bool]string{true: "online", false: "offline"}[e.Data.Online], kind)]++
 	}
 	var w struct{ StartedAt, StaleAfter time.Time }
 	if err := json.Unmarshal([]byte(last.Body), &w); err != nil {
 		t.Fatal(err)
 	}
-	want[`rollcall_watermark_started_timestamp_seconds{tenant="886"}`] = float64(w.StartedAt.UnixMilli()) / 1000
-	want[`rollcall_watermark_stale_after_timestamp_seconds{tenant="886"}`] = float64(w.StaleAfter.UnixMilli()) / 1000
+	want[`rollcall_watermark_started_timestamp_seconds{tenant="886"}`] = float64(
+		w.StartedAt.UnixMilli()) / 1000
+	want[`rollcall_watermark_stale_after_timestamp_seconds{tenant="886"}`] = float64(
+		w.StaleAfter.UnixMilli()) / 1000
 	pages := float64(v.Stats().PageRequests) // those that are held are not yet among them
 	want[`rollcall_requests_total{call="page",result="ok"}`] = pages
 	want["rollcall_pages_total"] = pages
 	sweeps := got[`rollcall_sweeps_total{result="complete",tenant="886"}`]
 	rejected := got[`rollcall_rejected_records_total{reason="onlineStatus"}`]
 	if rejected < sweeps || rejected > pages || got["rollcall_dropped_values_total"] < sweeps {
-		t.Errorf("%v sweeps, %v pages, but %v records rejected and %v values dropped", sweeps, pages, rejected, got["rollcall_dropped_values_total"])
+		t.Errorf("%v sweeps, %v pages, but %v records rejected and %v values dropped", sweeps,
+			pages, rejected, got["rollcall_dropped_values_total"])
 	}
-	compared := got.Of("rollcall_leader", "rollcall_nats", "rollcall_health", "rollcall_token", "rollcall_events", "rollcall_commits",
-		"rollcall_agents", "rollcall_watermark", "rollcall_pages", "rollcall_dropped_changes", "rollcall_folded", "rollcall_pending").Some()
-	for series, n := range got.Of(`rollcall_requests_total{call="token"`, `rollcall_requests_total{call="page",result="ok"`).Some() {
+	compared := got.Of("rollcall_leader", "rollcall_nats", "rollcall_health", "rollcall_token",
+		"rollcall_events", "rollcall_commits",
+		"rollcall_agents", "rollcall_watermark", "rollcall_pages", "rollcall_dropped_changes",
+		"rollcall_folded", "rollcall_pending").Some()
+	for series, n := range got.Of(`rollcall_requests_total{call="token"`,
+		`rollcall_requests_total{call="page",result="ok"`).Some() {
 		compared[series] = n
 	}
 	if d := cmp.Diff(want, compared); d != "" {
 		t.Errorf("-what happened, +what the metrics say:\n%s", d)
 	}
-	for series, n := range b.metrics().Of("rollcall_leader", "rollcall_agents", "rollcall_health", "rollcall_watermark", "rollcall_events", "rollcall_sweeps") {
+	for series, n := range b.metrics().Of("rollcall_leader", "rollcall_agents", "rollcall_health",
+		"rollcall_watermark", "rollcall_events", "rollcall_sweeps") {
 		if n != 0 {
 			t.Errorf("the standby says %s %v", series, n)
 		}
@@ -245,9 +266,11 @@ func TestPages(t *testing.T) {
 		url, host string
 		code      int
 	}{
-		{a.pages + "/", "", 200}, {a.pages + "/metrics", "localhost", 200}, {a.pages + "/readyz", "evil.example", 403},
+		{a.pages + "/", "", 200}, {a.pages + "/metrics", "localhost", 200},
+		{a.pages + "/readyz", "evil.example", 403},
 		{a.pages + "/debug/pprof/", "", 200}, // the tests run at level debug
-		{a.ops + "/readyz", "10.1.2.3:9090", 200}, {a.ops + "/metrics", "rollcall.example", 200}, {a.ops + "/", "", 404}, {a.ops + "/debug/pprof/", "", 404},
+		{a.ops + "/readyz", "10.1.2.3:9090", 200}, {a.ops + "/metrics", "rollcall.example", 200},
+		{a.ops + "/", "", 404}, {a.ops + "/debug/pprof/", "", 404},
 	} {
 		if code, body := a.get(c.url, c.host); code != c.code {
 			t.Errorf("%s as %q: HTTP %d, want %d: %.200s", c.url, c.host, code, c.code, body)
@@ -284,18 +307,24 @@ func TestPages(t *testing.T) {
 	// The broker goes.
 	server.Kill()
 	for _, w := range []*watched{a, b} {
-		w.until("no broker", func(r ops.Readiness) bool { return !r.Ready && strings.Contains(r.NATS.Problem, "not connected") })
+		w.until("no broker", func(r ops.Readiness) bool {
+			return !r.Ready && strings.Contains(r.NATS.Problem, "not connected")
+		})
 		if n := w.metrics()["rollcall_nats_connected"]; n != 0 {
 			t.Errorf("%s is connected to nobody", w.instance)
 		}
 	}
-	if r := a.until("what the loop knows", func(r ops.Readiness) bool { return r.Watermark != nil }); r.Role != ops.RoleLeader {
+	if r := a.until("what the loop knows", func(r ops.Readiness) bool {
+		return r.Watermark != nil
+	}); r.Role != ops.RoleLeader {
 		t.Errorf("without a broker the leader is %s", r.Role)
 	}
 	server.Start()
 	a.until("ready again", func(r ops.Readiness) bool { return r.Ready && !r.Watermark.Stale })
-	if s := a.metrics(); s["rollcall_nats_connected"] != 1 || s["rollcall_nats_reconnects_total"] < 1 {
-		t.Errorf("connected %v, reconnects %v", s["rollcall_nats_connected"], s["rollcall_nats_reconnects_total"])
+	if s := a.metrics(); s["rollcall_nats_connected"] != 1 ||
+		s["rollcall_nats_reconnects_total"] < 1 {
+		t.Errorf("connected %v, reconnects %v", s["rollcall_nats_connected"],
+			s["rollcall_nats_reconnects_total"])
 	}
 	b.until("ready again", func(r ops.Readiness) bool { return r.Ready })
 
@@ -304,7 +333,8 @@ func TestPages(t *testing.T) {
 		t.Errorf("exit %d after %v", code, took)
 	}
 	b.until("leading", func(r ops.Readiness) bool {
-		return r.Ready && r.Role == ops.RoleLeader && r.Leader == "replica-b" && r.LastSweep == "complete"
+		return r.Ready && r.Role == ops.RoleLeader && r.Leader == "replica-b" &&
+			r.LastSweep == "complete"
 	})
 	if n := b.metrics()[`rollcall_leader{tenant="886"}`]; n != 1 {
 		t.Errorf("the new leader says %v", n)
@@ -338,14 +368,17 @@ func TestPagesFirst(t *testing.T) {
 	server := NewNATSServer(t, "")
 	nobody := map[string]string{
 		"ROLLCALL_ISDP_URL": fmt.Sprintf("http://127.0.0.1:%d", FreePort(t)),
-		"ROLLCALL_NATS_URL": strings.Replace(server.URL, "nats://", "nats://someone:s3cret-broker@", 1),
+		"ROLLCALL_NATS_URL": strings.Replace(server.URL, "nats://", "nats://someone:s3cret-broker@",
+			1),
 	}
 	v := NewVendor(t, isdpsim.Config{Agents: 5})
 	w := watch(t, "first", v.Env(), nobody)
 	w.until("no NATS", func(r ops.Readiness) bool {
-		return !r.Ready && r.Role == ops.RoleStarting && strings.Contains(r.WaitingFor, "the connection to NATS: ") && strings.Contains(r.WaitingFor, "ROLLCALL_NATS_URL")
+		return !r.Ready && r.Role == ops.RoleStarting && strings.Contains(r.WaitingFor,
+			"the connection to NATS: ") && strings.Contains(r.WaitingFor, "ROLLCALL_NATS_URL")
 	})
-	if s := w.metrics(); s["rollcall_nats_connected"] != 0 || len(s.Of("rollcall_build_info")) != 1 {
+	if s := w.metrics(); s["rollcall_nats_connected"] != 0 ||
+		len(s.Of("rollcall_build_info")) != 1 {
 		t.Errorf("%v", s)
 	}
 	server.Start()
@@ -371,7 +404,8 @@ func TestPagesOff(t *testing.T) {
 	v := NewVendor(t, isdpsim.Config{Agents: 5})
 	env, _ := Embedded(t)
 	w := watch(t, "quiet", v.Env(), env, map[string]string{"ROLLCALL_LOG_LEVEL": "info"})
-	for _, url := range []string{w.pages + "/debug/pprof/", w.pages + "/debug/pprof/cmdline", w.ops + "/debug/pprof/"} {
+	for _, url := range []string{w.pages + "/debug/pprof/", w.pages + "/debug/pprof/cmdline",
+		w.ops + "/debug/pprof/"} {
 		if code, _ := w.get(url, ""); code != 404 {
 			t.Errorf("%s: HTTP %d", url, code)
 		}
@@ -402,7 +436,8 @@ func TestPagesCannotListen(t *testing.T) {
 		{"ROLLCALL_OPS_LISTEN", "192.0.2.1:8080", 2, []string{"an address of this machine"}},
 	} {
 		env, _ := Embedded(t)
-		lines := refuses(t, c.code, Settings(v.Env(), env, map[string]string{c.name: c.addr, "ROLLCALL_LOG_LEVEL": "warn"}))
+		lines := refuses(t, c.code,
+			Settings(v.Env(), env, map[string]string{c.name: c.addr, "ROLLCALL_LOG_LEVEL": "warn"}))
 		named(t, lines, map[string][]string{c.name: append(c.words, c.addr)})
 	}
 	if n := v.Stats().Requests; n > 0 {

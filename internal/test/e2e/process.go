@@ -138,7 +138,9 @@ func (p *Process) Log() []LogLine {
 
 // Logged returns the lines of the log whose message contains text.
 func (p *Process) Logged(text string) []LogLine {
-	return slices.DeleteFunc(p.Log(), func(l LogLine) bool { return !strings.Contains(l.Message(), text) })
+	return slices.DeleteFunc(p.Log(), func(l LogLine) bool {
+		return !strings.Contains(l.Message(), text)
+	})
 }
 
 // WaitFor waits until the process has written text to either output. It fails the test where the

@@ -54,7 +54,8 @@ func Rollcall(t testing.TB, env map[string]string, args ...string) *Process {
 // OpenStore serves the store that an embedded server has left behind, until the test ends.
 func OpenStore(t testing.TB, dataDir string) *nats.Conn {
 	t.Helper()
-	srv, err := natsd.Start(natsd.Config{Listen: "127.0.0.1:0", DataDir: dataDir, MaxBytes: 64 << 20})
+	srv, err := natsd.Start(natsd.Config{Listen: "127.0.0.1:0", DataDir: dataDir,
+		MaxBytes: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,8 @@ func (p *Process) NoSecrets(secrets ...string) {
 		if i := strings.Index(out, s); i >= 0 {
 			line := out[strings.LastIndexByte(out[:i], '\n')+1:]
 			line, _, _ = strings.Cut(line, "\n")
-			p.t.Errorf("%s wrote a secret: %s", p.p.Name, strings.ReplaceAll(line, s, "«the secret»"))
+			p.t.Errorf("%s wrote a secret: %s", p.p.Name,
+				strings.ReplaceAll(line, s, "«the secret»"))
 		}
 	}
 }

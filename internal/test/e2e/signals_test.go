@@ -19,7 +19,8 @@ import (
 )
 
 // fast makes a leader that says much in a short time.
-var fast = map[string]string{"ROLLCALL_POLL_INTERVAL": "2ms", "ROLLCALL_PAGE_SIZE": "50", "ROLLCALL_RATE_LIMIT": "100000"}
+var fast = map[string]string{"ROLLCALL_POLL_INTERVAL": "2ms", "ROLLCALL_PAGE_SIZE": "50",
+	"ROLLCALL_RATE_LIMIT": "100000"}
 
 // leaseHeld reports whether anybody holds the tenant's lease.
 func leaseHeld(t *testing.T, server *NATSServer) bool {
@@ -44,7 +45,10 @@ func (w *watched) goesOn() {
 	wait.Eventually(w.t, "more sweeps", func() bool { return w.metrics()[complete] >= before+3 })
 }
 
-func leading(r ops.Readiness) bool { return r.Ready && r.Role == ops.RoleLeader && r.Watermark != nil }
+func leading(r ops.Readiness) bool {
+	return r.Ready && r.Role == ops.RoleLeader &&
+		r.Watermark != nil
+}
 
 // A hangup is a reason to stop like any other: in order, and the lease is given up. Who started
 // rollcall so that it outlives its terminal gets what they asked for.
@@ -97,7 +101,9 @@ func TestSecondSignal(t *testing.T) {
 			for _, id := range v.IDs() {
 				v.SetOnline(id, true)
 			}
-			wait.Eventually(t, "changes that can't be published", func() bool { return w.metrics()[`rollcall_pending_changes{tenant="886"}`] > 0 })
+			wait.Eventually(t, "changes that can't be published", func() bool {
+				return w.metrics()[`rollcall_pending_changes{tenant="886"}`] > 0
+			})
 			w.Signal(syscall.SIGTERM)
 			w.WaitFor("stopping: publishing what was seen")
 			w.Signal(second)
@@ -118,7 +124,8 @@ func TestLogNobodyReads(t *testing.T) {
 	server := NewNATSServer(t, "")
 	server.Start()
 	v := NewVendor(t, isdpsim.Config{Agents: 50, Churn: 5})
-	env := map[string]string{"ROLLCALL_NATS_URL": server.URL, "ROLLCALL_INSTANCE": strings.Repeat("long-", 20)}
+	env := map[string]string{"ROLLCALL_NATS_URL": server.URL,
+		"ROLLCALL_INSTANCE": strings.Repeat("long-", 20)}
 	r, pipe, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -128,8 +135,12 @@ func TestLogNobodyReads(t *testing.T) {
 	_ = pipe.Close()
 	w.until("leading", leading)
 	standby := watch(t, "standby", v.Env(), env)
-	standby.until("standing by", func(r ops.Readiness) bool { return r.Role == ops.RoleStandby && r.Leader == "unread" })
-	wait.Eventually(t, "lines that find no room", func() bool { return w.metrics()["rollcall_dropped_log_lines_total"] > 0 })
+	standby.until("standing by", func(r ops.Readiness) bool {
+		return r.Role == ops.RoleStandby && r.Leader == "unread"
+	})
+	wait.Eventually(t, "lines that find no room", func() bool {
+		return w.metrics()["rollcall_dropped_log_lines_total"] > 0
+	})
 	w.goesOn()
 	w.until("leading", leading)
 
@@ -149,11 +160,15 @@ func TestLogReaderGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := watchAs(t, "forsaken", func(c *exec.Cmd) { c.Stderr = pipe }, v.Env(), map[string]string{"ROLLCALL_NATS_URL": server.URL})
+	w := watchAs(t, "forsaken", func(c *exec.Cmd) {
+		c.Stderr = pipe
+	}, v.Env(), map[string]string{"ROLLCALL_NATS_URL": server.URL})
 	_ = pipe.Close()
 	w.until("leading", leading)
 	_ = r.Close()
-	wait.Eventually(t, "lines that nobody can read", func() bool { return w.metrics()["rollcall_dropped_log_lines_total"] > 0 })
+	wait.Eventually(t, "lines that nobody can read", func() bool {
+		return w.metrics()["rollcall_dropped_log_lines_total"] > 0
+	})
 	w.goesOn()
 	if code, _ := w.Terminate(); code != 0 {
 		t.Errorf("exit %d", code)

@@ -43,7 +43,8 @@ func (m Msg) IsEvent() bool {
 func ReadStream(t testing.TB, nc *nats.Conn, from uint64, filters ...string) []Msg {
 	t.Helper()
 	return read(t, nc, jetstream.OrderedConsumerConfig{
-		FilterSubjects: filters, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(from, 1),
+		FilterSubjects: filters, DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq: max(from, 1),
 	})
 }
 
@@ -52,7 +53,8 @@ func Roster(t testing.TB, nc *nats.Conn, tenant int64) map[int64]Msg {
 	t.Helper()
 	states := make(map[int64]Msg)
 	for _, m := range read(t, nc, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{fmt.Sprintf("agent.state.%d.*", tenant)}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+		FilterSubjects: []string{fmt.Sprintf("agent.state.%d.*", tenant)},
+		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
 	}) {
 		id, err := strconv.ParseInt(m.Tokens()[3], 10, 64)
 		if err != nil {
@@ -126,7 +128,9 @@ func (r *Recorder) Through(t testing.TB, seq uint64) []Msg {
 	defer cancel()
 	err := r.Wait(ctx, seq)
 	if dropped, foreign := r.Dropped(); dropped+foreign > 0 {
-		err = errors.Join(err, fmt.Errorf("on agent.> there were %d messages too many to keep and %d that the stream has not republished", dropped, foreign))
+		err = errors.Join(err,
+			fmt.Errorf("on agent.> there were %d messages too many to keep and %d that the "+
+				"stream has not republished", dropped, foreign))
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -67,13 +67,14 @@ type world struct {
 	live   *Recorder
 	proc   *Process
 
-	agents  map[int64]*agent  // as their last events left them
-	seq     uint64            // of the last message that has been compared
-	mark    schemas.Watermark // the last that was settled
-	wm      Msg
-	used    map[int64]bool
-	starts  int       // of rollcall
-	restart time.Time // what notBefore has to be for whatever changed while rollcall was down; zero: it was not
+	agents map[int64]*agent  // as their last events left them
+	seq    uint64            // of the last message that has been compared
+	mark   schemas.Watermark // the last that was settled
+	wm     Msg
+	used   map[int64]bool
+	starts int // of rollcall
+	// what notBefore has to be for whatever changed while rollcall was down; zero: it was not
+	restart time.Time
 }
 
 // An agent is one as its last event left it.
@@ -101,7 +102,8 @@ type step struct {
 
 func timeline(t *testing.T, where map[string]string, url string, server *NATSServer) {
 	w := &world{
-		t: t, vendor: NewVendor(t, isdpsim.Config{Agents: 60, Seed: 1}), nc: Connect(t, url), live: Record(t, url),
+		t: t, vendor: NewVendor(t, isdpsim.Config{Agents: 60, Seed: 1}), nc: Connect(t, url),
+		live:   Record(t, url),
 		agents: make(map[int64]*agent), used: make(map[int64]bool),
 	}
 	w.env = Settings(w.vendor.Env(), where)
@@ -109,15 +111,19 @@ func timeline(t *testing.T, where map[string]string, url string, server *NATSSer
 
 	// Rows to begin with that are unlike the others.
 	v.Edit(w.offline(), isdpsim.Fields{"tenantId": ""}) // the token's, then
-	v.Edit(w.offline(), isdpsim.Fields{"type": "10", "cityId": "440300", "agentId": quoted(w.last()), "deleteFlag": "null"})
+	v.Edit(w.offline(), isdpsim.Fields{"type": "10", "cityId": "440300",
+		"agentId": quoted(w.last()), "deleteFlag": "null"})
 	odd := w.offline()
 	v.Edit(odd, isdpsim.Fields{
-		"agentName": `"\u738b \"<&>\" \u2028\t\ud83d\ude00/\/"`, "areaName": `""`, "capacity": `"7"`, "cityId": "null",
-		"odd": `{"b" :  1.50e+3,"a":"\u0026\/ \u4e00<>", "a": 12345678901234567890.0 }`, "odd \"name\"\n": `[ ]`, "zz": "null",
+		"agentName": `"\u738b \"<&>\" \u2028\t\ud83d\ude00/\/"`, "areaName": `""`,
+		"capacity": `"7"`, "cityId": "null",
+		"odd":            `{"b" :  1.50e+3,"a":"\u0026\/ \u4e00<>", "a": 12345678901234567890.0 }`,
+		"odd \"name\"\n": `[ ]`, "zz": "null",
 	})
 	bigRow := must(isdpsim.Patch(v.NewRow(big), isdpsim.Fields{"onlineStatus": "1"}))
 	v.Add(bigRow)
-	deletedFirst := v.Add(must(isdpsim.Patch(v.NewRow(700001), isdpsim.Fields{"onlineStatus": "1", "deleteFlag": "1"})))
+	deletedFirst := v.Add(must(isdpsim.Patch(v.NewRow(700001),
+		isdpsim.Fields{"onlineStatus": "1", "deleteFlag": "1"})))
 	var baseline []string
 	for _, row := range v.Listing() {
 		switch {
@@ -134,7 +140,10 @@ func timeline(t *testing.T, where map[string]string, url string, server *NATSSer
 	w.play(step{name: "nothing happens", do: func() {}, sweeps: 2})
 
 	in, out := w.offline(), w.online()
-	w.play(step{name: "sign-in and sign-out", do: func() { v.SetOnline(in, true); v.SetOnline(out, false) },
+	w.play(step{name: "sign-in and sign-out", do: func() {
+		v.SetOnline(in, true)
+		v.SetOnline(out, false)
+	},
 		want: []string{w.line(in, 2, "online status"), w.line(out, 2, "offline status")}})
 	w.play(step{name: "and back", do: func() { v.SetOnline(in, false); v.SetOnline(out, true) },
 		want: []string{w.line(in, 3, "offline status"), w.line(out, 3, "online status")}})
@@ -142,7 +151,10 @@ func timeline(t *testing.T, where map[string]string, url string, server *NATSSer
 		v.Edit(in, isdpsim.Fields{"onlineStatus": "1"})
 		v.Edit(out, isdpsim.Fields{"onlineStatus": "2"})
 	}, want: []string{w.line(in, 4, "online status"), w.line(out, 4, "offline status")}})
-	w.play(step{name: "a flip between sweeps", do: func() { v.SetOnline(in, false); v.SetOnline(in, true) }})
+	w.play(step{name: "a flip between sweeps", do: func() {
+		v.SetOnline(in, false)
+		v.SetOnline(in, true)
+	}})
 
 	edited := w.offline()
 	w.play(step{name: "edits", do: func() {
@@ -150,26 +162,35 @@ func timeline(t *testing.T, where map[string]string, url string, server *NATSSer
 		v.Edit(in, isdpsim.Fields{"agentName": `"\u0000\u001f\b 王\\"`})
 	}, want: []string{w.line(edited, 2, "updated fields"), w.line(in, 5, "updated fields")}})
 	w.play(step{name: "quiet edits alone", do: func() {
-		v.Edit(edited, isdpsim.Fields{"lastUpdateTimestamp": "1", "agentSignInTime": "2", "version": "99", "new": `{ "x":1}`})
-		v.Edit(odd, isdpsim.Fields{"odd": "", "lastUpdateDate": `"x"`, "lastUpdatedBy": "12", "agentSignInDate": "3"})
+		v.Edit(edited, isdpsim.Fields{"lastUpdateTimestamp": "1", "agentSignInTime": "2",
+			"version": "99", "new": `{ "x":1}`})
+		v.Edit(odd, isdpsim.Fields{"odd": "", "lastUpdateDate": `"x"`, "lastUpdatedBy": "12",
+			"agentSignInDate": "3"})
 	}})
 	w.play(step{name: "quiet edits followed by another", do: func() {
 		v.Edit(edited, isdpsim.Fields{"capacity": "78"})
 		v.SetOnline(odd, true)
 	}, want: []string{w.line(edited, 3, "updated fields"), w.line(odd, 2, "online status")}})
-	w.play(step{name: "a quiet edit taken back, and another", do: func() { v.Edit(edited, isdpsim.Fields{"new": "", "capacity": "79"}) },
+	w.play(step{name: "a quiet edit taken back, and another", do: func() {
+		v.Edit(edited, isdpsim.Fields{"new": "", "capacity": "79"})
+	},
 		want: []string{w.line(edited, 4, "updated fields")}})
 	w.play(step{name: "the same in other words", do: func() {
-		v.Edit(edited, isdpsim.Fields{"capacity": `"79"`, "onlineStatus": `"0"`, "tenantId": `"886"`, "type": "10"})
+		v.Edit(edited, isdpsim.Fields{"capacity": `"79"`, "onlineStatus": `"0"`,
+			"tenantId": `"886"`, "type": "10"})
 		row, _ := v.Agent(in)
 		v.Replace(in, reordered(row))
 	}})
 
 	nulls := w.offline()
-	w.play(step{name: "null to a value", do: func() { v.Edit(nulls, isdpsim.Fields{"productType": `"6G"`, "areaName": `""`, "businessType": "null"}) },
+	w.play(step{name: "null to a value", do: func() {
+		v.Edit(nulls,
+			isdpsim.Fields{"productType": `"6G"`, "areaName": `""`, "businessType": "null"})
+	},
 		want: []string{w.line(nulls, 2, "updated fields")}})
 	w.play(step{name: "a value to null, absent, unusable", do: func() {
-		v.Edit(nulls, isdpsim.Fields{"productType": "null", "agentCode": "", "capacity": `{"rooms":3}`, "isArea": `"yes"`})
+		v.Edit(nulls, isdpsim.Fields{"productType": "null", "agentCode": "",
+			"capacity": `{"rooms":3}`, "isArea": `"yes"`})
 	}, want: []string{w.line(nulls, 3, "updated fields")}})
 
 	for i, typ := range []string{`"1"`, `"a.b"`, `""`, "null", `"Video-10"`} {
@@ -181,16 +202,22 @@ func timeline(t *testing.T, where map[string]string, url string, server *NATSSer
 	w.play(step{name: "appearances", do: func() {
 		v.Add(must(isdpsim.Patch(v.NewRow(newOn), isdpsim.Fields{"onlineStatus": "1"})))
 		v.Add(must(isdpsim.Patch(v.NewRow(newOff), isdpsim.Fields{"onlineStatus": "0"})))
-		v.Add(must(isdpsim.Patch(v.NewRow(most), isdpsim.Fields{"onlineStatus": "1", "agentId": quoted(most)})))
-	}, want: []string{w.line(newOn, 1, "online appeared"), w.line(newOff, 1, "updated appeared"), w.line(most, 1, "online appeared")}})
-	w.play(step{name: "ids beyond 2^53", do: func() { v.SetOnline(big, false); v.Edit(most, isdpsim.Fields{"userId": "9007199254740995"}) },
+		v.Add(must(isdpsim.Patch(v.NewRow(most),
+			isdpsim.Fields{"onlineStatus": "1", "agentId": quoted(most)})))
+	}, want: []string{w.line(newOn, 1, "online appeared"), w.line(newOff, 1, "updated appeared"),
+		w.line(most, 1, "online appeared")}})
+	w.play(step{name: "ids beyond 2^53", do: func() {
+		v.SetOnline(big, false)
+		v.Edit(most, isdpsim.Fields{"userId": "9007199254740995"})
+	},
 		want: []string{w.line(big, 2, "offline status"), w.line(most, 2, "updated fields")}})
 	w.play(step{name: "first seen deleted, then undeleted", do: func() { v.Undelete(deletedFirst) },
 		want: []string{w.line(deletedFirst, 1, "online appeared")}})
 
 	flagOn, flagOff := w.online(), w.offline()
 	w.play(step{name: "removed by deleteFlag", do: func() { v.Delete(flagOn, flagOff) },
-		want: []string{w.line(flagOn, 2, "offline removed"), w.line(flagOff, 2, "updated removed")}})
+		want: []string{w.line(flagOn, 2, "offline removed"),
+			w.line(flagOff, 2, "updated removed")}})
 	w.play(step{name: "changes of deleted agents", do: func() {
 		v.Edit(flagOn, isdpsim.Fields{"capacity": "55"})
 		v.SetOnline(flagOff, true)
@@ -200,18 +227,28 @@ func timeline(t *testing.T, where map[string]string, url string, server *NATSSer
 		v.Undelete(flagOn, flagOff)
 		v.Restore(flagOn)
 	}, want: []string{w.line(flagOn, 3, "online appeared"), w.line(flagOff, 3, "online appeared")}})
-	w.play(step{name: "deleted and signed out at once", do: func() { v.Edit(flagOn, isdpsim.Fields{"deleteFlag": `"1"`, "onlineStatus": "0"}) },
+	w.play(step{name: "deleted and signed out at once", do: func() {
+		v.Edit(flagOn, isdpsim.Fields{"deleteFlag": `"1"`, "onlineStatus": "0"})
+	},
 		want: []string{w.line(flagOn, 4, "offline removed")}})
-	w.play(step{name: "back, and not online", do: func() { v.Edit(flagOn, isdpsim.Fields{"deleteFlag": ""}) },
+	w.play(step{name: "back, and not online", do: func() {
+		v.Edit(flagOn, isdpsim.Fields{"deleteFlag": ""})
+	},
 		want: []string{w.line(flagOn, 5, "updated appeared")}})
 
 	goneOn, goneOff := w.online(), w.offline()
-	w.play(step{name: "quiet edits before they leave", do: func() { v.Edit(goneOn, isdpsim.Fields{"version": "1234"}) }})
+	w.play(step{name: "quiet edits before they leave", do: func() {
+		v.Edit(goneOn, isdpsim.Fields{"version": "1234"})
+	}})
 	w.play(step{name: "removed by absence", do: func() { v.Remove(goneOn, goneOff) }, gone: true,
-		want: []string{w.line(goneOn, 2, "offline removed"), w.line(goneOff, 2, "updated removed")}})
-	w.play(step{name: "a removed agent stays removed", do: func() { v.Edit(goneOff, isdpsim.Fields{"capacity": "1234"}) }, gone: true})
+		want: []string{w.line(goneOn, 2, "offline removed"),
+			w.line(goneOff, 2, "updated removed")}})
+	w.play(step{name: "a removed agent stays removed", do: func() {
+		v.Edit(goneOff, isdpsim.Fields{"capacity": "1234"})
+	}, gone: true})
 	w.play(step{name: "back from absence", do: func() { v.Restore(goneOn, goneOff) },
-		want: []string{w.line(goneOn, 3, "online appeared"), w.line(goneOff, 3, "updated appeared")}})
+		want: []string{w.line(goneOn, 3, "online appeared"),
+			w.line(goneOff, 3, "updated appeared")}})
 
 	w.missesOne()
 	w.tooManyMissing()
@@ -298,7 +335,8 @@ func (w *world) settled(s step, begun, end time.Time) {
 	w.complete(s.name, end)
 	if w.starts > 1 && before.Instance != w.instance() {
 		mark := w.takenOver()
-		if mark.Sweep < before.Sweep || mark.StartedAt.Before(before.StartedAt) || w.mark.Sweep <= mark.Sweep {
+		if mark.Sweep < before.Sweep || mark.StartedAt.Before(before.StartedAt) ||
+			w.mark.Sweep <= mark.Sweep {
 			w.t.Errorf("%s: taken over with %+v after %+v", s.name, mark, before)
 		}
 		w.restart = mark.StartedAt
@@ -309,9 +347,11 @@ func (w *world) settled(s step, begun, end time.Time) {
 
 	var events []*schemas.Event
 	got := []string{}
-	for _, m := range ReadStream(w.t, w.nc, w.seq+1, "agent.online.>", "agent.offline.>", "agent.updated.>") {
+	for _, m := range ReadStream(w.t, w.nc, w.seq+1, "agent.online.>", "agent.offline.>",
+		"agent.updated.>") {
 		if m.Seq > w.wm.Seq {
-			w.t.Errorf("%s: an event after the watermark that says that all is published: %s", s.name, m.Body)
+			w.t.Errorf("%s: an event after the watermark that says that all is published: %s",
+				s.name, m.Body)
 			continue
 		}
 		e := &schemas.Event{}
@@ -319,10 +359,12 @@ func (w *world) settled(s step, begun, end time.Time) {
 			w.t.Fatalf("%s: %v\n%s", s.name, err, m.Body)
 		}
 		if b := string(e.AppendJSON(nil)); b != m.Body {
-			w.t.Errorf("%s: an event in other bytes than schemas writes:\n%s\n%s", s.name, m.Body, b)
+			w.t.Errorf("%s: an event in other bytes than schemas writes:\n%s\n%s", s.name, m.Body,
+				b)
 		}
 		events = append(events, e)
-		got = append(got, w.line(e.Data.Agent.AgentID, e.Data.Revision, strings.TrimPrefix(string(e.Type), "agent.")+" "+string(e.Data.Reason)))
+		got = append(got, w.line(e.Data.Agent.AgentID, e.Data.Revision,
+			strings.TrimPrefix(string(e.Type), "agent.")+" "+string(e.Data.Reason)))
 	}
 	slices.Sort(got)
 	if d := cmp.Diff(slices.Sorted(slices.Values(s.want)), got, cmpopts.EquateEmpty()); d != "" {
@@ -342,12 +384,15 @@ func (w *world) settled(s step, begun, end time.Time) {
 		}
 	}
 	m := w.mark
-	if m.Agents != agents || m.Online != online || m.Missing != s.missing || m.Rejected != s.rejected || m.Instance != w.instance() {
-		w.t.Errorf("%s: want %d agents, %d online, %d missing, %d rejected, by %s: %s", s.name, agents, online, s.missing, s.rejected,
+	if m.Agents != agents || m.Online != online || m.Missing != s.missing ||
+		m.Rejected != s.rejected || m.Instance != w.instance() {
+		w.t.Errorf("%s: want %d agents, %d online, %d missing, %d rejected, by %s: %s", s.name,
+			agents, online, s.missing, s.rejected,
 			w.instance(), w.wm.Body)
 	}
 	took := m.CompletedAt.Sub(m.StartedAt)
-	if d := m.StaleAfter.Sub(m.CompletedAt); d < 600*time.Millisecond || d > max(600*time.Millisecond, 3*took)+10*time.Millisecond {
+	if d := m.StaleAfter.Sub(m.CompletedAt); d < 600*time.Millisecond ||
+		d > max(600*time.Millisecond, 3*took)+10*time.Millisecond {
 		w.t.Errorf("%s: stale %v after a sweep that took %v, every 200ms", s.name, d, took)
 	}
 	w.healthIs(s.name, gocmp.Or(s.health, "ok"))
@@ -376,7 +421,8 @@ func (w *world) event(s step, e *schemas.Event, begun, end time.Time) {
 			fail("notBefore %v is after the change (%v to %v)", d.NotBefore, begun, end)
 		}
 	default:
-		if (s.sinceOwn || d.Reason == schemas.Fields) && prev.revision > 0 { // the quiet fields may have been others
+		// the quiet fields may have been others
+		if (s.sinceOwn || d.Reason == schemas.Fields) && prev.revision > 0 {
 			want = prev.time
 		}
 		if !d.NotBefore.Equal(want) {
@@ -423,7 +469,8 @@ func (w *world) healthIs(what, want string) {
 	wait.Eventually(w.t, what+": health "+want, func() bool {
 		m, ok := Last(w.nc, schemas.HealthSubject(tenant))
 		var h schemas.Health
-		return ok && json.Unmarshal([]byte(m.Body), &h) == nil && strings.TrimSpace(string(h.State)+" "+string(h.Reason)) == want
+		return ok && json.Unmarshal([]byte(m.Body), &h) == nil &&
+			strings.TrimSpace(string(h.State)+" "+string(h.Reason)) == want
 	})
 }
 
@@ -454,7 +501,8 @@ func (w *world) missesOne() {
 	w.settled(s, begun, time.Now())
 	if !slices.ContainsFunc(w.live.Through(w.t, w.seq), func(m Msg) bool {
 		var mark schemas.Watermark
-		return m.Seq > from && m.Tokens()[1] == "watermark" && json.Unmarshal([]byte(m.Body), &mark) == nil && mark.Missing == 1
+		return m.Seq > from && m.Tokens()[1] == "watermark" &&
+			json.Unmarshal([]byte(m.Body), &mark) == nil && mark.Missing == 1
 	}) {
 		w.t.Errorf("%s: no watermark has told of it", s.name)
 	}
@@ -464,7 +512,9 @@ func (w *world) missesOne() {
 func (w *world) tooManyMissing() {
 	w.t.Helper()
 	ids := w.vendor.IDs()[:40]
-	w.play(step{name: "too many missing", do: func() { w.vendor.Remove(ids...) }, gone: true, sweeps: 4, missing: 40, health: "holding missing"})
+	w.play(step{name: "too many missing", do: func() {
+		w.vendor.Remove(ids...)
+	}, gone: true, sweeps: 4, missing: 40, health: "holding missing"})
 	w.play(step{name: "all back", do: func() { w.vendor.Restore(ids...) }})
 }
 
@@ -478,27 +528,37 @@ func (w *world) badRecords() {
 	w.play(step{name: "rejected records", do: func() {
 		v.Edit(spoilt, isdpsim.Fields{"onlineStatus": `"maybe"`, "capacity": "33"})
 		v.Add(must(isdpsim.Patch(v.NewRow(900001), isdpsim.Fields{"tenantId": "887"})))
-		v.Add(must(isdpsim.Patch(v.NewRow(900002), isdpsim.Fields{"photo": `"` + strings.Repeat("x", 900_000) + `"`})))
+		v.Add(must(isdpsim.Patch(v.NewRow(900002),
+			isdpsim.Fields{"photo": `"` + strings.Repeat("x", 900_000) + `"`})))
 		v.Edit(changed, isdpsim.Fields{"capacity": "41"})
 	}, want: []string{w.line(changed, changes+1, "updated fields")}, sweeps: 3, rejected: 3})
 	w.play(step{name: "an appearance beside rejected records", do: func() {
 		v.Add(must(isdpsim.Patch(v.NewRow(800003), isdpsim.Fields{"onlineStatus": "1"})))
 	}, want: []string{w.line(800003, 1, "online appeared")}, rejected: 3})
-	w.play(step{name: "a removal beside rejected records", do: func() { v.Remove(gone) }, gone: true, rejected: 3,
+	w.play(step{name: "a removal beside rejected records", do: func() {
+		v.Remove(gone)
+	}, gone: true, rejected: 3,
 		want: []string{w.line(gone, 2, "updated removed")}})
-	w.play(step{name: "a return beside rejected records", do: func() { v.Restore(gone) }, rejected: 3,
+	w.play(step{name: "a return beside rejected records", do: func() {
+		v.Restore(gone)
+	}, rejected: 3,
 		want: []string{w.line(gone, 3, "updated appeared")}})
 	w.play(step{name: "rows that nobody can name", do: func() {
-		for _, row := range []string{`"garbage"`, `{"onlineStatus":1}`, `{"agentId":"x1","onlineStatus":1}`, `null`} {
+		for _, row := range []string{`"garbage"`, `{"onlineStatus":1}`,
+			`{"agentId":"x1","onlineStatus":1}`, `null`} {
 			unnamed = append(unnamed, v.Add(json.RawMessage(row)))
 		}
 		v.Remove(gone)
 		v.Edit(changed, isdpsim.Fields{"capacity": "42"})
-	}, gone: true, sweeps: 4, rejected: 7, health: "holding unidentified", want: []string{w.line(changed, changes+2, "updated fields")}})
+	}, gone: true, sweeps: 4, rejected: 7, health: "holding unidentified",
+		want: []string{w.line(changed, changes+2, "updated fields")}})
 	w.play(step{name: "an appearance beside rows that nobody can name", do: func() {
 		v.Add(must(isdpsim.Patch(v.NewRow(800004), isdpsim.Fields{"onlineStatus": "1"})))
-	}, want: []string{w.line(800004, 1, "online appeared")}, rejected: 7, health: "holding unidentified"})
-	w.play(step{name: "and without them", do: func() { v.Remove(unnamed...) }, gone: true, rejected: 3,
+	}, want: []string{w.line(800004, 1, "online appeared")}, rejected: 7,
+		health: "holding unidentified"})
+	w.play(step{name: "and without them", do: func() {
+		v.Remove(unnamed...)
+	}, gone: true, rejected: 3,
 		want: []string{w.line(gone, 4, "updated removed")}})
 	w.play(step{name: "a spoilt row is mended", do: func() {
 		v.Edit(spoilt, isdpsim.Fields{"onlineStatus": "1"})
@@ -507,7 +567,8 @@ func (w *world) badRecords() {
 	}, want: []string{w.line(spoilt, 2, "updated fields"), w.line(900002, 1, "updated appeared")}})
 	for _, reason := range []string{"syntax", "agentId", "onlineStatus", "tenant", "size"} {
 		if !slices.ContainsFunc(w.proc.Logged("record rejected"), func(l LogLine) bool {
-			return l["reason"] == reason && l["page"] != nil && l["index"] != nil && l.Level() == "WARN"
+			return l["reason"] == reason && l["page"] != nil && l["index"] != nil &&
+				l.Level() == "WARN"
 		}) {
 			w.t.Errorf("no record logged as rejected for its %s, with page and index", reason)
 		}
@@ -546,7 +607,8 @@ func (w *world) outage() {
 	v.Atomically(func() { v.SetOnline(on, false) })
 	end := time.Now()
 	v.SetFault(nil)
-	w.settled(step{name: "a sign-out during an outage", want: []string{w.line(on, w.agents[on].revision+1, "offline status")}}, begun, end)
+	w.settled(step{name: "a sign-out during an outage",
+		want: []string{w.line(on, w.agents[on].revision+1, "offline status")}}, begun, end)
 	v.RevokeTokens()
 	begun = time.Now()
 	w.settled(step{name: "a revoked token"}, begun, begun)
@@ -562,7 +624,8 @@ func (w *world) pause(id int64) {
 	w.vendor.Atomically(func() { w.vendor.SetOnline(id, !w.agents[id].online) })
 	end := time.Now()
 	w.proc.Continue()
-	w.settled(step{name: "paused and continued", want: []string{w.line(id, r+1, w.flipped(id))}}, begun, end)
+	w.settled(step{name: "paused and continued", want: []string{w.line(id, r+1, w.flipped(id))}},
+		begun, end)
 }
 
 func (w *world) flipped(id int64) string {
@@ -606,7 +669,9 @@ func (w *world) terminate(flips, edited, gone int64) {
 	})
 	w.start()
 	w.settled(step{name: "restarted after changes", gone: true, want: want}, begun, time.Now())
-	w.play(step{name: "quiet edits before the restart", do: func() { v.Edit(quiet, isdpsim.Fields{"capacity": "17"}) },
+	w.play(step{name: "quiet edits before the restart", do: func() {
+		v.Edit(quiet, isdpsim.Fields{"capacity": "17"})
+	},
 		want: []string{w.line(quiet, w.agents[quiet].revision+1, "updated fields")}})
 	w.play(step{name: "returns after the restart", do: func() {
 		v.Restore(gone)
@@ -615,7 +680,8 @@ func (w *world) terminate(flips, edited, gone int64) {
 	}, want: []string{
 		w.line(gone, w.agents[gone].revision+1, "online appeared"),
 		w.line(flag, w.agents[flag].revision+1, "online appeared"),
-		w.line(800011, 1, map[bool]string{true: "online appeared", false: "updated appeared"}[isOnline(v, 800011)]),
+		w.line(800011, 1, map[bool]string{true: "online appeared",
+			false: "updated appeared"}[isOnline(v, 800011)]),
 	}})
 }
 
@@ -647,7 +713,9 @@ func (w *world) terminateQuietly() {
 func (w *world) killed(flips, edited int64) {
 	w.t.Helper()
 	v := w.vendor
-	w.play(step{name: "a rejected record before a crash", do: func() { v.Add(must(isdpsim.Patch(v.NewRow(900003), isdpsim.Fields{"tenantId": "1"}))) },
+	w.play(step{name: "a rejected record before a crash", do: func() {
+		v.Add(must(isdpsim.Patch(v.NewRow(900003), isdpsim.Fields{"tenantId": "1"})))
+	},
 		rejected: 1})
 	w.proc.Kill()
 	w.proc.NoSecrets(v.Secrets()...)
@@ -663,7 +731,8 @@ func (w *world) killed(flips, edited int64) {
 		v.Add(must(isdpsim.Patch(v.NewRow(800020), isdpsim.Fields{"onlineStatus": "1"})))
 	})
 	w.start()
-	w.settled(step{name: "restarted after a crash", want: want, sinceOwn: true, rejected: 1}, begun, time.Now())
+	w.settled(step{name: "restarted after a crash", want: want, sinceOwn: true, rejected: 1}, begun,
+		time.Now())
 	w.play(step{name: "the rejected record goes", do: func() { v.Remove(900003) }})
 }
 
@@ -684,7 +753,9 @@ func (w *world) brokerKilled(server *NATSServer, flips, edited int64) {
 	// It goes on polling meanwhile: a sweep that began after the change has ended when the one
 	// after it begins.
 	sweeps := v.Stats().PageRequests + 3*len(v.Listing())/25 + 3
-	wait.Eventually(w.t, "sweeps without a broker", func() bool { return v.Stats().PageRequests >= sweeps })
+	wait.Eventually(w.t, "sweeps without a broker", func() bool {
+		return v.Stats().PageRequests >= sweeps
+	})
 	// The plain subscriber is back before rollcall writes: while it is paused nothing is.
 	w.proc.Pause()
 	server.Start()
@@ -712,9 +783,10 @@ func (w *world) judge() {
 	end := stored[len(stored)-1].Seq
 	w.live.Through(w.t, end)
 	live := w.live.Messages()
-	report := checker.Check(checker.Log{Stored: stored, Live: live}, checker.TruthOf(w.vendor.Tenant), checker.Options{
-		Tenant: tenant, MaxMissing: 0.5, MissingHold: time.Hour, Quiescent: true, Skew: clocks,
-	})
+	report := checker.Check(checker.Log{Stored: stored, Live: live},
+		checker.TruthOf(w.vendor.Tenant), checker.Options{
+			Tenant: tenant, MaxMissing: 0.5, MissingHold: time.Hour, Quiescent: true, Skew: clocks,
+		})
 	if err := report.Err(); err != nil {
 		w.t.Error(err)
 	}
@@ -722,8 +794,10 @@ func (w *world) judge() {
 	for _, a := range w.agents {
 		events += a.revision
 	}
-	if s := report.Stats; uint64(s.Events) != events || s.Agents != len(w.agents) || s.WholeCommits != s.Commits {
-		w.t.Errorf("%d events of %d agents, and the script made %d of %d; %d of %d commits whole", s.Events, s.Agents, events, len(w.agents),
+	if s := report.Stats; uint64(s.Events) != events || s.Agents != len(w.agents) ||
+		s.WholeCommits != s.Commits {
+		w.t.Errorf("%d events of %d agents, and the script made %d of %d; %d of %d commits whole",
+			s.Events, s.Agents, events, len(w.agents),
 			s.WholeCommits, s.Commits)
 	}
 	for _, m := range live {
@@ -743,7 +817,8 @@ func (w *world) offline() int64 { return w.choose(false) }
 func (w *world) choose(on bool) int64 {
 	w.t.Helper()
 	for _, row := range w.vendor.Listing() {
-		if a := w.agents[row.ID]; a != nil && (a.removed || a.revision > 2) || w.used[row.ID] || row.ID >= isdpsim.FirstID+60 {
+		if a := w.agents[row.ID]; a != nil && (a.removed || a.revision > 2) || w.used[row.ID] ||
+			row.ID >= isdpsim.FirstID+60 {
 			continue
 		}
 		if online(row.JSON) == on {

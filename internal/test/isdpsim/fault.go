@@ -28,19 +28,21 @@ type Fault func(*Plan)
 // effect in the order in which they stand here.
 type Plan struct {
 	Request   Request
-	Meanwhile []func(*Tenant)     // done first: what happens to the tenant before this answer
-	Delay     time.Duration       // waited before the look-up
-	Reply     *Reply              // answered instead of what the endpoint would
-	Page      int                 // the page that is looked up; pos stays as asked for
-	Rows      []func([]Row) []Row // change the page's rows; the slice is theirs, the bytes of a row are not
-	Total     []func(int) int     // change total_count
-	Pos       []func(int) int     // change pos
-	Late      time.Duration       // waited after the look-up: the answer is out of date when it comes
-	Status    int                 // instead of the answer's own; 0: no change
-	Header    http.Header         // added to the answer, in place of its own
-	Body      []func([]byte) []byte
-	Send      func(*Delivery) // instead of sending the whole body
-	Broken    bool            // to be set where no client could read the page; see PageAnswer
+	Meanwhile []func(*Tenant) // done first: what happens to the tenant before this answer
+	Delay     time.Duration   // waited before the look-up
+	Reply     *Reply          // answered instead of what the endpoint would
+	Page      int             // the page that is looked up; pos stays as asked for
+	// change the page's rows; the slice is theirs, the bytes of a row are not
+	Rows  []func([]Row) []Row
+	Total []func(int) int // change total_count
+	Pos   []func(int) int // change pos
+	// waited after the look-up: the answer is out of date when it comes
+	Late   time.Duration
+	Status int         // instead of the answer's own; 0: no change
+	Header http.Header // added to the answer, in place of its own
+	Body   []func([]byte) []byte
+	Send   func(*Delivery) // instead of sending the whole body
+	Broken bool            // to be set where no client could read the page; see PageAnswer
 }
 
 func (p *Plan) status(r Reply) int {
@@ -188,7 +190,9 @@ func Header(name, value string) Fault {
 // HTML answers 200 with a gateway's page.
 func HTML() Fault {
 	return Answer(http.StatusOK, "text/html;charset=UTF-8",
-		"<!DOCTYPE html>\n<html><head><title>系统繁忙</title></head><body><h1>系统繁忙,请稍后再试</h1></body></html>\n")
+		"<!DOCTYPE "+
+			"html>\n<html><head><title>系统繁忙</title></head>"+
+			"<body><h1>系统繁忙,请稍后再试</h1></body></html>\n")
 }
 
 // InvalidToken answers as to an expired token, with any HTTP status, whatever the token.
@@ -246,7 +250,9 @@ func Pos(n int) Fault { return func(p *Plan) { p.Pos = append(p.Pos, func(int) i
 
 // Rows changes the page's rows in any way. change gets a slice that is its own; the bytes of a row
 // are shared and must be replaced, not altered.
-func Rows(change func([]Row) []Row) Fault { return func(p *Plan) { p.Rows = append(p.Rows, change) } }
+func Rows(change func([]Row) []Row) Fault {
+	return func(p *Plan) { p.Rows = append(p.Rows, change) }
+}
 
 // DropRows leaves out rows by their index on the page; those that the page does not have are
 // ignored.

@@ -31,20 +31,26 @@ func TestReplies(t *testing.T) {
 	}{
 		{"status", Status(503), 503, "text/plain", "Service Unavailable", ""},
 		{"retry after", RetryAfter(429, 1500*time.Millisecond), 429, "text/plain", "Too Many", "2"},
-		{"retry at", RetryAt(503, time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)), 503, "text/plain", "", "Sun, 22 Nov 2026 08:00:00 GMT"},
+		{"retry at", RetryAt(503, time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)), 503, "text/plain",
+			"", "Sun, 22 Nov 2026 08:00:00 GMT"},
 		{"html", HTML(), 200, "text/html", "<html>", ""},
 		{"xml", InvalidToken(403), 403, "application/xml", invalidToken, ""},
-		{"token refused in JSON", InvalidTokenJSON(400), 400, "application/json", `"error":"invalid_token"`, ""},
-		{"state code", StateCode("500", `no "luck"`), 200, "application/json", `{"stateCode":"500","errorMessage":"no \"luck\"","result":null}`, ""},
+		{"token refused in JSON", InvalidTokenJSON(400), 400, "application/json",
+			`"error":"invalid_token"`, ""},
+		{"state code", StateCode("500", `no "luck"`), 200, "application/json",
+			`{"stateCode":"500","errorMessage":"no \"luck\"","result":null}`, ""},
 		{"refused", CredentialsRefused(), 400, "application/json", "invalid_grant", ""},
 		{"empty", Empty(), 200, "application/json", "", ""},
-		{"right page, wrong status", WithStatus(500), 500, "application/json", `"total_count":60`, ""},
+		{"right page, wrong status", WithStatus(500), 500, "application/json", `"total_count":60`,
+			""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tenant.SetFault(OnAgents(tc.fault))
 			a := c.agents(`{}`)
-			if a.err != nil || a.status != tc.status || !strings.HasPrefix(a.header.Get("Content-Type"), tc.contentType) ||
-				!strings.Contains(string(a.body), tc.body) || a.header.Get("Retry-After") != tc.header {
+			if a.err != nil || a.status != tc.status ||
+				!strings.HasPrefix(a.header.Get("Content-Type"), tc.contentType) ||
+				!strings.Contains(string(a.body), tc.body) ||
+				a.header.Get("Retry-After") != tc.header {
 				t.Errorf("got %d %v %.200q %v", a.status, a.header, a.body, a.err)
 			}
 			c.login() // is not affected
@@ -74,14 +80,18 @@ func TestLies(t *testing.T) {
 		{"inserted", InsertRow(`{"agentId":6}`), 1, 60, append(slices.Clone(second), 6)},
 		{"empty listing", EmptyListing(), 1, 0, nil},
 		{"out of range", All(DuplicateRow(70, nil), ChangeRow(70, nil)), 1, 60, second},
-		{"composed", All(TotalCount(5), nil, DropRows(0), DropRows(0), TotalCountOff(1)), 1, 6, second[2:]},
-		{"meanwhile", Meanwhile(func(t *Tenant) { t.Remove(all[0]) }), 1, 59, second[1:]}, // last: it stays removed
+		{"composed", All(TotalCount(5), nil, DropRows(0), DropRows(0), TotalCountOff(1)), 1, 6,
+			second[2:]},
+		// last: it stays removed
+		{"meanwhile", Meanwhile(func(t *Tenant) { t.Remove(all[0]) }), 1, 59, second[1:]},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tenant.SetFault(OnPage(1, tc.fault))
 			p := c.page(`{"pageStart":1}`)
-			if got := p.ids(t); p.Result.Pos != tc.pos || p.Result.TotalCount != tc.total || !slices.Equal(got, tc.ids) {
-				t.Errorf("pos %d, total_count %d, agents %v\nwant %d, %d, %v", p.Result.Pos, p.Result.TotalCount, got, tc.pos, tc.total, tc.ids)
+			if got := p.ids(t); p.Result.Pos != tc.pos || p.Result.TotalCount != tc.total ||
+				!slices.Equal(got, tc.ids) {
+				t.Errorf("pos %d, total_count %d, agents %v\nwant %d, %d, %v", p.Result.Pos,
+					p.Result.TotalCount, got, tc.pos, tc.total, tc.ids)
 			}
 		})
 	}
@@ -97,23 +107,43 @@ func TestLies(t *testing.T) {
 func TestBrokenBodies(t *testing.T) {
 	tenant, c := start(t, Config{Agents: 60})
 	whole := string(c.agents(`{}`).body)
-	isReset := func(err error) bool { return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) }
+	isReset := func(err error) bool {
+		return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)
+	}
 	for _, tc := range []struct {
 		name  string
 		fault Fault
 		ok    func(a answer) bool
 	}{
-		{"truncated", Truncated(100), func(a answer) bool { return a.err == nil && string(a.body) == whole[:100] }},
-		{"truncated beyond its end", Truncated(1e6), func(a answer) bool { return a.err == nil && string(a.body) == whole }},
-		{"corrupt", Corrupt(), func(a answer) bool { return a.err == nil && len(a.body) == len(whole) && !json.Valid(a.body) }},
-		{"cut", Cut(100), func(a answer) bool { return errors.Is(a.err, io.ErrUnexpectedEOF) && string(a.body) == whole[:100] }},
-		{"cut beyond its end", Cut(1e6), func(a answer) bool { return errors.Is(a.err, io.ErrUnexpectedEOF) }},
+		{"truncated", Truncated(100), func(a answer) bool {
+			return a.err == nil && string(a.body) == whole[:100]
+		}},
+		{"truncated beyond its end", Truncated(1e6), func(a answer) bool {
+			return a.err == nil && string(a.body) == whole
+		}},
+		{"corrupt", Corrupt(), func(a answer) bool {
+			return a.err == nil && len(a.body) == len(whole) && !json.Valid(a.body)
+		}},
+		{"cut", Cut(100), func(a answer) bool {
+			return errors.Is(a.err, io.ErrUnexpectedEOF) && string(a.body) == whole[:100]
+		}},
+		{"cut beyond its end", Cut(1e6), func(a answer) bool {
+			return errors.Is(a.err, io.ErrUnexpectedEOF)
+		}},
 		{"reset", Reset(100), func(a answer) bool { return a.err != nil }},
 		{"reset at once", Reset(0), func(a answer) bool { return isReset(a.err) && a.status == 0 }},
-		{"huge", Huge(1 << 20), func(a answer) bool { return a.err == nil && len(a.body) == 1<<20 && json.Valid(a.body) }},
-		{"huge, but less than it is", Huge(10), func(a answer) bool { return a.err == nil && string(a.body) == whole }},
-		{"huge error", All(Empty(), Huge(1000)), func(a answer) bool { return a.err == nil && len(a.body) == 1000 }},
-		{"drip", Drip(7000, time.Microsecond), func(a answer) bool { return a.err == nil && string(a.body) == whole }},
+		{"huge", Huge(1 << 20), func(a answer) bool {
+			return a.err == nil && len(a.body) == 1<<20 && json.Valid(a.body)
+		}},
+		{"huge, but less than it is", Huge(10), func(a answer) bool {
+			return a.err == nil && string(a.body) == whole
+		}},
+		{"huge error", All(Empty(), Huge(1000)), func(a answer) bool {
+			return a.err == nil && len(a.body) == 1000
+		}},
+		{"drip", Drip(7000, time.Microsecond), func(a answer) bool {
+			return a.err == nil && string(a.body) == whole
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tenant.SetFault(OnAgents(tc.fault))
@@ -140,7 +170,8 @@ func TestNeverEnding(t *testing.T) {
 			tenant.SetFault(OnAgents(tc.fault))
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			req, _ := http.NewRequestWithContext(ctx, http.MethodPost, c.url+tenantsim.AgentsPath, strings.NewReader(`{}`))
+			req, _ := http.NewRequestWithContext(ctx, http.MethodPost, c.url+tenantsim.AgentsPath,
+				strings.NewReader(`{}`))
 			req.Header.Set("Content-Type", "application/json")
 			req.Header.Set("Authorization", "Bearer "+c.token)
 			if tc.bytes == 0 {
@@ -189,7 +220,8 @@ func TestHooks(t *testing.T) {
 	check("all but the first", 200, 500, 500)
 	tenant.SetFault(Hooks(OnPage(0, Status(500)), OnPage(2, Status(501)), OnToken(Status(502))))
 	check("each its own", 500, 200, 501)
-	if a := c.post(t.Context(), tenantsim.TokenPath, "application/json", demoLogin); a.status != 502 {
+	if a := c.post(t.Context(), tenantsim.TokenPath, "application/json",
+		demoLogin); a.status != 502 {
 		t.Errorf("token: %d", a.status)
 	}
 	tenant.SetFault(OnPage(1, All(RevokeTokens(), WithStatus(401))))
@@ -235,8 +267,10 @@ func TestLate(t *testing.T) {
 				if err := json.Unmarshal(rec.Body.Bytes(), &p); err != nil {
 					t.Fatal(err)
 				}
-				if took := time.Since(begin); took != time.Minute || p.Result.TotalCount != tc.want {
-					t.Errorf("%d agents after %v, want %d after a minute", p.Result.TotalCount, took, tc.want)
+				if took := time.Since(begin); took != time.Minute ||
+					p.Result.TotalCount != tc.want {
+					t.Errorf("%d agents after %v, want %d after a minute", p.Result.TotalCount,
+						took, tc.want)
 				}
 			})
 		})
@@ -263,7 +297,8 @@ func TestEverySecond(t *testing.T) {
 func TestRaw(t *testing.T) {
 	tenant, c := start(t, Config{Agents: 60})
 	whole := string(c.agents(`{}`).body)
-	tenant.SetFault(Times(1, OnAgents(Raw("HTTP/1.1 201 Made\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"))))
+	tenant.SetFault(Times(1,
+		OnAgents(Raw("HTTP/1.1 201 Made\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"))))
 	if a := c.agents(`{}`); a.status != 201 || string(a.body) != "hi" {
 		t.Errorf("got %d %q %v", a.status, a.body, a.err)
 	}

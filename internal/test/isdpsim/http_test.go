@@ -23,7 +23,8 @@ func TestTokenAnswer(t *testing.T) {
 	var forms []string
 	for range 2 {
 		in := c.login()
-		if in.TokenType != "bearer" || in.Scope != "all" || in.PlatUser.TenantID != 4711 || in.RefreshToken == "" {
+		if in.TokenType != "bearer" || in.Scope != "all" || in.PlatUser.TenantID != 4711 ||
+			in.RefreshToken == "" {
 			t.Errorf("token answer %+v", in)
 		}
 		forms = append(forms, string(in.ExpiresIn))
@@ -38,11 +39,13 @@ func TestTokenAnswer(t *testing.T) {
 
 func TestTokensReused(t *testing.T) {
 	clk := newClock()
-	_, c := start(t, Config{Agents: 3, ReuseTokens: true, ExpiresIn: tenantsim.ExpiresNumber, Now: clk.Now})
+	_, c := start(t, Config{Agents: 3, ReuseTokens: true, ExpiresIn: tenantsim.ExpiresNumber,
+		Now: clk.Now})
 	first := c.token
 	clk.Add(1440 * time.Second)
 	if in := c.login(); in.AccessToken != first || string(in.ExpiresIn) != "359" {
-		t.Errorf("the second answer was a fresh token (%t) for %s, want the first one for 359", in.AccessToken != first, in.ExpiresIn)
+		t.Errorf("the second answer was a fresh token (%t) for %s, want the first one for 359",
+			in.AccessToken != first, in.ExpiresIn)
 	}
 	clk.Add(360 * time.Second)
 	if in := c.login(); in.AccessToken == first || string(in.ExpiresIn) != "1799" {
@@ -65,9 +68,11 @@ func TestCredentialsRefused(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, c := start(t, Config{Agents: 1, RefusedStatus: tc.refused})
-			a := c.post(t.Context(), tenantsim.TokenPath, "application/json", strings.Replace(demoLogin, tc.from, tc.to, 1))
+			a := c.post(t.Context(), tenantsim.TokenPath, "application/json",
+				strings.Replace(demoLogin, tc.from, tc.to, 1))
 			var in struct{ Error string }
-			if err := json.Unmarshal(a.body, &in); err != nil || a.status != tc.status || in.Error != tc.code {
+			if err := json.Unmarshal(a.body, &in); err != nil || a.status != tc.status ||
+				in.Error != tc.code {
 				t.Errorf("got %d %s, want %d %s", a.status, a.body, tc.status, tc.code)
 			}
 		})
@@ -115,11 +120,16 @@ func TestRowShape(t *testing.T) {
 	uuids := regexp.MustCompile(`^"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"$`)
 	dates := regexp.MustCompile(`^"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000\+00:00"$`)
 	listed := map[string]string{
-		"agentId": "long", "tenantId": "long", "userId": "long", "agentCode": "string", "agentAccount": "string", "agentName": "string",
-		"type": "string", "onlineStatus": "long", "productType": "string?", "deliveryScene": "string?", "businessType": "string?",
-		"areaName": "string?", "cityId": "string?", "isArea": "long", "capacity": "long", "deleteFlag": "long",
-		"agentSignInTime": "long??", "agentSignInDate": "long??", "createdBy": "long", "lastUpdatedBy": "long", "createName": "string",
-		"lastUpdateName": "string", "creationTimestamp": "long", "lastUpdateTimestamp": "long", "creationDate": "string",
+		"agentId": "long", "tenantId": "long", "userId": "long", "agentCode": "string",
+		"agentAccount": "string", "agentName": "string",
+		"type": "string", "onlineStatus": "long", "productType": "string?",
+		"deliveryScene": "string?", "businessType": "string?",
+		"areaName": "string?", "cityId": "string?", "isArea": "long", "capacity": "long",
+		"deleteFlag":      "long",
+		"agentSignInTime": "long??", "agentSignInDate": "long??", "createdBy": "long",
+		"lastUpdatedBy": "long", "createName": "string",
+		"lastUpdateName": "string", "creationTimestamp": "long", "lastUpdateTimestamp": "long",
+		"creationDate":   "string",
 		"lastUpdateDate": "string", "appName": "string", "entityName": "string?",
 	}
 	seen := map[string]int{} // what was met, to see that the variety is there
@@ -145,14 +155,16 @@ func TestRowShape(t *testing.T) {
 					if !strings.HasSuffix(kind, "?") {
 						t.Errorf("%s is null in %s", name, raw)
 					}
-				case strings.HasPrefix(kind, "string") && json.Unmarshal(v, &s) != nil, strings.HasPrefix(kind, "long") && json.Unmarshal(v, &n) != nil:
+				case strings.HasPrefix(kind, "string") && json.Unmarshal(v, &s) != nil,
+					strings.HasPrefix(kind, "long") && json.Unmarshal(v, &n) != nil:
 					t.Errorf("%s is %s", name, v)
 				}
 				delete(row, name)
 				if name == "type" || name == "onlineStatus" || name == "areaName" && s == "" {
 					seen[name+" "+string(v)]++
 				}
-				if name == "agentCode" && !uuids.Match(v) || strings.HasSuffix(name, "Date") && kind == "string" && !dates.Match(v) {
+				if name == "agentCode" && !uuids.Match(v) || strings.HasSuffix(name, "Date") &&
+					kind == "string" && !dates.Match(v) {
 					t.Errorf("%s is %s", name, v)
 				}
 			}
@@ -161,8 +173,10 @@ func TestRowShape(t *testing.T) {
 			}
 		}
 	}
-	for _, want := range []string{"areaName null", `areaName ""`, "productType null", "agentSignInTime absent", "agentSignInTime null",
-		`type "0"`, `type "1"`, `type "2"`, `type "10"`, "onlineStatus 0", "onlineStatus 1", "entityName null",
+	for _, want := range []string{"areaName null", `areaName ""`, "productType null",
+		"agentSignInTime absent", "agentSignInTime null",
+		`type "0"`, `type "1"`, `type "2"`, `type "10"`, "onlineStatus 0", "onlineStatus 1",
+		"entityName null",
 		"undocumented ext", "undocumented rowVersion", "undocumented version"} {
 		if seen[want] == 0 {
 			t.Errorf("in 400 rows there is none with: %s", want)
@@ -196,7 +210,8 @@ func TestPaging(t *testing.T) {
 		{`{"pageStart":12,"pageSize":10}`, 12, nil},
 	} {
 		p := c.page(tc.body)
-		if p.StateCode != "0" || p.ErrorMessage != nil || p.Result.Pos != tc.pos || p.Result.TotalCount != 120 || p.Result.Data == nil {
+		if p.StateCode != "0" || p.ErrorMessage != nil || p.Result.Pos != tc.pos ||
+			p.Result.TotalCount != 120 || p.Result.Data == nil {
 			t.Errorf("%s: %+v", tc.body, p.Result)
 		}
 		if got := p.ids(t); !slices.Equal(got, tc.want) {
@@ -213,17 +228,20 @@ func TestFilters(t *testing.T) {
 	for _, filter := range []struct {
 		body        string
 		typ, online int64
-	}{{`"type":2`, 2, -1}, {`"onlineStatus":1`, -1, 1}, {`"type":10,"onlineStatus":0`, 10, 0}, {`"type":77`, 77, -1}} {
+	}{{`"type":2`, 2, -1}, {`"onlineStatus":1`, -1, 1}, {`"type":10,"onlineStatus":0`, 10, 0},
+		{`"type":77`, 77, -1}} {
 		var want, got []int64
 		for _, r := range tenant.Listing() {
 			typ, hasType := fieldOf(r.JSON, "type")
 			status, hasStatus := fieldOf(r.JSON, "onlineStatus")
-			if (filter.typ < 0 || hasType && typ == filter.typ) && (filter.online < 0 || hasStatus && status == filter.online) {
+			if (filter.typ < 0 || hasType && typ == filter.typ) &&
+				(filter.online < 0 || hasStatus && status == filter.online) {
 				want = append(want, r.ID)
 			}
 		}
 		for page := range 20 {
-			p := c.page(`{"pageSize":10,"pageStart":` + strconv.Itoa(page) + `,` + filter.body + `}`)
+			p := c.page(`{"pageSize":10,"pageStart":` + strconv.Itoa(page) + `,` + filter.body +
+				`}`)
 			got = append(got, p.ids(t)...)
 			if p.Result.TotalCount != len(want) {
 				t.Errorf("%s: total_count %d, want %d", filter.body, p.Result.TotalCount, len(want))
@@ -237,15 +255,18 @@ func TestFilters(t *testing.T) {
 
 func TestBadRequests(t *testing.T) {
 	_, c := start(t, Config{Agents: 5})
-	for _, body := range []string{``, `[]`, `null`, `{`, `{"pageStart":"0"}`, `{"pageStart":-1}`, `{"pageSize":1.5}`, `{"type":"10"}`, `{"onlineStatus":true}`} {
+	for _, body := range []string{``, `[]`, `null`, `{`, `{"pageStart":"0"}`, `{"pageStart":-1}`,
+		`{"pageSize":1.5}`, `{"type":"10"}`, `{"onlineStatus":true}`} {
 		if p := c.page(body); p.StateCode == "0" || p.ErrorMessage == nil || p.Result != nil {
 			t.Errorf("%s: stateCode %s, want a failure", body, p.StateCode)
 		}
 	}
-	if a := c.post(t.Context(), tenantsim.AgentsPath, "text/plain", `{}`); a.status != http.StatusUnsupportedMediaType {
+	if a := c.post(t.Context(), tenantsim.AgentsPath, "text/plain",
+		`{}`); a.status != http.StatusUnsupportedMediaType {
 		t.Errorf("a body that is not JSON: %d", a.status)
 	}
-	if a := c.post(t.Context(), "/openapi/v1/nothing", "application/json", `{}`); a.status != http.StatusNotFound {
+	if a := c.post(t.Context(), "/openapi/v1/nothing", "application/json",
+		`{}`); a.status != http.StatusNotFound {
 		t.Errorf("another path: %d", a.status)
 	}
 	resp, err := c.http.Get(c.url + tenantsim.AgentsPath)
@@ -330,13 +351,16 @@ func TestStats(t *testing.T) {
 	c.post(t.Context(), "/elsewhere", "application/json", "")
 	got := tenant.Stats()
 	got.BytesSent = 0
-	want := Stats{Requests: 25, TokenRequests: 1, PageRequests: 23, TokensIssued: 1, MaxInFlight: 3, MaxPages: 3}
+	want := Stats{Requests: 25, TokenRequests: 1, PageRequests: 23, TokensIssued: 1, MaxInFlight: 3,
+		MaxPages: 3}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	reqs := tenant.Requests()
-	wantLast := Request{Number: 24, Endpoint: AgentsEndpoint, Call: 23, Time: clk.Now(), Page: 2, PageSize: 50, Type: -1, Online: -1, Visit: 20}
-	if len(reqs) != 25 || !reflect.DeepEqual(reqs[23], wantLast) || reqs[1].Type != 10 || reqs[1].Time == reqs[23].Time {
+	wantLast := Request{Number: 24, Endpoint: AgentsEndpoint, Call: 23, Time: clk.Now(), Page: 2,
+		PageSize: 50, Type: -1, Online: -1, Visit: 20}
+	if len(reqs) != 25 || !reflect.DeepEqual(reqs[23], wantLast) || reqs[1].Type != 10 ||
+		reqs[1].Time == reqs[23].Time {
 		t.Errorf("%d requests, the one before the last %+v", len(reqs), reqs[23])
 	}
 }

@@ -16,8 +16,9 @@ import (
 // Delivery is an answer about to be sent, for Plan.Send, which may panic with http.ErrAbortHandler
 // to close the connection.
 type Delivery struct {
-	W       http.ResponseWriter // the headers are set, Content-Length apart; nothing has been written
-	Context context.Context     // ends when the client leaves
+	// the headers are set, Content-Length apart; nothing has been written
+	W       http.ResponseWriter
+	Context context.Context // ends when the client leaves
 	Status  int
 	Body    []byte // not to be altered
 
@@ -130,7 +131,8 @@ func Switch(protocol string) Fault {
 	if protocol == "" {
 		return Raw("HTTP/1.1 101 Switching Protocols\r\n\r\n")
 	}
-	return Raw("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + protocol + "\r\n\r\n")
+	return Raw("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + protocol +
+		"\r\n\r\n")
 }
 
 // Huge sends a body of n bytes without announcing its length. It is the right answer, valid JSON,

@@ -78,7 +78,8 @@ type answer struct {
 
 func (c *client) post(ctx context.Context, path, contentType, body string) answer {
 	c.t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+path,
+		strings.NewReader(body))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -101,7 +102,8 @@ func (c *client) agents(body string) answer {
 	return c.post(c.t.Context(), tenantsim.AgentsPath, "application/json", body)
 }
 
-const demoLogin = `{"client_id":"` + DemoClientID + `","client_secret":"` + DemoClientSecret + `","grant_type":"password",` +
+const demoLogin = `{"client_id":"` + DemoClientID + `","client_secret":"` + DemoClientSecret +
+	`","grant_type":"password",` +
 	`"username":"` + DemoUsername + `","password":"` + DemoPassword + `"}`
 
 // tokenAnswer is the token endpoint's answer.

@@ -39,7 +39,8 @@ type Stats struct {
 	TokenRequests int
 	PageRequests  int // to the agents endpoint, whatever they were answered
 	TokensIssued  int // fresh ones
-	InvalidTokens int // requests answered with the XML of an invalid token, but for those by a fault
+	// requests answered with the XML of an invalid token, but for those by a fault
+	InvalidTokens int
 	InFlight      int // requests under way now
 	MaxInFlight   int // the most at any time
 	MaxPages      int // the most to the agents endpoint at any time

@@ -51,7 +51,8 @@ type Tenant struct {
 	historyMu sync.Mutex
 	history   []Change
 
-	mu    sync.Mutex // guards everything below; never held while a hook runs or an answer is written
+	// guards everything below; never held while a hook runs or an answer is written
+	mu    sync.Mutex
 	pages []*PageAnswer
 	shown map[tenantsim.Query]*PageAnswer // the last answer to each query, to share its rows
 	hook  Hook
@@ -125,7 +126,8 @@ func (t *Tenant) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if send == nil {
 		send = sendWhole
 	}
-	send(&Delivery{W: out, Context: r.Context(), Status: plan.status(reply), Body: reply.Body, Last: leave})
+	send(&Delivery{W: out, Context: r.Context(), Status: plan.status(reply), Body: reply.Body,
+		Last: leave})
 	sent = true
 }
 
@@ -154,8 +156,9 @@ func (t *Tenant) page(q tenantsim.Query, plan *Plan) (Reply, *PageAnswer) {
 	served.Page = plan.Page
 	found := t.Find(served)
 	shown := &PageAnswer{
-		Request: plan.Request.Number, Time: found.Time, Seq: found.Made, Page: q.Page, PageSize: q.Size,
-		Type: q.Type, Online: q.Online, Pos: q.Page, Total: found.Total, Broken: plan.Broken,
+		Request: plan.Request.Number, Time: found.Time, Seq: found.Made, Page: q.Page,
+		PageSize: q.Size,
+		Type:     q.Type, Online: q.Online, Pos: q.Page, Total: found.Total, Broken: plan.Broken,
 	}
 	t.pages = append(t.pages, shown) // its place in the order; the rows follow
 	t.mu.Unlock()
@@ -241,7 +244,8 @@ func (t *Tenant) Pages() []PageAnswer {
 // so that pages without news cost next to nothing. mu is held.
 func (t *Tenant) share(q tenantsim.Query, p *PageAnswer) {
 	same := func(a, b Row) bool {
-		return a.ID == b.ID && len(a.JSON) == len(b.JSON) && (len(a.JSON) == 0 || &a.JSON[0] == &b.JSON[0])
+		return a.ID == b.ID && len(a.JSON) == len(b.JSON) &&
+			(len(a.JSON) == 0 || &a.JSON[0] == &b.JSON[0])
 	}
 	if last, ok := t.shown[q]; ok && slices.EqualFunc(last.Rows, p.Rows, same) {
 		p.Rows = last.Rows

@@ -22,7 +22,10 @@ func TestEditing(t *testing.T) {
 	tenant := New(Config{Agents: 4, Now: clk.Now})
 	const a, b, c = FirstID, FirstID + 1, FirstID + 2
 	row := func(id int64) string { r, _ := tenant.Agent(id); return string(r) }
-	tenant.Replace(a, json.RawMessage(`{"agentId":17813,"onlineStatus":0,"agentSignInTime":null,"lastUpdateTimestamp":1,"x": 1e3 }`))
+	tenant.Replace(a,
+		json.RawMessage(
+			`{"agentId":17813,"onlineStatus":0,"agentSignInTime":null,"lastUpdateTimestamp":1,`+
+				`"x": 1e3 }`))
 	rowB, rowC := row(b), row(c)
 
 	clk.Add(time.Second)
@@ -36,24 +39,44 @@ func TestEditing(t *testing.T) {
 		after   string // "": not listed
 		changes int    // recorded; one where want is true and kind is set
 	}
-	signedIn := `{"agentId":17813,"onlineStatus":1,"agentSignInTime":` + now + `,"lastUpdateTimestamp":` + now + `,"x": 1e3 }`
+	signedIn := `{"agentId":17813,"onlineStatus":1,"agentSignInTime":` + now +
+		`,"lastUpdateTimestamp":` + now + `,"x": 1e3 }`
 	signedOut := strings.Replace(signedIn, `Status":1`, `Status":0`, 1)
 	edited := strings.Replace(signedOut, `"x": 1e3 `, `"y":[ 1 ]`, 1)
 	for _, s := range []step{
-		{"sign in", func() bool { return tenant.SetOnline(a, true) }, true, tenantsim.SignedIn, a, signedIn, 1},
+		{"sign in", func() bool {
+			return tenant.SetOnline(a, true)
+		}, true, tenantsim.SignedIn, a, signedIn, 1},
 		{"again", func() bool { return tenant.SetOnline(a, true) }, false, "", a, signedIn, 0},
-		{"sign out", func() bool { return tenant.SetOnline(a, false) }, true, tenantsim.SignedOut, a, signedOut, 1},
-		{"edit", func() bool { return tenant.Edit(a, Fields{"x": "", "y": "[ 1 ]", "z": ""}) }, true, tenantsim.Edited, a,
+		{"sign out", func() bool {
+			return tenant.SetOnline(a, false)
+		}, true, tenantsim.SignedOut, a, signedOut, 1},
+		{"edit", func() bool {
+			return tenant.Edit(a, Fields{"x": "", "y": "[ 1 ]", "z": ""})
+		}, true, tenantsim.Edited, a,
 			strings.Replace(signedOut, `"x": 1e3 `, `"y":[ 1 ] `, 1), 1},
-		{"replace", func() bool { return tenant.Replace(a, json.RawMessage(edited)) }, true, tenantsim.Replaced, a, edited, 1},
-		{"delete", func() bool { return tenant.Delete(b) == 1 }, true, tenantsim.Deleted, b, strings.Replace(rowB, `"deleteFlag":0`, `"deleteFlag":1`, 1), 1},
-		{"undelete", func() bool { return tenant.Undelete(b, c) == 1 }, true, tenantsim.Undeleted, b, rowB, 1},
+		{"replace", func() bool {
+			return tenant.Replace(a, json.RawMessage(edited))
+		}, true, tenantsim.Replaced, a, edited, 1},
+		{"delete", func() bool {
+			return tenant.Delete(b) == 1
+		}, true, tenantsim.Deleted, b, strings.Replace(rowB, `"deleteFlag":0`, `"deleteFlag":1`, 1),
+			1},
+		{"undelete", func() bool {
+			return tenant.Undelete(b, c) == 1
+		}, true, tenantsim.Undeleted, b, rowB, 1},
 		{"remove", func() bool { return tenant.Remove(b) == 1 }, true, Removed, b, "", 1},
 		{"remove again", func() bool { return tenant.Remove(b) == 0 }, true, "", b, "", 0},
-		{"edit while away", func() bool { return tenant.Edit(b, Fields{"capacity": "99"}) }, true, "", b, "", 0},
+		{"edit while away", func() bool {
+			return tenant.Edit(b, Fields{"capacity": "99"})
+		}, true, "", b, "", 0},
 		{"restore", func() bool { return tenant.Restore(b, c) == 1 }, true, Restored, b, "", 1},
-		{"bad bytes", func() bool { return tenant.Replace(c, json.RawMessage(`17`)) }, true, tenantsim.Replaced, c, "17", 1},
-		{"good again", func() bool { return tenant.Replace(c, json.RawMessage(rowC)) }, true, tenantsim.Replaced, c, rowC, 1},
+		{"bad bytes", func() bool {
+			return tenant.Replace(c, json.RawMessage(`17`))
+		}, true, tenantsim.Replaced, c, "17", 1},
+		{"good again", func() bool {
+			return tenant.Replace(c, json.RawMessage(rowC))
+		}, true, tenantsim.Replaced, c, rowC, 1},
 	} {
 		before := tenant.History()
 		if got := s.do(); got != s.want {
@@ -73,8 +96,10 @@ func TestEditing(t *testing.T) {
 			}
 		}
 		ch := news[0]
-		if ch.Seq != len(before) || ch.ID != s.id || ch.Kind != s.kind || !ch.Time.Equal(clk.Now()) || string(ch.After) != s.after {
-			t.Errorf("%s: change %d of %d, %s at %v\ngot  %s\nwant %s", s.name, ch.Seq, ch.ID, ch.Kind, ch.Time, ch.After, s.after)
+		if ch.Seq != len(before) || ch.ID != s.id || ch.Kind != s.kind ||
+			!ch.Time.Equal(clk.Now()) || string(ch.After) != s.after {
+			t.Errorf("%s: change %d of %d, %s at %v\ngot  %s\nwant %s", s.name, ch.Seq, ch.ID,
+				ch.Kind, ch.Time, ch.After, s.after)
 		}
 	}
 	if got, want := tenant.IDs(), []int64{a, b, c, FirstID + 3}; !slices.Equal(got, want) {
@@ -86,7 +111,8 @@ func TestEditing(t *testing.T) {
 func TestAdd(t *testing.T) {
 	tenant := New(Config{Agents: 2})
 	var got []int64
-	for _, row := range []string{`{"agentId":9007199254740993,"onlineStatus":0}`, `{"agentId":17813}`, `{}`, `7`, `{"agentId":"17815","onlineStatus":1}`, ``} {
+	for _, row := range []string{`{"agentId":9007199254740993,"onlineStatus":0}`,
+		`{"agentId":17813}`, `{}`, `7`, `{"agentId":"17815","onlineStatus":1}`, ``} {
 		got = append(got, tenant.Add(json.RawMessage(row)))
 	}
 	got = append(got, tenant.AddAgent()) // 17815 is taken
@@ -117,11 +143,14 @@ func TestPatch(t *testing.T) {
 		{` { "a" : 1 } `, Fields{"a": "2"}, ` { "a" : 2 } `},
 		{` { "a" : 1 } `, Fields{"a": ""}, ` {  } `},
 		{`{"a":1,"b":2,"c":3}`, Fields{"a": "", "c": ""}, `{"b":2}`},
-		{`{"a":1,"b":2,"c":3}`, Fields{"b": "", "e": "5", "d": `"4"`}, `{"a":1,"c":3,"d":"4","e":5}`},
-		{`{"a":{"b":1},"\u0062":[1,"}"] ,"c":null}`, Fields{"b": "true"}, `{"a":{"b":1},"\u0062":true ,"c":null}`},
+		{`{"a":1,"b":2,"c":3}`, Fields{"b": "", "e": "5", "d": `"4"`},
+			`{"a":1,"c":3,"d":"4","e":5}`},
+		{`{"a":{"b":1},"\u0062":[1,"}"] ,"c":null}`, Fields{"b": "true"},
+			`{"a":{"b":1},"\u0062":true ,"c":null}`},
 		{`{"a":1}`, Fields{"a": "{oops"}, `{"a":{oops}`},
 	} {
-		if got, err := Patch(json.RawMessage(tc.row), tc.fields); err != nil || string(got) != tc.want {
+		if got, err := Patch(json.RawMessage(tc.row), tc.fields); err != nil ||
+			string(got) != tc.want {
 			t.Errorf("%s with %v: %s %v, want %s", tc.row, tc.fields, got, err, tc.want)
 		}
 	}
@@ -151,7 +180,8 @@ func TestPatch(t *testing.T) {
 func TestManyAtOnce(t *testing.T) {
 	tenant := New(Config{Agents: 1000})
 	all := tenant.IDs()
-	if n := tenant.Remove(all[100:700]...); n != 600 || !slices.Equal(tenant.IDs(), append(slices.Clone(all[:100]), all[700:]...)) {
+	if n := tenant.Remove(all[100:700]...); n != 600 ||
+		!slices.Equal(tenant.IDs(), append(slices.Clone(all[:100]), all[700:]...)) {
 		t.Errorf("%d removed, %d left", n, len(tenant.IDs()))
 	}
 	if n := tenant.Restore(all[50:700]...); n != 600 || !slices.Equal(tenant.IDs(), all) {
@@ -257,14 +287,16 @@ func TestRecordedLies(t *testing.T) {
 	tenant, c := start(t, Config{Agents: 3})
 	c.page(`{}`)
 	c.page(`{}`)
-	tenant.SetFault(OnAgents(All(TotalCount(9), Pos(4), SamePage(0), DropRows(0, 2), ChangeRow(0, Fields{"onlineStatus": "7"}))))
+	tenant.SetFault(OnAgents(All(TotalCount(9), Pos(4), SamePage(0), DropRows(0, 2),
+		ChangeRow(0, Fields{"onlineStatus": "7"}))))
 	c.page(`{"pageStart":1,"pageSize":10,"onlineStatus":1,"type":10}`)
 	pages := tenant.Pages()
 	if len(pages) != 3 || &pages[0].Rows[0] != &pages[1].Rows[0] {
 		t.Fatalf("%d answers recorded, or the second one without news not shared", len(pages))
 	}
 	p := pages[2]
-	if p.Page != 1 || p.PageSize != 10 || p.Type != 10 || p.Online != 1 || p.Pos != 4 || p.Total != 9 || p.Seq != 3 || p.Broken {
+	if p.Page != 1 || p.PageSize != 10 || p.Type != 10 || p.Online != 1 || p.Pos != 4 ||
+		p.Total != 9 || p.Seq != 3 || p.Broken {
 		t.Errorf("recorded %+v", p)
 	}
 	for _, r := range p.Rows {
@@ -310,7 +342,8 @@ func TestChurnIsPlausible(t *testing.T) {
 			t.Fatalf("step %d changed nothing", i)
 		}
 		there, online := tenant.Count()
-		if share := float64(online) / float64(there); share < 0.15 || share > 0.40 || there < 300 || there > 380 {
+		if share := float64(online) / float64(there); share < 0.15 || share > 0.40 || there < 300 ||
+			there > 380 {
 			t.Fatalf("after %d steps %d of %d agents are on duty", i+1, online, there)
 		}
 		if n := len(tenant.Listing()); n-there > 18 {
@@ -324,7 +357,8 @@ func TestChurnIsPlausible(t *testing.T) {
 	if len(history) != 1500 || kinds[tenantsim.SignedIn]+kinds[tenantsim.SignedOut] < 1080 {
 		t.Errorf("%d changes in 1500 steps: %v", len(history), kinds)
 	}
-	for _, k := range []tenantsim.Kind{tenantsim.SignedIn, tenantsim.SignedOut, tenantsim.Edited, tenantsim.Added, Removed, Restored, tenantsim.Deleted, tenantsim.Undeleted} {
+	for _, k := range []tenantsim.Kind{tenantsim.SignedIn, tenantsim.SignedOut, tenantsim.Edited,
+		tenantsim.Added, Removed, Restored, tenantsim.Deleted, tenantsim.Undeleted} {
 		if kinds[k] < 3 {
 			t.Errorf("%s came %d times in 1500 steps", k, kinds[k])
 		}

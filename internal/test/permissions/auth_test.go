@@ -55,8 +55,10 @@ func (a *authority) issue(name string, ca bool) (certFile, keyFile string) {
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	fatal(err)
 	c := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true,
 	}
 	if ca {
@@ -71,8 +73,10 @@ func (a *authority) issue(name string, ca bool) (certFile, keyFile string) {
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	fatal(err)
 	certFile, keyFile = filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+"-key.pem")
-	fatal(os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	fatal(os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
+	fatal(os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		0o600))
+	fatal(os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
+		0o600))
 	return certFile, keyFile
 }
 
@@ -132,16 +136,20 @@ func TestNKey(t *testing.T) {
 	u := newUsers(t)
 	n := start(t, filepath.Join(deployed, "server.conf"), u.variables(t))
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 5})
-	env := map[string]string{"ROLLCALL_NATS_URL": n.url, "ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile}
+	env := map[string]string{"ROLLCALL_NATS_URL": n.url,
+		"ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile}
 	works(t, v, n.connect(u.operator.opt), env)
 	t.Run("unknown", func(t *testing.T) {
-		tries(t, v, with(env, "ROLLCALL_NATS_NKEY_FILE", newUser(t).seedFile), "Authorization Violation", "ROLLCALL_NATS_NKEY_FILE")
+		tries(t, v, with(env, "ROLLCALL_NATS_NKEY_FILE", newUser(t).seedFile),
+			"Authorization Violation", "ROLLCALL_NATS_NKEY_FILE")
 	})
 	t.Run("none", func(t *testing.T) {
-		tries(t, v, with(env, "ROLLCALL_NATS_NKEY_FILE", ""), "Authorization Violation", "ROLLCALL_NATS_NKEY_FILE")
+		tries(t, v, with(env, "ROLLCALL_NATS_NKEY_FILE", ""), "Authorization Violation",
+			"ROLLCALL_NATS_NKEY_FILE")
 	})
 	t.Run("a reader's", func(t *testing.T) {
-		tries(t, v, with(env, "ROLLCALL_NATS_NKEY_FILE", u.reader.seedFile), "Permissions Violation", "$JS.API.STREAM.CREATE.AGENT_EVENTS")
+		tries(t, v, with(env, "ROLLCALL_NATS_NKEY_FILE", u.reader.seedFile),
+			"Permissions Violation", "$JS.API.STREAM.CREATE.AGENT_EVENTS")
 	})
 }
 
@@ -158,20 +166,29 @@ func TestTLS(t *testing.T) {
 	t.Run("server", func(t *testing.T) {
 		n := start(t, filepath.Join(deployed, "server-tls.conf"), vars)
 		url := strings.Replace(n.url, "nats:", "tls:", 1)
-		env := map[string]string{"ROLLCALL_NATS_URL": url, "ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile, "ROLLCALL_NATS_CA_FILE": ca.file}
+		env := map[string]string{"ROLLCALL_NATS_URL": url,
+			"ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile, "ROLLCALL_NATS_CA_FILE": ca.file}
 		works(t, v, n.connect(u.operator.opt, nats.RootCAs(ca.file)), env)
-		tries(t, v, with(env, "ROLLCALL_NATS_CA_FILE", other.file), "certificate signed by unknown authority")
-		tries(t, v, with(env, "ROLLCALL_NATS_CA_FILE", ""), "certificate signed by unknown authority")
+		tries(t, v, with(env, "ROLLCALL_NATS_CA_FILE", other.file),
+			"certificate signed by unknown authority")
+		tries(t, v, with(env, "ROLLCALL_NATS_CA_FILE", ""),
+			"certificate signed by unknown authority")
 	})
 	t.Run("mutual", func(t *testing.T) {
-		n := start(t, filepath.Join(deployed, "server-mtls.conf"), with(vars, "NATS_STORE_DIR", t.TempDir()))
+		n := start(t, filepath.Join(deployed, "server-mtls.conf"),
+			with(vars, "NATS_STORE_DIR", t.TempDir()))
 		url := strings.Replace(n.url, "nats:", "tls:", 1)
-		env := map[string]string{"ROLLCALL_NATS_URL": url, "ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile, "ROLLCALL_NATS_CA_FILE": ca.file,
+		env := map[string]string{"ROLLCALL_NATS_URL": url,
+			"ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile, "ROLLCALL_NATS_CA_FILE": ca.file,
 			"ROLLCALL_NATS_CERT_FILE": cert, "ROLLCALL_NATS_KEY_FILE": key}
-		works(t, v, n.connect(u.operator.opt, nats.RootCAs(ca.file), nats.ClientCert(cert, key)), env)
-		tries(t, v, with(env, "ROLLCALL_NATS_CERT_FILE", "", "ROLLCALL_NATS_KEY_FILE", ""), "certificate required")
-		tries(t, v, with(env, "ROLLCALL_NATS_CERT_FILE", strangeCert, "ROLLCALL_NATS_KEY_FILE", strangeKey), "tls:")
+		works(t, v, n.connect(u.operator.opt, nats.RootCAs(ca.file), nats.ClientCert(cert, key)),
+			env)
+		tries(t, v, with(env, "ROLLCALL_NATS_CERT_FILE", "", "ROLLCALL_NATS_KEY_FILE", ""),
+			"certificate required")
+		tries(t, v, with(env, "ROLLCALL_NATS_CERT_FILE", strangeCert, "ROLLCALL_NATS_KEY_FILE",
+			strangeKey), "tls:")
 		tries(t, v, with(env, "ROLLCALL_NATS_NKEY_FILE", ""), "Authorization Violation")
-		tries(t, v, with(env, "ROLLCALL_NATS_CA_FILE", other.file), "certificate signed by unknown authority")
+		tries(t, v, with(env, "ROLLCALL_NATS_CA_FILE", other.file),
+			"certificate signed by unknown authority")
 	})
 }

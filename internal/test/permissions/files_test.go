@@ -30,10 +30,12 @@ func TestVariables(t *testing.T) {
 	mutual := maps.Clone(tls)
 	mutual["NATS_TLS_CA"] = ca.file
 	cluster := map[string]string{
-		"NATS_SERVER_NAME": "nats-1", "NATS_LISTEN": "127.0.0.1:4222", "NATS_CLUSTER_LISTEN": "127.0.0.1:6222", "NATS_CLUSTER_PASSWORD": "secret",
+		"NATS_SERVER_NAME": "nats-1", "NATS_LISTEN": "127.0.0.1:4222",
+		"NATS_CLUSTER_LISTEN": "127.0.0.1:6222", "NATS_CLUSTER_PASSWORD": "secret",
 		"NATS_ROUTES": "[nats://127.0.0.1:6222]",
 	}
-	for file, more := range map[string]map[string]string{"server.conf": nil, "server-tls.conf": tls, "server-mtls.conf": mutual, "cluster.conf": cluster} {
+	for file, more := range map[string]map[string]string{"server.conf": nil, "server-tls.conf": tls,
+		"server-mtls.conf": mutual, "cluster.conf": cluster} {
 		vars := newUsers(t).variables(t)
 		maps.Copy(vars, more)
 		path := filepath.Join(deployed, file)
@@ -48,7 +50,8 @@ func TestVariables(t *testing.T) {
 		for name := range vars {
 			without := maps.Clone(vars)
 			delete(without, name)
-			if _, err := options(path, without); err == nil || !strings.Contains(err.Error(), name) {
+			if _, err := options(path, without); err == nil ||
+				!strings.Contains(err.Error(), name) {
 				t.Errorf("%s without %s: %v", file, name, err)
 			}
 			if !strings.Contains(name, "NKEY") {
@@ -75,7 +78,8 @@ func TestStreamsAreRollcalls(t *testing.T) {
 			add(t, operator, "kv-rollcall.json", 1)
 		}
 		if _, err := publisher.Open(t.Context(), n.connect(u.rollcall.opt), publisher.Config{
-			Tenant: 886, Instance: "a", Replicas: 1, Manage: manage, EventsMaxAge: time.Hour, MaxBytes: 1 << 30, LeaseTTL: 2 * time.Second,
+			Tenant: 886, Instance: "a", Replicas: 1, Manage: manage, EventsMaxAge: time.Hour,
+			MaxBytes: 1 << 30, LeaseTTL: 2 * time.Second,
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -107,22 +111,28 @@ func TestCluster(t *testing.T) {
 	for i, route := range routes {
 		vars := u.variables(t)
 		maps.Copy(vars, map[string]string{
-			"NATS_SERVER_NAME": fmt.Sprintf("nats-%d", i+1), "NATS_LISTEN": "127.0.0.1:4222", "NATS_CLUSTER_LISTEN": route[strings.Index(route, "@")+1:],
-			"NATS_CLUSTER_PASSWORD": "a-s3cret", "NATS_ROUTES": "[" + strings.Join(routes, ", ") + "]",
+			"NATS_SERVER_NAME": fmt.Sprintf("nats-%d", i+1), "NATS_LISTEN": "127.0.0.1:4222",
+			"NATS_CLUSTER_LISTEN":   route[strings.Index(route, "@")+1:],
+			"NATS_CLUSTER_PASSWORD": "a-s3cret",
+			"NATS_ROUTES":           "[" + strings.Join(routes, ", ") + "]",
 		})
 		nodes = append(nodes, start(t, filepath.Join(deployed, "cluster.conf"), vars))
 	}
 	urls := strings.Join([]string{nodes[0].url, nodes[1].url, nodes[2].url}, ",")
 	wait.Eventually(t, "a leader of the cluster", func() bool {
-		return slices.ContainsFunc(nodes, func(n *node) bool { return n.JetStreamIsLeader() && len(n.JetStreamClusterPeers()) == 3 })
+		return slices.ContainsFunc(nodes, func(n *node) bool {
+			return n.JetStreamIsLeader() && len(n.JetStreamClusterPeers()) == 3
+		})
 	})
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 5})
 	operator := nodes[0].connect(u.operator.opt)
-	works(t, v, operator, map[string]string{"ROLLCALL_NATS_URL": urls, "ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile, "ROLLCALL_NATS_REPLICAS": "3"})
+	works(t, v, operator, map[string]string{"ROLLCALL_NATS_URL": urls,
+		"ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile, "ROLLCALL_NATS_REPLICAS": "3"})
 	add(t, nodes[1].connect(u.copyOperator.opt), "agent-events-copy.json", 3)
 	reader := nodes[2].connect(u.reader.opt)
 	wait.Eventually(t, "the copy", func() bool {
-		return last(stream(t, reader, "")) > 0 && last(stream(t, reader, "")) == last(stream(t, operator, ""))
+		return last(stream(t, reader, "")) > 0 &&
+			last(stream(t, reader, "")) == last(stream(t, operator, ""))
 	})
 	for _, nc := range []*nats.Conn{operator, reader} {
 		s, err := stream(t, nc, "").Stream(t.Context(), e2e.Stream)
@@ -137,7 +147,8 @@ func TestCluster(t *testing.T) {
 		t.Errorf("a reader sees %d states, want 5", got)
 	}
 	// What can't be done on one server can't be done on three.
-	all := victims(t, map[string]*nats.Conn{"its own account": nodes[0].connect(u.reader.opt), "the log's account": nodes[1].connect(u.operator.opt)})
+	all := victims(t, map[string]*nats.Conn{"its own account": nodes[0].connect(u.reader.opt),
+		"the log's account": nodes[1].connect(u.operator.opt)})
 	forger{t, reader}.pushes(targets[0])
 	forger{t, reader}.replies()
 	time.Sleep(300 * time.Millisecond) // for what should not come
@@ -148,7 +159,9 @@ func TestCluster(t *testing.T) {
 	nodes[0].stop()
 	js := stream(t, reader, "")
 	wait.Eventually(t, "an ordered consumer on the two that are left", func() bool {
-		c, err := js.OrderedConsumer(t.Context(), e2e.Stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: []string{"agent.state.886.*"}})
+		c, err := js.OrderedConsumer(t.Context(), e2e.Stream,
+			jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+				FilterSubjects: []string{"agent.state.886.*"}})
 		return err == nil && c.CachedInfo().NumPending == 5
 	})
 	for _, n := range nodes {

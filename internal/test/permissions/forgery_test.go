@@ -59,7 +59,8 @@ func seen(all []victim) (forged []string) {
 				forged = append(forged, fmt.Sprintf("%s: %v", v.name, err))
 				break
 			}
-			forged = append(forged, fmt.Sprintf("%s: %s %v %.60s", v.name, m.Subject, m.Header, m.Data))
+			forged = append(forged,
+				fmt.Sprintf("%s: %s %v %.60s", v.name, m.Subject, m.Header, m.Data))
 		}
 	}
 	return forged
@@ -75,9 +76,11 @@ type forger struct {
 // targets.
 func (f forger) replies() {
 	f.t.Helper()
-	pull := `{"stream_name":"AGENT_EVENTS","config":{"name":"forger","durable_name":"forger","ack_policy":"explicit","filter_subject":"agent.online.>"}}`
+	pull := `{"stream_name":"AGENT_EVENTS","config":{"name":"forger","durable_name":"forger",` +
+		`"ack_policy":"explicit","filter_subject":"agent.online.>"}}`
 	var created server.JSApiConsumerCreateResponse
-	request(f.t, f.nc, "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.forger.agent.online.>", []byte(pull), &created)
+	request(f.t, f.nc, "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.forger.agent.online.>", []byte(pull),
+		&created)
 	if created.Error != nil {
 		f.t.Fatal(created.Error)
 	}
@@ -89,7 +92,8 @@ func (f forger) replies() {
 	// cluster the way to a new consumer may not be known yet.
 	var m *nats.Msg
 	wait.Eventually(f.t, "a message", func() bool {
-		if err := f.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS.forger", inbox.Subject, nil); err != nil {
+		if err := f.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS.forger",
+			inbox.Subject, nil); err != nil {
 			f.t.Fatal(err)
 		}
 		m, err = inbox.NextMsg(5 * time.Second)
@@ -98,17 +102,23 @@ func (f forger) replies() {
 	f.publish(&nats.Msg{Subject: m.Reply, Reply: targets[0], Data: []byte("+NXT 2")})
 	for _, to := range targets {
 		for _, r := range [][2]string{
-			{"$JS.API.INFO", ""}, {"$JS.API.STREAM.NAMES", ""}, {"$JS.API.STREAM.LIST", ""}, {"$JS.API.STREAM.INFO.AGENT_EVENTS", ""},
+			{"$JS.API.INFO", ""}, {"$JS.API.STREAM.NAMES", ""}, {"$JS.API.STREAM.LIST", ""},
+			{"$JS.API.STREAM.INFO.AGENT_EVENTS", ""},
 			{"$JS.API.STREAM.MSG.GET.AGENT_EVENTS", `{"seq":13}`},
-			{"$JS.API.DIRECT.GET.AGENT_EVENTS", `{"seq":12}`}, {"$JS.API.DIRECT.GET.AGENT_EVENTS", `{"batch":10,"multi_last":["agent.>"]}`},
+			{"$JS.API.DIRECT.GET.AGENT_EVENTS", `{"seq":12}`},
+			{"$JS.API.DIRECT.GET.AGENT_EVENTS", `{"batch":10,"multi_last":["agent.>"]}`},
 			{"$JS.API.DIRECT.GET.AGENT_EVENTS.agent.online.886.10.1", ""},
-			{"$JS.API.CONSUMER.CREATE.AGENT_EVENTS.forger.agent.online.>", pull}, {"$JS.API.CONSUMER.CREATE.AGENT_EVENTS", "nonsense"},
-			{"$JS.API.CONSUMER.DURABLE.CREATE.AGENT_EVENTS.forger", pull}, {"$JS.API.CONSUMER.INFO.AGENT_EVENTS.forger", ""},
+			{"$JS.API.CONSUMER.CREATE.AGENT_EVENTS.forger.agent.online.>", pull},
+			{"$JS.API.CONSUMER.CREATE.AGENT_EVENTS", "nonsense"},
+			{"$JS.API.CONSUMER.DURABLE.CREATE.AGENT_EVENTS.forger", pull},
+			{"$JS.API.CONSUMER.INFO.AGENT_EVENTS.forger", ""},
 			{"$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS.forger", `{"batch":1}`},
 			{"$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS.forger", `{"batch":1,"no_wait":true}`},
-			{"$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS.forger", `{"batch":100,"expires":50000000,"idle_heartbeat":10000000}`},
+			{"$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS.forger",
+				`{"batch":100,"expires":50000000,"idle_heartbeat":10000000}`},
 			{"$JS.API.CONSUMER.DELETE.AGENT_EVENTS.nobody", ""},
-			{"$JS.ACK.AGENT_EVENTS.forger.1.1.1.1.1", "+NXT 1"}, {"$JS.ACK._.hash.AGENT_EVENTS.forger.1.1.1.1.1.x", "+NXT 1"},
+			{"$JS.ACK.AGENT_EVENTS.forger.1.1.1.1.1", "+NXT 1"},
+			{"$JS.ACK._.hash.AGENT_EVENTS.forger.1.1.1.1.1.x", "+NXT 1"},
 			{"$SYS.REQ.USER.INFO", ""}, {"$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS.nobody", ""},
 			{to, "plain"}, {"rollcall.log.online.886.10.1", "plain"},
 		} {
@@ -130,11 +140,15 @@ func (f forger) publish(m *nats.Msg) {
 
 // elsewhere is where a push consumer could do harm besides.
 var elsewhere = []string{
-	"rollcall.log.online.886.10.1", "rollcall.log.watermark.886", "$KV.rollcall.lease.886", "rollcall.copy.1", "_INBOX.victim", "_INBOX.victim.1",
-	"$JS.API.STREAM.PURGE.AGENT_EVENTS", "$JS.API.STREAM.DELETE.AGENT_EVENTS", "$JS.API.STREAM.PURGE.KV_rollcall", "$JS.API.STREAM.DELETE.KV_rollcall",
-	"$JS.log.API.STREAM.PURGE.AGENT_EVENTS", "$JS.log.API.STREAM.DELETE.AGENT_EVENTS", "$JS.log.API.CONSUMER.CREATE.AGENT_EVENTS",
+	"rollcall.log.online.886.10.1", "rollcall.log.watermark.886", "$KV.rollcall.lease.886",
+	"rollcall.copy.1", "_INBOX.victim", "_INBOX.victim.1",
+	"$JS.API.STREAM.PURGE.AGENT_EVENTS", "$JS.API.STREAM.DELETE.AGENT_EVENTS",
+	"$JS.API.STREAM.PURGE.KV_rollcall", "$JS.API.STREAM.DELETE.KV_rollcall",
+	"$JS.log.API.STREAM.PURGE.AGENT_EVENTS", "$JS.log.API.STREAM.DELETE.AGENT_EVENTS",
+	"$JS.log.API.CONSUMER.CREATE.AGENT_EVENTS",
 	"$JS.API.CONSUMER.DELETE.AGENT_EVENTS.audit", "$JS.API.STREAM.LEADER.STEPDOWN.AGENT_EVENTS",
-	"$JS.FC.AGENT_EVENTS.x.y", "$JS.ACK.AGENT_EVENTS.audit.1.1.1.1.1", "$SYS.REQ.SERVER.PING", "$JS.EVENT.ADVISORY.x",
+	"$JS.FC.AGENT_EVENTS.x.y", "$JS.ACK.AGENT_EVENTS.audit.1.1.1.1.1", "$SYS.REQ.SERVER.PING",
+	"$JS.EVENT.ADVISORY.x",
 }
 
 // pushes creates push consumers that deliver there, whole messages and empty ones: those are what
@@ -144,15 +158,20 @@ func (f forger) pushes(to ...string) {
 	for i, to := range to {
 		for _, headersOnly := range []bool{false, true} {
 			name := fmt.Sprintf("push-%d-%v", i, headersOnly)
-			body, err := json.Marshal(server.CreateConsumerRequest{Stream: e2e.Stream, Config: server.ConsumerConfig{
-				Name: name, DeliverSubject: to, HeadersOnly: headersOnly, AckPolicy: server.AckNone, FilterSubject: "agent.online.>",
-				FlowControl: true, Heartbeat: 100 * time.Millisecond,
-			}})
+			body, err := json.Marshal(server.CreateConsumerRequest{Stream: e2e.Stream,
+				Config: server.ConsumerConfig{
+					Name: name, DeliverSubject: to, HeadersOnly: headersOnly,
+					AckPolicy:     server.AckNone,
+					FilterSubject: "agent.online.>",
+					FlowControl:   true, Heartbeat: 100 * time.Millisecond,
+				}})
 			if err != nil {
 				f.t.Fatal(err)
 			}
-			var answer server.JSApiConsumerCreateResponse // yes or no: what counts is what then comes
-			request(f.t, f.nc, "$JS.API.CONSUMER.CREATE.AGENT_EVENTS."+name+".agent.online.>", body, &answer)
+			// yes or no: what counts is what then comes
+			var answer server.JSApiConsumerCreateResponse
+			request(f.t, f.nc, "$JS.API.CONSUMER.CREATE.AGENT_EVENTS."+name+".agent.online.>", body,
+				&answer)
 		}
 	}
 }
@@ -163,7 +182,8 @@ func TestForgery(t *testing.T) {
 	t.Parallel()
 	u, other := newUsers(t), newUser(t)
 	w := newWorld(t, filepath.Join(twoReaders(t, u, other), "server.conf"), u)
-	conns := map[string]*nats.Conn{"its own account": w.connect(u.reader.opt), "another reader's account": w.connect(other.opt), "the log's account": w.operatorConn}
+	conns := map[string]*nats.Conn{"its own account": w.connect(u.reader.opt),
+		"another reader's account": w.connect(other.opt), "the log's account": w.operatorConn}
 	all := victims(t, conns)
 	inboxes := make([]victim, 0)
 	for _, subject := range []string{"_INBOX.victim", "_INBOX.victim.1"} {
@@ -177,7 +197,9 @@ func TestForgery(t *testing.T) {
 	}
 	before := w.state()
 	f := forger{t, w.readerConn}
-	for _, forge := range []func(){func() { f.pushes(append(slices.Clone(targets), elsewhere...)...) }, f.replies} {
+	for _, forge := range []func(){func() {
+		f.pushes(append(slices.Clone(targets), elsewhere...)...)
+	}, f.replies} {
 		forge()
 		w.settle()
 		// Time for what should not come. That it comes quickly where it can, TestForgerySeen shows.
@@ -187,7 +209,8 @@ func TestForgery(t *testing.T) {
 		}
 	}
 	if after := w.state(); !slices.Equal(before, after) {
-		t.Errorf("the log, the lease or the copy has changed:\n%s\nnow\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+		t.Errorf("the log, the lease or the copy has changed:\n%s\nnow\n%s",
+			strings.Join(before, "\n"), strings.Join(after, "\n"))
 	}
 	// They do see what is committed, each once.
 	for _, to := range targets {
@@ -199,7 +222,8 @@ func TestForgery(t *testing.T) {
 			n = len(targets)
 		}
 		for range n {
-			if m, err := v.sub.NextMsg(5 * time.Second); err != nil || string(m.Data) != "committed" {
+			if m, err := v.sub.NextMsg(5 * time.Second); err != nil ||
+				string(m.Data) != "committed" {
 				t.Errorf("%s: %v %v", v.name, m, err)
 			}
 		}
@@ -216,10 +240,12 @@ func TestForgerySeen(t *testing.T) {
 	}{
 		{"consumers on the log itself", []string{
 			`{service: "$JS.FC.AGENT_EVENTS.>", accounts: [ROLLCALL_COPY]}`,
-			`{service: "$JS.FC.AGENT_EVENTS.>", accounts: [ROLLCALL_COPY]}, {service: "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.>"}`,
+			`{service: "$JS.FC.AGENT_EVENTS.>", accounts: [ROLLCALL_COPY]}, {service: ` +
+				`"$JS.API.CONSUMER.CREATE.AGENT_EVENTS.>"}`,
 			`include "reader.conf"`, `include "reader-on-the-log.conf"`,
 		}, func(f forger) { f.pushes(targets...) }},
-		{"agent.… not mapped", []string{`include "reader.conf"`, `include "reader-unmapped.conf"`}, func(f forger) { f.replies() }},
+		{"agent.… not mapped", []string{`include "reader.conf"`, `include "reader-unmapped.conf"`},
+			func(f forger) { f.replies() }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -227,12 +253,15 @@ func TestForgerySeen(t *testing.T) {
 			dir := edited(t, "accounts.conf", c.edit...)
 			copyAs := func(name string, oldNew ...string) {
 				edit(t, filepath.Join(dir, "reader.conf"), oldNew...)
-				if err := os.Rename(filepath.Join(dir, "reader.conf"), filepath.Join(dir, name)); err != nil {
+				if err := os.Rename(filepath.Join(dir, "reader.conf"),
+					filepath.Join(dir, name)); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if strings.Contains(c.name, "log itself") {
-				copyAs("reader-on-the-log.conf", `{account: ROLLCALL_COPY, subject: "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.>"}`, `{account: ROLLCALL, subject: "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.>"}`)
+				copyAs("reader-on-the-log.conf",
+					`{account: ROLLCALL_COPY, subject: "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.>"}`,
+					`{account: ROLLCALL, subject: "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.>"}`)
 			} else {
 				copyAs("reader-unmapped.conf", `"agent.>": "refused.agent.>"`, "")
 			}

@@ -27,8 +27,9 @@ type decentralised struct {
 	operator nkeys.KeyPair
 	keys     map[string]nkeys.KeyPair // of the accounts, by name
 	claims   map[string]*jwt.AccountClaims
-	users    map[string]jwt.Permissions // by the variable that holds the user's key in accounts.conf
-	account  map[string]string          // of a user
+	// by the variable that holds the user's key in accounts.conf
+	users   map[string]jwt.Permissions
+	account map[string]string // of a user
 }
 
 func (d *decentralised) check(err error) {
@@ -47,10 +48,13 @@ func (d *decentralised) public(kp nkeys.KeyPair) string {
 
 func translate(t testing.TB) *decentralised {
 	t.Helper()
-	d := &decentralised{t: t, keys: map[string]nkeys.KeyPair{}, claims: map[string]*jwt.AccountClaims{}, users: map[string]jwt.Permissions{}, account: map[string]string{}}
+	d := &decentralised{t: t, keys: map[string]nkeys.KeyPair{},
+		claims: map[string]*jwt.AccountClaims{}, users: map[string]jwt.Permissions{},
+		account: map[string]string{}}
 	environment.Lock()
 	defer environment.Unlock()
-	for _, name := range []string{"NATS_NKEY_ROLLCALL", "NATS_NKEY_OPERATOR", "NATS_NKEY_COPY_OPERATOR", "NATS_NKEY_READER"} {
+	for _, name := range []string{"NATS_NKEY_ROLLCALL", "NATS_NKEY_OPERATOR",
+		"NATS_NKEY_COPY_OPERATOR", "NATS_NKEY_READER"} {
 		d.check(os.Setenv(name, name)) // so that a user's key is its name
 		defer os.Unsetenv(name)
 	}
@@ -88,7 +92,9 @@ func (d *decentralised) translate(name string, acc map[string]any) {
 	}
 	for _, v := range list(acc, "exports") {
 		m := v.(map[string]any)
-		e := &jwt.Export{Name: text(m, "stream") + text(m, "service"), Subject: jwt.Subject(text(m, "stream") + text(m, "service")), Type: jwt.Service, TokenReq: m["accounts"] != nil}
+		e := &jwt.Export{Name: text(m, "stream") + text(m, "service"),
+			Subject: jwt.Subject(text(m, "stream") + text(m, "service")), Type: jwt.Service,
+			TokenReq: m["accounts"] != nil}
 		if m["stream"] != nil {
 			e.Type = jwt.Stream
 		}
@@ -121,15 +127,18 @@ func (d *decentralised) translate(name string, acc map[string]any) {
 	}
 	if m, ok := acc["mappings"].(map[string]any); ok {
 		for from, to := range m {
-			c.AddMapping(jwt.Subject(from), jwt.WeightedMapping{Subject: jwt.Subject(to.(string)), Weight: 100})
+			c.AddMapping(jwt.Subject(from),
+				jwt.WeightedMapping{Subject: jwt.Subject(to.(string)), Weight: 100})
 		}
 	}
 	switch js := acc["jetstream"].(type) {
 	case string, bool:
-		c.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1, Streams: -1, Consumer: -1}
+		c.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1,
+			Streams: -1, Consumer: -1}
 	case map[string]any:
-		c.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: js["max_mem"].(int64), DiskStorage: js["max_file"].(int64),
-			Streams: js["max_streams"].(int64), Consumer: js["max_consumers"].(int64)}
+		c.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: js["max_mem"].(int64),
+			DiskStorage: js["max_file"].(int64),
+			Streams:     js["max_streams"].(int64), Consumer: js["max_consumers"].(int64)}
 	}
 	if m, ok := acc["default_permissions"].(map[string]any); ok {
 		c.DefaultPermissions = permissions(m)
@@ -194,8 +203,10 @@ func (d *decentralised) start(t *testing.T) *node {
 		}
 	})
 	n.run(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: t.TempDir(),
-		TrustedOperators: []*jwt.OperatorClaims{op}, SystemAccount: op.SystemAccount, AccountResolver: resolver,
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, JetStream: true,
+		StoreDir:         t.TempDir(),
+		TrustedOperators: []*jwt.OperatorClaims{op}, SystemAccount: op.SystemAccount,
+		AccountResolver: resolver,
 	})
 	return n
 }
@@ -218,7 +229,9 @@ func TestCreds(t *testing.T) {
 
 	add(t, n.connect(creds("NATS_NKEY_COPY_OPERATOR")), "agent-events-copy.json", 1)
 	reader := n.connect(creds("NATS_NKEY_READER"))
-	wait.Eventually(t, "the copy", func() bool { return last(stream(t, reader, "")) == last(stream(t, operator, "")) })
+	wait.Eventually(t, "the copy", func() bool {
+		return last(stream(t, reader, "")) == last(stream(t, operator, ""))
+	})
 	if got := len(e2e.Roster(t, reader, 886)); got != 5 {
 		t.Errorf("a reader sees %d states, want 5", got)
 	}
@@ -228,8 +241,11 @@ func TestCreds(t *testing.T) {
 	if _, err := reader.QueueSubscribeSync("agent.online.>", "group"); err != nil {
 		t.Fatal(err)
 	}
-	wait.Eventually(t, "the queue group to be refused", func() bool { return len(n.log.with("Subscription Violation")) > 0 })
-	all := victims(t, map[string]*nats.Conn{"its own account": n.connect(creds("NATS_NKEY_READER")), "the log's account": operator})
+	wait.Eventually(t, "the queue group to be refused", func() bool {
+		return len(n.log.with("Subscription Violation")) > 0
+	})
+	all := victims(t, map[string]*nats.Conn{"its own account": n.connect(creds("NATS_NKEY_READER")),
+		"the log's account": operator})
 	forger{t, reader}.pushes(targets...)
 	forger{t, reader}.replies()
 	time.Sleep(300 * time.Millisecond) // for what should not come
@@ -247,7 +263,8 @@ func TestCreds(t *testing.T) {
 	})
 	t.Run("another operator's", func(t *testing.T) {
 		file, _ := translate(t).creds("NATS_NKEY_ROLLCALL", time.Time{})
-		tries(t, v, with(env, "ROLLCALL_NATS_CREDS_FILE", file), "Authorization Violation", "ROLLCALL_NATS_CREDS_FILE")
+		tries(t, v, with(env, "ROLLCALL_NATS_CREDS_FILE", file), "Authorization Violation",
+			"ROLLCALL_NATS_CREDS_FILE")
 	})
 	t.Run("revoked", func(t *testing.T) {
 		p := e2e.Rollcall(t, e2e.Settings(v.Env(), env))
@@ -258,7 +275,9 @@ func TestCreds(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.UpdateAccountClaims(acc, d.claims["ROLLCALL"])
-		wait.Eventually(t, "rollcall to be sent away", func() bool { return len(p.Logged("lost the connection to NATS")) > 0 })
+		wait.Eventually(t, "rollcall to be sent away", func() bool {
+			return len(p.Logged("lost the connection to NATS")) > 0
+		})
 		t.Log(p.Logged("lost the connection to NATS")[0])
 		p.Kill()
 		tries(t, v, env, "Authorization Violation", "ROLLCALL_NATS_CREDS_FILE")

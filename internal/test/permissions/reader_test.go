@@ -24,7 +24,10 @@ import (
 // twoReaders gives the files a second account of readers, as accounts.conf says how.
 func twoReaders(t testing.TB, u users, other user) (dir string) {
 	t.Helper()
-	return edited(t, "accounts.conf", "  READER {\n", fmt.Sprintf("  OTHER_READER {\n    users: [\n      {nkey: %s}\n    ]\n    include \"reader.conf\"\n  }\n\n  READER {\n", other.public))
+	return edited(t, "accounts.conf", "  READER {\n",
+		fmt.Sprintf(
+			"  OTHER_READER {\n    users: [\n      {nkey: %s}\n    ]\n    include "+
+				"\"reader.conf\"\n  }\n\n  READER {\n", other.public))
 }
 
 // A world is a server with the log, its copy and some messages.
@@ -37,7 +40,8 @@ type world struct {
 func newWorld(t *testing.T, file string, u users) *world {
 	t.Helper()
 	w := &world{node: start(t, file, u.variables(t)), users: u}
-	w.rollcallConn, w.operatorConn, w.readerConn = w.connect(u.rollcall.opt), w.connect(u.operator.opt), w.connect(u.reader.opt)
+	w.rollcallConn, w.operatorConn, w.readerConn = w.connect(u.rollcall.opt),
+		w.connect(u.operator.opt), w.connect(u.reader.opt)
 	add(t, w.operatorConn, "agent-events.json", 1)
 	add(t, w.operatorConn, "kv-rollcall.json", 1)
 	add(t, w.connect(u.copyOperator.opt), "agent-events-copy.json", 1)
@@ -75,7 +79,9 @@ func (w *world) publish(subject, body, header, value string) {
 func (w *world) copied() {
 	w.t.Helper()
 	log, readers := stream(w.t, w.operatorConn, ""), stream(w.t, w.connect(w.copyOperator.opt), "")
-	wait.Eventually(w.t, "the copy to catch up", func() bool { return last(log) > 0 && last(log) == last(readers) })
+	wait.Eventually(w.t, "the copy to catch up", func() bool {
+		return last(log) > 0 && last(log) == last(readers)
+	})
 }
 
 // A reader can read in all three ways, with and without a JetStream domain.
@@ -87,7 +93,8 @@ func TestReaderReads(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			dir := edited(t, "accounts.conf", "    include \"reader.conf\"\n", "    jetstream: "+fmt.Sprint(c.domain != "")+"\n    include \""+c.include+"\"\n")
+			dir := edited(t, "accounts.conf", "    include \"reader.conf\"\n",
+				"    jetstream: "+fmt.Sprint(c.domain != "")+"\n    include \""+c.include+"\"\n")
 			file := filepath.Join(dir, "server.conf")
 			if c.domain == "" {
 				file = filepath.Join(deployed, "server.conf")
@@ -103,13 +110,16 @@ func TestReaderReads(t *testing.T) {
 				t.Fatal(err)
 			}
 			durable, err := js.CreateOrUpdateConsumer(ctx, e2e.Stream, jetstream.ConsumerConfig{
-				Durable: "audit", FilterSubjects: []string{"agent.online.>", "agent.offline.>", "agent.updated.>"}, AckPolicy: jetstream.AckExplicitPolicy,
+				Durable: "audit", FilterSubjects: []string{"agent.online.>", "agent.offline.>",
+					"agent.updated.>"}, AckPolicy: jetstream.AckExplicitPolicy,
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			roster, err := js.OrderedConsumer(ctx, e2e.Stream, jetstream.OrderedConsumerConfig{
-				DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: []string{"agent.state.886.*", "agent.watermark.886", "agent.health.886"},
+				DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+				FilterSubjects: []string{"agent.state.886.*", "agent.watermark.886",
+					"agent.health.886"},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -133,11 +143,13 @@ func TestReaderReads(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				got, pending = append(got, fmt.Sprintf("%d %s %s", meta.Sequence.Stream, m.Subject(), m.Data())), meta.NumPending
+				got, pending = append(got, fmt.Sprintf("%d %s %s", meta.Sequence.Stream,
+					m.Subject(), m.Data())), meta.NumPending
 			}
 			var want []string
 			for id := range 5 {
-				want = append(want, fmt.Sprintf(`%d agent.state.886.%d {"revision":2}`, 13+2*id, id))
+				want = append(want, fmt.Sprintf(`%d agent.state.886.%d {"revision":2}`, 13+2*id,
+					id))
 			}
 			if d := cmp.Diff(append(want, `22 agent.watermark.886 {"sweep":2}`), got); d != "" {
 				t.Errorf("states (-want +got):\n%s", d)
@@ -159,13 +171,16 @@ func TestReaderReads(t *testing.T) {
 
 			w.publish("online.886.10.3", `{"revision":3}`, "Nats-TTL", "1s")
 			w.publish("state.886.3", `{"revision":3}`, "Nats-Rollup", "sub")
-			if m, err := states.Next(jetstream.NextContext(ctx)); err != nil || m.Subject() != "agent.state.886.3" || string(m.Data()) != `{"revision":3}` {
+			if m, err := states.Next(jetstream.NextContext(ctx)); err != nil ||
+				m.Subject() != "agent.state.886.3" || string(m.Data()) != `{"revision":3}` {
 				t.Errorf("followed: %v %v", m, err)
 			}
-			if m, err := live.NextMsg(5 * time.Second); err != nil || m.Subject != "agent.online.886.10.3" || m.Header.Get("Nats-Sequence") != "23" {
+			if m, err := live.NextMsg(5 * time.Second); err != nil ||
+				m.Subject != "agent.online.886.10.3" || m.Header.Get("Nats-Sequence") != "23" {
 				t.Errorf("live: %v %v", m, err)
 			}
-			for _, n := range []int{4, 7} { // what is not acknowledged comes again, what is does not
+			// what is not acknowledged comes again, what is does not
+			for _, n := range []int{4, 7} {
 				batch, err := durable.Fetch(n, jetstream.FetchMaxWait(5*time.Second))
 				if err != nil {
 					t.Fatal(err)
@@ -180,7 +195,8 @@ func TestReaderReads(t *testing.T) {
 				info, err := durable.Info(ctx)
 				return err == nil && info.AckFloor.Stream == 23 && info.NumPending == 0
 			})
-			if m, err := copied.GetLastMsgForSubject(ctx, "agent.state.886.3"); err != nil || string(m.Data) != `{"revision":3}` {
+			if m, err := copied.GetLastMsgForSubject(ctx, "agent.state.886.3"); err != nil ||
+				string(m.Data) != `{"revision":3}` {
 				t.Errorf("direct get: %v %v", m, err)
 			}
 			wait.Eventually(t, "an event to expire in the log and in the copy", func() bool {
@@ -202,21 +218,31 @@ func forbidden() [][2]string {
 		{"rollcall.log.online.886.10.1", "{}"}, {"rollcall.log.watermark.886", "{}"},
 		{"agent.online.886.10.1", "{}"}, {"agent.watermark.886", "{}"}, {"rollcall.copy.1", "{}"},
 		{"$KV.rollcall.lease.886", "{}"}, {"refused.agent.online.886.10.1", "{}"},
-		{"$JS.FC.AGENT_EVENTS.x.y", ""}, {"$JS.log.API.CONSUMER.CREATE.AGENT_EVENTS", `{"stream_name":"AGENT_EVENTS","config":{"ack_policy":"none"}}`},
+		{"$JS.FC.AGENT_EVENTS.x.y", ""}, {"$JS.log.API.CONSUMER.CREATE.AGENT_EVENTS",
+			`{"stream_name":"AGENT_EVENTS","config":{"ack_policy":"none"}}`},
 		{"$SYS.REQ.SERVER.PING", ""}, {"$SYS.REQ.ACCOUNT.ROLLCALL.CONNZ", ""},
 		{"_INBOX.somebody.1", "{}"}, {"_R_.somebody", "{}"},
 	}
 	for _, prefix := range []string{"$JS.API.", "$JS.rollcall.API.", "$JS.log.API."} {
 		for _, r := range [][2]string{
-			{"STREAM.CREATE.MINE", `{"name":"MINE","subjects":["mine"],"storage":"memory"}`}, {"STREAM.CREATE.AGENT_EVENTS", update},
-			{"STREAM.UPDATE.AGENT_EVENTS", update}, {"STREAM.DELETE.AGENT_EVENTS", ""}, {"STREAM.PURGE.AGENT_EVENTS", ""},
-			{"STREAM.MSG.DELETE.AGENT_EVENTS", `{"seq":13}`}, {"STREAM.SNAPSHOT.AGENT_EVENTS", `{"deliver_subject":"_INBOX.x"}`},
-			{"STREAM.RESTORE.MINE", `{"config":{"name":"MINE"},"state":{}}`}, {"STREAM.LEADER.STEPDOWN.AGENT_EVENTS", ""},
-			{"STREAM.PEER.REMOVE.AGENT_EVENTS", `{"peer":"x"}`}, {"STREAM.INFO.KV_rollcall", ""}, {"STREAM.PURGE.KV_rollcall", ""},
-			{"STREAM.DELETE.KV_rollcall", ""}, {"STREAM.MSG.GET.KV_rollcall", `{"last_by_subj":"$KV.rollcall.lease.886"}`},
-			{"DIRECT.GET.KV_rollcall.$KV.rollcall.lease.886", ""}, {"CONSUMER.CREATE.KV_rollcall", `{"stream_name":"KV_rollcall","config":{"ack_policy":"none"}}`},
-			{"CONSUMER.NAMES.AGENT_EVENTS", ""}, {"CONSUMER.LIST.AGENT_EVENTS", ""}, {"CONSUMER.PAUSE.AGENT_EVENTS.audit", `{}`},
-			{"CONSUMER.LEADER.STEPDOWN.AGENT_EVENTS.audit", ""}, {"META.LEADER.STEPDOWN", ""}, {"ACCOUNT.PURGE.ROLLCALL", ""}, {"SERVER.REMOVE", "{}"},
+			{"STREAM.CREATE.MINE", `{"name":"MINE","subjects":["mine"],"storage":"memory"}`},
+			{"STREAM.CREATE.AGENT_EVENTS", update},
+			{"STREAM.UPDATE.AGENT_EVENTS", update}, {"STREAM.DELETE.AGENT_EVENTS", ""},
+			{"STREAM.PURGE.AGENT_EVENTS", ""},
+			{"STREAM.MSG.DELETE.AGENT_EVENTS", `{"seq":13}`},
+			{"STREAM.SNAPSHOT.AGENT_EVENTS", `{"deliver_subject":"_INBOX.x"}`},
+			{"STREAM.RESTORE.MINE", `{"config":{"name":"MINE"},"state":{}}`},
+			{"STREAM.LEADER.STEPDOWN.AGENT_EVENTS", ""},
+			{"STREAM.PEER.REMOVE.AGENT_EVENTS", `{"peer":"x"}`}, {"STREAM.INFO.KV_rollcall", ""},
+			{"STREAM.PURGE.KV_rollcall", ""},
+			{"STREAM.DELETE.KV_rollcall", ""},
+			{"STREAM.MSG.GET.KV_rollcall", `{"last_by_subj":"$KV.rollcall.lease.886"}`},
+			{"DIRECT.GET.KV_rollcall.$KV.rollcall.lease.886", ""}, {"CONSUMER.CREATE.KV_rollcall",
+				`{"stream_name":"KV_rollcall","config":{"ack_policy":"none"}}`},
+			{"CONSUMER.NAMES.AGENT_EVENTS", ""}, {"CONSUMER.LIST.AGENT_EVENTS", ""},
+			{"CONSUMER.PAUSE.AGENT_EVENTS.audit", `{}`},
+			{"CONSUMER.LEADER.STEPDOWN.AGENT_EVENTS.audit", ""}, {"META.LEADER.STEPDOWN", ""},
+			{"ACCOUNT.PURGE.ROLLCALL", ""}, {"SERVER.REMOVE", "{}"},
 		} {
 			out = append(out, [2]string{prefix + r[0], r[1]})
 		}
@@ -232,7 +258,8 @@ func TestReaderForbidden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kv.Create(t.Context(), "lease.886", []byte("ours"), jetstream.KeyTTL(time.Hour)); err != nil {
+	if _, err := kv.Create(t.Context(), "lease.886", []byte("ours"),
+		jetstream.KeyTTL(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	before := w.state()
@@ -245,7 +272,8 @@ func TestReaderForbidden(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := w.readerConn.Flush(); err != nil { // what is refused is refused in order, before this is answered
+	// what is refused is refused in order, before this is answered
+	if err := w.readerConn.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	w.settle()
@@ -257,11 +285,13 @@ func TestReaderForbidden(t *testing.T) {
 	}
 	for _, r := range forbidden() {
 		// What goes to agent.… is mapped first, and then refused.
-		if len(w.log.with(fmt.Sprintf("Violation - Subject %q", r[0])))+len(w.log.with(fmt.Sprintf("Violation - Subject %q", "refused."+r[0]))) == 0 {
+		if len(w.log.with(fmt.Sprintf("Violation - Subject %q", r[0])))+len(
+			w.log.with(fmt.Sprintf("Violation - Subject %q", "refused."+r[0]))) == 0 {
 			t.Errorf("%s was not refused", r[0])
 		}
 	}
-	for _, subject := range []string{"rollcall.>", "$KV.>", "$JS.>", "$SYS.>", "refused.>", ">", "_R_.>"} {
+	for _, subject := range []string{"rollcall.>", "$KV.>", "$JS.>", "$SYS.>", "refused.>", ">",
+		"_R_.>"} {
 		if _, err := w.readerConn.SubscribeSync(subject); err != nil {
 			t.Fatal(err)
 		}
@@ -282,8 +312,10 @@ func TestQueueGroups(t *testing.T) {
 	}{
 		{"as they are", nil, 0, 0},
 		{"without the deny", []string{`deny: ["agent.> >"]`, ""}, 1, 1},
-		{"with another name", []string{`deny: ["agent.> >"]`, "", `allow: ["agent.>", "_INBOX.>"]`, `allow: ["agent.>", "agent.> theirs", "_INBOX.>"]`}, 0, 0},
-		{"with that name", []string{`deny: ["agent.> >"]`, "", `allow: ["agent.>", "_INBOX.>"]`, `allow: ["agent.>", "agent.> ours", "_INBOX.>"]`}, 1, 1},
+		{"with another name", []string{`deny: ["agent.> >"]`, "", `allow: ["agent.>", "_INBOX.>"]`,
+			`allow: ["agent.>", "agent.> theirs", "_INBOX.>"]`}, 0, 0},
+		{"with that name", []string{`deny: ["agent.> >"]`, "", `allow: ["agent.>", "_INBOX.>"]`,
+			`allow: ["agent.>", "agent.> ours", "_INBOX.>"]`}, 1, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -329,7 +361,8 @@ func TestQueueGroups(t *testing.T) {
 				got = append(got, n)
 			}
 			if got[0] < c.first || got[1] < c.second || c.first == 0 && got[0]+got[1] > 0 {
-				t.Errorf("the groups of the two accounts got %v messages of 20, want at least %d and %d", got, c.first, c.second)
+				t.Errorf("the groups of the two accounts got %v messages of 20, want at least %d "+
+					"and %d", got, c.first, c.second)
 			}
 		})
 	}

@@ -59,7 +59,9 @@ func TestRollcall(t *testing.T) {
 
 			// Longer than the lease, so that it has been renewed.
 			before := last(stream(t, operator, ""))
-			wait.Eventually(t, "some sweeps", func() bool { return last(stream(t, operator, "")) > before+12 })
+			wait.Eventually(t, "some sweeps", func() bool {
+				return last(stream(t, operator, "")) > before+12
+			})
 
 			first.Kill() // the lease expires
 			online(t, n, u, v, isdpsim.FirstID, false)
@@ -111,7 +113,8 @@ func online(t *testing.T, n *node, u users, v *e2e.Vendor, id int64, to bool) {
 }
 
 // seldom is what the client needs when a heartbeat is missed or a watch is slow.
-var seldom = []string{"$JS.API.CONSUMER.INFO.AGENT_EVENTS.*", "$JS.API.CONSUMER.INFO.KV_rollcall.*", "$JS.FC.KV_rollcall.>"}
+var seldom = []string{"$JS.API.CONSUMER.INFO.AGENT_EVENTS.*", "$JS.API.CONSUMER.INFO.KV_rollcall.*",
+	"$JS.FC.KV_rollcall.>"}
 
 // leastRights fails the test where the user may publish what it has not published.
 func leastRights(t *testing.T, n *node, u user) {
@@ -125,7 +128,8 @@ func leastRights(t *testing.T, n *node, u user) {
 		if slices.Contains(seldom, allowed) {
 			continue
 		}
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(n.log.published)), func(subject string) bool { return server.SubjectsCollide(subject, allowed) }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(n.log.published)),
+			func(subject string) bool { return server.SubjectsCollide(subject, allowed) }) {
 			t.Errorf("rollcall may publish on %s and has not done so", allowed)
 		}
 	}

@@ -49,7 +49,8 @@ func newUser(t testing.TB) user {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := user{public: public, seedFile: filepath.Join(t.TempDir(), "user.nk"), opt: nats.Nkey(public, kp.Sign)}
+	u := user{public: public, seedFile: filepath.Join(t.TempDir(), "user.nk"),
+		opt: nats.Nkey(public, kp.Sign)}
 	if err := os.WriteFile(u.seedFile, append(seed, '\n'), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -163,9 +164,10 @@ func (n *node) stop() {
 
 // serverLog keeps what a server logs.
 type serverLog struct {
-	mu        sync.Mutex
-	lines     []string
-	published map[string]bool // what clients by the name of rollcall have published on; filled only where not nil
+	mu    sync.Mutex
+	lines []string
+	// what clients by the name of rollcall have published on; filled only where not nil
+	published map[string]bool
 }
 
 func (l *serverLog) add(level, format string, v ...any) {
@@ -210,8 +212,10 @@ func (l *serverLog) violations() []string { return l.with("iolation") }
 // connect connects a user until the test ends.
 func (n *node) connect(opts ...nats.Option) *nats.Conn {
 	n.t.Helper()
-	nc, err := nats.Connect(n.url, append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond),
-		nats.ReconnectJitter(0, 0), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, opts...)...)
+	nc, err := nats.Connect(n.url,
+		append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond),
+			nats.ReconnectJitter(0, 0),
+			nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, opts...)...)
 	if err != nil {
 		n.t.Fatalf("connect: %v", err)
 	}

@@ -32,7 +32,8 @@ type Process struct {
 // New describes a program that Start starts; until then its command may be changed. Of this
 // process's own environment it gets PATH, HOME and TMPDIR only, and env besides.
 func New(path string, env map[string]string, args ...string) *Process {
-	p := &Process{Name: filepath.Base(path), Cmd: exec.Command(path, args...), Done: make(chan struct{})}
+	p := &Process{Name: filepath.Base(path), Cmd: exec.Command(path, args...),
+		Done: make(chan struct{})}
 	p.Cmd.Env = []string{}
 	for _, name := range []string{"PATH", "HOME", "TMPDIR"} {
 		if _, given := env[name]; given {
@@ -100,7 +101,8 @@ func (p *Process) Wait(patience time.Duration) (int, error) {
 
 // String is the program with its arguments and its last lines.
 func (p *Process) String() string {
-	return fmt.Sprintf("%s %s wrote:\n%s", p.Name, strings.Join(p.Cmd.Args[1:], " "), lastLines(p.Stdout.String()+p.Stderr.String(), 60))
+	return fmt.Sprintf("%s %s wrote:\n%s", p.Name, strings.Join(p.Cmd.Args[1:], " "),
+		lastLines(p.Stdout.String()+p.Stderr.String(), 60))
 }
 
 func lastLines(s string, n int) string {
@@ -137,7 +139,8 @@ func (o *Output) String() string {
 
 // Root is the folder of rollcall's module, from within it or from within a module that requires it.
 func Root(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/rollcall-events/rollcall").Output()
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}",
+		"github.com/rollcall-events/rollcall").Output()
 	if err != nil {
 		return "", fmt.Errorf("find rollcall's sources: %w", err)
 	}
@@ -153,7 +156,8 @@ func Build(ctx context.Context, dir, pkg string, flags ...string) (string, error
 	}
 	name := filepath.Base(strings.TrimSuffix(pkg, "/v2"))
 	path := filepath.Join(dir, name)
-	cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"build", "-buildvcs=false", "-o", path}, flags, []string{pkg})...)
+	cmd := exec.CommandContext(ctx, "go",
+		slices.Concat([]string{"build", "-buildvcs=false", "-o", path}, flags, []string{pkg})...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)

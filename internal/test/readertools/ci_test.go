@@ -48,7 +48,8 @@ var modules = sync.OnceValues(func() (dir string, err error) {
 	cmd := exec.Command("npm", "ci", "--loglevel=error")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("npm ci (it takes Node 20 or later, npm and its registry): %w\n%s", err, out)
+		return "", fmt.Errorf("npm ci (it takes Node 20 or later, npm and its registry): %w\n%s",
+			err, out)
 	}
 	return dir, nil
 })
@@ -126,7 +127,8 @@ func TestAsyncAPIParser(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := filepath.Join(t.TempDir(), "bad.json")
-	if err := os.WriteFile(bad, bytes.Replace(text, []byte(`agent.watermark.{tenantId}`), []byte(`agent.watermark.{tenant}`), 1), 0o644); err != nil {
+	if err := os.WriteFile(bad, bytes.Replace(text, []byte(`agent.watermark.{tenantId}`),
+		[]byte(`agent.watermark.{tenant}`), 1), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	type verdict struct {
@@ -153,7 +155,8 @@ func TestAsyncAPIParser(t *testing.T) {
 		}
 	}
 	want := []string{
-		"agent.online.{tenantId}.{type}.{agentId}", "agent.offline.{tenantId}.{type}.{agentId}", "agent.updated.{tenantId}.{type}.{agentId}",
+		"agent.online.{tenantId}.{type}.{agentId}", "agent.offline.{tenantId}.{type}.{agentId}",
+		"agent.updated.{tenantId}.{type}.{agentId}",
 		"agent.state.{tenantId}.{agentId}", "agent.watermark.{tenantId}", "agent.health.{tenantId}",
 	}
 	if d := cmp.Diff(want, verdicts[0].Addresses); d != "" {
@@ -180,7 +183,8 @@ func ajv(t *testing.T, msgs []e2e.Msg) {
 	lines := func(spoil func(string) string) []byte {
 		var in bytes.Buffer
 		for _, m := range msgs {
-			line, err := json.Marshal(map[string]any{"schema": max(0, slices.Index(documents, m.Tokens()[1])), "body": spoil(m.Body)})
+			line, err := json.Marshal(map[string]any{
+				"schema": max(0, slices.Index(documents, m.Tokens()[1])), "body": spoil(m.Body)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -189,11 +193,15 @@ func ajv(t *testing.T, msgs []e2e.Msg) {
 		return in.Bytes()
 	}
 	want := fmt.Sprintf("%d messages\n", len(msgs))
-	if out := node(t, lines(func(s string) string { return s }), "validate.mjs", files...); out != want {
+	if out := node(t, lines(func(s string) string {
+		return s
+	}), "validate.mjs", files...); out != want {
 		t.Errorf("Ajv says: %s", out)
 	}
 	tenants := regexp.MustCompile(`"tenantId":\d+`)
-	out := node(t, lines(func(s string) string { return tenants.ReplaceAllString(s, `"tenantId":"886"`) }), "validate.mjs", files...)
+	out := node(t, lines(func(s string) string {
+		return tenants.ReplaceAllString(s, `"tenantId":"886"`)
+	}), "validate.mjs", files...)
 	if n := strings.Count(out, "tenantId must be integer"); n != len(msgs) {
 		t.Errorf("of %d spoilt messages Ajv refuses %d", len(msgs), n)
 	}
@@ -269,13 +277,17 @@ func javaScript(t *testing.T, w *world) {
 			if way != "live" {
 				want = stored(want)
 			}
-			if d := cmp.Diff(map[string][]string(want), m.Headers); m.Subject != k.Subject || m.Body != k.Body || d != "" {
-				t.Errorf("%s: sequence %d, %s is\n%s, want %s\n%s\nheaders (-want +got):\n%s", way, m.Seq, m.Subject, m.Body, k.Subject, k.Body, d)
+			if d := cmp.Diff(map[string][]string(want), m.Headers); m.Subject != k.Subject ||
+				m.Body != k.Body || d != "" {
+				t.Errorf("%s: sequence %d, %s is\n%s, want %s\n%s\nheaders (-want +got):\n%s", way,
+					m.Seq, m.Subject, m.Body, k.Subject, k.Body, d)
 			}
 			tokens := k.Tokens()
 			if kind := tokens[1]; kind != "watermark" && kind != "health" &&
-				(m.Agent != tokens[len(tokens)-1] || !strings.HasPrefix(m.ID, tokens[2]+"-"+m.Agent+"-")) {
-				t.Errorf("%s: sequence %d, %s: subject %q, id %q", way, m.Seq, m.Subject, m.Agent, m.ID)
+				(m.Agent != tokens[len(tokens)-1] ||
+					!strings.HasPrefix(m.ID, tokens[2]+"-"+m.Agent+"-")) {
+				t.Errorf("%s: sequence %d, %s: subject %q, id %q", way, m.Seq, m.Subject, m.Agent,
+					m.ID)
 			}
 		}
 	}
@@ -297,7 +309,8 @@ func javaScript(t *testing.T, w *world) {
 			t.Errorf("agent %d: state of sequence %d, want %d", id, last[m.Subject], m.Seq)
 		}
 	}
-	for _, subject := range []string{schemas.WatermarkSubject(tenant), schemas.HealthSubject(tenant)} {
+	for _, subject := range []string{schemas.WatermarkSubject(tenant),
+		schemas.HealthSubject(tenant)} {
 		if last[subject] == 0 {
 			t.Errorf("no %s", subject)
 		}
@@ -315,7 +328,8 @@ func javaScript(t *testing.T, w *world) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("events (-want +got):\n%s", d)
 	}
-	t.Logf("live %d, latest %d, events %d messages; the log had %d", len(live), len(ways["latest"]), len(got), len(all))
+	t.Logf("live %d, latest %d, events %d messages; the log had %d", len(live), len(ways["latest"]),
+		len(got), len(all))
 }
 
 // stored leaves out the headers that only plain subscribers get.
@@ -323,7 +337,8 @@ func stored(h map[string][]string) map[string][]string {
 	s := make(map[string][]string)
 	for name, values := range h {
 		switch name {
-		case "Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Last-Sequence":
+		case "Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp",
+			"Nats-Last-Sequence":
 		default:
 			s[name] = values
 		}
@@ -332,8 +347,9 @@ func stored(h map[string][]string) map[string][]string {
 }
 
 var (
-	cliCommand = regexp.MustCompile(`(?m)^    go run github\.com/nats-io/natscli/nats@\S+ -s (nats://\S+) (.*)$`)
-	demoURL    = regexp.MustCompile(`(?m)^  NATS +(nats://127\.0\.0\.1:\d+) `)
+	cliCommand = regexp.MustCompile(
+		`(?m)^    go run github\.com/nats-io/natscli/nats@\S+ -s (nats://\S+) (.*)$`)
+	demoURL = regexp.MustCompile(`(?m)^  NATS +(nats://127\.0\.0\.1:\d+) `)
 )
 
 // Each command that the README shows for the nats command line is run as it stands there against

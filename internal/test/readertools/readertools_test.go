@@ -55,7 +55,8 @@ func newJudge(t testing.TB) *judge {
 		}
 		return s
 	}
-	j := &judge{map[string]*jsonschema.Schema{}, map[string]*jsonschema.Schema{}, map[string]map[string]bool{}}
+	j := &judge{map[string]*jsonschema.Schema{}, map[string]*jsonschema.Schema{},
+		map[string]map[string]bool{}}
 	api := parsed("asyncapi")
 	parts := api["components"].(map[string]any)["schemas"].(map[string]any)
 	for _, kind := range []string{"online", "offline", "updated", "state", "watermark", "health"} {
@@ -127,14 +128,18 @@ func cloudEvent(m e2e.Msg) error {
 		return fmt.Errorf("its data is %s", e.Data())
 	}
 	want := map[string]string{
-		"specversion": "1.0", "source": "/isdp/tenants/" + tenantToken, "subject": agent, "datacontenttype": "application/json",
-		"id":         fmt.Sprintf("%s-%s-%d", tenantToken, agent, data.Revision),
-		"dataschema": "urn:rollcall:agent-event:v1", "agentId": agent, "tenantId": tenantToken, "extensions": "0",
+		"specversion": "1.0", "source": "/isdp/tenants/" + tenantToken, "subject": agent,
+		"datacontenttype": "application/json",
+		"id":              fmt.Sprintf("%s-%s-%d", tenantToken, agent, data.Revision),
+		"dataschema":      "urn:rollcall:agent-event:v1", "agentId": agent, "tenantId": tenantToken,
+		"extensions": "0",
 	}
 	got := map[string]string{
-		"specversion": e.SpecVersion(), "source": e.Source(), "subject": e.Subject(), "datacontenttype": e.DataContentType(),
-		"id": e.ID(), "dataschema": e.DataSchema(),
-		"agentId": strconv.FormatInt(data.Agent.AgentID, 10), "tenantId": strconv.FormatInt(data.Agent.TenantID, 10),
+		"specversion": e.SpecVersion(), "source": e.Source(), "subject": e.Subject(),
+		"datacontenttype": e.DataContentType(),
+		"id":              e.ID(), "dataschema": e.DataSchema(),
+		"agentId":    strconv.FormatInt(data.Agent.AgentID, 10),
+		"tenantId":   strconv.FormatInt(data.Agent.TenantID, 10),
 		"extensions": strconv.Itoa(len(e.Extensions())),
 	}
 	if tokens[1] != "state" {
@@ -180,7 +185,8 @@ func everyMessage(t *testing.T, w *world) {
 		kind := m.Tokens()[1]
 		if kind != "watermark" && kind != "health" {
 			if err := cloudEvent(m); err != nil {
-				t.Errorf("%s, sequence %d: no CloudEvent as it should be: %v\n%s", m.Subject, m.Seq, err, m.Body)
+				t.Errorf("%s, sequence %d: no CloudEvent as it should be: %v\n%s", m.Subject, m.Seq,
+					err, m.Body)
 			}
 		}
 		for _, part := range wanted {
@@ -209,13 +215,15 @@ func everyMessage(t *testing.T, w *world) {
 			continue
 		}
 		headers := nats.Header(maps.Clone(l.Header))
-		for _, name := range []string{"Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Last-Sequence"} {
+		for _, name := range []string{"Nats-Stream", "Nats-Subject", "Nats-Sequence",
+			"Nats-Time-Stamp", "Nats-Last-Sequence"} {
 			if len(headers[name]) != 1 {
 				t.Errorf("%s, sequence %d, has no header %s", l.Subject, l.Seq, name)
 			}
 			delete(headers, name)
 		}
-		if d := cmp.Diff(m, e2e.Msg{Subject: l.Subject, Seq: l.Seq, Header: headers, Body: l.Body}); d != "" {
+		if d := cmp.Diff(m,
+			e2e.Msg{Subject: l.Subject, Seq: l.Seq, Header: headers, Body: l.Body}); d != "" {
 			t.Errorf("stored (-) and live (+):\n%s", d)
 		}
 	}
@@ -224,9 +232,12 @@ func everyMessage(t *testing.T, w *world) {
 // wanted are parts of messages, each of which a run has to bring lest it proves too little.
 var wanted = []string{
 	`online {`, `offline {`, `updated {`, `state {`, `watermark {`, `health {`,
-	`"reason":"baseline"`, `"reason":"appeared"`, `"reason":"status"`, `"reason":"fields"`, `"reason":"removed"`,
-	`"notBefore":`, `"previousSince":`, `"changes":[]`, `欧阳`, `"skills":[ "5G"`, `"字段 ":null`, `"deleteFlag":1`, `"agentId":9007199254740993`,
-	`"sweep":0,`, `"inProgress":`, `"missing":24,`, `"startedAt":`, `"state":"ok"`, `"state":"failing"`, `"state":"holding"`,
+	`"reason":"baseline"`, `"reason":"appeared"`, `"reason":"status"`, `"reason":"fields"`,
+	`"reason":"removed"`,
+	`"notBefore":`, `"previousSince":`, `"changes":[]`, `欧阳`, `"skills":[ "5G"`, `"字段 ":null`,
+	`"deleteFlag":1`, `"agentId":9007199254740993`,
+	`"sweep":0,`, `"inProgress":`, `"missing":24,`, `"startedAt":`, `"state":"ok"`,
+	`"state":"failing"`, `"state":"holding"`,
 }
 
 func bySequence(msgs []e2e.Msg) map[uint64]e2e.Msg {
@@ -241,11 +252,15 @@ func bySequence(msgs []e2e.Msg) map[uint64]e2e.Msg {
 func TestJudges(t *testing.T) {
 	good := e2e.Msg{
 		Subject: "agent.online.886.10.17813",
-		Header: nats.Header{"Content-Type": {"application/cloudevents+json"}, "Nats-TTL": {"604800"}, "Nats-Batch-Id": {"x"},
+		Header: nats.Header{"Content-Type": {"application/cloudevents+json"},
+			"Nats-TTL": {"604800"}, "Nats-Batch-Id": {"x"},
 			"Nats-Batch-Sequence": {"1"}},
-		Body: `{"specversion":"1.0","type":"agent.online","source":"/isdp/tenants/886","subject":"17813","id":"886-17813-2",` +
-			`"time":"2026-11-22T08:04:55.123Z","datacontenttype":"application/json","dataschema":"urn:rollcall:agent-event:v1",` +
-			`"data":{"revision":2,"reason":"status","sweep":7,"online":true,"since":"2026-11-22T08:04:55.123Z",` +
+		Body: `{"specversion":"1.0","type":"agent.online","source":"/isdp/tenants/886",` +
+			`"subject":"17813","id":"886-17813-2",` +
+			`"time":"2026-11-22T08:04:55.123Z","datacontenttype":"application/json",` +
+			`"dataschema":"urn:rollcall:agent-event:v1",` +
+			`"data":{"revision":2,"reason":"status","sweep":7,"online":true,` +
+			`"since":"2026-11-22T08:04:55.123Z",` +
 			`"agent":{"agentId":17813,"tenantId":886,"onlineStatus":1},"changes":[]}}`,
 	}
 	j := newJudge(t)
@@ -257,14 +272,26 @@ func TestJudges(t *testing.T) {
 		spoil func(*e2e.Msg)
 		cloud bool // the CloudEvents SDK has to see it
 	}{
-		{"another kind of subject", func(m *e2e.Msg) { m.Subject = "agent.busy.886.10.17813" }, true},
-		{"an undescribed header", func(m *e2e.Msg) { m.Header["Nats-Msg-Id"] = []string{"1"} }, false},
+		{"another kind of subject", func(m *e2e.Msg) {
+			m.Subject = "agent.busy.886.10.17813"
+		}, true},
+		{"an undescribed header", func(m *e2e.Msg) {
+			m.Header["Nats-Msg-Id"] = []string{"1"}
+		}, false},
 		{"no content type", func(m *e2e.Msg) { delete(m.Header, "Content-Type") }, false},
 		{"a body of another type", func(m *e2e.Msg) { m.Body = `[]` }, true},
-		{"a time of another form", func(m *e2e.Msg) { m.Body = strings.Replace(m.Body, `55.123Z","datac`, `55Z","datac`, 1) }, true},
-		{"no id", func(m *e2e.Msg) { m.Body = strings.Replace(m.Body, `"id":"886-17813-2",`, ``, 1) }, true},
-		{"no source", func(m *e2e.Msg) { m.Body = strings.Replace(m.Body, `"source":"/isdp/tenants/886",`, ``, 1) }, true},
-		{"no CloudEvents version", func(m *e2e.Msg) { m.Body = strings.Replace(m.Body, `"specversion":"1.0",`, ``, 1) }, true},
+		{"a time of another form", func(m *e2e.Msg) {
+			m.Body = strings.Replace(m.Body, `55.123Z","datac`, `55Z","datac`, 1)
+		}, true},
+		{"no id", func(m *e2e.Msg) {
+			m.Body = strings.Replace(m.Body, `"id":"886-17813-2",`, ``, 1)
+		}, true},
+		{"no source", func(m *e2e.Msg) {
+			m.Body = strings.Replace(m.Body, `"source":"/isdp/tenants/886",`, ``, 1)
+		}, true},
+		{"no CloudEvents version", func(m *e2e.Msg) {
+			m.Body = strings.Replace(m.Body, `"specversion":"1.0",`, ``, 1)
+		}, true},
 	} {
 		m := good
 		m.Header = maps.Clone(good.Header)

@@ -34,7 +34,8 @@ func TestMain(m *testing.M) {
 
 const (
 	tenant = 886
-	large  = int64(9007199254740993) // 2^53 + 1: a float64, and so a number of JavaScript, can't hold it
+	// 2^53 + 1: a float64, and so a number of JavaScript, can't hold it
+	large = int64(9007199254740993)
 )
 
 // A world is a rollcall that follows a simulated tenant to which everything has happened that makes
@@ -51,7 +52,8 @@ type world struct {
 // script has been played.
 func newWorld(t *testing.T, where map[string]string, url string) *world {
 	t.Helper()
-	w := &world{t: t, vendor: e2e.NewVendor(t, isdpsim.Config{Agents: 30, Seed: 7}), nc: e2e.Connect(t, url), live: e2e.Record(t, url), url: url}
+	w := &world{t: t, vendor: e2e.NewVendor(t, isdpsim.Config{Agents: 30, Seed: 7}),
+		nc: e2e.Connect(t, url), live: e2e.Record(t, url), url: url}
 	v := w.vendor
 	v.Add(patched(t, v.NewRow(large), isdpsim.Fields{"onlineStatus": "1"}))
 	ids := v.IDs()
@@ -70,8 +72,10 @@ func newWorld(t *testing.T, where map[string]string, url string) *world {
 	v.SetOnline(out, false)
 	w.state(in, `"agent.online"`, `"reason":"status"`)
 	w.state(out, `"agent.offline"`, `"reason":"status"`)
-	v.Edit(edited, isdpsim.Fields{"agentName": `"欧阳\u0000 \"<晓>\" \u2028\ud83d\ude00"`, "areaName": "null", "cityId": `""`, "type": `"a.b"`,
-		"skills": `[ "5G", {"b" :  1.50e+3,"a":"\u0026\/", "a": 12345678901234567890.0 } ]`, "字段 ": "null"})
+	v.Edit(edited, isdpsim.Fields{"agentName": `"欧阳\u0000 \"<晓>\" \u2028\ud83d\ude00"`,
+		"areaName": "null", "cityId": `""`, "type": `"a.b"`,
+		"skills": `[ "5G", {"b" :  1.50e+3,"a":"\u0026\/", "a": 12345678901234567890.0 } ]`,
+		"字段 ":    "null"})
 	w.state(edited, `"reason":"fields"`, "欧阳")
 	v.Edit(edited, isdpsim.Fields{"type": `"10"`, "skills": ""})
 	w.state(edited, `"revision":3`)
@@ -125,7 +129,9 @@ func (w *world) last(subject string, parts []string) {
 	w.t.Helper()
 	wait.Eventually(w.t, subject+" to have "+strings.Join(parts, " and "), func() bool {
 		m, ok := e2e.Last(w.nc, subject)
-		return ok && !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(m.Body, p) })
+		return ok && !slices.ContainsFunc(parts, func(p string) bool {
+			return !strings.Contains(m.Body, p)
+		})
 	})
 }
 

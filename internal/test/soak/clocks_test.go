@@ -35,8 +35,9 @@ func (w *world) startInner(tn *tenant, in *inner) {
 	start := time.Now()
 	now := func() time.Time { return start.Add(in.ahead).Add(time.Since(start)) }
 	client, err := isdp.New(isdp.Config{
-		BaseURL: in.env["ROLLCALL_ISDP_URL"], ClientID: in.env["ROLLCALL_ISDP_CLIENT_ID"], ClientSecret: in.env["ROLLCALL_ISDP_CLIENT_SECRET"],
-		Username: in.env["ROLLCALL_ISDP_USERNAME"], Password: in.env["ROLLCALL_ISDP_PASSWORD"],
+		BaseURL: in.env["ROLLCALL_ISDP_URL"], ClientID: in.env["ROLLCALL_ISDP_CLIENT_ID"],
+		ClientSecret: in.env["ROLLCALL_ISDP_CLIENT_SECRET"],
+		Username:     in.env["ROLLCALL_ISDP_USERNAME"], Password: in.env["ROLLCALL_ISDP_PASSWORD"],
 		PageSize: 25, RateLimit: 1000, Now: now,
 	})
 	if err != nil {
@@ -47,13 +48,15 @@ func (w *world) startInner(tn *tenant, in *inner) {
 		w.t.Fatal(err)
 	}
 	log, err := publisher.Open(w.t.Context(), in.nc, publisher.Config{
-		Tenant: tn.id, Instance: in.name, Replicas: 1, Manage: true, EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: leaseTTL,
+		Tenant: tn.id, Instance: in.name, Replicas: 1, Manage: true, EventsMaxAge: time.Hour,
+		MaxBytes: 64 << 20, LeaseTTL: leaseTTL,
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	poll := engine.New(engine.Config{
-		Tenant: tn.id, Interval: 100 * time.Millisecond, RemoveAfter: 2, MaxMissing: 0.5, MissingHold: time.Minute, BufferEvents: 10_000,
+		Tenant: tn.id, Interval: 100 * time.Millisecond, RemoveAfter: 2, MaxMissing: 0.5,
+		MissingHold: time.Minute, BufferEvents: 10_000,
 		Grace: 500 * time.Millisecond, Now: now,
 	}, source, log)
 	ctx, stop := context.WithCancel(context.Background())
@@ -99,11 +102,13 @@ func (in *inner) end(t *testing.T, gently bool) {
 func TestClocks(t *testing.T) {
 	t.Parallel()
 	const wrong = 10 * time.Minute
-	w := newWorld(t, layout{nodes: 1, replicas: 2}, 1, "go test ./internal/test/soak -run TestClocks")
+	w := newWorld(t, layout{nodes: 1, replicas: 2}, 1,
+		"go test ./internal/test/soak -run TestClocks")
 	w.record()
 	w.churn()
 	tn := w.tenants[0]
-	leader, standby := &inner{replica: tn.replicas[0], ahead: wrong}, &inner{replica: tn.replicas[1], ahead: -wrong}
+	leader, standby := &inner{replica: tn.replicas[0], ahead: wrong},
+		&inner{replica: tn.replicas[1], ahead: -wrong}
 	w.startInner(tn, leader)
 	w.leads(tn, leader.replica)
 	for i := range 4 {

@@ -109,7 +109,8 @@ func clusterRun(t *testing.T, seed uint64, kills int, again string) *world {
 		if i+1 < len(at) {
 			to = at[i+1]
 		}
-		t.Logf("kill %d of the log's leader: the writer stalled for %v", i+1, stall(stored, from, to).Round(time.Millisecond))
+		t.Logf("kill %d of the log's leader: the writer stalled for %v", i+1,
+			stall(stored, from, to).Round(time.Millisecond))
 	}
 	t.Log(summary(w.stats), tally(w.counts), fmt.Sprint("seed ", seed))
 	return w

@@ -13,8 +13,10 @@ import (
 )
 
 var (
-	soakFor      = flag.Duration("soak", 0, "how long TestSoak goes on, with fresh seeds; 0: a short run with fixed ones")
-	soakSeed     = flag.Uint64("soak.seed", 0, "run one long cycle of each scenario with this seed; 0: see -soak")
+	soakFor = flag.Duration("soak", 0,
+		"how long TestSoak goes on, with fresh seeds; 0: a short run with fixed ones")
+	soakSeed = flag.Uint64("soak.seed", 0,
+		"run one long cycle of each scenario with this seed; 0: see -soak")
 	soakScenario = flag.String("soak.scenario", "", "the one scenario to run; empty: all")
 )
 

@@ -82,11 +82,14 @@ func (w *world) instances(tenant *tenant, from uint64) map[string]int {
 
 func TestReplicas(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, layout{nodes: 1, replicas: 2}, 1, "go test ./internal/test/soak -run TestReplicas")
+	w := newWorld(t, layout{nodes: 1, replicas: 2}, 1,
+		"go test ./internal/test/soak -run TestReplicas")
 	w.record()
 	w.churn()
 	tn := w.tenants[0]
-	log := func(what string, since time.Time) { t.Logf("%s: %v", what, time.Since(since).Round(time.Millisecond)) }
+	log := func(what string, since time.Time) {
+		t.Logf("%s: %v", what, time.Since(since).Round(time.Millisecond))
+	}
 
 	// Both at the same instant, with nobody's lease there; and again, as both have given theirs up.
 	var leader, standby *replica
@@ -133,7 +136,9 @@ func TestReplicas(t *testing.T) {
 			return age > 250*time.Millisecond && age < 400*time.Millisecond
 		})
 		leader.gate.Lock()
-		wait.Eventually(t, leader.name+" to ask for a page", func() bool { return leader.waiting.Load() > 0 })
+		wait.Eventually(t, leader.name+" to ask for a page", func() bool {
+			return leader.waiting.Load() > 0
+		})
 		tn.vendor.Churn(50)
 		w.note("SIGSTOP %s", leader.name)
 		leader.proc.Pause()
@@ -160,7 +165,8 @@ func TestReplicas(t *testing.T) {
 // TestTenants: each with a rollcall of its own, on one stream.
 func TestTenants(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, layout{nodes: 1, tenants: 3, agents: 60}, 1, "go test ./internal/test/soak -run TestTenants")
+	w := newWorld(t, layout{nodes: 1, tenants: 3, agents: 60}, 1,
+		"go test ./internal/test/soak -run TestTenants")
 	w.record()
 	w.churn()
 	w.start(w.replicas()...)
@@ -179,7 +185,8 @@ func TestTenants(t *testing.T) {
 	w.swept(dead.id, time.Now(), "")
 	for _, tn := range others {
 		for _, l := range tn.replicas[0].proc.Log() {
-			incomplete := strings.HasPrefix(l.Message(), "sweep incomplete") // its listing changed while it was read
+			// its listing changed while it was read
+			incomplete := strings.HasPrefix(l.Message(), "sweep incomplete")
 			if l.Message() == "standing by" || l.Level() == "WARN" && !incomplete {
 				t.Errorf("%s was hindered: %v", tn.replicas[0].name, l)
 			}

@@ -175,7 +175,11 @@ func killLeader(w *world) {
 	w.current()
 	n := w.nodes[w.rand.IntN(len(w.nodes))]
 	if w.rand.IntN(4) > 0 {
-		wait.Eventually(w.t, "a leader of the log", func() bool { l := w.leader(); n = l; return l != nil })
+		wait.Eventually(w.t, "a leader of the log", func() bool {
+			l := w.leader()
+			n = l
+			return l != nil
+		})
 	}
 	w.aim()
 	w.killNode(n)
@@ -193,7 +197,8 @@ func misbehave(w *world) {
 	share, seed := 0.05+0.3*w.rand.Float64(), w.rand.Uint64()
 	hook, what := trouble(seed, share), fmt.Sprintf("%.0f%% of its answers", 100*share)
 	if page := w.rand.IntN(9); page < 3 { // no sweep is complete
-		hook, what = isdpsim.OnPage(page, isdpsim.Status(http.StatusInternalServerError)), fmt.Sprintf("page %d is never shown", page)
+		hook, what = isdpsim.OnPage(page, isdpsim.Status(http.StatusInternalServerError)),
+			fmt.Sprintf("page %d is never shown", page)
 	}
 	w.note("tenant %d misbehaves: %s", t.id, what)
 	w.count("vendor trouble")
@@ -216,7 +221,8 @@ func trouble(seed uint64, share float64) isdpsim.Hook {
 	return isdpsim.Sometimes(seed, share, func(r isdpsim.Request) isdpsim.Fault {
 		rnd := rand.New(rand.NewPCG(seed+1, uint64(r.Number)))
 		if r.Endpoint == isdpsim.TokenEndpoint {
-			return []isdpsim.Fault{isdpsim.Status(http.StatusBadGateway), isdpsim.Reset(0), isdpsim.HTML()}[rnd.IntN(3)]
+			return []isdpsim.Fault{isdpsim.Status(http.StatusBadGateway), isdpsim.Reset(0),
+				isdpsim.HTML()}[rnd.IntN(3)]
 		}
 		kinds := []isdpsim.Fault{
 			isdpsim.Status(http.StatusInternalServerError),
@@ -252,25 +258,32 @@ type scenario struct {
 
 var scenarios = []scenario{
 	{"embedded", layout{}, []fault{
-		{"kill", 6, killRollcall}, {"kill twice", 2, killTwice}, {"term", 1, termRollcall}, {"burst", 3, burst},
+		{"kill", 6, killRollcall}, {"kill twice", 2, killTwice}, {"term", 1, termRollcall},
+		{"burst", 3, burst},
 		{"stop", 1, stopRollcall}, {"vendor", 2, misbehave},
 	}},
 	{"external", layout{nodes: 1}, []fault{
-		{"kill", 4, killRollcall}, {"kill twice", 1, killTwice}, {"term", 1, termRollcall}, {"burst", 2, burst},
-		{"kill server", 3, killServer}, {"kill both", 3, killBoth}, {"stop server", 1, stopServer}, {"stop", 1, stopRollcall}, {"vendor", 2, misbehave},
+		{"kill", 4, killRollcall}, {"kill twice", 1, killTwice}, {"term", 1, termRollcall},
+		{"burst", 2, burst},
+		{"kill server", 3, killServer}, {"kill both", 3, killBoth}, {"stop server", 1, stopServer},
+		{"stop", 1, stopRollcall}, {"vendor", 2, misbehave},
 		{"term hung", 1, termHung},
 	}},
 	{"replicas", layout{nodes: 1, replicas: 2}, []fault{
-		{"kill", 4, killRollcall}, {"kill twice", 1, killTwice}, {"term", 2, termRollcall}, {"burst", 2, burst},
+		{"kill", 4, killRollcall}, {"kill twice", 1, killTwice}, {"term", 2, termRollcall},
+		{"burst", 2, burst},
 		{"stop", 4, stopRollcall}, {"together", 2, together},
-		{"kill server", 2, killServer}, {"kill both", 1, killBoth}, {"stop server", 1, stopServer}, {"vendor", 1, misbehave},
+		{"kill server", 2, killServer}, {"kill both", 1, killBoth}, {"stop server", 1, stopServer},
+		{"vendor", 1, misbehave},
 	}},
 	{"tenants", layout{nodes: 1, tenants: 3}, []fault{
-		{"kill", 6, killRollcall}, {"term", 1, termRollcall}, {"burst", 3, burst}, {"stop", 1, stopRollcall},
+		{"kill", 6, killRollcall}, {"term", 1, termRollcall}, {"burst", 3, burst},
+		{"stop", 1, stopRollcall},
 		{"kill server", 1, killServer}, {"kill both", 1, killBoth}, {"vendor", 2, misbehave},
 	}},
 	{"cluster", layout{nodes: 3, replicas: 2}, []fault{
-		{"kill leader", 5, killLeader}, {"kill", 3, killRollcall}, {"stop", 1, stopRollcall}, {"burst", 2, burst}, {"vendor", 1, misbehave},
+		{"kill leader", 5, killLeader}, {"kill", 3, killRollcall}, {"stop", 1, stopRollcall},
+		{"burst", 2, burst}, {"vendor", 1, misbehave},
 	}},
 }
 
@@ -338,10 +351,13 @@ func TestSoak(t *testing.T) {
 		return
 	}
 	t.Parallel()
-	for name, seed := range map[string]uint64{"embedded": 5, "external": 8} { // between them they have most kinds of faults
+	// between them they have most kinds of faults
+	for name, seed := range map[string]uint64{"embedded": 5, "external": 8} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := scenarios[slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == name })]
+			s := scenarios[slices.IndexFunc(scenarios, func(s scenario) bool {
+				return s.name == name
+			})]
 			w := s.cycle(t, seed, 5, "go test ./internal/test/soak -run TestSoak/"+name)
 			t.Log(summary(w.stats), tally(w.counts))
 		})
@@ -353,7 +369,8 @@ func TestSoak(t *testing.T) {
 func TestBrokerAway(t *testing.T) {
 	t.Parallel()
 	const changes = 7
-	w := newWorld(t, layout{nodes: 1, agents: 60}, 1, "go test ./internal/test/soak -run TestBrokerAway")
+	w := newWorld(t, layout{nodes: 1, agents: 60}, 1,
+		"go test ./internal/test/soak -run TestBrokerAway")
 	w.record()
 	tn, r := w.tenants[0], w.replicas()[0]
 	w.start(r)
@@ -364,11 +381,14 @@ func TestBrokerAway(t *testing.T) {
 	}
 	sweeps := func() int { return len(r.proc.Logged("sweep complete")) }
 	seen := sweeps()
-	wait.Eventually(t, "two more sweeps", func() bool { return sweeps() >= seen+3 }) // the first may have begun before
+	// the first may have begun before
+	wait.Eventually(t, "two more sweeps", func() bool { return sweeps() >= seen+3 })
 	w.note("SIGTERM %s", r.name)
 	code, took := r.proc.Terminate()
-	if want := fmt.Sprintf("%d changes that were seen are not known to be published", changes); code != 1 || !strings.Contains(r.proc.Stderr(), want) {
-		t.Errorf("ended with %d unpublished changes: exit %d after %v, without saying so", changes, code, took)
+	if want := fmt.Sprintf("%d changes that were seen are not known to be published",
+		changes); code != 1 || !strings.Contains(r.proc.Stderr(), want) {
+		t.Errorf("ended with %d unpublished changes: exit %d after %v, without saying so", changes,
+			code, took)
 	}
 	w.startNode(w.nodes[0])
 	w.start(r)
@@ -389,10 +409,14 @@ func long(t *testing.T) {
 	var stats checker.Stats
 	broken, failed := 0, 0
 	defer func() {
-		t.Logf("summary: %d cycles (%s), %d of them failed\nfaults: %s\nchecked: %s\nviolations: %d\nseeds: %s",
-			len(seeds), tally(perScenario), failed, tally(counts), summary(stats), broken, strings.Join(seeds, " "))
+		t.Logf("summary: %d cycles (%s), %d of them failed\nfaults: %s\nchecked: %s\nviolations: "+
+			"%d\nseeds: %s",
+			len(seeds), tally(perScenario), failed, tally(counts), summary(stats), broken,
+			strings.Join(seeds, " "))
 	}()
-	chosen := slices.DeleteFunc(slices.Clone(scenarios), func(s scenario) bool { return *soakScenario != "" && s.name != *soakScenario })
+	chosen := slices.DeleteFunc(slices.Clone(scenarios), func(s scenario) bool {
+		return *soakScenario != "" && s.name != *soakScenario
+	})
 	if len(chosen) == 0 {
 		t.Fatalf("no scenario is named %q", *soakScenario)
 	}
@@ -402,7 +426,9 @@ func long(t *testing.T) {
 			seed = rand.Uint64()>>32 | 1
 		}
 		ok := t.Run(fmt.Sprintf("%s/%d", s.name, seed), func(t *testing.T) {
-			again := fmt.Sprintf("go test ./internal/test/soak -run Soak -soak.seed %d -soak.scenario %s -v", seed, s.name)
+			again := fmt.Sprintf(
+				"go test ./internal/test/soak -run Soak -soak.seed %d -soak.scenario %s -v", seed,
+				s.name)
 			begun := time.Now()
 			w := s.cycle(t, seed, longFaults, again)
 			for kind, n := range w.counts {
@@ -410,7 +436,8 @@ func long(t *testing.T) {
 			}
 			add(&stats, w.stats)
 			broken += w.broken
-			t.Logf("%v: %s; %s", time.Since(begun).Round(time.Second), tally(w.counts), summary(w.stats))
+			t.Logf("%v: %s; %s", time.Since(begun).Round(time.Second), tally(w.counts),
+				summary(w.stats))
 		})
 		seeds = append(seeds, fmt.Sprintf("%s:%d", s.name, seed))
 		perScenario[s.name]++

@@ -108,14 +108,16 @@ func newWorld(t *testing.T, l layout, seed uint64, again string) *world {
 		l.agents = 120
 	}
 	w := &world{
-		t: t, layout: l, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), news: make(chan struct{}, 1),
+		t: t, layout: l, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)),
+		news:  make(chan struct{}, 1),
 		begun: time.Now(), counts: map[string]int{},
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			t.Logf("seed %d; once more: %s\nwhat was done:\n%s", seed, again, strings.Join(w.story, "\n"))
+			t.Logf("seed %d; once more: %s\nwhat was done:\n%s", seed, again,
+				strings.Join(w.story, "\n"))
 			w.keep()
 		}
 	})
@@ -142,7 +144,8 @@ func (w *world) startBroker() map[string]string {
 		urls[i] = n.URL
 	}
 	w.url = strings.Join(urls, ",")
-	return map[string]string{"ROLLCALL_NATS_URL": w.url, "ROLLCALL_NATS_REPLICAS": fmt.Sprint(w.layout.nodes)}
+	return map[string]string{"ROLLCALL_NATS_URL": w.url,
+		"ROLLCALL_NATS_REPLICAS": fmt.Sprint(w.layout.nodes)}
 }
 
 // newNodes starts nats-servers, several of them as a cluster.
@@ -159,7 +162,8 @@ func newNodes(t *testing.T, n int) []*e2e.NATSServer {
 	for i := range nodes {
 		extra := ""
 		if n > 1 {
-			extra = fmt.Sprintf("server_name: %s\ncluster { name: soak, listen: \"127.0.0.1:%d\", routes: [%s] }\n",
+			extra = fmt.Sprintf(
+				"server_name: %s\ncluster { name: soak, listen: \"127.0.0.1:%d\", routes: [%s] }\n",
 				nodeName(i), ports[i], strings.Join(routes, ", "))
 		}
 		nodes[i] = e2e.NewNATSServer(t, extra)
@@ -199,7 +203,8 @@ func (w *world) newTenant(id int64, broker map[string]string) *tenant {
 			srv.Close()
 		})
 		r.env = e2e.Settings(t.vendor.Env(), broker, map[string]string{
-			"ROLLCALL_ISDP_URL": srv.URL, "ROLLCALL_INSTANCE": r.name, "ROLLCALL_POLL_TIMEOUT": "3s", "ROLLCALL_REQUEST_TIMEOUT": "2s",
+			"ROLLCALL_ISDP_URL": srv.URL, "ROLLCALL_INSTANCE": r.name,
+			"ROLLCALL_POLL_TIMEOUT": "3s", "ROLLCALL_REQUEST_TIMEOUT": "2s",
 		})
 		t.replicas = append(t.replicas, r)
 	}
@@ -209,7 +214,10 @@ func (w *world) newTenant(id int64, broker map[string]string) *tenant {
 // record begins to record what is committed. The server has to be there.
 func (w *world) record() {
 	w.t.Helper()
-	wait.Eventually(w.t, "a connection to NATS", func() bool { w.started(); return w.nc.IsConnected() && w.nc.FlushTimeout(time.Second) == nil })
+	wait.Eventually(w.t, "a connection to NATS", func() bool {
+		w.started()
+		return w.nc.IsConnected() && w.nc.FlushTimeout(time.Second) == nil
+	})
 	var err error
 	if w.live, err = checker.Record(w.nc, 0); err != nil {
 		w.t.Fatal(err)
@@ -243,7 +251,8 @@ func (w *world) churn() {
 func (w *world) note(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.story = append(w.story, fmt.Sprintf("%s (%6.2fs) %s", time.Now().UTC().Format("15:04:05.000"), time.Since(w.begun).Seconds(),
+	w.story = append(w.story, fmt.Sprintf("%s (%6.2fs) %s", time.Now().UTC().Format("15:04:05.000"),
+		time.Since(w.begun).Seconds(),
 		fmt.Sprintf(format, args...)))
 }
 
@@ -358,11 +367,13 @@ func (w *world) mark(tenant int64) (mark, uint64, bool) {
 func (w *world) swept(tenant int64, after time.Time, instance string) (seq uint64) {
 	w.t.Helper()
 	after = after.Add(w.ahead)
-	wait.Eventually(w.t, fmt.Sprintf("a complete sweep of tenant %d by %q begun after %s", tenant, instance, after.UTC().Format("15:04:05.000")), func() bool {
+	wait.Eventually(w.t, fmt.Sprintf("a complete sweep of tenant %d by %q begun after %s", tenant,
+		instance, after.UTC().Format("15:04:05.000")), func() bool {
 		w.started()
 		m, at, ok := w.mark(tenant)
 		seq = at
-		return ok && m.Sweep > 0 && m.StartedAt.After(after.Add(clocks)) && (instance == "" || m.Instance == instance)
+		return ok && m.Sweep > 0 && m.StartedAt.After(after.Add(clocks)) &&
+			(instance == "" || m.Instance == instance)
 	})
 	return seq
 }
@@ -379,7 +390,8 @@ func (w *world) settle() {
 	for _, t := range w.tenants {
 		wait.Eventually(w.t, fmt.Sprintf("tenant %d to be seen at rest", t.id), func() bool {
 			m, _, ok := w.mark(t.id)
-			if !ok || m.Sweep == 0 || !m.StartedAt.After(at.Add(clocks)) || m.Missing > 0 || m.InProgress != nil {
+			if !ok || m.Sweep == 0 || !m.StartedAt.After(at.Add(clocks)) || m.Missing > 0 ||
+				m.InProgress != nil {
 				return false
 			}
 			h, ok := e2e.Last(w.nc, fmt.Sprintf("agent.health.%d", t.id))
@@ -418,7 +430,8 @@ func (w *world) judge(change func(*checker.Options)) {
 	if w.live != nil {
 		live = w.live.Messages()
 		if dropped, foreign := w.live.Dropped(); dropped+foreign > 0 {
-			w.t.Errorf("the recording left out %d messages, and %d were not the log's", dropped, foreign)
+			w.t.Errorf("the recording left out %d messages, and %d were not the log's", dropped,
+				foreign)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
@@ -429,14 +442,16 @@ func (w *world) judge(change func(*checker.Options)) {
 			w.t.Fatal(err)
 		}
 		opt := checker.Options{
-			Tenant: t.id, Bound: bound, RemovalBound: removalBound, Outages: t.outages(w.begun), Quiescent: true, Skew: clocks,
+			Tenant: t.id, Bound: bound, RemovalBound: removalBound, Outages: t.outages(w.begun),
+			Quiescent: true, Skew: clocks,
 			LossyLive: w.lossy || w.layout.nodes == 0,
 		}
 		if change != nil {
 			change(&opt)
 		}
 		t.stored = stored
-		report := checker.Check(checker.Log{Stored: stored, Live: live, ReadAt: time.Now()}, checker.TruthOf(t.vendor.Tenant), opt)
+		report := checker.Check(checker.Log{Stored: stored, Live: live, ReadAt: time.Now()},
+			checker.TruthOf(t.vendor.Tenant), opt)
 		if err := report.Err(); err != nil {
 			w.t.Errorf("tenant %d, seed %d: %v", t.id, w.seed, err)
 		}
@@ -457,7 +472,8 @@ func (w *world) keep() {
 	for _, t := range w.tenants {
 		var b strings.Builder
 		for _, m := range t.stored {
-			fmt.Fprintf(&b, "%d %s %s %s %s\n", m.Seq, m.Time.UTC().Format("15:04:05.000"), m.Subject, m.Header, m.Body)
+			fmt.Fprintf(&b, "%d %s %s %s %s\n", m.Seq, m.Time.UTC().Format("15:04:05.000"),
+				m.Subject, m.Header, m.Body)
 		}
 		w.write(dir, fmt.Sprintf("log-%d", t.id), b.String())
 		for _, r := range t.replicas {
@@ -600,8 +616,11 @@ func (w *world) lease(tenant int64) jetstream.KeyValueEntry {
 
 // summary is one line on what was checked.
 func summary(s checker.Stats) string {
-	return fmt.Sprintf("%d messages, %d events of %d agents, %d removals, %d commits (%d whole), %d watermarks, %d lasting states, %d agents at rest, of %d changes and %d pages",
-		s.Messages, s.Events, s.Agents, s.Removals, s.Commits, s.WholeCommits, s.Watermarks, s.Lasting, s.Final, s.Changes, s.Pages)
+	return fmt.Sprintf(
+		"%d messages, %d events of %d agents, %d removals, %d commits (%d whole), %d watermarks, "+
+			"%d lasting states, %d agents at rest, of %d changes and %d pages",
+		s.Messages, s.Events, s.Agents, s.Removals, s.Commits, s.WholeCommits, s.Watermarks,
+		s.Lasting, s.Final, s.Changes, s.Pages)
 }
 
 // tally is the counts by kind, for people.

@@ -49,12 +49,15 @@ type echo struct {
 	*e2e.Vendor
 	url string
 
-	tokens, agents []func(e *echo, w http.ResponseWriter, all string) // errors, each told once, one after the other
+	// errors, each told once, one after the other
+	tokens, agents []func(e *echo, w http.ResponseWriter, all string)
 	told           [2]atomic.Int64
 }
 
-func newEcho(t *testing.T, tokens, agents []func(e *echo, w http.ResponseWriter, all string)) *echo {
-	e := &echo{Vendor: e2e.NewVendor(t, isdpsim.Config{Agents: 12, ClientSecret: clientSecret, Password: password}), tokens: tokens, agents: agents}
+func newEcho(t *testing.T, tokens,
+	agents []func(e *echo, w http.ResponseWriter, all string)) *echo {
+	e := &echo{Vendor: e2e.NewVendor(t, isdpsim.Config{Agents: 12, ClientSecret: clientSecret,
+		Password: password}), tokens: tokens, agents: agents}
 	srv := httptest.NewServer(e)
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
 	e.url = srv.URL
@@ -73,7 +76,8 @@ func (e *echo) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	body, _ := io.ReadAll(r.Body)
-	errors[n](e, w, fmt.Sprintf("%s %s %s %s %s", r.Header.Get("Authorization"), strings.Join(e.Tokens(), " "), clientSecret, password, body))
+	errors[n](e, w, fmt.Sprintf("%s %s %s %s %s", r.Header.Get("Authorization"),
+		strings.Join(e.Tokens(), " "), clientSecret, password, body))
 }
 
 // done reports whether all errors have been told.
@@ -98,7 +102,8 @@ func answer(status int, contentType, body string) func(*echo, http.ResponseWrite
 		w.Header().Set("WWW-Authenticate", "Bearer error="+url.QueryEscape(all))
 		w.Header().Set("X-Debug", line(all))
 		w.WriteHeader(status)
-		s := strings.NewReplacer("ALL", all, "QUOTED", quoted(all), "TWICE", quoted(quoted(all)), "ESCAPED", url.QueryEscape(all)).Replace(body)
+		s := strings.NewReplacer("ALL", all, "QUOTED", quoted(all), "TWICE", quoted(quoted(all)),
+			"ESCAPED", url.QueryEscape(all)).Replace(body)
 		_, _ = io.WriteString(w, s)
 	}
 }
@@ -123,7 +128,8 @@ func redirected(_ *echo, w http.ResponseWriter, all string) {
 // revoked makes more tokens.
 func revoked(e *echo, w http.ResponseWriter, all string) {
 	e.RevokeTokens()
-	answer(401, "application/xml", "<InvalidTokenException><error>ALL</error></InvalidTokenException>")(e, w, all)
+	answer(401, "application/xml",
+		"<InvalidTokenException><error>ALL</error></InvalidTokenException>")(e, w, all)
 }
 
 var noAnswers = []func(*echo, http.ResponseWriter, string){
@@ -140,7 +146,8 @@ var noAnswers = []func(*echo, http.ResponseWriter, string){
 	raw("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2000\r\n\r\nALL"),
 }
 
-// formats are those of the log that a case is tried with: by turns in the quick set, both with -long.
+// formats are those of the log that a case is tried with: by turns in the quick set, both with
+// -long.
 func formats(i int) []string {
 	if *long > 0 {
 		return []string{"text", "json"}
@@ -148,7 +155,8 @@ func formats(i int) []string {
 	return [][]string{{"text"}, {"json"}}[i%2]
 }
 
-// TestSecretsVendor runs the binary while the vendor repeats all secrets and tokens in whatever goes wrong.
+// TestSecretsVendor runs the binary while the vendor repeats all secrets and tokens in whatever
+// goes wrong.
 func TestSecretsVendor(t *testing.T) {
 	t.Parallel()
 	for i, c := range []struct {
@@ -177,7 +185,8 @@ func TestSecretsVendor(t *testing.T) {
 			answer(200, "application/json", `{"stateCode":"401","errorMessage":TWICE}`),
 			answer(200, "application/json", `{"stateCode":"401","errorMessage":"ESCAPED"}`),
 			answer(200, "application/json", `{"stateCode":QUOTED,"errorMessage":QUOTED}`),
-			answer(200, "application/json", `{"stateCode":"0","result":{"pos":QUOTED,"total_count":QUOTED,"data":QUOTED}}`),
+			answer(200, "application/json",
+				`{"stateCode":"0","result":{"pos":QUOTED,"total_count":QUOTED,"data":QUOTED}}`),
 		}, noAnswers...)},
 	} {
 		for _, format := range formats(i) {
@@ -187,7 +196,8 @@ func TestSecretsVendor(t *testing.T) {
 				env, url := e2e.Embedded(t)
 				live := e2e.Record(t, url)
 				p := e2e.Rollcall(t, e2e.Settings(e.Env(), env, map[string]string{
-					"ROLLCALL_ISDP_URL": e.url, "ROLLCALL_TENANT_ID": "886", "ROLLCALL_LOG_FORMAT": format, "ROLLCALL_REQUEST_TIMEOUT": "2s",
+					"ROLLCALL_ISDP_URL": e.url, "ROLLCALL_TENANT_ID": "886",
+					"ROLLCALL_LOG_FORMAT": format, "ROLLCALL_REQUEST_TIMEOUT": "2s",
 				}))
 				wait.Eventually(t, "all errors to be told", e.done)
 				nc := e2e.Connect(t, url)
@@ -210,7 +220,8 @@ func TestSecretsVendor(t *testing.T) {
 					wantNone(t, m.Subject, fmt.Sprint(m.Header, m.Body), secrets)
 				}
 				if len(log) == 0 || len(p.Output()) < 500 {
-					t.Errorf("%d messages and %d bytes of output to look through", len(log), len(p.Output()))
+					t.Errorf("%d messages and %d bytes of output to look through", len(log),
+						len(p.Output()))
 				}
 			})
 		}
@@ -239,21 +250,25 @@ func withUser(natsURL, user, password string) string {
 	return u.String()
 }
 
-// TestSecretsBroker runs the binary while the broker is away, refuses the password, comes back, goes and refuses it again.
+// TestSecretsBroker runs the binary while the broker is away, refuses the password, comes back,
+// goes and refuses it again.
 func TestSecretsBroker(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"text", "json"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			v := e2e.NewVendor(t, isdpsim.Config{Agents: 5, ClientSecret: clientSecret, Password: password})
+			v := e2e.NewVendor(t,
+				isdpsim.Config{Agents: 5, ClientSecret: clientSecret, Password: password})
 			dir, port := t.TempDir(), e2e.FreePort(t)
 			where := fmt.Sprintf("nats://127.0.0.1:%d", port)
 			start := func(password string) (stop func()) {
-				_, stop = natstest.StartOptions(t, &server.Options{StoreDir: dir, Port: port, Username: "rollcall", Password: password})
+				_, stop = natstest.StartOptions(t, &server.Options{StoreDir: dir, Port: port,
+					Username: "rollcall", Password: password})
 				return stop
 			}
 			p := e2e.Rollcall(t, e2e.Settings(v.Env(), map[string]string{
-				"ROLLCALL_NATS_URL": withUser(where, "rollcall", brokerSecret), "ROLLCALL_LOG_FORMAT": format,
+				"ROLLCALL_NATS_URL":   withUser(where, "rollcall", brokerSecret),
+				"ROLLCALL_LOG_FORMAT": format,
 			}))
 			p.WaitFor("can't connect to NATS yet")
 			stop := start("another")
@@ -265,7 +280,9 @@ func TestSecretsBroker(t *testing.T) {
 			p.WaitFor("lost the connection to NATS")
 			stop = start("another")
 			seen := len(p.Output())
-			wait.Eventually(t, "a refusal of the reconnect", func() bool { return strings.Contains(strings.ToLower(p.Output()[seen:]), "authorization") })
+			wait.Eventually(t, "a refusal of the reconnect", func() bool {
+				return strings.Contains(strings.ToLower(p.Output()[seen:]), "authorization")
+			})
 			stop()
 			start(brokerSecret)
 			p.WaitFor("reconnected to NATS")
@@ -289,8 +306,10 @@ func TestSecretsConnections(t *testing.T) {
 	tls.Config.ErrorLog = log.New(io.Discard, "", 0) // it tells of every handshake
 	tls.StartTLS()
 	t.Cleanup(tls.Close)
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // tells what it was told
-		raw("HTTP/1.1 407 denied: ALL\r\nContent-Length: 0\r\n\r\n")(nil, w, proxySecret+" "+r.Header.Get("Proxy-Authorization"))
+	// tells what it was told
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		raw("HTTP/1.1 407 denied: ALL\r\nContent-Length: 0\r\n\r\n")(nil, w,
+			proxySecret+" "+r.Header.Get("Proxy-Authorization"))
 	}))
 	t.Cleanup(proxy.Close)
 	plain, err := net.Listen("tcp", "127.0.0.1:0") // says what no server says
@@ -315,26 +334,38 @@ func TestSecretsConnections(t *testing.T) {
 		says string
 	}{
 		{"an unknown authority", map[string]string{"ROLLCALL_ISDP_URL": tls.URL}, "certificate"},
-		{"TLS towards a port without", map[string]string{"ROLLCALL_ISDP_URL": "https://" + plain.Addr().String()}, "read page 0|get a token"},
+		{"TLS towards a port without",
+			map[string]string{"ROLLCALL_ISDP_URL": "https://" + plain.Addr().String()},
+			"read page 0|get a token"},
 		{"a proxy that refuses", map[string]string{"ROLLCALL_ISDP_URL": "https://isdp.invalid",
 			"HTTPS_PROXY": withUser(proxy.URL, "someone", proxySecret)}, "HTTP 407"},
 		{"a proxy that is away", map[string]string{"ROLLCALL_ISDP_URL": "https://isdp.invalid",
-			"HTTPS_PROXY": withUser("http://127.0.0.1:1", "someone", proxySecret)}, "no proxy listens there"},
-		{"a broker that is none", map[string]string{"ROLLCALL_NATS_URL": withUser(broken, "rollcall", brokerSecret)}, "can't connect to NATS yet"},
+			"HTTPS_PROXY": withUser("http://127.0.0.1:1", "someone", proxySecret)},
+			"no proxy listens there"},
+		{"a broker that is none",
+			map[string]string{"ROLLCALL_NATS_URL": withUser(broken, "rollcall", brokerSecret)},
+			"can't connect to NATS yet"},
 		{"TLS towards a broker that is none", map[string]string{
-			"ROLLCALL_NATS_URL": withUser(strings.Replace(broken, "nats", "tls", 1), "rollcall", brokerSecret)}, "can't connect to NATS yet"},
+			"ROLLCALL_NATS_URL": withUser(strings.Replace(broken, "nats", "tls", 1), "rollcall",
+				brokerSecret)}, "can't connect to NATS yet"},
 		{"several brokers", map[string]string{
-			"ROLLCALL_NATS_URL": withUser("nats://127.0.0.1:1", "rollcall", brokerSecret) + "," + withUser("nats://broker.invalid", "u", brokerSecret)}, "can't connect to NATS yet"},
-		{"a token for a broker", map[string]string{"ROLLCALL_NATS_URL": "nats://" + url.QueryEscape(brokerSecret) + "@127.0.0.1:1"}, "can't connect to NATS yet"},
+			"ROLLCALL_NATS_URL": withUser("nats://127.0.0.1:1", "rollcall", brokerSecret) + "," +
+				withUser("nats://broker.invalid", "u", brokerSecret)}, "can't connect to NATS yet"},
+		{"a token for a broker",
+			map[string]string{"ROLLCALL_NATS_URL": "nats://" + url.QueryEscape(brokerSecret) +
+				"@127.0.0.1:1"}, "can't connect to NATS yet"},
 		{"WebSocket", map[string]string{
-			"ROLLCALL_NATS_URL": withUser("ws://"+plain.Addr().String(), "rollcall", brokerSecret)}, "can't connect to NATS yet"},
+			"ROLLCALL_NATS_URL": withUser("ws://"+plain.Addr().String(), "rollcall", brokerSecret)},
+			"can't connect to NATS yet"},
 	} {
 		format := formats(i)[0]
 		t.Run(c.name+", "+format, func(t *testing.T) {
 			t.Parallel()
-			v := e2e.NewVendor(t, isdpsim.Config{Agents: 5, ClientSecret: clientSecret, Password: password})
+			v := e2e.NewVendor(t,
+				isdpsim.Config{Agents: 5, ClientSecret: clientSecret, Password: password})
 			env, _ := e2e.Embedded(t)
-			settings := e2e.Settings(v.Env(), env, map[string]string{"ROLLCALL_LOG_FORMAT": format, "ROLLCALL_TENANT_ID": "886"}, c.env)
+			settings := e2e.Settings(v.Env(), env, map[string]string{"ROLLCALL_LOG_FORMAT": format,
+				"ROLLCALL_TENANT_ID": "886"}, c.env)
 			p := e2e.Rollcall(t, settings)
 			wait.Eventually(t, c.says, func() bool {
 				for _, s := range strings.Split(c.says, "|") {
@@ -347,23 +378,27 @@ func TestSecretsConnections(t *testing.T) {
 			if code, _ := p.Terminate(); code != 0 {
 				t.Errorf("exit %d", code)
 			}
-			wantNone(t, "the process", p.Output(), append(parts(clientSecret, password, brokerSecret, proxySecret), v.Tokens()...))
+			wantNone(t, "the process", p.Output(),
+				append(parts(clientSecret, password, brokerSecret, proxySecret), v.Tokens()...))
 		})
 	}
 }
 
-// TestSecretsSettings runs the binary with settings that can't be used and hold secrets, where they belong and where they
-// don't.
+// TestSecretsSettings runs the binary with settings that can't be used and hold secrets, where they
+// belong and where they don't.
 func TestSecretsSettings(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	garbage := filepath.Join(dir, "garbage.creds")
-	if err := os.WriteFile(garbage, []byte("-----BEGIN NATS USER JWT-----\n"+brokerSecret+"\n------END NATS USER JWT------\n"), 0o600); err != nil {
+	if err := os.WriteFile(garbage,
+		[]byte("-----BEGIN NATS USER JWT-----\n"+brokerSecret+"\n------END NATS USER JWT------\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	good := map[string]string{
-		"ROLLCALL_ISDP_URL": "https://isdp.invalid", "ROLLCALL_ISDP_CLIENT_ID": "id", "ROLLCALL_ISDP_CLIENT_SECRET": clientSecret,
-		"ROLLCALL_ISDP_USERNAME": "u", "ROLLCALL_ISDP_PASSWORD": password,
+		"ROLLCALL_ISDP_URL": "https://isdp.invalid", "ROLLCALL_ISDP_CLIENT_ID": "id",
+		"ROLLCALL_ISDP_CLIENT_SECRET": clientSecret,
+		"ROLLCALL_ISDP_USERNAME":      "u", "ROLLCALL_ISDP_PASSWORD": password,
 	}
 	for i, bad := range []map[string]string{
 		{"ROLLCALL_ISDP_URL": "https://u:" + url.QueryEscape(password) + "@isdp.invalid"},
@@ -378,14 +413,16 @@ func TestSecretsSettings(t *testing.T) {
 		{"ROLLCALL_ISDP_PASSWORD": password + "\n", "ROLLCALL_PAGE_SIZE": "none"},
 		{"ROLLCALL_NATS_URL": "nats://u:" + brokerSecret + "@ broker"},
 		{"ROLLCALL_NATS_URL": withUser("nats://broker:99999", "u", brokerSecret)},
-		{"ROLLCALL_NATS_URL": withUser("nats://broker", "u", brokerSecret) + ",http://" + url.QueryEscape(brokerSecret) + "@other"},
+		{"ROLLCALL_NATS_URL": withUser("nats://broker", "u", brokerSecret) + ",http://" +
+			url.QueryEscape(brokerSecret) + "@other"},
 		{"ROLLCALL_NATS_URL": "nats://u:%zz" + brokerSecret + "@broker"},
 		{"ROLLCALL_NATS_URL_FILE": brokerSecret},
 		{"ROLLCALL_NATS_URL": "nats://broker", "ROLLCALL_NATS_CREDS_FILE": garbage},
 		{"ROLLCALL_NATS_URL": "nats://broker", "ROLLCALL_NATS_CREDS_FILE": brokerSecret},
 		{"ROLLCALL_NATS_URL": "nats://broker", "ROLLCALL_NATS_NKEY_FILE": garbage},
 		{"ROLLCALL_NATS_URL": "nats://broker", "ROLLCALL_NATS_NKEY_FILE": brokerSecret},
-		{"ROLLCALL_NATS_URL": "nats://broker", "ROLLCALL_NATS_KEY_FILE": garbage, "ROLLCALL_NATS_CERT_FILE": garbage},
+		{"ROLLCALL_NATS_URL": "nats://broker", "ROLLCALL_NATS_KEY_FILE": garbage,
+			"ROLLCALL_NATS_CERT_FILE": garbage},
 		{"ROLLCALL_ISDP_PASWORD": password, "ROLLCALL_ISDP_PASSWORD": ""},
 		{"ROLLCALL_ISDP_PASSWORDS_FILE": password, "ROLLCALL_ISDP_PASSWORD": ""},
 	} {
@@ -394,7 +431,8 @@ func TestSecretsSettings(t *testing.T) {
 				t.Parallel()
 				env := maps.Clone(good)
 				maps.Copy(env, bad)
-				p := e2e.Rollcall(t, e2e.Settings(env, map[string]string{"ROLLCALL_LOG_FORMAT": format}))
+				p := e2e.Rollcall(t,
+					e2e.Settings(env, map[string]string{"ROLLCALL_LOG_FORMAT": format}))
 				if code := p.Wait(); code != 2 {
 					t.Errorf("exit %d, want 2", code)
 				}
@@ -404,18 +442,22 @@ func TestSecretsSettings(t *testing.T) {
 	}
 }
 
-// TestSwitchedProtocols runs the binary while a gateway answers every request with 101 and keeps the connection: it goes on
-// asking, ends when told to, and the check ends by itself.
+// TestSwitchedProtocols runs the binary while a gateway answers every request with 101 and keeps
+// the connection: it goes on asking, ends when told to, and the check ends by itself.
 func TestSwitchedProtocols(t *testing.T) {
 	t.Parallel()
-	for name, endpoint := range map[string]func(isdpsim.Fault) isdpsim.Hook{"tokens": isdpsim.OnToken, "pages": isdpsim.OnAgents} {
+	for name, endpoint := range map[string]func(isdpsim.Fault) isdpsim.Hook{
+		"tokens": isdpsim.OnToken, "pages": isdpsim.OnAgents} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			v := e2e.NewVendor(t, isdpsim.Config{Agents: 12})
 			v.SetFault(endpoint(isdpsim.Switch("websocket")))
 			env, _ := e2e.Embedded(t)
-			p := e2e.Rollcall(t, e2e.Settings(v.Env(), env, map[string]string{"ROLLCALL_TENANT_ID": "886"}))
-			wait.Eventually(t, "some requests more", func() bool { return v.Stats().Requests >= 12 })
+			p := e2e.Rollcall(t,
+				e2e.Settings(v.Env(), env, map[string]string{"ROLLCALL_TENANT_ID": "886"}))
+			wait.Eventually(t, "some requests more", func() bool {
+				return v.Stats().Requests >= 12
+			})
 			if code, _ := p.Terminate(); code != 0 {
 				t.Errorf("exit %d", code)
 			}
@@ -430,14 +472,16 @@ func TestSwitchedProtocols(t *testing.T) {
 	}
 }
 
-// TestBytesBehindAnswers runs the binary while a vendor sends, behind each of its answers, another one that nobody asked for and
-// that holds a token. Nothing of it shows, and nothing is written that is no line of the log.
+// TestBytesBehindAnswers runs the binary while a vendor sends, behind each of its answers, another
+// one that nobody asked for and that holds a token. Nothing of it shows, and nothing is written
+// that is no line of the log.
 func TestBytesBehindAnswers(t *testing.T) {
 	t.Parallel()
 	const token = "tok-behind-an-answer"
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
 	v.SetFault(func(isdpsim.Request) isdpsim.Fault {
-		return isdpsim.Behind("HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n{\"access_token\":\"" + token + "\"}")
+		return isdpsim.Behind("HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n{\"access_token\":\"" +
+			token + "\"}")
 	})
 	env, _ := e2e.Embedded(t)
 	p := e2e.Rollcall(t, e2e.Settings(v.Env(), env))
@@ -459,8 +503,9 @@ func TestBytesBehindAnswers(t *testing.T) {
 	check.NoSecrets(append(v.Secrets(), token)...)
 }
 
-// TestSecretsReplaced runs the binary while the vendor's password is replaced, and the file with it after that, as
-// Kubernetes does it: each file is a link into a directory that is a link itself, and only that is swapped.
+// TestSecretsReplaced runs the binary while the vendor's password is replaced, and the file with it
+// after that, as Kubernetes does it: each file is a link into a directory that is a link itself,
+// and only that is swapped.
 func TestSecretsReplaced(t *testing.T) {
 	t.Parallel()
 	const renewed = "another-application-token-s3cret"
@@ -470,7 +515,8 @@ func TestSecretsReplaced(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, version), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, version, "password"), []byte(password+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, version, "password"), []byte(password+"\n"),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 		next := filepath.Join(dir, "..data_tmp")
@@ -482,12 +528,14 @@ func TestSecretsReplaced(t *testing.T) {
 		}
 	}
 	write("..1", v.Env()["ROLLCALL_ISDP_PASSWORD"])
-	if err := os.Symlink(filepath.Join("..data", "password"), filepath.Join(dir, "password")); err != nil {
+	if err := os.Symlink(filepath.Join("..data", "password"),
+		filepath.Join(dir, "password")); err != nil {
 		t.Fatal(err)
 	}
 	env, url := e2e.Embedded(t)
 	settings := e2e.Settings(v.Env(), env, map[string]string{
-		"ROLLCALL_ISDP_PASSWORD": "", "ROLLCALL_ISDP_PASSWORD_FILE": filepath.Join(dir, "password")})
+		"ROLLCALL_ISDP_PASSWORD":      "",
+		"ROLLCALL_ISDP_PASSWORD_FILE": filepath.Join(dir, "password")})
 	p := e2e.Rollcall(t, settings)
 	p.WaitFor("first complete sweep")
 	nc := e2e.Connect(t, url)
@@ -506,7 +554,9 @@ func TestSecretsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	check := e2e.Rollcall(t, settings, "check")
-	if check.Wait(); strings.Contains(check.Output(), "failing (credentials)") && !strings.Contains(strings.Join(strings.Fields(check.Output()), " "), "by itself within a minute") {
+	if check.Wait(); strings.Contains(check.Output(), "failing (credentials)") &&
+		!strings.Contains(strings.Join(strings.Fields(check.Output()), " "),
+			"by itself within a minute") {
 		t.Errorf("the check does not say that it mends itself: %s", check.Output())
 	}
 	health(`"state":"ok"`)

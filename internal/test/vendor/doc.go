@@ -9,6 +9,6 @@
 //
 //	go test ./internal/test/vendor                                             the quick set
 //	go test ./internal/test/vendor -run TestMixed -seed 7                      one seed again
-//	go test ./internal/test/vendor -run TestMixed -long 30m -timeout 1h        as many seeds as fit into that time
-//	go test ./internal/test/vendor -run TestPatience -long 10m -timeout 1h     what takes minutes on a real clock
+//	go test ./internal/test/vendor -run TestMixed -long 30m -timeout 1h      as many seeds as fit
+//	go test ./internal/test/vendor -run TestPatience -long 10m -timeout 1h   what takes minutes
 package vendor

@@ -32,7 +32,8 @@ func TestVendorExample(t *testing.T) {
 		`"createdBy":277881,"lastUpdatedBy":277881,"createName":"管理员","lastUpdateName":"管理员",` +
 		`"creationTimestamp":1616486693402,"lastUpdateTimestamp":1616486693402,` +
 		`"creationDate":"2021-03-23T08:04:54.000+00:00",` +
-		`"lastUpdateDate":"2021-03-23T08:05:32.000+00:00","appName":"isdp-qc-server","entityName":"agent"}`
+		`"lastUpdateDate":"2021-03-23T08:05:32.000+00:00","appName":"isdp-qc-server",` +
+		`"entityName":"agent"}`
 	if got := string(e.Data.Agent.AppendJSON(nil)); got != want || !e.Data.Online {
 		t.Errorf("online %t, agent\n%s\nwant\n%s", e.Data.Online, got, want)
 	}

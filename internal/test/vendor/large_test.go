@@ -19,7 +19,8 @@ import (
 // state is the agent's state in the stream.
 func (r *rig) state(id int64) (e schemas.Event) {
 	r.t.Helper()
-	m, err := r.nc.Request("$JS.API.DIRECT.GET."+schemas.Stream+"."+schemas.StateSubject(tenant, id), nil, wait.Patience)
+	m, err := r.nc.Request("$JS.API.DIRECT.GET."+schemas.Stream+"."+schemas.StateSubject(tenant,
+		id), nil, wait.Patience)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -62,9 +63,12 @@ func TestChangesTooManyToList(t *testing.T) {
 	r.sim.Edit(id, f)
 	w := r.sweeps(2)
 	e := r.state(id)
-	if d := e.Data; d.Reason != schemas.Status || d.Revision != before.Data.Revision+1 || !d.ChangesTruncated ||
-		len(d.Changes) != 1 || d.Changes[0].Field != "onlineStatus" || len(d.Agent.Other) < 2000 || string(d.Agent.Other[9].Value) != "7" {
-		t.Errorf("the event has reason %s, revision %d after %d, %d changes, truncated %t, %d undocumented fields", d.Reason, d.Revision,
+	if d := e.Data; d.Reason != schemas.Status || d.Revision != before.Data.Revision+1 ||
+		!d.ChangesTruncated ||
+		len(d.Changes) != 1 || d.Changes[0].Field != "onlineStatus" || len(d.Agent.Other) < 2000 ||
+		string(d.Agent.Other[9].Value) != "7" {
+		t.Errorf("the event has reason %s, revision %d after %d, %d changes, truncated %t, %d "+
+			"undocumented fields", d.Reason, d.Revision,
 			before.Data.Revision, len(d.Changes), d.ChangesTruncated, len(d.Agent.Other))
 	}
 	if w.Rejected != 0 {
@@ -107,7 +111,8 @@ func TestChangeTooLargeToPublish(t *testing.T) {
 		t.Errorf("%d records rejected afterwards", w.Rejected)
 	}
 	e := r.state(id)
-	if e.Data.Revision != before.Data.Revision+1 || *e.Data.Agent.AgentName != strings.Repeat("c", 9) {
+	if e.Data.Revision != before.Data.Revision+1 ||
+		*e.Data.Agent.AgentName != strings.Repeat("c", 9) {
 		t.Errorf("published at revision %d after %d", e.Data.Revision, before.Data.Revision)
 	}
 	r.quiesce()

@@ -47,7 +47,8 @@ func patched(t *testing.T, row json.RawMessage, f Fields) json.RawMessage {
 func (r *rig) events(id int64) (out []schemas.Event) {
 	for _, m := range r.live.Messages() {
 		var e schemas.Event
-		if strings.HasPrefix(m.Subject, "agent.state.") && e.UnmarshalJSON(m.Body) == nil && e.Data.Agent.AgentID == id {
+		if strings.HasPrefix(m.Subject, "agent.state.") && e.UnmarshalJSON(m.Body) == nil &&
+			e.Data.Agent.AgentID == id {
 			out = append(out, e)
 		}
 	}
@@ -103,7 +104,8 @@ func TestListingIsCutOffMeanwhile(t *testing.T) {
 			}
 			nobodyRemoved(r, begin)
 			r.quiesce()
-			r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: r.now()}}}, false)
+			r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: r.now()}}},
+				false)
 		})
 	}
 }
@@ -128,7 +130,8 @@ func TestOneOfAFewLeaves(t *testing.T) {
 	on := r.now()
 	r.sim.Restore(ids[2])
 	r.quiesce()
-	r.finish(checker.Options{RemovalBound: -1, Outages: []checker.Interval{{From: on, To: r.now()}}}, true)
+	r.finish(checker.Options{RemovalBound: -1,
+		Outages: []checker.Interval{{From: on, To: r.now()}}}, true)
 }
 
 // An agent in two polled listings, in different states: one of them is gone by.
@@ -143,10 +146,12 @@ func TestAgentInTwoListings(t *testing.T) {
 	before, begin := len(r.events(id)), r.now()
 	row, _ := r.sim.Agent(id)
 	for _, other := range []json.RawMessage{
-		patched(t, row, Fields{"onlineStatus": "0"}),                    // names type 0
-		patched(t, row, Fields{"onlineStatus": "0", "type": "null"}),    // names none
-		patched(t, row, Fields{"onlineStatus": "0", "type": `"10"`}),    // names its own: the first one counts
-		patched(t, row, Fields{"areaName": `"both"`, "type": `"10"`}),   // differs in something else
+		patched(t, row, Fields{"onlineStatus": "0"}),                 // names type 0
+		patched(t, row, Fields{"onlineStatus": "0", "type": "null"}), // names none
+		// names its own: the first one counts
+		patched(t, row, Fields{"onlineStatus": "0", "type": `"10"`}),
+		// differs in something else
+		patched(t, row, Fields{"areaName": `"both"`, "type": `"10"`}),
 		patched(t, row, Fields{"deleteFlag": "1", "onlineStatus": "0"}), // is deleted there
 	} {
 		r.inject(extra(10, other))
@@ -154,7 +159,8 @@ func TestAgentInTwoListings(t *testing.T) {
 			t.Errorf("%d missing", w.Missing)
 		}
 		if e := r.state(id); !e.Data.Online || *e.Data.Agent.Type != "0" {
-			t.Errorf("the agent is published with type %q, online %t", *e.Data.Agent.Type, e.Data.Online)
+			t.Errorf("the agent is published with type %q, online %t", *e.Data.Agent.Type,
+				e.Data.Online)
 		}
 	}
 	if n := len(r.events(id)) - before; n > 2 {
@@ -166,7 +172,9 @@ func TestAgentInTwoListings(t *testing.T) {
 	// Where its own listing shows it no more, the other one counts.
 	r.sim.Remove(id)
 	r.inject(extra(10, patched(t, row, Fields{"onlineStatus": "0"})))
-	wait.Eventually(r.t, "what the other listing says", func() bool { return !r.state(id).Data.Online })
+	wait.Eventually(r.t, "what the other listing says", func() bool {
+		return !r.state(id).Data.Online
+	})
 	r.sweeps(4)
 	if e := r.state(id); e.Data.Reason == schemas.Removed {
 		t.Error("the agent was removed, and a listing shows it")
@@ -236,14 +244,18 @@ func TestNotBeforeOfTypesNotPolled(t *testing.T) {
 	r.sim.SetOnline(polled, !was[polled].Data.Online)
 	r.sim.Edit(quiet, Fields{"areaName": `"elsewhere"`})
 	start(0, 10)
-	for id, want := range map[int64]time.Time{old: was[old].Time, polled: mark.StartedAt, quiet: was[quiet].Time} {
-		if e := r.state(id); e.Data.Revision != was[id].Data.Revision+1 || !e.Data.NotBefore.Equal(want) {
-			t.Errorf("agent %d at revision %d after %d, not before %v, want %v", id, e.Data.Revision, was[id].Data.Revision, e.Data.NotBefore, want)
+	for id, want := range map[int64]time.Time{old: was[old].Time, polled: mark.StartedAt,
+		quiet: was[quiet].Time} {
+		if e := r.state(id); e.Data.Revision != was[id].Data.Revision+1 ||
+			!e.Data.NotBefore.Equal(want) {
+			t.Errorf("agent %d at revision %d after %d, not before %v, want %v", id,
+				e.Data.Revision, was[id].Data.Revision, e.Data.NotBefore, want)
 		}
 	}
 	if got := mark.Polled; !slices.Equal(got, []string{"10"}) {
 		t.Errorf("the watermark says that %q were polled", got)
 	}
 	r.quiesce()
-	r.finish(checker.Options{OtherTypes: true, Outages: []checker.Interval{{From: begin, To: r.now()}}}, true)
+	r.finish(checker.Options{OtherTypes: true,
+		Outages: []checker.Interval{{From: begin, To: r.now()}}}, true)
 }

@@ -12,8 +12,11 @@ import (
 )
 
 var (
-	long     = flag.Duration("long", 0, "how long to go on, TestMixed with one seed after the other, TestPatience on a real clock; also runs the variants of TestFault. 0: the quick set")
-	seedFlag = flag.Uint64("seed", 0, "the seed that TestMixed runs, and no other; 0: those of the quick set")
+	long = flag.Duration("long", 0,
+		"how long to go on, TestMixed with one seed after the other, TestPatience on a real "+
+			"clock; also runs the variants of TestFault. 0: the quick set")
+	seedFlag = flag.Uint64("seed", 0,
+		"the seed that TestMixed runs, and no other; 0: those of the quick set")
 )
 
 func TestMain(m *testing.M) {

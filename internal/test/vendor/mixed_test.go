@@ -37,7 +37,10 @@ func lying(t trick) trick { t.lies = true; return t }
 
 // once is a trick that does something to the tenant, and undoes it in the end.
 func once(name string, do func(r *rig, random *rand.Rand) (undo func())) trick {
-	return trick{name: name, play: func(r *rig, random *rand.Rand) (Hook, func()) { return nil, do(r, random) }}
+	return trick{name: name, play: func(r *rig, random *rand.Rand) (Hook, func()) {
+		return nil,
+			do(r, random)
+	}}
 }
 
 // spoil makes the record of some agent a bad one.
@@ -65,7 +68,8 @@ var tricks = []trick{
 	sometimes("reset in mid-body", agents(Reset(2000))),
 	sometimes("closed in mid-body", agents(Cut(2000))),
 	sometimes("truncated", agents(Truncated(2000))),
-	sometimes("corrupt", agents(Body(func(b []byte) []byte { // not in a string, where it would be read as one of its characters
+	// not in a string, where it would be read as one of its characters
+	sometimes("corrupt", agents(Body(func(b []byte) []byte {
 		b = slices.Clone(b)
 		b[0] = 0
 		return b
@@ -73,7 +77,8 @@ var tricks = []trick{
 	sometimes("HTML", agents(HTML())),
 	sometimes("empty body", agents(Empty())),
 	sometimes("stateCode", agents(StateCode("500", "系统繁忙"))),
-	sometimes("redirect", agents(All(WithStatus(307), Header("Location", "/openapi/v1/openTask/findOnlineAgent")))),
+	sometimes("redirect",
+		agents(All(WithStatus(307), Header("Location", "/openapi/v1/openTask/findOnlineAgent")))),
 	sometimes("slow", agents(Delay(60*time.Millisecond))),
 	sometimes("out of date", agents(Late(90*time.Millisecond))),
 	sometimes("drips", agents(Drip(300, 3*time.Millisecond))),
@@ -91,7 +96,9 @@ var tricks = []trick{
 	lying(sometimes("empty listing", agents(EmptyListing()))),
 	lying(sometimes("half a listing", agents(TotalCount(10)))),
 	lying(sometimes("a part of a listing", agents(TotalCount(25)))),
-	lying(sometimes("an empty listing of a type", func(*rig) Hook { return of(2, EmptyListing()) })),
+	lying(sometimes("an empty listing of a type", func(*rig) Hook {
+		return of(2, EmptyListing())
+	})),
 	lying(sometimes("an agent in two listings", func(r *rig) Hook {
 		rows := r.sim.Listing()
 		return extra(10, flip(rows[r.setup.seed%uint64(len(rows))]).JSON)
@@ -133,14 +140,19 @@ var tricks = []trick{
 	once("some have another type", func(r *rig, random *rand.Rand) func() {
 		for _, id := range r.sim.IDs() {
 			if row, _ := r.sim.Agent(id); random.IntN(6) == 0 && row[0] == '{' {
-				r.sim.Edit(id, Fields{"type": fmt.Sprintf(`"%d"`, []int{0, 1, 2, 10}[random.IntN(4)])})
+				r.sim.Edit(id,
+					Fields{"type": fmt.Sprintf(`"%d"`, []int{0, 1, 2, 10}[random.IntN(4)])})
 			}
 		}
 		return nil
 	}),
 	spoil("no onlineStatus", func(t *Tenant, id int64) { t.Edit(id, Fields{"onlineStatus": ""}) }),
-	spoil("another tenant's", func(t *Tenant, id int64) { t.Edit(id, Fields{"tenantId": `"887"`}) }),
-	spoil("too large", func(t *Tenant, id int64) { t.Edit(id, Fields{"note": `"` + strings.Repeat("y", 2*maxRowBytes) + `"`}) }),
+	spoil("another tenant's", func(t *Tenant, id int64) {
+		t.Edit(id, Fields{"tenantId": `"887"`})
+	}),
+	spoil("too large", func(t *Tenant, id int64) {
+		t.Edit(id, Fields{"note": `"` + strings.Repeat("y", 2*maxRowBytes) + `"`})
+	}),
 	spoil("no agentId", func(t *Tenant, id int64) { t.Edit(id, Fields{"agentId": "null"}) }),
 	spoil("no object", func(t *Tenant, id int64) { t.Replace(id, json.RawMessage(`[1,2,3]`)) }),
 }
@@ -187,7 +199,8 @@ func TestMixed(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d seeds from %d on: %d faults injected, %d events, %d complete sweeps, %d removals, %d states that lasted", seed-first, first+1, injected,
+	t.Logf("%d seeds from %d on: %d faults injected, %d events, %d complete sweeps, %d removals, "+
+		"%d states that lasted", seed-first, first+1, injected,
 		total.Events, total.CompleteSweeps, total.Removals, total.Lasting)
 }
 
@@ -196,7 +209,8 @@ func mixed(t *testing.T, seed uint64, length time.Duration) (int64, checker.Stat
 	if seed%3 == 0 {
 		types = []int{0, 1, 2, 10}
 	}
-	r := newRig(t, setup{seed: seed, types: types, requestTimeout: 700 * time.Millisecond, missingHold: 700 * time.Millisecond, tokenTTL: 3 * time.Second})
+	r := newRig(t, setup{seed: seed, types: types, requestTimeout: 700 * time.Millisecond,
+		missingHold: 700 * time.Millisecond, tokenTTL: 3 * time.Second})
 	random := rand.New(rand.NewPCG(seed, 5))
 	var story []string
 	lied := false
@@ -226,7 +240,8 @@ func mixed(t *testing.T, seed uint64, length time.Duration) (int64, checker.Stat
 			names = append(names, k.name)
 		}
 		lasts := time.Duration(100+random.IntN(700)) * time.Millisecond
-		story = append(story, fmt.Sprintf("%s for %v: %s", r.now().UTC().Format("15:04:05.000"), lasts, strings.Join(names, "; ")))
+		story = append(story, fmt.Sprintf("%s for %v: %s", r.now().UTC().Format("15:04:05.000"),
+			lasts, strings.Join(names, "; ")))
 		r.inject(Hooks(hooks...))
 		time.Sleep(lasts) // how long it goes on is a part of the story
 		r.inject(nil)
@@ -246,6 +261,7 @@ func mixed(t *testing.T, seed uint64, length time.Duration) (int64, checker.Stat
 		r.wantTruth()
 	}
 	r.wantLimits(true)
-	t.Logf("seed %d: %d faults met requests in %d tricks; %d events, %d complete sweeps", seed, r.injected.Load(), len(story), stats.Events, stats.CompleteSweeps)
+	t.Logf("seed %d: %d faults met requests in %d tricks; %d events, %d complete sweeps", seed,
+		r.injected.Load(), len(story), stats.Events, stats.CompleteSweeps)
 	return r.injected.Load(), stats
 }

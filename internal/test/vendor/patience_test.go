@@ -46,7 +46,9 @@ func TestPatience(t *testing.T) {
 	}
 	t.Logf("%d tries in %v", len(tries), *long)
 	r.inject(nil)
-	wait.Eventually(r.t, "the next try", func() bool { return r.asked(TokenEndpoint, on) > len(tries) })
+	wait.Eventually(r.t, "the next try", func() bool {
+		return r.asked(TokenEndpoint, on) > len(tries)
+	})
 	r.quiesce()
 	r.finish(checker.Options{}, true)
 	r.wantLimits(false)

@@ -39,9 +39,10 @@ const tenant = 886
 
 // A setup is how a rig differs from the others; zero values are its defaults.
 type setup struct {
-	seed           uint64
-	agents         int           // 33: seven pages
-	churn          float64       // changes a second; 20. Below zero: agents sign in and out, 25 times a second, and no more
+	seed   uint64
+	agents int // 33: seven pages
+	// changes a second; 20. Below zero: agents sign in and out, 25 times a second, and no more
+	churn          float64
 	interval       time.Duration // 150ms
 	requestTimeout time.Duration // 5s
 	tokenTTL       time.Duration // half an hour
@@ -98,7 +99,9 @@ func newRig(t *testing.T, s setup) *rig {
 	s.maxMissing = cmp.Or(s.maxMissing, 0.5)
 	s.missingHold = cmp.Or(s.missingHold, time.Hour)
 	began := time.Now()
-	r := &rig{t: t, setup: s, began: began, now: func() time.Time { return began.Add(time.Since(began)) }, logged: &syncBuffer{}}
+	r := &rig{t: t, setup: s, began: began, now: func() time.Time {
+		return began.Add(time.Since(began))
+	}, logged: &syncBuffer{}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("seed %d; the last watermark is %s, health %s; rollcall wrote:\n%s", s.seed,
@@ -107,8 +110,9 @@ func newRig(t *testing.T, s setup) *rig {
 	})
 
 	r.sim = isdpsim.New(isdpsim.Config{
-		Agents: s.agents, Seed: s.seed, Churn: s.churn, TokenTTL: s.tokenTTL, InvalidTokenStatus: s.invalidToken,
-		Now: r.now,
+		Agents: s.agents, Seed: s.seed, Churn: s.churn, TokenTTL: s.tokenTTL,
+		InvalidTokenStatus: s.invalidToken,
+		Now:                r.now,
 	})
 	srv := httptest.NewUnstartedServer(r.sim)
 	r.door = &door{Listener: srv.Listener, open: map[net.Conn]bool{}}
@@ -120,7 +124,8 @@ func newRig(t *testing.T, s setup) *rig {
 		srv.Close()
 	})
 
-	url, _ := natstest.StartOptions(t, &server.Options{MaxPayload: int32(s.maxPayload)}) // 0: its default
+	// 0: its default
+	url, _ := natstest.StartOptions(t, &server.Options{MaxPayload: int32(s.maxPayload)})
 	r.nc = natstest.Connect(t, url)
 	watching := natstest.Connect(t, url)
 	var err error
@@ -155,12 +160,14 @@ func (r *rig) start() {
 	for _, typ := range r.setup.types {
 		types = append(types, fmt.Sprint(typ))
 	}
-	source, err := poller.New(poller.Config{Types: types, Concurrency: concurrency, Logger: log, Now: r.now}, client)
+	source, err := poller.New(poller.Config{Types: types, Concurrency: concurrency, Logger: log,
+		Now: r.now}, client)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	pub, err := publisher.Open(r.t.Context(), r.nc, publisher.Config{
-		Tenant: tenant, Instance: "rig", Replicas: 1, Manage: true, EventsMaxAge: time.Hour, MaxBytes: 256 << 20,
+		Tenant: tenant, Instance: "rig", Replicas: 1, Manage: true, EventsMaxAge: time.Hour,
+		MaxBytes: 256 << 20,
 		LeaseTTL: 10 * time.Second, Logger: log,
 	})
 	if err != nil {
@@ -168,7 +175,9 @@ func (r *rig) start() {
 	}
 	cfg := engine.Config{
 		Tenant: tenant, Interval: r.setup.interval, RemoveAfter: 2, MaxMissing: r.setup.maxMissing,
-		MissingHold: r.setup.missingHold, BufferEvents: 100_000, MaxBody: func() int { return publisher.MaxBody(r.nc) }, Logger: log, Now: r.now,
+		MissingHold: r.setup.missingHold, BufferEvents: 100_000, MaxBody: func() int {
+			return publisher.MaxBody(r.nc)
+		}, Logger: log, Now: r.now,
 		Expect: source.Expect, Types: types,
 	}
 	if err := cfg.Validate(); err != nil {
@@ -287,10 +296,11 @@ func brief(v any) string {
 // swept waits for the watermark of a complete sweep that began after a moment, and returns it.
 func (r *rig) swept(after time.Time) (w schemas.Watermark) {
 	r.t.Helper()
-	wait.Eventually(r.t, "a complete sweep that began after "+after.Format("15:04:05.000"), func() bool {
-		w = r.mark()
-		return w.Sweep > 0 && w.StartedAt.After(after)
-	})
+	wait.Eventually(r.t, "a complete sweep that began after "+after.Format("15:04:05.000"),
+		func() bool {
+			w = r.mark()
+			return w.Sweep > 0 && w.StartedAt.After(after)
+		})
 	return w
 }
 
@@ -371,7 +381,8 @@ func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 	log := checker.Log{Stored: stored, Live: r.live.Messages()}
 	truth := checker.TruthOf(r.sim)
 
-	opt.Tenant, opt.Types, opt.MaxPayload, opt.MaxRowBytes, opt.Quiescent = tenant, r.setup.types, r.setup.maxPayload, r.setup.maxRow, true
+	opt.Tenant, opt.Types, opt.MaxPayload, opt.MaxRowBytes, opt.Quiescent = tenant, r.setup.types,
+		r.setup.maxPayload, r.setup.maxRow, true
 	opt.MaxMissing, opt.MissingHold = r.setup.maxMissing, r.setup.missingHold
 	opt.Bound, opt.RemovalBound = 3*time.Second, cmp.Or(opt.RemovalBound, 4*time.Second)
 	opt.Outages = append(opt.Outages, r.gaps()...)
@@ -383,7 +394,8 @@ func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 		witness := r.check(log, checker.Truth{History: truth.History}, opt)
 		// The history does not know whom a sweep skipped because the pages shifted.
 		witness.Violations = slices.DeleteFunc(witness.Violations, func(v checker.Violation) bool {
-			return v.Rule == checker.RuleFresh || v.Rule == checker.RuleWatermark || v.Rule == checker.RuleAbsence
+			return v.Rule == checker.RuleFresh || v.Rule == checker.RuleWatermark ||
+				v.Rule == checker.RuleAbsence
 		})
 		if err := witness.Err(); err != nil {
 			r.t.Errorf("seed %d: by the history, %v", r.setup.seed, err)
@@ -394,7 +406,10 @@ func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 
 // stalled reports whether a health message says only that no sweep has completed in the time that
 // one should take, which at these intervals a busy machine is enough for.
-func stalled(h schemas.Health) bool { return strings.HasPrefix(h.Detail, "no complete sweep within") }
+func stalled(h schemas.Health) bool {
+	return strings.HasPrefix(h.Detail,
+		"no complete sweep within")
+}
 
 // check is checker.Check. Where a commit takes longer than a sweep, the end of a complete sweep
 // goes into the log with that of the next, if nothing lies in between: an agent's removal then
@@ -413,8 +428,10 @@ func (r *rig) check(log checker.Log, truth checker.Truth, opt checker.Options) *
 				sweep = e.Data.Sweep
 			}
 			var w schemas.Watermark
-			if m.Seq > v.Seq && sweep > 0 && m.Subject == schemas.WatermarkSubject(tenant) && json.Unmarshal(m.Body, &w) == nil {
-				return v.Rule == checker.RuleAbsence && strings.Contains(v.Text, "never completed") && w.Sweep > sweep && w.InProgress == nil
+			if m.Seq > v.Seq && sweep > 0 && m.Subject == schemas.WatermarkSubject(tenant) &&
+				json.Unmarshal(m.Body, &w) == nil {
+				return v.Rule == checker.RuleAbsence && strings.Contains(v.Text,
+					"never completed") && w.Sweep > sweep && w.InProgress == nil
 			}
 		}
 		return false
@@ -471,7 +488,8 @@ func (r *rig) wantTruth() {
 		if !slices.ContainsFunc(spans[e.Data.Agent.AgentID], func(s span) bool {
 			return !s.online && !s.from.After(to) && (s.to.IsZero() || !s.to.Before(from))
 		}) {
-			r.t.Errorf("seed %d: agent %d was never offline between %v and %v, and #%d says so (%s)", r.setup.seed,
+			r.t.Errorf("seed %d: agent %d was never offline between %v and %v, and #%d says so (%s)",
+				r.setup.seed,
 				e.Data.Agent.AgentID, e.Data.NotBefore, e.Time, m.Seq, e.Data.Reason)
 		}
 	}
@@ -484,14 +502,17 @@ func (r *rig) wantLimits(abandons bool) {
 	r.t.Helper()
 	s := r.sim.Stats()
 	if s.MaxInFlight > concurrency && !abandons {
-		r.t.Errorf("%d requests under way at a time, want %d at the most", s.MaxInFlight, concurrency)
+		r.t.Errorf("%d requests under way at a time, want %d at the most", s.MaxInFlight,
+			concurrency)
 	}
 	// Requests are spread evenly when they are sent; on their way they can bunch, as many as are
 	// under way at a time.
 	const window = 500 * time.Millisecond
 	all := r.sim.Requests()
 	r.wantRate(all, window, int(rateLimit*window.Seconds())+1+2*concurrency, "requests")
-	tokens := slices.DeleteFunc(all, func(q isdpsim.Request) bool { return q.Endpoint != isdpsim.TokenEndpoint })
+	tokens := slices.DeleteFunc(all, func(q isdpsim.Request) bool {
+		return q.Endpoint != isdpsim.TokenEndpoint
+	})
 	r.wantRate(tokens, time.Second, 4, "token requests")
 	r.wantRate(tokens, 10*time.Second, 24, "token requests")
 }
@@ -503,7 +524,8 @@ func (r *rig) wantRate(requests []isdpsim.Request, window time.Duration, most in
 			first++
 		}
 		if n := last - first + 1; n > most {
-			r.t.Errorf("seed %d: %d %s within %v, want %d at the most", r.setup.seed, n, what, window, most)
+			r.t.Errorf("seed %d: %d %s within %v, want %d at the most", r.setup.seed, n, what,
+				window, most)
 			return
 		}
 	}
