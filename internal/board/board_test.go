@@ -24,6 +24,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -458,7 +459,7 @@ func TestStalledPage(t *testing.T) {
 	p := r.open()
 	p.whole()
 	p.body.Close()
-	eventually(t, "the first page to leave", func() bool { return count() == 0 })
+	wait.Eventually(t, "the first page to leave", func() bool { return count() == 0 })
 	h := r.board.hub
 	h.mu.Lock()
 	for id := range int64(30_000) { // more than the sockets' buffers hold
@@ -472,19 +473,8 @@ func TestStalledPage(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprint(conn, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	eventually(t, "the page to be counted", func() bool { return count() == 1 })
-	eventually(t, "the page to be dropped", func() bool { return count() == 0 })
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
+	wait.Eventually(t, "the page to be counted", func() bool { return count() == 1 })
+	wait.Eventually(t, "the page to be dropped", func() bool { return count() == 0 })
 }
 
 func TestTooManyPages(t *testing.T) {
@@ -501,7 +491,7 @@ func TestTooManyPages(t *testing.T) {
 		t.Errorf("the third page goes on: %+v", m)
 	}
 	first.body.Close()
-	eventually(t, "a place", func() bool {
+	wait.Eventually(t, "a place", func() bool {
 		m, ok := r.open().next()
 		return ok && m.Full == 0
 	})
@@ -527,7 +517,7 @@ func TestNobodyLooks(t *testing.T) {
 		t.Errorf("%d consumers for an open page", n)
 	}
 	p.body.Close()
-	eventually(t, "the board to forget", func() bool {
+	wait.Eventually(t, "the board to forget", func() bool {
 		r.board.mu.Lock()
 		defer r.board.mu.Unlock()
 		return !r.board.following && len(r.board.hub.agents) == 0

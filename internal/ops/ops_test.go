@@ -23,6 +23,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/internal/test/metrictest"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -542,22 +543,11 @@ func TestNATSMetrics(t *testing.T) {
 		t.Error("with a connection")
 	}
 	stop()
-	until(t, "the loss of the connection", func() bool { return is(0, 0) })
+	wait.Eventually(t, "the loss of the connection", func() bool { return is(0, 0) })
 	stop = natstest.StartAt(t, dir, url)
-	until(t, "the new connection", func() bool { return is(1, 1) })
+	wait.Eventually(t, "the new connection", func() bool { return is(1, 1) })
 	nc.Close()
 	stop()
-}
-
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 // The body is JSON that says what it means also where nothing is known.

@@ -20,25 +20,13 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Server).Shutdown"))
-}
-
-const patienceOfTests = 20 * time.Second
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(patienceOfTests)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 // output is what has been written, from whichever goroutine. While it is held, writing waits.
@@ -89,7 +77,7 @@ func (l *log) put(subject, body string, rollup bool) uint64 {
 		m.Header.Set("Nats-Rollup", "sub")
 	}
 	var seq uint64
-	eventually(l.t, "the stream to take "+subject, func() bool { // it may have to start
+	wait.Eventually(l.t, "the stream to take "+subject, func() bool { // it may have to start
 		ctx, cancel := context.WithTimeout(l.t.Context(), time.Second)
 		defer cancel()
 		ack, err := l.js.PublishMsg(ctx, m)
@@ -147,23 +135,24 @@ func watching(t *testing.T, nc *nats.Conn, cfg Config) (out *output, stop func()
 			if err != nil {
 				t.Errorf("it ended with %v", err)
 			}
-		case <-time.After(patienceOfTests):
+		case <-time.After(wait.Patience):
 			t.Error("it does not end")
 		}
 	})
-	t.Cleanup(stop)
+	t.Cleanup(func() {
+		stop()
+		if t.Failed() {
+			t.Log(out.String())
+		}
+	})
 	return out, stop
 }
 
 func (o *output) waitFor(t *testing.T, text string) {
 	t.Helper()
-	deadline := time.Now().Add(patienceOfTests)
-	for !strings.Contains(o.String(), text) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %q in\n%s", text, o.String())
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	wait.Eventually(t, fmt.Sprintf("%q", text), func() bool {
+		return strings.Contains(o.String(), text)
+	})
 }
 
 func TestFollow(t *testing.T) {
@@ -215,7 +204,7 @@ func TestLostAndBack(t *testing.T) {
 	duty.waitFor(t, "BACK     after")
 	duty.waitFor(t, "online   17813  王建国        was offline for")
 	l.commit(flip(a3))
-	eventually(t, "the second sign-out", func() bool {
+	wait.Eventually(t, "the second sign-out", func() bool {
 		return strings.Count(duty.String(), "offline  17813") == 2
 	})
 	for what, c := range map[string]struct {
