@@ -38,7 +38,7 @@ func init() {
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
-		"broken": "has been started anew", "hangs": "start rollcall again",
+		"broken": "has been restarted", "hangs": "start rollcall again",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -112,7 +112,7 @@ func (d *small) publish(bytes int) (uint64, error) {
 
 // size is that of the file that the stream is written to.
 func (d *small) size() int64 {
-	messages := filepath.Join(d.dir, "jetstream", logAccount, "streams", stream, "msgs")
+	messages := filepath.Join(d.dir, "jetstream", ownAccount, "streams", stream, "msgs")
 	info, err := os.Stat(filepath.Join(messages, "1.blk"))
 	must(err)
 	return info.Size()

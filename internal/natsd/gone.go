@@ -30,7 +30,7 @@ func (s *Server) gone() error {
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(locked, now) {
 		return fmt.Errorf("%w: %s is not the file that was locked", errGone, lockFile)
 	}
-	streams := filepath.Join(s.cfg.DataDir, server.JetStreamStoreDir, logAccount, "streams")
+	streams := filepath.Join(s.cfg.DataDir, server.JetStreamStoreDir, ownAccount, "streams")
 	for _, stream := range []string{schemas.Stream, "KV_" + schemas.Bucket} {
 		dir := filepath.Join(streams, stream)
 		for _, path := range []string{
@@ -39,10 +39,11 @@ func (s *Server) gone() error {
 			filepath.Join(dir, server.JetStreamMetaFileSum),
 		} {
 			_, err := os.Stat(path)
+			_, seen := s.seen[path]
 			switch {
 			case err == nil:
-				s.there[path] = 0
-			case errors.Is(err, fs.ErrNotExist) && s.seen(path):
+				s.seen[path] = 0
+			case errors.Is(err, fs.ErrNotExist) && seen:
 				return fmt.Errorf("%w: %s is gone", errGone, path)
 			}
 		}
@@ -50,18 +51,12 @@ func (s *Server) gone() error {
 		// only once there is another one.
 		blocks := filepath.Join(dir, "msgs", "*.blk")
 		last := lastBlock(blocks)
-		if before := s.there[blocks]; last < before {
+		if before := s.seen[blocks]; last < before {
 			return fmt.Errorf("%w: %d.blk of %s is gone", errGone, before, blocks)
 		}
-		s.there[blocks] = last
+		s.seen[blocks] = last
 	}
 	return nil
-}
-
-// seen reports whether the path was there at an earlier look.
-func (s *Server) seen(path string) bool {
-	_, ok := s.there[path]
-	return ok
 }
 
 // lastBlock is the highest number of the files that fit the pattern; 0: there are none.

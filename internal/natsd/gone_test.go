@@ -27,7 +27,7 @@ func TestStoreRemoved(t *testing.T) {
 	// within removes what the path names in the directory of a stream.
 	within := func(stream, path string) func(string) error {
 		return func(dir string) error {
-			found, err := filepath.Glob(filepath.Join(dir, "jetstream", logAccount, "streams", stream, path))
+			found, err := filepath.Glob(filepath.Join(dir, "jetstream", ownAccount, "streams", stream, path))
 			if err == nil && found == nil {
 				err = os.ErrNotExist
 			}
@@ -46,7 +46,7 @@ func TestStoreRemoved(t *testing.T) {
 			return errors.Join(os.RemoveAll(filepath.Join(dir, "jetstream")), os.RemoveAll(filepath.Join(dir, lockFile)))
 		}, false},
 		"the stream's": {func(dir string) error {
-			return os.RemoveAll(filepath.Join(dir, "jetstream", logAccount, "streams", schemas.Stream))
+			return os.RemoveAll(filepath.Join(dir, "jetstream", ownAccount, "streams", schemas.Stream))
 		}, false},
 		"the stream's messages":            {within(schemas.Stream, "msgs"), true},
 		"what is in the stream's messages": {within(schemas.Stream, "msgs/*"), true},
@@ -91,9 +91,9 @@ func TestStoreRemoved(t *testing.T) {
 			}
 			seen := looks.Load() // what nobody has seen nobody misses
 			await(t, "a look at the store", func() bool { return looks.Load() >= seen+2 })
-			before := s.current()
+			before := s.running.Load()
 			await(t, "the store to be removed", func() bool { return c.remove(dir) == nil })
-			await(t, "another server", func() bool { now := s.current(); return now != nil && now != before && nc.IsConnected() })
+			await(t, "another server", func() bool { now := s.running.Load(); return now != nil && now != before && nc.IsConnected() })
 			var found bool
 			await(t, "the other server to answer", func() bool {
 				_, err := js.Stream(t.Context(), schemas.Stream)

@@ -97,7 +97,7 @@ func flood(t *testing.T, s *Server, n, size int) {
 		t.Fatal(err)
 	}
 	nc.Close()
-	if !waiting(t, s.current()) {
+	if !waiting(t, s.running.Load()) {
 		t.Fatal("nothing waits: the system has taken all of it")
 	}
 }

@@ -37,7 +37,8 @@ func ill(ns *server.Server) error {
 	for _, e := range ns.Healthz(&server.HealthzOptions{Details: true}).Errors {
 		switch {
 		case e.Type != server.HealthzErrorStream && e.Type != server.HealthzErrorJetStream:
-		case strings.HasSuffix(e.Error, "could not be recovered"): // nor will it be by the next server
+		case strings.HasSuffix(e.Error, "could not be recovered"):
+			// Nor will it be by the next server.
 		default:
 			return errors.New(e.Error)
 		}
@@ -45,7 +46,7 @@ func ill(ns *server.Server) error {
 	return nil
 }
 
-// heal starts the server anew where it can't go on, until ctx ends or that is of no use.
+// heal restarts the server where it can't go on, until ctx ends or that is of no use.
 func (s *Server) heal(ctx context.Context) {
 	defer close(s.healed)
 	var last time.Time // of the last restart
@@ -55,15 +56,14 @@ func (s *Server) heal(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		lost := errors.Is(err, errGone)
-		if lost {
+		if errors.Is(err, errGone) {
 			s.log.Error("the store of the embedded NATS server was removed while it was in use: "+
-				"it is started anew on what is there now, and what still stands is published again; "+
-				"find out who removed it", "dir", s.cfg.DataDir, "err", err)
+				"the server is restarted on what is there now, and what still stands is published "+
+				"again; find out who removed it", "dir", s.cfg.DataDir, "err", err)
 		} else {
-			s.log.Error("the embedded NATS server can't write its store any more, so nothing is committed; "+
-				"what is seen meanwhile is kept; it is started anew as soon as the disk has room",
-				"dir", s.cfg.DataDir, "err", err)
+			s.log.Error("the embedded NATS server can't write its store any more, so nothing is "+
+				"committed; what is seen meanwhile is kept; it is restarted as soon as the disk "+
+				"has room", "dir", s.cfg.DataDir, "err", err)
 		}
 		if time.Since(last) > 2*restartMax {
 			gap = restartGap
@@ -75,44 +75,51 @@ func (s *Server) heal(ctx context.Context) {
 		if !s.awaitRoom(ctx) {
 			return
 		}
-		if !s.endWithin(ctx, s.cfg.lookWait) {
-			if ctx.Err() != nil {
-				return
+		if err := s.restart(ctx, err); err != nil {
+			if ctx.Err() == nil {
+				s.failed <- err
 			}
-			s.failed <- fmt.Errorf("the embedded NATS server on %s can't write its store any more (%w) "+
-				"and does not end, so that it can't be started anew in this process: start rollcall again; "+
-				"what is not committed is read again from the vendor", s.cfg.DataDir, err)
 			return
 		}
-		if lost {
-			if err := s.relock(); err != nil {
-				s.failed <- fmt.Errorf("take the data directory of the embedded NATS server again, "+
-					"whose store was removed: %w", err)
-				return
-			}
-		}
-		for err := s.start(); err != nil; err = s.start() {
-			s.endWithin(ctx, s.cfg.lookWait)
-			if !errors.Is(err, ErrNoRoom) {
-				s.failed <- fmt.Errorf("start the embedded NATS server anew: %w", err)
-				return
-			}
-			if !sleep(ctx, s.cfg.lookEvery) {
-				return
-			}
-		}
 		last = time.Now()
-		clear(s.there) // a start may tidy the store
-		_ = s.gone()
-		s.log.Info("the embedded NATS server has been started anew",
-			"dir", s.cfg.DataDir, "url", s.ClientURL())
 	}
 }
 
-func (s *Server) endWithin(ctx context.Context, d time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, d)
+// restart replaces the server that is ill for that reason. It fails where only a new process helps,
+// or where ctx ends.
+func (s *Server) restart(ctx context.Context, why error) error {
+	if !s.endSoon(ctx) {
+		return fmt.Errorf("the embedded NATS server on %s can't write its store any more (%w) and "+
+			"does not end, so that it can't be restarted in this process: start rollcall again; "+
+			"what is not committed is read again from the vendor", s.cfg.DataDir, why)
+	}
+	if errors.Is(why, errGone) {
+		if err := s.relock(); err != nil {
+			return fmt.Errorf("take the data directory of the embedded NATS server again, "+
+				"whose store was removed: %w", err)
+		}
+	}
+	for err := s.start(); err != nil; err = s.start() {
+		s.endSoon(ctx)
+		if !errors.Is(err, ErrNoRoom) {
+			return fmt.Errorf("restart the embedded NATS server: %w", err)
+		}
+		if !sleep(ctx, s.cfg.lookEvery) {
+			return ctx.Err()
+		}
+	}
+	clear(s.seen) // a start may tidy the store
+	_ = s.gone()
+	s.log.Info("the embedded NATS server has been restarted",
+		"dir", s.cfg.DataDir, "url", s.ClientURL())
+	return nil
+}
+
+// endSoon is endRunning, within the time that an answer may take.
+func (s *Server) endSoon(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.lookWait)
 	defer cancel()
-	return s.endCurrent(ctx)
+	return s.endRunning(ctx)
 }
 
 // awaitIll returns what is wrong with the server as soon as that is certain, or when ctx ends.
@@ -135,7 +142,7 @@ func (s *Server) look(ctx context.Context) error {
 	if err := s.gone(); err != nil {
 		return err
 	}
-	ns, answer := s.current(), make(chan error, 1)
+	ns, answer := s.running.Load(), make(chan error, 1)
 	go func() { answer <- s.cfg.ill(ns) }()
 	timeout := time.NewTimer(s.cfg.lookWait)
 	defer timeout.Stop()
@@ -192,9 +199,9 @@ func leastRoom(size int64) int64 { return min(size/20, 16<<20) }
 func roomFor(dir string) error {
 	free, size, ok := disk(dir)
 	if least := leastRoom(size); ok && free < least {
-		return fmt.Errorf("%w: %d KiB are free below %s (ROLLCALL_DATA_DIR), "+
+		return fmt.Errorf("%w: %d KiB are free below %s, "+
 			"and the embedded NATS server needs %d KiB to start: make room",
-			ErrNoRoom, free>>10, dir, least>>10)
+			ErrNoRoom, free>>10, named(dir), least>>10)
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func TestHeals(t *testing.T) {
 		return err == nil && stream.CachedInfo().State.Msgs == 3
 	})
 	for _, want := range []string{
-		"can't write its store any more", "waits for room", "has been started anew",
+		"can't write its store any more", "waits for room", "has been restarted",
 	} {
 		if strings.Count(out.String(), want) != 1 {
 			t.Errorf("not once %q:\n%s", want, out)
@@ -210,15 +210,15 @@ func TestNotRecovered(t *testing.T) {
 	s := start(t, Config{DataDir: dir})
 	own(t, s)
 	s.Shutdown()
-	streams := filepath.Join(dir, "jetstream", logAccount, "streams")
+	streams := filepath.Join(dir, "jetstream", ownAccount, "streams")
 	if err := os.MkdirAll(filepath.Join(streams, "NONE"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	s = start(t, Config{DataDir: dir})
-	if len(s.current().Healthz(&server.HealthzOptions{Details: true}).Errors) == 0 {
+	if len(s.running.Load().Healthz(&server.HealthzOptions{Details: true}).Errors) == 0 {
 		t.Error("the server does not tell of it, so that this test says nothing")
 	}
-	if err := ill(s.current()); err != nil {
+	if err := ill(s.running.Load()); err != nil {
 		t.Error(err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 // for Start to return: its usual logger would end the process.
 type serverLog struct {
 	log   *slog.Logger
-	limit *rate.Limiter // of warnings and errors, most of which a network client can provoke as often as it likes
+	limit *rate.Limiter // of warnings and errors: a network client can provoke most of them
 
 	mu    sync.Mutex
 	first error // the first fatal message
@@ -82,24 +82,22 @@ func (l *serverLog) Tracef(string, ...any) {}
 
 func (l *serverLog) limited(level slog.Level, format string, v []any) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if !l.limit.Allow() {
 		l.left++
-		l.mu.Unlock()
 		return
 	}
-	left := l.left
-	l.left = 0
-	l.mu.Unlock()
-	if left > 0 {
-		l.emit(level, format, v, slog.Int("leftOut", left))
-		return
+	var attrs []slog.Attr
+	if l.left > 0 {
+		attrs = append(attrs, slog.Int("leftOut", l.left))
+		l.left = 0
 	}
-	l.emit(level, format, v)
+	l.emit(level, format, v, attrs...)
 }
 
 func (l *serverLog) emit(level slog.Level, format string, v []any, attrs ...slog.Attr) {
 	if !l.log.Enabled(context.Background(), level) {
-		return
+		return // before the work of formatting it
 	}
 	l.log.LogAttrs(context.Background(), level, fmt.Sprintf(format, v...), attrs...)
 }

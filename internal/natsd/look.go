@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 
 	"github.com/gofrs/flock"
-
-	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
 // ServerName is how the server calls itself to its clients.
@@ -19,8 +17,8 @@ const ServerName = "rollcall"
 type Found struct {
 	Missing bool  // the directory is not there yet, and can be created
 	InUse   bool  // by another rollcall
-	Room    int64 // bytes that the stream may take: what is free, and what the store has already; below zero: not known
-	Full    error // [ErrNoRoom], with figures and what to do: the server does not start on that disk; nil: it does
+	Room    int64 // bytes that the stream may take, what the store has included; -1: not known
+	Full    error // [ErrNoRoom], with what to do: the server does not start; nil: it does
 }
 
 // Look looks at the data directory and writes nothing. The error is a [*setting.Error] where Start
@@ -29,14 +27,15 @@ type Found struct {
 func Look(cfg Config) (Found, error) {
 	found := Found{Room: -1}
 	unusable := func(err error) (Found, error) {
-		return found, &setting.Error{Field: "DataDir", Value: cfg.DataDir, Want: fmt.Sprintf("a directory that rollcall may write (%v)", err)}
+		return found, unusableDir(cfg.DataDir, err)
 	}
 	dir, err := filepath.Abs(cfg.DataDir)
 	if err != nil {
 		return unusable(err)
 	}
 	info, err := os.Stat(dir)
-	for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) { // then what counts is where it would be created
+	// Where it is missing, what counts is where it would be created.
+	for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
 		found.Missing = true
 		dir = filepath.Dir(dir)
 		info, err = os.Stat(dir)

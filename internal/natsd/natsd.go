@@ -1,6 +1,6 @@
 // Package natsd runs the NATS server that rollcall brings along for when it is not given one.
 //
-// rollcall itself connects in process ([Server.Connect]) and may do everything in the log's
+// rollcall itself connects in process ([Server.Connect]) and may do everything in the stream's
 // account. Whoever connects over the network gets a reader's permissions and nothing more, whatever
 // credentials are shown: plain subscriptions on agent.>, and of the JetStream API what reading the
 // stream AGENT_EVENTS takes. readers.go says how that is done.
@@ -8,8 +8,8 @@
 // The store is synced to disk before anything is acknowledged. Only the client port is opened: no
 // monitoring, no cluster, no leaf nodes.
 //
-// A server whose store can't be written any more, most often since its disk was full, is started
-// anew within the process as soon as there is room; heal.go says why. To its clients, rollcall's
+// A server whose store can't be written any more, most often since its disk was full, is restarted
+// within the process as soon as there is room; heal.go says why. To its clients, rollcall's
 // own connections included, that is a restart.
 package natsd
 
@@ -23,8 +23,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -79,7 +81,7 @@ type Config struct {
 	Listen string
 	// DataDir holds the store and is created where it is missing. One server uses it at a time.
 	DataDir string
-	// MaxBytes is the log's size limit in bytes, 0 where it is not known. The server's limits do
+	// MaxBytes is the stream's size limit in bytes, 0 where it is not known. The server's limits do
 	// not depend on it; Start warns where the disk has less room.
 	MaxBytes int64
 	// Logger gets the server's own messages; nil discards them.
@@ -96,31 +98,30 @@ type Config struct {
 // Validate reports every unusable field at once, each as a [*setting.Error].
 func (c Config) Validate() error {
 	var errs []error
+	bad := func(field, value, want string) {
+		errs = append(errs, &setting.Error{Field: field, Value: value, Want: want})
+	}
 	if _, _, err := c.hostPort(); err != nil {
-		errs = append(errs, &setting.Error{Field: "Listen", Value: c.Listen, Want: "host:port, such as " + DefaultListen})
+		bad("Listen", c.Listen, "host:port, such as "+DefaultListen)
 	}
 	if c.DataDir == "" {
-		errs = append(errs, &setting.Error{Field: "DataDir", Want: "a directory that rollcall may write"})
+		bad("DataDir", "", "a directory that rollcall may write")
 	}
 	if c.MaxBytes < 0 {
-		errs = append(errs, &setting.Error{Field: "MaxBytes", Value: strconv.FormatInt(c.MaxBytes, 10), Want: "a number of bytes, not below zero"})
+		bad("MaxBytes", strconv.FormatInt(c.MaxBytes, 10), "a number of bytes, not below zero")
 	}
 	return errors.Join(errs...)
 }
 
 // hostPort splits Listen the way the server's options want it: port -1 for a free one.
 func (c Config) hostPort() (host string, port int, err error) {
-	listen := c.Listen
-	if listen == "" {
-		listen = DefaultListen
-	}
-	host, p, err := net.SplitHostPort(listen)
+	host, p, err := net.SplitHostPort(cmp.Or(c.Listen, DefaultListen))
 	if err != nil {
 		return "", 0, err
 	}
 	port, err = strconv.Atoi(p)
 	if err != nil || port < -1 || port > 65535 {
-		return "", 0, fmt.Errorf("no port: %q", p)
+		return "", 0, fmt.Errorf("not a port: %q", p)
 	}
 	if port == 0 {
 		port = server.RANDOM_PORT
@@ -132,38 +133,32 @@ func (c Config) hostPort() (host string, port int, err error) {
 type Server struct {
 	cfg    Config // with the port that the first start has found
 	log    *slog.Logger
-	lock   *flock.Flock
-	secret string     // what a connection has to show to be rollcall's own; never leaves the process
+	secret string     // what shows that a connection is rollcall's own; never leaves the process
 	gate   *nats.Conn // answers the readers' requests that have to be looked into
 	failed chan error // see Failed
 	stop   sync.Once
 
-	// What was seen of the store: paths, and the last block of each stream. Like lock, heal's until
-	// it has ended.
-	there map[string]int
+	running atomic.Pointer[server.Server] // nil: none runs
 
 	cancel context.CancelFunc // ends heal
 	healed chan struct{}      // closed when heal has ended
 
-	mu     sync.Mutex     // guards what follows
-	ns     *server.Server // the one that runs; nil: none does
-	behind bool           // one was left behind, and may still use the directory
+	// What follows is heal's until it has ended.
+	lock   *flock.Flock
+	seen   map[string]int // what was seen of the store: paths, and the last block of each stream
+	behind bool           // a server was left behind, and may still use the directory
 }
 
 // Start starts a server on cfg's directory and returns when clients can connect and the streams
-// have been recovered. Its errors say which setting to change; [ErrListen] and [ErrDirInUse] can be
-// told apart.
+// have been recovered. Its errors say which setting to change; [ErrListen], [ErrDirInUse] and
+// [ErrNoRoom] can be told apart.
 func Start(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	host, port, _ := cfg.hostPort() // has just been validated
-	log := cfg.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-
-	cfg.Listen = net.JoinHostPort(host, strconv.Itoa(port))
 	if cfg.roomFor == nil {
 		cfg.roomFor = roomFor
 	}
@@ -173,21 +168,22 @@ func Start(cfg Config) (*Server, error) {
 	if cfg.end == nil {
 		cfg.end = end
 	}
+	cfg.Listen = cmp.Or(cfg.Listen, DefaultListen)
 	cfg.lookEvery = cmp.Or(cfg.lookEvery, lookEvery)
 	cfg.lookWait = cmp.Or(cfg.lookWait, lookWait)
 	lock, err := lockDir(cfg.DataDir)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: log, lock: lock, secret: rand.Text(), failed: make(chan error, 1), there: map[string]int{},
-		cancel: func() {}, healed: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Logger, lock: lock, secret: rand.Text(),
+		failed: make(chan error, 1), seen: map[string]int{}, healed: make(chan struct{})}
+	var ctx context.Context
+	ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.open(); err != nil {
 		close(s.healed)
 		s.Shutdown()
 		return nil, err
 	}
-	var ctx context.Context
-	ctx, s.cancel = context.WithCancel(context.Background())
 	_ = s.gone() // what the store holds by now is seen at once
 	go s.heal(ctx)
 	return s, nil
@@ -201,19 +197,21 @@ func (s *Server) open() error {
 	// Told of a server that runs: a start on a full disk is tried again and again.
 	if free, _, ok := disk(s.cfg.DataDir); ok && s.cfg.MaxBytes > 0 {
 		if room := free + used(s.cfg.DataDir); room < s.cfg.MaxBytes {
-			s.log.LogAttrs(context.Background(), slog.LevelWarn,
-				"the disk has less room than the stream may take: a full disk can tear a commit; "+
-					"lower ROLLCALL_NATS_MAX_BYTES for a new stream, or make room",
-				slog.String("dir", s.cfg.DataDir), slog.Int64("room", room), slog.Int64("maxBytes", s.cfg.MaxBytes))
+			s.log.Warn("the disk has less room than the stream may take, and a full disk can tear "+
+				"a commit: make room, or create the stream with a lower limit",
+				"dir", s.cfg.DataDir, "room", room, "maxBytes", s.cfg.MaxBytes)
 		}
 	}
-	if addr, ok := s.current().Addr().(*net.TCPAddr); ok {
+	if addr, ok := s.running.Load().Addr().(*net.TCPAddr); ok {
 		host, _, _ := net.SplitHostPort(s.cfg.Listen)
-		s.cfg.Listen = net.JoinHostPort(host, strconv.Itoa(addr.Port)) // where clients look for it after a restart
+		// Where clients look for it after a restart.
+		s.cfg.Listen = net.JoinHostPort(host, strconv.Itoa(addr.Port))
 	}
 	var err error
-	if s.gate, err = s.Connect(nats.Name("readers' gate"), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})); err != nil {
+	s.gate, err = s.Connect(nats.Name("readers' gate"), nats.MaxReconnects(-1),
+		nats.ReconnectWait(100*time.Millisecond),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
 		return err
 	}
 	return openGate(s.gate)
@@ -232,7 +230,8 @@ func (s *Server) start() error {
 	access := &access{secret: s.secret}
 	opts := &server.Options{}
 	// The one thing that can be said in the configuration's language only.
-	if err := opts.ProcessConfigString("accounts { " + logAccount + " { jetstream: enabled } }"); err != nil {
+	err = opts.ProcessConfigString("accounts { " + ownAccount + " { jetstream: enabled } }")
+	if err != nil {
 		return fmt.Errorf("set up the embedded NATS server: %w", err)
 	}
 	opts.ServerName = ServerName
@@ -256,57 +255,41 @@ func (s *Server) start() error {
 	if err != nil {
 		return fmt.Errorf("set up the embedded NATS server: %w", err)
 	}
-	s.mu.Lock()
-	s.ns = ns
-	s.mu.Unlock()
+	s.running.Store(ns)
 	sl := newServerLog(s.log)
 	ns.SetLogger(sl, false, false)
 	if err := access.setup(ns); err != nil {
 		return fmt.Errorf("set up the embedded NATS server's accounts: %w", err)
 	}
-
 	ns.Start()
+	if sl.fatal() == nil && !ns.ReadyForConnections(readyTimeout) && sl.fatal() == nil {
+		return fmt.Errorf("start the embedded NATS server: not ready after %v", readyTimeout)
+	}
 	if err := sl.fatal(); err != nil {
 		return startError(s.cfg, err)
 	}
-	if !ns.ReadyForConnections(readyTimeout) {
-		if err := sl.fatal(); err != nil {
-			return startError(s.cfg, err)
-		}
-		return fmt.Errorf("start the embedded NATS server: not ready after %v", readyTimeout)
-	}
 	return nil
-}
-
-// current is the server that runs, nil where none does.
-func (s *Server) current() *server.Server {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ns
 }
 
 // startError says what to do about what the server gave up on.
 func startError(cfg Config, err error) error {
 	if op := new(net.OpError); errors.As(err, &op) && op.Op == "listen" {
-		listen := cfg.Listen
-		if listen == "" {
-			listen = DefaultListen
-		}
-		return fmt.Errorf("embedded NATS server: %w on %s: %w: set ROLLCALL_NATS_LISTEN to a free address, or stop what uses this one", ErrListen, listen, op.Err)
+		return fmt.Errorf("embedded NATS server: %w on %s: %w: %s", ErrListen, cfg.Listen, op.Err,
+			setting.Text("set {Listen} to a free address, or stop what uses this one"))
 	}
 	if full(err) {
-		return fmt.Errorf("start the embedded NATS server on %s (ROLLCALL_DATA_DIR): %w: %w: make room", cfg.DataDir, ErrNoRoom, err)
+		err = fmt.Errorf("%w: %w: make room", ErrNoRoom, err)
 	}
-	return fmt.Errorf("start the embedded NATS server on %s: %w", cfg.DataDir, err)
+	return fmt.Errorf("start the embedded NATS server on %s: %w", named(cfg.DataDir), err)
 }
 
 // lockDir creates the directory where it is missing, proves that it can be written, and locks it.
 func lockDir(dir string) (*flock.Flock, error) {
 	unusable := func(err error) error {
 		if full(err) {
-			return fmt.Errorf("%w: %w: make room for %s (ROLLCALL_DATA_DIR)", ErrNoRoom, err, dir)
+			return fmt.Errorf("%w: %w: make room for %s", ErrNoRoom, err, named(dir))
 		}
-		return &setting.Error{Field: "DataDir", Value: dir, Want: fmt.Sprintf("a directory that rollcall may write (%v)", err)}
+		return unusableDir(dir, err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, unusable(err)
@@ -317,19 +300,28 @@ func lockDir(dir string) (*flock.Flock, error) {
 		return nil, unusable(err)
 	}
 	if !ok {
-		return nil, fmt.Errorf("%w: %s: stop that one, or set ROLLCALL_DATA_DIR to another directory", ErrDirInUse, dir)
+		return nil, fmt.Errorf("%w: %s: %s", ErrDirInUse, dir,
+			setting.Text("stop that one, or set {DataDir} to another directory"))
 	}
 	probe, err := os.CreateTemp(dir, ".probe-*")
+	if err == nil {
+		_ = probe.Close()
+		err = os.Remove(probe.Name())
+	}
 	if err != nil {
 		_ = lock.Unlock()
 		return nil, unusable(err)
 	}
-	_ = probe.Close()
-	if err := os.Remove(probe.Name()); err != nil {
-		_ = lock.Unlock()
-		return nil, unusable(err)
-	}
 	return lock, nil
+}
+
+// named is the data directory, with the setting that names it.
+func named(dir string) string { return dir + setting.Text(" ({DataDir})") }
+
+// unusableDir says that the data directory can't be used.
+func unusableDir(dir string, err error) error {
+	return &setting.Error{Field: "DataDir", Value: dir,
+		Want: fmt.Sprintf("a directory that rollcall may write (%v)", err)}
 }
 
 // used is how many bytes of files the directory holds, as far as they can be seen.
@@ -347,12 +339,12 @@ func used(dir string) int64 {
 	return sum
 }
 
-// Connect opens an in-process connection with full rights in the log's account. The caller closes
-// it, before Shutdown. Options that say where to connect, or as whom, have no effect. With
-// [nats.MaxReconnects] below zero it outlives the servers that are started anew.
+// Connect opens an in-process connection with full rights in the stream's account. The caller
+// closes it, before Shutdown. Options that say where to connect, or as whom, have no effect. With
+// [nats.MaxReconnects] below zero it outlives restarts of the server.
 func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
-	all := append(opts[:len(opts):len(opts)], nats.InProcessServer(s), nats.UserInfo(ownUser, s.secret))
-	nc, err := nats.Connect("", all...)
+	own := []nats.Option{nats.InProcessServer(s), nats.UserInfo(ownUser, s.secret)}
+	nc, err := nats.Connect("", slices.Concat(opts, own)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded NATS server: %w", err)
 	}
@@ -361,9 +353,9 @@ func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 
 // InProcessConn implements [nats.InProcessConnProvider]: it connects to the server that runs now.
 func (s *Server) InProcessConn() (net.Conn, error) {
-	ns := s.current()
+	ns := s.running.Load()
 	if ns == nil {
-		return nil, errors.New("the embedded NATS server is being started anew")
+		return nil, errors.New("the embedded NATS server is being restarted")
 	}
 	return ns.InProcessConn()
 }
@@ -396,24 +388,21 @@ func (s *Server) Shutdown() {
 			if s.gate != nil {
 				s.gate.Close()
 			}
-			if s.endCurrent(ctx) {
+			if s.endRunning(ctx) {
 				_ = s.lock.Unlock() // closes the file, and with it the lock, whatever it returns
 				return
 			}
-		case <-ctx.Done(): // it is being started anew
+		case <-ctx.Done(): // it is being restarted
 		}
-		s.log.Warn("the embedded NATS server does not end, and is left behind; everything that it has acknowledged is on disk",
-			"waited", endTimeout)
+		s.log.Warn("the embedded NATS server does not end, and is left behind; everything that it "+
+			"has acknowledged is on disk", "waited", endTimeout)
 	})
 }
 
-// endCurrent ends the server that runs, and reports whether it, and every one before it, has ended.
+// endRunning ends the server that runs, and reports whether it, and every one before it, has ended.
 // Where ctx ends before, it is left behind.
-func (s *Server) endCurrent(ctx context.Context) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ns := s.ns
-	s.ns = nil
+func (s *Server) endRunning(ctx context.Context) bool {
+	ns := s.running.Swap(nil)
 	if ns == nil || s.behind {
 		return !s.behind
 	}
@@ -422,15 +411,9 @@ func (s *Server) endCurrent(ctx context.Context) bool {
 		defer close(ended)
 		s.cfg.end(ns)
 	}()
-	s.mu.Unlock()
 	select {
 	case <-ended:
 	case <-ctx.Done():
-	}
-	s.mu.Lock()
-	select {
-	case <-ended:
-	default:
 		s.behind = true
 	}
 	return !s.behind

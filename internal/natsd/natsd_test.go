@@ -427,37 +427,37 @@ func TestReaderForbidden(t *testing.T) {
 		{"create a stream", func(_ *nats.Conn, js jetstream.JetStream) error {
 			_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "X", Subjects: []string{"agent.>"}})
 			return err
-		}, "may read the log and nothing else"},
+		}, "may read the stream and nothing else"},
 		{"create a bucket", func(_ *nats.Conn, js jetstream.JetStream) error {
 			_, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b"})
 			return err
-		}, "may read the log and nothing else"},
+		}, "may read the stream and nothing else"},
 		{"update the stream", func(_ *nats.Conn, js jetstream.JetStream) error {
 			cfg := logConfig(1 << 20)
 			cfg.Description = "mine"
 			_, err := js.UpdateStream(ctx, cfg)
 			return err
-		}, "may read the log and nothing else"},
-		{"delete the stream", func(_ *nats.Conn, js jetstream.JetStream) error { return js.DeleteStream(ctx, schemas.Stream) }, "may read the log and nothing else"},
+		}, "may read the stream and nothing else"},
+		{"delete the stream", func(_ *nats.Conn, js jetstream.JetStream) error { return js.DeleteStream(ctx, schemas.Stream) }, "may read the stream and nothing else"},
 		{"purge the stream", func(_ *nats.Conn, js jetstream.JetStream) error {
 			st, err := js.Stream(ctx, schemas.Stream)
 			if err != nil {
 				t.Error(err)
 			}
 			return st.Purge(ctx)
-		}, "may read the log and nothing else"},
+		}, "may read the stream and nothing else"},
 		{"delete a message", func(_ *nats.Conn, js jetstream.JetStream) error {
 			st, err := js.Stream(ctx, schemas.Stream)
 			if err != nil {
 				t.Error(err)
 			}
 			return st.DeleteMsg(ctx, 1)
-		}, "may read the log and nothing else"},
+		}, "may read the stream and nothing else"},
 		{"snapshot", ask("$JS.API.STREAM.SNAPSHOT.AGENT_EVENTS", `{"deliver_subject":"x"}`), ""},
 		{"restore", ask("$JS.API.STREAM.RESTORE.AGENT_EVENTS", `{}`), ""},
 		{"read the bucket", ask("$JS.API.DIRECT.GET.KV_rollcall.$KV.rollcall.lease.886", ""), ""},
 		{"step down", ask("$JS.API.STREAM.LEADER.STEPDOWN.AGENT_EVENTS", ""), ""},
-		{"account purge", ask("$JS.API.ACCOUNT.PURGE."+logAccount, ""), ""},
+		{"account purge", ask("$JS.API.ACCOUNT.PURGE."+ownAccount, ""), ""},
 		{"pause a consumer", ask("$JS.API.CONSUMER.PAUSE.AGENT_EVENTS."+ReservedConsumer+"x", `{"pause_until":"2100-01-01T00:00:00Z"}`), ""},
 		{"the gate itself", ask(gatePre+"CONSUMER.NAMES."+schemas.Stream, ""), ""},
 		{"push consumer, forging an event", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", push("agent.online.886.10.1")), "push consumers"},
@@ -683,10 +683,10 @@ func TestNoQueueGroups(t *testing.T) {
 func TestAccountsAreUsedAgain(t *testing.T) {
 	s := start(t, Config{})
 	_, js := own(t, s)
-	accounts := func() int { return int(s.current().NumLoadedAccounts()) }
+	accounts := func() int { return int(s.running.Load().NumLoadedAccounts()) }
 	connected := func() (n int) { // readers
 		for i := range accounts() {
-			if acc, err := s.current().LookupAccount(fmt.Sprintf("READER-%d", i+1)); err == nil {
+			if acc, err := s.running.Load().LookupAccount(fmt.Sprintf("READER-%d", i+1)); err == nil {
 				n += acc.NumLocalConnections()
 			}
 		}
@@ -870,9 +870,9 @@ func TestStartErrors(t *testing.T) {
 		is   error
 		want []string
 	}{
-		{"directory in use", Config{DataDir: dir}, ErrDirInUse, []string{dir, "ROLLCALL_DATA_DIR"}},
-		{"port in use", Config{Listen: taken, DataDir: free}, ErrListen, []string{taken, "in use", "ROLLCALL_NATS_LISTEN"}},
-		{"no such address", Config{Listen: "192.0.2.1:0", DataDir: free}, ErrListen, []string{"192.0.2.1", "ROLLCALL_NATS_LISTEN"}},
+		{"directory in use", Config{DataDir: dir}, ErrDirInUse, []string{dir, "DataDir"}},
+		{"port in use", Config{Listen: taken, DataDir: free}, ErrListen, []string{taken, "in use", "Listen"}},
+		{"no such address", Config{Listen: "192.0.2.1:0", DataDir: free}, ErrListen, []string{"192.0.2.1", "Listen"}},
 		{"a file in the way", Config{DataDir: filepath.Join(file, "data")}, nil, []string{file, "DataDir"}},
 		{"directory is a file", Config{DataDir: file}, nil, []string{file, "DataDir"}},
 		{"store can't be made", Config{DataDir: store}, nil, []string{store}},
@@ -940,10 +940,10 @@ func TestClientURL(t *testing.T) {
 // TestNothingElseListens compares the server's one listener with what it was told.
 func TestNothingElseListens(t *testing.T) {
 	s := start(t, Config{})
-	if a, ok := s.current().Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
-		t.Errorf("listens on %v", s.current().Addr())
+	if a, ok := s.running.Load().Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
+		t.Errorf("listens on %v", s.running.Load().Addr())
 	}
-	if s.current().MonitorAddr() != nil || s.current().ClusterAddr() != nil || s.current().ProfilerAddr() != nil {
+	if s.running.Load().MonitorAddr() != nil || s.running.Load().ClusterAddr() != nil || s.running.Load().ProfilerAddr() != nil {
 		t.Error("something else listens")
 	}
 }
@@ -978,7 +978,7 @@ func TestDiskWarning(t *testing.T) {
 	var b bytes.Buffer
 	s := start(t, Config{MaxBytes: 1 << 59, Logger: slog.New(slog.NewTextHandler(&b, nil))})
 	s.Shutdown()
-	if !strings.Contains(b.String(), "ROLLCALL_NATS_MAX_BYTES") {
+	if !strings.Contains(b.String(), "less room than the stream may take") {
 		t.Errorf("no warning: %s", &b)
 	}
 }

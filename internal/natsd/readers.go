@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,25 +21,28 @@ import (
 // How network clients are kept to reading
 //
 // Permissions alone can't do it. The server checks what a client publishes, but not where the
-// answer to a request goes, nor where a push consumer delivers: in the log's own account a reader
-// could point either at rollcall.log.>, at agent.>, or at the API itself. So:
+// answer to a request goes, nor where a push consumer delivers: in the stream's own account a
+// reader could point either at rollcall.log.>, at agent.>, or at the API itself. So:
 //
-//   - Every network connection has an account of its own. Whatever it publishes, wherever it directs the answers to its
-//     requests, the messages of its pull consumers or the server's message traces, it only ever reaches itself.
-//   - These accounts import agent.> from the log's account and, subject by subject, what of the JetStream API reading
-//     takes. An answer comes back over the import, under a subject that the server makes up. Importing $JS.API.INFO as
-//     well keeps the server from adding its own import of the whole API, which would answer that JetStream is not
-//     enabled for the account, and so the API works without a prefix.
-//   - A push consumer delivers in the log's account. The requests that could create one therefore go to the gate, a
-//     responder in that account, and so do the other requests that need looking into. It forwards what it has decoded
-//     and checked, encoded anew, never the client's own bytes or headers.
-//   - Publishing anything but API requests and acknowledgements is forbidden as well. That protects nothing that the
-//     accounts do not, but the client is told.
-//   - A queue group is one across all accounts that import the messages: a client that knows another's group would be given a share
-//     of its live messages. So there are none.
+//   - Every network connection has an account of its own. Whatever it publishes, wherever it
+//     directs the answers to its requests, the messages of its pull consumers or the server's
+//     message traces, it only ever reaches itself.
+//   - These accounts import agent.> from the stream's account and, subject by subject, what of the
+//     JetStream API reading takes. An answer comes back over the import, under a subject that the
+//     server makes up. Importing $JS.API.INFO as well keeps the server from adding its own import
+//     of the whole API, which would answer that JetStream is not enabled for the account, and so
+//     the API works without a prefix.
+//   - A push consumer delivers in the stream's account. The requests that could create one
+//     therefore go to the gate, a responder in that account, and so do the other requests that need
+//     looking into. It forwards what it has decoded and checked, encoded again, never the client's
+//     own bytes or headers.
+//   - Publishing anything but API requests and acknowledgements is forbidden as well. That protects
+//     nothing that the accounts do not, but the client is told.
+//   - A queue group is one across all accounts that import the messages: a client that knows
+//     another's group would be given a share of its live messages. So there are none.
 
 const (
-	logAccount = "ROLLCALL" // holds the log; its name is part of the store's paths
+	ownAccount = "ROLLCALL" // holds the stream; its name is part of the store's paths
 	ownUser    = "rollcall"
 
 	stream   = schemas.Stream
@@ -54,7 +58,7 @@ const (
 	quietPull = 5 * time.Minute
 )
 
-// ReservedConsumer is how the names of rollcall's own consumers on the log begin. Readers do not
+// ReservedConsumer is how the names of rollcall's own consumers of the stream begin. Readers do not
 // see them in lists and can neither change nor delete them; the rest of the name should be random,
 // so that nobody can guess it and ask for their messages.
 const ReservedConsumer = "rollcall-"
@@ -71,8 +75,9 @@ var direct = map[string]server.ServiceRespType{
 	"$JS.API.DIRECT.GET." + stream + ".>":        server.Streamed,
 	"$JS.API.CONSUMER.INFO." + stream + ".*":     server.Singleton,
 	"$JS.API.CONSUMER.MSG.NEXT." + stream + ".*": server.Streamed,
-	"$JS.ACK." + stream + ".>":                   server.Streamed, // an ack can ask for the next messages
-	"$JS.ACK.*.*." + stream + ".*.*.*.*.*.*.>":   server.Streamed, // the newer form, with domain and account
+	// An acknowledgement can ask for the next messages. The second form has domain and account.
+	"$JS.ACK." + stream + ".>":                 server.Streamed,
+	"$JS.ACK.*.*." + stream + ".*.*.*.*.*.*.>": server.Streamed,
 }
 
 // gated are the API requests (without the prefix) that the gate answers.
@@ -95,34 +100,34 @@ var gated = []string{
 type access struct {
 	secret string
 	ns     *server.Server
-	log    *server.Account
+	own    *server.Account
 
 	mu      sync.Mutex
-	readers []*server.Account // every account ever made for a connection; those without one are used again
+	readers []*server.Account // all that were ever made; those without a connection are used again
 }
 
-// setup exports from the log's account what readers import. The server must not have been started.
-func (a *access) setup(ns *server.Server) error {
-	log, err := ns.LookupAccount(logAccount)
-	if err != nil {
+// setup exports from the stream's account what readers import. The server must not have been
+// started.
+func (a *access) setup(ns *server.Server) (err error) {
+	a.ns = ns
+	if a.own, err = ns.LookupAccount(ownAccount); err != nil {
 		return err
 	}
-	a.ns, a.log = ns, log
-	if err := log.AddStreamExport(live, nil); err != nil {
+	if err := a.own.AddStreamExport(live, nil); err != nil {
 		return err
 	}
 	for subject, answers := range direct {
-		if err := log.AddServiceExportWithResponse(subject, answers, nil); err != nil {
+		if err := a.own.AddServiceExportWithResponse(subject, answers, nil); err != nil {
 			return err
 		}
 		if answers == server.Streamed {
-			if err := log.SetServiceExportResponseThreshold(subject, quietPull); err != nil {
+			if err := a.own.SetServiceExportResponseThreshold(subject, quietPull); err != nil {
 				return err
 			}
 		}
 	}
 	for _, req := range gated {
-		if err := log.AddServiceExport(gatePre+req, nil); err != nil {
+		if err := a.own.AddServiceExport(gatePre+req, nil); err != nil {
 			return err
 		}
 	}
@@ -135,19 +140,21 @@ func (a *access) Check(c server.ClientAuthentication) bool {
 		return false
 	}
 	o := c.GetOpts()
-	if o.Username == ownUser && subtle.ConstantTimeCompare([]byte(o.Password), []byte(a.secret)) == 1 {
-		c.RegisterUser(&server.User{Username: ownUser, Account: a.log})
+	if o.Username == ownUser &&
+		subtle.ConstantTimeCompare([]byte(o.Password), []byte(a.secret)) == 1 {
+		c.RegisterUser(&server.User{Username: ownUser, Account: a.own})
 		return true
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock() // held until the connection counts, so that no other is given the same account
+	defer a.mu.Unlock() // held until the connection counts, so that no other gets the same account
 	acc, err := a.free()
 	if err != nil {
 		a.ns.Errorf("No account for a reader: %v", err)
 		return false
 	}
 	c.RegisterUser(&server.User{Username: "reader", Account: acc, Permissions: &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.>", "$JS.ACK.>", "$SYS.REQ.USER.INFO"}},
+		Publish: &server.SubjectPermission{
+			Allow: []string{"$JS.API.>", "$JS.ACK.>", "$SYS.REQ.USER.INFO"}},
 		Subscribe: &server.SubjectPermission{Deny: []string{live + " >"}}, // in queue groups
 	}})
 	return true
@@ -165,16 +172,16 @@ func (a *access) free() (*server.Account, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := acc.AddStreamImport(a.log, live, ""); err != nil {
+	if err := acc.AddStreamImport(a.own, live, ""); err != nil {
 		return nil, err
 	}
 	for subject := range direct {
-		if err := acc.AddServiceImport(a.log, subject, subject); err != nil {
+		if err := acc.AddServiceImport(a.own, subject, subject); err != nil {
 			return nil, fmt.Errorf("import %s: %w", subject, err)
 		}
 	}
 	for _, req := range gated {
-		if err := acc.AddServiceImport(a.log, apiPre+req, gatePre+req); err != nil {
+		if err := acc.AddServiceImport(a.own, apiPre+req, gatePre+req); err != nil {
 			return nil, fmt.Errorf("import %s: %w", req, err)
 		}
 	}
@@ -182,23 +189,23 @@ func (a *access) free() (*server.Account, error) {
 	return acc, nil
 }
 
-// openGate starts answering the readers' gated requests on nc, a connection to the log's account.
+// openGate starts answering the readers' gated requests on nc, a connection to the stream's
+// account.
 func openGate(nc *nats.Conn) error {
-	// More than one at a time: creating a durable consumer waits for the disk.
-	for range 4 {
-		_, err := nc.QueueSubscribe(gatePre+">", "gate", func(m *nats.Msg) {
-			if m.Reply == "" {
-				return
-			}
-			// The connection closes at shutdown only: nobody is left to be told of a failed answer.
-			_ = m.Respond(pass(nc, strings.TrimPrefix(m.Subject, gatePre), m.Data))
-		})
-		if err != nil {
-			return fmt.Errorf("subscribe to the readers' requests: %w", err)
+	answer := func(m *nats.Msg) {
+		if m.Reply == "" {
+			return
 		}
+		// The connection closes at shutdown only: nobody is left to be told of a failed answer.
+		_ = m.Respond(pass(nc, strings.TrimPrefix(m.Subject, gatePre), m.Data))
+	}
+	var err error
+	for range 4 { // at a time: creating a durable consumer waits for the disk
+		_, subErr := nc.QueueSubscribe(gatePre+">", "gate", answer)
+		err = errors.Join(err, subErr)
 	}
 	// The subscriptions are in place when the server has answered this.
-	if err := nc.Flush(); err != nil {
+	if err = errors.Join(err, nc.Flush()); err != nil {
 		return fmt.Errorf("subscribe to the readers' requests: %w", err)
 	}
 	return nil
@@ -208,25 +215,34 @@ func openGate(nc *nats.Conn) error {
 func pass(nc *nats.Conn, req string, body []byte) []byte {
 	var answer []byte
 	var err error
-	switch {
-	case strings.HasPrefix(req, "CONSUMER.CREATE."), strings.HasPrefix(req, "CONSUMER.DURABLE.CREATE."):
-		if body, err = readersConsumer(req, body); err == nil {
+	command, rest, _ := strings.Cut(req, "."+stream)
+	name := strings.TrimPrefix(rest, ".")
+	switch command {
+	case "CONSUMER.CREATE", "CONSUMER.DURABLE.CREATE":
+		name, _, _ = strings.Cut(name, ".") // a filter may follow
+		if body, err = readersConsumer(name, body); err == nil {
 			answer, err = ask(nc, req, body)
 		}
-	case strings.HasPrefix(req, "CONSUMER.DELETE."):
-		if err = reserved(req[strings.LastIndexByte(req, '.')+1:]); err == nil {
+	case "CONSUMER.DELETE":
+		if err = reserved(name); err == nil {
 			answer, err = ask(nc, req, nil)
 		}
-	case strings.HasPrefix(req, "CONSUMER.NAMES."), strings.HasPrefix(req, "CONSUMER.LIST."):
+	case "CONSUMER.NAMES", "CONSUMER.LIST":
 		if answer, err = ask(nc, req, body); err == nil {
 			answer, err = hideReserved(answer)
 		}
 	default:
-		err = refused("network clients may read the log and nothing else")
+		err = refused("network clients may read the stream and nothing else")
 	}
-	if err != nil {
-		return refusal(err)
+	if err == nil {
+		return answer
 	}
+	code := 503
+	if errors.As(err, new(refused)) {
+		code = 403
+	}
+	no := server.ApiError{Code: code, Description: err.Error()}
+	answer, _ = json.Marshal(server.ApiResponse{Error: &no}) // strings and numbers only
 	return answer
 }
 
@@ -243,22 +259,12 @@ type refused string
 
 func (r refused) Error() string { return string(r) }
 
-// refusal is an answer of the JetStream API that says no.
-func refusal(err error) []byte {
-	code := 503
-	if r := refused(""); errors.As(err, &r) {
-		code = 403
-	}
-	b, _ := json.Marshal(server.ApiResponse{Error: &server.ApiError{Code: code, Description: err.Error()}}) // strings and numbers only
-	return b
-}
-
-// readersConsumer checks a request for a consumer and encodes it anew, so that what is carried out
-// is what was checked.
-func readersConsumer(req string, body []byte) ([]byte, error) {
+// readersConsumer checks a request for a consumer of that name, which may be empty, and encodes it
+// again, so that what is carried out is what was checked.
+func readersConsumer(name string, body []byte) ([]byte, error) {
 	var r server.CreateConsumerRequest
 	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields() // as the server does: what it does not know it should not seem to honour
+	d.DisallowUnknownFields() // as the server does: what it does not know must not seem to work
 	if err := d.Decode(&r); err != nil {
 		return nil, refused("not a request for a consumer: " + err.Error())
 	}
@@ -268,14 +274,7 @@ func readersConsumer(req string, body []byte) ([]byte, error) {
 	if r.Config.DeliverSubject != "" || r.Config.DeliverGroup != "" {
 		return nil, refused("push consumers are not for network clients: use a pull consumer")
 	}
-	names := []string{r.Config.Name, r.Config.Durable}
-	if rest, ok := strings.CutPrefix(req, "CONSUMER.CREATE."+stream+"."); ok {
-		name, _, _ := strings.Cut(rest, ".")
-		names = append(names, name)
-	} else if name, ok := strings.CutPrefix(req, "CONSUMER.DURABLE.CREATE."+stream+"."); ok {
-		names = append(names, name)
-	}
-	if err := reserved(names...); err != nil {
+	if err := reserved(name, r.Config.Name, r.Config.Durable); err != nil {
 		return nil, err
 	}
 	b, err := json.Marshal(&r)
@@ -288,7 +287,8 @@ func readersConsumer(req string, body []byte) ([]byte, error) {
 func reserved(names ...string) error {
 	for _, n := range names {
 		if strings.HasPrefix(n, ReservedConsumer) {
-			return refused("consumers whose names begin with " + ReservedConsumer + " are rollcall's own")
+			return refused("consumers whose names begin with " + ReservedConsumer +
+				" are rollcall's own")
 		}
 	}
 	return nil
@@ -297,22 +297,22 @@ func reserved(names ...string) error {
 // hideReserved takes rollcall's own consumers out of a list of consumers or of their names.
 func hideReserved(answer []byte) ([]byte, error) {
 	var list map[string]json.RawMessage
-	if err := json.Unmarshal(answer, &list); err != nil {
+	if err := json.Unmarshal(answer, &list); err != nil || list["consumers"] == nil {
+		return answer, err
+	}
+	var all []json.RawMessage
+	var total int
+	err := errors.Join(
+		json.Unmarshal(list["consumers"], &all), json.Unmarshal(list["total"], &total))
+	if err != nil {
 		return nil, err
 	}
-	var all, seen []json.RawMessage
-	if list["consumers"] == nil {
-		return answer, nil
-	}
-	if err := json.Unmarshal(list["consumers"], &all); err != nil {
-		return nil, err
-	}
-	seen = []json.RawMessage{}
+	seen := []json.RawMessage{}
 	for _, c := range all {
 		var info struct {
 			Name string `json:"name"`
 		}
-		if json.Unmarshal(c, &info.Name) != nil {
+		if json.Unmarshal(c, &info.Name) != nil { // a list of consumers, not of their names
 			if err := json.Unmarshal(c, &info); err != nil {
 				return nil, err
 			}
@@ -321,16 +321,10 @@ func hideReserved(answer []byte) ([]byte, error) {
 			seen = append(seen, c)
 		}
 	}
-	var total int
-	if err := json.Unmarshal(list["total"], &total); err != nil {
+	list["consumers"], err = json.Marshal(seen)
+	if err != nil {
 		return nil, err
 	}
-	var err error
-	if list["total"], err = json.Marshal(total - (len(all) - len(seen))); err != nil {
-		return nil, err
-	}
-	if list["consumers"], err = json.Marshal(seen); err != nil {
-		return nil, err
-	}
+	list["total"] = strconv.AppendInt(nil, int64(total-(len(all)-len(seen))), 10)
 	return json.Marshal(list)
 }

@@ -93,7 +93,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait.Eventually(t, "a commit, or the end", func() bool {
-		return !w.Running() || len(w.Logged("has been started anew")) > 0
+		return !w.Running() || len(w.Logged("has been restarted")) > 0
 	})
 	if w.Running() {
 		settled := func(what string) {

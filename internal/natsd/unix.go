@@ -12,3 +12,9 @@ func disk(dir string) (free, size int64, ok bool) {
 	}
 	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize), true
 }
+
+// writable says whether files may be created in dir, without creating one.
+func writable(dir string) error {
+	const write, search = 2, 1
+	return syscall.Access(dir, write|search)
+}
