@@ -82,14 +82,15 @@ func (d *daemon) embeddedBroker(ctx context.Context) (*broker, error) {
 		d.Waiting("room on the disk of ROLLCALL_DATA_DIR", err)
 		// The error's figures change from try to try.
 		if n, ok := told.worth(natsd.ErrNoRoom.Error()); ok {
-			log.Warn("the embedded NATS server can't be started yet, so nothing is polled or published; "+
-				"trying again", "err", err, "leftOut", n)
+			log.Warn("the embedded NATS server can't be started yet, "+
+				"so nothing is polled or published; trying again", "err", err, "leftOut", n)
 		}
 	}
 	if err := retry(ctx, try, tell); err != nil {
 		return nil, err
 	}
-	reconnected := nats.ReconnectHandler(func(*nats.Conn) { // the client itself does not know the URL
+	reconnected := nats.ReconnectHandler(func(*nats.Conn) {
+		// The client itself does not know the URL.
 		log.Info("reconnected to the embedded NATS server", "url", srv.ClientURL())
 	})
 	nc, err := srv.Connect(append(connectOptions(s, log), reconnected)...)

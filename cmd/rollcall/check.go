@@ -24,11 +24,13 @@ func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Tries the settings, and says what is wrong and how to mend it; changes nothing",
-		Long: `Goes through everything that the daemon would use: settings, DNS, TLS, token, first page, rate, NATS, stream, permissions,
-lease and watermark, a line each. It changes nothing: the vendor sees one token call and one call for the first page (of each
-of ROLLCALL_ISDP_TYPES, where that is set), and NATS stores nothing.
+		Long: `Tries everything that the daemon would use: settings, DNS, TLS, token, first
+page, rate, NATS, stream, permissions, lease and watermark, a line each. It
+changes nothing: the vendor sees one token call and one call for the first page
+(of each of ROLLCALL_ISDP_TYPES, where that is set), and NATS stores nothing.
 
-Exit code 0: nothing failed, warnings included. 1: something failed that may mend. 2: a setting has to change.`,
+Exit code 0: nothing failed, warnings included. 1: something failed that may
+mend. 2: a setting has to change.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if ready {
@@ -37,7 +39,8 @@ Exit code 0: nothing failed, warnings included. 1: something failed that may men
 			return runCheck(cmd.Context(), cmd.OutOrStdout(), asJSON)
 		},
 	}
-	cmd.Flags().BoolVar(&ready, "ready", false, "only ask the rollcall that runs on this machine whether it is ready (its /readyz)")
+	cmd.Flags().BoolVar(&ready, "ready", false,
+		"only ask the rollcall that runs on this machine whether it is ready (its /readyz)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document instead of lines")
 	return cmd
 }
@@ -103,15 +106,18 @@ func (r *reporting) settings(s *settings, warnings []string, err error) {
 	}
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
-			r.add(check.Result{Name: name, Level: check.Failure, Text: strings.TrimSuffix(line, "\n"), Setting: true})
+			r.add(check.Result{Name: name, Level: check.Failure, Setting: true,
+				Text: strings.TrimSuffix(line, "\n")})
 		}
 		return
 	}
-	where := "in NATS"
+	where := "NATS"
 	if s.embedded() {
-		where = "in the embedded NATS server"
+		where = "the embedded NATS server"
 	}
-	r.add(check.Result{Name: name, Level: check.OK, Text: fmt.Sprintf("usable: %s every %s, the log %s", s.ISDPURL, s.PollInterval, where)})
+	r.add(check.Result{Name: name, Level: check.OK,
+		Text: fmt.Sprintf("usable: %s every %s, the stream in %s",
+			s.ISDPURL, s.PollInterval, where)})
 }
 
 // check is what there is to try.
@@ -128,7 +134,9 @@ func (s *settings) check() check.Config {
 	if !s.embedded() {
 		c.NATS = s.natsServers(discard)
 	}
-	for _, l := range []check.Listen{{Setting: "ROLLCALL_HTTP_LISTEN", Addr: s.HTTPListen}, {Setting: "ROLLCALL_OPS_LISTEN", Addr: s.OpsListen}} {
+	for _, l := range []check.Listen{
+		{Field: "HTTPListen", Addr: s.HTTPListen}, {Field: "OpsListen", Addr: s.OpsListen},
+	} {
 		if l.Addr != "" {
 			c.Listens = append(c.Listens, l)
 		}
@@ -163,7 +171,8 @@ func runReady(ctx context.Context, w io.Writer, asJSON bool) error {
 		return err
 	}
 	res := check.Result{Name: "ready", Level: check.Failure,
-		Text: "rollcall serves no /readyz: ROLLCALL_HTTP_LISTEN is off; set ROLLCALL_OPS_LISTEN, for the daemon and for this check"}
+		Text: "rollcall serves no /readyz: ROLLCALL_HTTP_LISTEN is off; " +
+			"set ROLLCALL_OPS_LISTEN, for the daemon and for this check"}
 	if addr := cmp.Or(s.OpsListen, s.HTTPListen); addr != "" {
 		res.Level, res.Text = check.Ready(ctx, check.BaseURL(addr))
 	}

@@ -22,16 +22,21 @@ var errUsage = errors.New("see rollcall --help")
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rollcall",
-		Short: "Turns the agent listing of an ISDP+ tenant into a trustworthy stream of events on NATS JetStream",
-		Long: `rollcall polls an ISDP+ tenant's agents and writes every sign-in, sign-out and change, once and in order, to the
-NATS JetStream stream ` + schemas.Stream + `. Without a command it runs the daemon. Every setting is an environment variable;
+		Short: "Turns the agent listing of an ISDP+ tenant into events on NATS JetStream",
+		Long: `rollcall polls an ISDP+ tenant's agents and writes every sign-in, sign-out and
+change, once and in order, to the NATS JetStream stream ` + schemas.Stream + `. Without
+a command it runs the daemon. Every setting is an environment variable;
 docs/settings.md lists them.`,
 		Args:          usage(cobra.NoArgs),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd.Context(), cmd.ErrOrStderr()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runDaemon(cmd.Context(), cmd.ErrOrStderr())
+		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", err, errUsage) })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return fmt.Errorf("%w: %w", err, errUsage)
+	})
 
 	var simOnly bool
 	var simListen string
@@ -41,13 +46,16 @@ docs/settings.md lists them.`,
 		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, _, err := net.SplitHostPort(simListen); err != nil {
-				return fmt.Errorf("--sim-listen is %q: want host:port, such as 127.0.0.1:8180: %w", simListen, errUsage)
+				return fmt.Errorf("--sim-listen is %q: want host:port, such as 127.0.0.1:8180: %w",
+					simListen, errUsage)
 			}
 			return runDemo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), simListen, simOnly)
 		},
 	}
-	demo.Flags().BoolVar(&simOnly, "sim-only", false, "serve the simulated tenant alone, for tests of your own")
-	demo.Flags().StringVar(&simListen, "sim-listen", "127.0.0.1:0", "where the simulated tenant listens; port 0 takes a free one")
+	demo.Flags().BoolVar(&simOnly, "sim-only", false,
+		"serve the simulated tenant alone, for tests of your own")
+	demo.Flags().StringVar(&simListen, "sim-listen", "127.0.0.1:0",
+		"where the simulated tenant listens; port 0 takes a free one")
 
 	root.AddCommand(
 		&cobra.Command{
@@ -64,7 +72,9 @@ docs/settings.md lists them.`,
 			Use:   "version",
 			Short: "Prints version, commit, Go and schema version",
 			Args:  usage(cobra.NoArgs),
-			RunE:  func(cmd *cobra.Command, _ []string) error { return printVersion(cmd.OutOrStdout()) },
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				return printVersion(cmd.OutOrStdout())
+			},
 		},
 	)
 	return root
@@ -82,6 +92,7 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 func printVersion(w io.Writer) error {
 	v, c := build()
-	_, err := fmt.Fprintf(w, "rollcall %s\ncommit %s\n%s %s/%s\nschema %s\n", v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH, schemas.Version)
+	_, err := fmt.Fprintf(w, "rollcall %s\ncommit %s\n%s %s/%s\nschema %s\n",
+		v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH, schemas.Version)
 	return err
 }

@@ -10,12 +10,13 @@ import (
 // upwards. Secrets are of type [secret] and log as "[redacted]". Of lines that an [output] had to
 // drop, the log itself tells.
 func newLogger(w io.Writer, s *settings) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: s.LogLevel, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	withUnits := func(_ []string, a slog.Attr) slog.Attr {
 		if a.Value.Kind() == slog.KindDuration { // JSON would say nanoseconds
 			a.Value = slog.StringValue(a.Value.Duration().String())
 		}
 		return a
-	}}
+	}
+	opts := &slog.HandlerOptions{Level: s.LogLevel, ReplaceAttr: withUnits}
 	to := func(w io.Writer) *slog.Logger {
 		if s.LogFormat == "json" {
 			return slog.New(slog.NewJSONHandler(w, opts))

@@ -43,7 +43,8 @@ type daemon struct {
 // newDaemon opens the listeners that the settings name. stderr is where the log goes. With spare, a
 // listener that is there by default moves to a free port where its own is taken.
 func newDaemon(s *settings, log *slog.Logger, stderr io.Writer, spare bool) (*daemon, error) {
-	d := &daemon{Process: ops.NewProcess(s.Instance, nil), settings: s, registry: prometheus.NewRegistry(), log: log}
+	d := &daemon{Process: ops.NewProcess(s.Instance, nil), settings: s,
+		registry: prometheus.NewRegistry(), log: log}
 	d.stderr, _ = stderr.(*output)
 	version, commit := build()
 	ops.Register(d.registry, version, commit, d.nc.Load)
@@ -70,7 +71,8 @@ func newDaemon(s *settings, log *slog.Logger, stderr io.Writer, spare bool) (*da
 		d.profiles = s.LogLevel <= slog.LevelDebug && ops.OnLoopback(d.pages)
 		log.Info("serving pages", "url", d.url())
 		if d.profiles {
-			log.Debug("profiles can be taken from this machine, since the level is debug", "url", d.url()+ops.PathPprof[1:])
+			log.Debug("profiles can be taken from this machine, since the level is debug",
+				"url", d.url()+ops.PathPprof[1:])
 		}
 	}
 	if addr := s.OpsListen; addr != "" {
@@ -112,7 +114,8 @@ func (d *daemon) during(ctx context.Context, do func(context.Context) error) err
 			}
 		})
 	}
-	serve(d.pages, ops.Options{Board: d, LocalOnly: d.pages != nil && ops.OnLoopback(d.pages), Profiles: d.profiles})
+	local := d.pages != nil && ops.OnLoopback(d.pages)
+	serve(d.pages, ops.Options{Board: d, LocalOnly: local, Profiles: d.profiles})
 	serve(d.probes, ops.Options{})
 	defer servers.Wait()
 	defer stop()
@@ -160,7 +163,7 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // showBoard serves the tenant's board until the returned function has been called.
-func (d *daemon) showBoard(ctx context.Context, js jetstream.JetStream, tenant int64) (stop func()) {
+func (d *daemon) showBoard(ctx context.Context, js jetstream.JetStream, tenant int64) func() {
 	if d.pages == nil {
 		return func() {}
 	}
@@ -173,7 +176,8 @@ func (d *daemon) showBoard(ctx context.Context, js jetstream.JetStream, tenant i
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := b.Run(ctx); err != nil {
-			d.log.Error("the board shows nothing any more; polling and publishing go on", "err", err)
+			d.log.Error("the board shows nothing any more; polling and publishing go on",
+				"err", err)
 		}
 	})
 	return func() {
@@ -191,7 +195,8 @@ func (d *daemon) connected(nc *nats.Conn) {
 
 // ofTenant is a registerer for metrics that have to say whose they are.
 func (d *daemon) ofTenant(tenant int64) prometheus.Registerer {
-	return prometheus.WrapRegistererWith(prometheus.Labels{"tenant": strconv.FormatInt(tenant, 10)}, d.registry)
+	labels := prometheus.Labels{"tenant": strconv.FormatInt(tenant, 10)}
+	return prometheus.WrapRegistererWith(labels, d.registry)
 }
 
 // build says what was built, of which commit.

@@ -128,14 +128,16 @@ func (s *settings) engine(tenant int64, log *slog.Logger) engine.Config {
 }
 
 func (s *settings) natsd(log *slog.Logger) natsd.Config {
-	return natsd.Config{Listen: s.NATSListen, DataDir: s.DataDir, MaxBytes: s.NATSMaxBytes, Logger: log}
+	return natsd.Config{
+		Listen: s.NATSListen, DataDir: s.DataDir, MaxBytes: s.NATSMaxBytes, Logger: log,
+	}
 }
 
 // natsServers are the NATS servers that are not our own.
 func (s *settings) natsServers(log *slog.Logger) *natsdial.Servers {
 	return &natsdial.Servers{
-		URLs: s.natsURLs, CredsFile: s.NATSCredsFile, NKeyFile: s.NATSNKeyFile, CAFile: s.NATSCAFile,
-		CertFile: s.NATSCertFile, KeyFile: s.NATSKeyFile, Logger: log,
+		URLs: s.natsURLs, CredsFile: s.NATSCredsFile, NKeyFile: s.NATSNKeyFile,
+		CAFile: s.NATSCAFile, CertFile: s.NATSCertFile, KeyFile: s.NATSKeyFile, Logger: log,
 	}
 }
 

@@ -28,7 +28,8 @@ type telling struct {
 // ownPort is what differs in one and the same error at every try: "read tcp 10.0.0.1:45784->…".
 var ownPort = regexp.MustCompile(`:\d+->`)
 
-// worth reports whether the report is to be logged now, and how often it was left out since the last time.
+// worth says whether the report is to be logged now, and how often it was left out since the last
+// time.
 func (r *repeated) worth(report string) (leftOut int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -47,7 +47,9 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 			return ended(ctx, err)
 		}
 		defer broker.close()
-		return broker.during(ctx, func(ctx context.Context) error { return d.serve(ctx, broker.nc) })
+		return broker.during(ctx, func(ctx context.Context) error {
+			return d.serve(ctx, broker.nc)
+		})
 	})
 }
 
@@ -192,8 +194,8 @@ func (d *daemon) tenant(ctx context.Context, vendor *isdp.Client) (int64, error)
 		if e, ok := errors.AsType[*listing.Error](err); ok && e.Class == listing.Credentials {
 			return // the poller has logged it, once
 		}
-		d.log.Warn("no token yet, so nobody can tell which tenant to poll; ROLLCALL_TENANT_ID would",
-			"err", err)
+		d.log.Warn("no token yet, so nobody can tell which tenant to poll; "+
+			"ROLLCALL_TENANT_ID would", "err", err)
 	})
 	return tenant, err
 }
@@ -214,8 +216,8 @@ func (d *daemon) openStream(
 	}
 	err = retry(ctx, try, func(err error) {
 		d.Waiting("the stream", err)
-		d.log.Warn("the stream can't be opened yet, so nothing is polled or published; trying again",
-			"err", err)
+		d.log.Warn("the stream can't be opened yet, so nothing is polled or published; "+
+			"trying again", "err", err)
 	})
 	return pub, err
 }

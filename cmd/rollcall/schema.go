@@ -15,8 +15,9 @@ func schemaCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema [" + strings.Join(names, "|") + "]",
 		Short: "Prints a schema of what rollcall publishes; without a name, the names",
-		Long: `Prints a schema of what rollcall publishes: event, watermark and health are JSON Schemas (2020-12) of the messages'
-bodies, asyncapi is an AsyncAPI 3 document of all subjects. Without a name it prints the names, a line each.`,
+		Long: `Prints a schema of what rollcall publishes: event, watermark and health are
+JSON Schemas (2020-12) of the messages' bodies, asyncapi is an AsyncAPI 3
+document of all subjects. Without a name it prints the names, a line each.`,
 		ValidArgs: names,
 		Args: usage(func(cmd *cobra.Command, args []string) error {
 			if err := cobra.MaximumNArgs(1)(cmd, args); err != nil {
@@ -24,7 +25,8 @@ bodies, asyncapi is an AsyncAPI 3 document of all subjects. Without a name it pr
 			}
 			if len(args) == 1 {
 				if _, ok := schemas.Document(args[0]); !ok {
-					return fmt.Errorf("there is no schema %q; there are %s", args[0], strings.Join(names, ", "))
+					return fmt.Errorf("there is no schema %q; there are %s",
+						args[0], strings.Join(names, ", "))
 				}
 			}
 			return nil

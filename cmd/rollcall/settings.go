@@ -37,7 +37,8 @@ type settings struct {
 	QuietFields  []string // never nil; empty: none is quiet
 	BufferEvents int
 
-	NATSURL                                                            secret // empty: the embedded server
+	NATSURL secret // empty: the embedded server
+
 	NATSListen, DataDir                                                string
 	NATSCredsFile, NATSNKeyFile, NATSCAFile, NATSCertFile, NATSKeyFile string
 	NATSReplicas                                                       int
@@ -64,8 +65,9 @@ func isSet(name string) bool { return strings.TrimSpace(os.Getenv(name)) != "" }
 type source int
 
 const (
-	withoutVendor source = iota // ROLLCALL_ISDP_… is neither read nor judged, nor are its files opened
-	withVendor                  // ROLLCALL_ISDP_… is required
+	// withoutVendor: ROLLCALL_ISDP_… is neither read nor judged, nor are its files opened.
+	withoutVendor source = iota
+	withVendor           // ROLLCALL_ISDP_… is required
 )
 
 // loadSettings reads the environment and the files that it names, and has each package judge what
@@ -87,7 +89,9 @@ func loadSettings(src source) (s *settings, warnings []string, err error) {
 	var others []error
 	for _, err := range s.validate() {
 		e, _ := errors.AsType[*setting.Error](err)
-		i := slices.IndexFunc(variables, func(v variable) bool { return e != nil && v.field == e.Field })
+		i := slices.IndexFunc(variables, func(v variable) bool {
+			return e != nil && v.field == e.Field
+		})
 		switch {
 		case i < 0:
 			others = append(others, err)
@@ -109,7 +113,9 @@ func loadSettings(src source) (s *settings, warnings []string, err error) {
 
 // validate has the packages judge what they are given.
 func (s *settings) validate() (errs []error) {
-	judged := []error{s.engine(0, nil).Validate(), s.publisher(0, nil).Validate(), s.natsd(nil).Validate()}
+	judged := []error{
+		s.engine(0, nil).Validate(), s.publisher(0, nil).Validate(), s.natsd(nil).Validate(),
+	}
 	if s.source == withVendor {
 		judged = append(judged, s.vendor(nil).Validate(), s.poller(nil).Validate())
 	}
@@ -132,7 +138,8 @@ func (s *settings) conflicts(wrong map[string]error) []error {
 	}
 	if most := s.PollTimeout; most > 0 && s.RequestTimeout > most {
 		bad("ROLLCALL_REQUEST_TIMEOUT", s.RequestTimeout.String(),
-			fmt.Sprintf("at most ROLLCALL_POLL_TIMEOUT, which is %s: a request is part of a sweep", most))
+			"at most ROLLCALL_POLL_TIMEOUT, which is "+most.String()+
+				": a request is part of a sweep")
 	}
 
 	const creds, nkey, ca, cert, key = "ROLLCALL_NATS_CREDS_FILE", "ROLLCALL_NATS_NKEY_FILE",
@@ -158,7 +165,9 @@ func (s *settings) conflicts(wrong map[string]error) []error {
 		bad(creds+" and "+nkey, "", "one of the two: each is a whole way to sign in")
 	}
 
-	listens := [][2]string{{"ROLLCALL_HTTP_LISTEN", s.HTTPListen}, {"ROLLCALL_OPS_LISTEN", s.OpsListen}}
+	listens := [][2]string{
+		{"ROLLCALL_HTTP_LISTEN", s.HTTPListen}, {"ROLLCALL_OPS_LISTEN", s.OpsListen},
+	}
 	if s.embedded() {
 		listens = append(listens, [2]string{"ROLLCALL_NATS_LISTEN", s.NATSListen})
 	}

@@ -13,7 +13,8 @@ func unknownVariables(environ, known []string) []string {
 	var warnings []string
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(name, envPrefix) || slices.Contains(known, name) || serviceLink(name, value) {
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(known, name) ||
+			serviceLink(name, value) {
 			continue
 		}
 		w := name + " is none of rollcall's settings and has no effect"
@@ -36,7 +37,8 @@ func serviceLink(name, value string) bool {
 	}
 	for _, protocol := range []string{"TCP", "UDP", "SCTP"} {
 		if strings.Contains(name, "_"+protocol) && strings.Contains(name, "_PORT_") ||
-			strings.HasSuffix(name, "_PORT") && strings.HasPrefix(value, strings.ToLower(protocol)+"://") {
+			strings.HasSuffix(name, "_PORT") &&
+				strings.HasPrefix(value, strings.ToLower(protocol)+"://") {
 			return true
 		}
 	}
@@ -52,8 +54,8 @@ func (s *settings) oddFields() []string {
 			continue
 		}
 		if n := nearest(f, schemas.DefaultQuiet); n != "" {
-			warnings = append(warnings, fmt.Sprintf("ROLLCALL_QUIET_FIELDS names %q, a field that the "+
-				"vendor does not document; did you mean %s?", shortened(f), n))
+			warnings = append(warnings, fmt.Sprintf("ROLLCALL_QUIET_FIELDS names %q, "+
+				"a field that the vendor does not document; did you mean %s?", shortened(f), n))
 		}
 	}
 	return warnings
@@ -65,8 +67,8 @@ func nearest(name string, known []string) string {
 	best, least := "", 4 // further apart they are different names
 	for _, k := range known {
 		d := distance(name, k)
-		missing := slices.ContainsFunc(words(name), func(w string) bool { return !slices.Contains(words(k), w) })
-		if !missing { // some words left out or in another order
+		differs := func(w string) bool { return !slices.Contains(words(k), w) }
+		if !slices.ContainsFunc(words(name), differs) { // words left out or in another order
 			d = min(d, 3)
 		}
 		if d < least && 2*d < len(k) {

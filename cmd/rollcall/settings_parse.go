@@ -135,7 +135,9 @@ func anyText(value *string) func(string) error {
 }
 
 func anyPath(value *string) func(string) error {
-	return into(value, func(text string) (string, bool) { return text, !strings.ContainsRune(text, 0) })
+	return into(value, func(text string) (string, bool) {
+		return text, !strings.ContainsRune(text, 0)
+	})
 }
 
 func verbatim(value *secret) func(string) error {
@@ -184,7 +186,10 @@ func isServer(u *url.URL) bool {
 	} else if !hostName.MatchString(strings.Map(asASCII, host)) {
 		return false
 	}
-	return port == "" && !strings.HasSuffix(u.Host, ":") || isPort(port) && strings.Trim(port, "0") != ""
+	if port == "" {
+		return !strings.HasSuffix(u.Host, ":")
+	}
+	return isPort(port) && strings.Trim(port, "0") != ""
 }
 
 // asASCII lets names of other scripts pass for names of hosts.
@@ -213,7 +218,8 @@ func natsURLs(value *secret) func(string) error {
 				server = "nats://" + server
 			}
 			u, err := url.Parse(server)
-			if err != nil || !isServer(u) || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			known := []string{"nats", "tls", "ws", "wss"}
+			if err != nil || !isServer(u) || !slices.Contains(known, u.Scheme) {
 				return secret{}, false
 			}
 			web[strings.HasPrefix(u.Scheme, "ws")] = true

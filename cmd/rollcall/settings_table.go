@@ -20,7 +20,7 @@ type variable struct {
 	required bool   // there is no default
 	secret   bool   // taken as it stands; name + "_FILE" may name a file to read it from instead
 
-	// parse sets the value. Its error is nil, errUnusable where takes says it all, or else told too.
+	// parse sets the value. Its error is errUnusable where takes says all, or else is shown too.
 	parse func(text string) error
 	show  func(text string) string // what may be told of an unusable value; nil: all of it
 }
@@ -46,14 +46,16 @@ func (v variable) load() error {
 	file := v.name + "_FILE"
 	if path := os.Getenv(file); v.secret && isSet(file) {
 		if isSet(v.name) {
-			return &setting.Error{Field: v.name + " and " + file, Want: "only one of the two to be set"}
+			return &setting.Error{Field: v.name + " and " + file,
+				Want: "only one of the two to be set"}
 		}
 		return v.loadFile(file, strings.TrimSpace(path))
 	}
 	text := v.text()
 	switch {
 	case text == "" && v.required:
-		return &setting.Error{Field: v.name, Want: plain(v.takes) + "; it is not set and has no default"}
+		return &setting.Error{Field: v.name,
+			Want: plain(v.takes) + "; it is not set and has no default"}
 	case text == "":
 		return nil
 	}
@@ -127,8 +129,8 @@ const (
 func (s *settings) variables() []variable {
 	return []variable{
 		{name: "ROLLCALL_ISDP_URL", field: "BaseURL", required: true,
-			takes: "the base URL of the ISDP+ domain, `https://…` without user info, query and fragment; " +
-				"`http://` for loopback only",
+			takes: "the base URL of the ISDP+ domain, `https://…` without user info, query and " +
+				"fragment; `http://` for loopback only",
 			parse: vendorURL(&s.ISDPURL), show: shownURL},
 		{name: "ROLLCALL_ISDP_CLIENT_ID", field: "ClientID", required: true, secret: true,
 			takes: "the client id of the OpenAPI account (`isdp-…-openapi`)",
@@ -166,22 +168,24 @@ func (s *settings) variables() []variable {
 			takes: "a number above 0 and at most 1", parse: fraction(&s.MaxMissing)},
 		{name: "ROLLCALL_MISSING_HOLD", field: "MissingHold", std: "15m",
 			takes: aDuration, parse: duration(&s.MissingHold)},
-		{name: "ROLLCALL_QUIET_FIELDS", field: "Quiet", std: strings.Join(schemas.DefaultQuiet, ","),
-			takes: "different names of fields, separated by commas; `*` stands for all that the vendor " +
-				"does not document, `none` alone for no field",
+		{name: "ROLLCALL_QUIET_FIELDS", field: "Quiet",
+			std: strings.Join(schemas.DefaultQuiet, ","),
+			takes: "different names of fields, separated by commas; `*` stands for all that " +
+				"the vendor does not document, `none` alone for no field",
 			parse: fieldNames(&s.QuietFields)},
 		{name: "ROLLCALL_BUFFER_EVENTS", field: "BufferEvents", std: "100000",
 			takes: aNumber, parse: number(&s.BufferEvents)},
 
 		{name: "ROLLCALL_NATS_URL", field: "URLs", secret: true,
-			takes: "`nats://`, `tls://`, `ws://` or `wss://` URLs of NATS servers, `host` or `host:port`, " +
-				"separated by commas, WebSocket or not but not both",
+			takes: "`nats://`, `tls://`, `ws://` or `wss://` URLs of NATS servers, `host` or " +
+				"`host:port`, separated by commas, WebSocket or not but not both",
 			parse: natsURLs(&s.NATSURL), show: hidden},
 		{name: "ROLLCALL_NATS_LISTEN", field: "Listen", std: "127.0.0.1:4222",
 			takes: aListen, parse: listen(&s.NATSListen)},
 		{name: "ROLLCALL_DATA_DIR", field: "DataDir", std: "./data",
 			takes: "a path", parse: anyPath(&s.DataDir)},
-		{name: "ROLLCALL_NATS_CREDS_FILE", field: "CredsFile", takes: "the path of a readable `.creds` file",
+		{name: "ROLLCALL_NATS_CREDS_FILE", field: "CredsFile",
+			takes: "the path of a readable `.creds` file",
 			parse: file(&s.NATSCredsFile, holdsCreds), show: shownPath},
 		{name: "ROLLCALL_NATS_NKEY_FILE", field: "NKeyFile",
 			takes: "the path of a readable file with the seed of a user NKey (`SU…`)",
@@ -211,9 +215,11 @@ func (s *settings) variables() []variable {
 
 		{name: "ROLLCALL_HTTP_LISTEN", field: "HTTPListen", std: "127.0.0.1:8080",
 			takes: aListen + ", or `off`", parse: listenOrOff(&s.HTTPListen)},
-		{name: "ROLLCALL_OPS_LISTEN", field: "OpsListen", takes: aListen, parse: listen(&s.OpsListen)},
+		{name: "ROLLCALL_OPS_LISTEN", field: "OpsListen",
+			takes: aListen, parse: listen(&s.OpsListen)},
 		{name: "ROLLCALL_LOG_LEVEL", field: "LogLevel", std: "info",
-			takes: "`debug`, `info`, `warn` or `error`", parse: word(&s.LogLevel, map[string]slog.Level{
+			takes: "`debug`, `info`, `warn` or `error`",
+			parse: word(&s.LogLevel, map[string]slog.Level{
 				"debug": slog.LevelDebug, "info": slog.LevelInfo,
 				"warn": slog.LevelWarn, "error": slog.LevelError})},
 		{name: "ROLLCALL_LOG_FORMAT", field: "LogFormat", std: "text", takes: "`text` or `json`",

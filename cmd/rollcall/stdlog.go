@@ -29,8 +29,8 @@ func (l *libraryLog) Write(line []byte) (int, error) {
 	switch {
 	case !ok:
 	case strings.HasPrefix(text, "Unsolicited response received"):
-		l.log.Warn("a server sends bytes behind an answer; they are dropped, and the connection is closed",
-			"leftOut", leftOut)
+		l.log.Warn("a server sends bytes behind an answer; they are dropped, "+
+			"and the connection is closed", "leftOut", leftOut)
 	default:
 		l.log.Warn("a library reports something, which concerns no event",
 			"text", text, "leftOut", leftOut)
