@@ -122,6 +122,8 @@ func (s *settings) validate() (errs []error) {
 	for _, err := range judged {
 		if joined, ok := err.(interface{ Unwrap() []error }); ok {
 			errs = append(errs, joined.Unwrap()...)
+		} else if err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errs

@@ -20,6 +20,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/natsd"
 	"github.com/rollcall-events/rollcall/internal/natsdial"
+	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/poller"
 	"github.com/rollcall-events/rollcall/poller/isdp"
 	"github.com/rollcall-events/rollcall/publisher"
@@ -45,20 +46,20 @@ type Result struct {
 	Level   Level  `json:"level"`
 	Text    string `json:"text"`              // how it is, a sentence without its full stop
 	Do      string `json:"do,omitempty"`      // what to do about it, or what to know
-	Setting bool   `json:"setting,omitempty"` // a setting has to change: the daemon would exit with code 2
+	Setting bool   `json:"setting,omitempty"` // it has to change: the daemon would exit with code 2
 }
 
 // A Listen is an address that the daemon listens on.
 type Listen struct {
-	Setting string // the variable's name
-	Addr    string // host:port
+	Field string // the setting's name, as in [setting.Text]
+	Addr  string // host:port
 }
 
 // Config is what to try.
 type Config struct {
 	Vendor    isdp.Config      // its Logger is not used
 	Poller    poller.Config    // likewise
-	Publisher publisher.Config // the log; Tenant 0: the token's
+	Publisher publisher.Config // the stream; Tenant 0: the token's
 	Interval  time.Duration    // from sweep to sweep
 
 	NATS     *natsdial.Servers // nil: the embedded server, which may be running or not
@@ -82,13 +83,12 @@ type probe struct {
 }
 
 var vendorProbes = []probe{
-	{"dns", "", 3 * time.Second, (*state).dns},
-	{"tcp", "dns", 3 * time.Second, (*state).tcp},
-	{"tls", "tcp", 3 * time.Second, (*state).tls},
-	{"token", "tls", 6 * time.Second, (*state).token},
+	{"token", "", 8 * time.Second, (*state).token}, // and on the way there: dns, tcp, tls
 	{"listing", "token", 8 * time.Second, (*state).listing},
 	{"rate", "listing", time.Second, (*state).rate},
 }
+
+var ownProbes = []probe{{"listen", "", 3 * time.Second, (*state).listen}}
 
 var natsProbes = []probe{
 	{"nats", "", 7 * time.Second, (*state).connect}, // natsdial gives a silent server up before
@@ -113,37 +113,31 @@ var embeddedProbes = []probe{
 type state struct {
 	Config
 	tell    func(Result)
-	name    string           // of the probe under way
-	worst   map[string]Level // of the probes so far
-	stopped map[string]bool  // probes after which those that need them make no sense
-	secrets []string         // the longest first
+	name    string          // of the probe under way
+	stopped map[string]bool // probes after which those that need them make no sense
+	secrets []string        // the longest first
 
-	addrs   []string // of the vendor's host, or the proxy's
-	client  *isdp.Client
-	tenant  int64 // 0: not known
-	listed  []listed
-	nc      *nats.Conn
-	js      jetstream.JetStream
-	account *jetstream.AccountInfo // nil: not known
-	denied  []publisher.Need
-	lead    leadership
+	client     *isdp.Client
+	tenant     int64 // 0: not known
+	listed     []listed
+	nc         *nats.Conn
+	js         jetstream.JetStream
+	storeLimit int64    // how many bytes the account may store; 0: any number, or not known
+	denied     []string // subjects
+	lead       leadership
 	// committed is when the last commit was, where that is longer ago than it should be.
 	committed time.Time
 	running   bool // a rollcall has the embedded server's directory
-}
-
-func (s *state) now() time.Time {
-	if s.Now != nil {
-		return s.Now()
-	}
-	return time.Now()
 }
 
 // Run tries everything and tells each result as it is known, in order, on the calling goroutine.
 func Run(ctx context.Context, c Config, tell func(Result)) {
 	ctx, cancel := context.WithTimeout(ctx, Limit)
 	defer cancel()
-	s := &state{Config: c, tell: tell, worst: make(map[string]Level), stopped: make(map[string]bool), tenant: c.Publisher.Tenant}
+	s := &state{Config: c, tell: tell, stopped: make(map[string]bool), tenant: c.Publisher.Tenant}
+	if s.Now == nil {
+		s.Now = time.Now
+	}
 	s.secrets = slices.DeleteFunc(slices.Clone(c.Secrets), func(s string) bool { return s == "" })
 	slices.SortFunc(s.secrets, func(a, b string) int { return len(b) - len(a) })
 	defer func() {
@@ -151,11 +145,11 @@ func Run(ctx context.Context, c Config, tell func(Result)) {
 			s.nc.Close()
 		}
 	}()
-	log := natsProbes
+	stream := natsProbes
 	if c.NATS == nil {
-		log = embeddedProbes
+		stream = embeddedProbes
 	}
-	for _, p := range slices.Concat(vendorProbes, log, []probe{{"listen", "", 3 * time.Second, (*state).listen}}) {
+	for _, p := range slices.Concat(vendorProbes, stream, ownProbes) {
 		s.name = p.name
 		switch {
 		case ctx.Err() != nil:
@@ -177,7 +171,7 @@ func (s *state) say(level Level, text, do string) {
 
 func (s *state) result(r Result) {
 	r.Name = s.name
-	r.Text, r.Do = s.clean(r.Text), s.clean(r.Do)
+	r.Text, r.Do = s.clean(r.Text), s.clean(setting.Text(r.Do))
 	if r.Level == Failure || r.Level == Skipped {
 		s.stopped[s.name] = true
 	}

@@ -386,7 +386,7 @@ func TestLog(t *testing.T) {
 	cfg.Now = nil
 
 	put(t, nc, watermark, "forged")
-	say("warning watermark: what stands in its place is none > somebody else writes to the log")
+	say("warning watermark: what stands in its place is none > somebody else writes to the stream")
 
 	// The log can't be altered, and what was asked for is another matter.
 	cfg.Publisher.Replicas = 3
@@ -574,7 +574,7 @@ func TestLittleRoom(t *testing.T) {
 	cfg := config(v, "")
 	cfg.Embedded = natsd.Config{Listen: fmt.Sprintf("127.0.0.1:%d", e2e.FreePort(t)), DataDir: t.TempDir(), MaxBytes: 1 << 60}
 	out, _ := lines(t, cfg)
-	wantLines(t, out, "and the log may take 1048576 TiB > a full disk can tear a commit")
+	wantLines(t, out, "and the stream may take 1048576 TiB > a full disk can tear a commit")
 }
 
 // A rollcall on this machine that says that it can't commit fails the check.
@@ -588,7 +588,7 @@ func TestRunningCantCommit(t *testing.T) {
 	}))
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
 	cfg := config(v, broker(t, &server.Options{}))
-	cfg.Listens = []check.Listen{{Setting: "ROLLCALL_HTTP_LISTEN", Addr: s.Listener.Addr().String()}}
+	cfg.Listens = []check.Listen{{Field: "HTTPListen", Addr: s.Listener.Addr().String()}}
 	out, r := lines(t, cfg)
 	wantLines(t, out, "is served by a running rollcall (ROLLCALL_HTTP_LISTEN), which can't commit > nothing could be committed for 1m: the stream is full")
 	if r.Exit != 1 {
@@ -839,7 +839,7 @@ func TestDaemonNotConnected(t *testing.T) {
 	}))
 	defer daemon.Close()
 	cfg := config(v, url)
-	cfg.Listens = []check.Listen{{Setting: "ROLLCALL_HTTP_LISTEN", Addr: daemon.Listener.Addr().String()}}
+	cfg.Listens = []check.Listen{{Field: "HTTPListen", Addr: daemon.Listener.Addr().String()}}
 	out, _ := lines(t, cfg)
 	wantLines(t, out, "which has no connection to NATS, though this check has one")
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/rollcall-events/rollcall/internal/ops"
 	"net"
 	"net/netip"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/natsd"
 	"github.com/rollcall-events/rollcall/internal/natsdial"
+	"github.com/rollcall-events/rollcall/internal/ops"
 	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
@@ -20,8 +20,9 @@ import (
 func (s *state) data(context.Context) {
 	found, err := natsd.Look(s.Embedded)
 	if bad := new(setting.Error); errors.As(err, &bad) {
-		s.result(Result{Level: Failure, Setting: true, Text: fmt.Sprintf("%s can't be used: want %s", bad.Value, bad.Want),
-			Do: "set ROLLCALL_DATA_DIR to a directory on a disk that stays, or make this one writable"})
+		s.result(Result{Level: Failure, Setting: true,
+			Text: fmt.Sprintf("%s can't be used: want %s", bad.Value, bad.Want),
+			Do:   "set {DataDir} to a directory on a disk that stays, or make this one writable"})
 		return
 	}
 	if err != nil {
@@ -44,7 +45,8 @@ func (s *state) data(context.Context) {
 	if found.Room >= 0 {
 		text += ", with room for " + bytesText(found.Room)
 		if found.Room < most {
-			s.warn(text+", and the log may take "+bytesText(most), "a full disk can tear a commit: make room, or lower ROLLCALL_NATS_MAX_BYTES for a new log")
+			s.warn(text+", and the stream may take "+bytesText(most),
+				"a full disk can tear a commit: make room, or lower {MaxBytes} for a new stream")
 			return
 		}
 	}
@@ -70,15 +72,17 @@ func (s *state) embedded(ctx context.Context) {
 		if s.nc.ConnectedServerName() == natsd.ServerName {
 			what = "the embedded server of a rollcall with another data directory"
 		}
-		s.fail(what+" listens on "+listen, "set ROLLCALL_NATS_LISTEN to a free address, or ROLLCALL_NATS_URL=nats://"+reach(listen)+" to use that server")
+		s.fail(what+" listens on "+listen,
+			"set {Listen} to a free address, or {URLs}=nats://"+reach(listen)+" to use that server")
 		return
 	case s.running:
-		s.fail("a rollcall uses the data directory, and none listens on "+listen, "stop that one, or set ROLLCALL_NATS_LISTEN as it has it")
+		s.fail("a rollcall uses the data directory, and none listens on "+listen,
+			"stop that one, or set {Listen} as it has it")
 		return
 	}
 	s.stop()
 	if err := free(ctx, listen); err != nil {
-		s.taken(listen, "ROLLCALL_NATS_LISTEN", err)
+		s.taken(listen, "Listen", err)
 		return
 	}
 	s.ok("the embedded server is not running; rollcall starts it on " + listen)
@@ -87,40 +91,43 @@ func (s *state) embedded(ctx context.Context) {
 // listen sees whether the daemon's pages have their ports.
 func (s *state) listen(ctx context.Context) {
 	if len(s.Listens) == 0 {
-		s.ok("no pages: ROLLCALL_HTTP_LISTEN is off")
+		s.ok(setting.Text("no pages: {HTTPListen} is off"))
 	}
 	for _, l := range s.Listens {
+		by := setting.Text(" ({" + l.Field + "})")
 		err := free(ctx, l.Addr)
 		if err == nil {
-			s.ok(l.Addr + " is free (" + l.Setting + ")")
+			s.ok(l.Addr + " is free" + by)
 			continue
 		}
 		r, dead := readiness(ctx, l.Addr)
-		switch text := l.Addr + " is served by a running rollcall (" + l.Setting + ")"; {
+		switch text := l.Addr + " is served by a running rollcall" + by; {
 		case dead != nil || !errors.Is(err, syscall.EADDRINUSE):
-			s.taken(l.Addr, l.Setting, err)
+			s.taken(l.Addr, l.Field, err)
 		case r.Commits != nil && !r.Commits.OK:
 			s.fail(text+", which can't commit", r.Commits.Problem)
 		case !r.NATS.OK && s.nc != nil:
 			s.warn(text+", which has no connection to NATS, though this check has one",
-				"it tries again by itself, with what the settings' files hold now; where it stays so, its environment is another one, or it has not noticed: see its log")
+				"it tries again by itself, with what the settings' files hold now; where it stays so, "+
+					"its environment is another one, or it has not noticed: see its log")
 		default:
 			s.ok(text)
 		}
 	}
 }
 
-// taken tells of an address that can't be listened on.
-func (s *state) taken(addr, variable string, err error) {
+// taken reports an address that can't be listened on. field is the setting that names it.
+func (s *state) taken(addr, field string, err error) {
+	set := "set {" + field + "} to "
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		s.fail(addr+" is in use by something else", "set "+variable+" to a free address, or stop what uses this one")
+		s.fail(addr+" is in use by something else", set+"a free address, or stop what uses this one")
 	case errors.Is(err, syscall.EACCES):
-		s.fail("this user may not listen on "+addr, "set "+variable+" to a port above 1023")
+		s.fail("this user may not listen on "+addr, set+"a port above 1023")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		s.fail(addr+" is no address of this machine", "set "+variable+" to one that is, or to 127.0.0.1:…")
+		s.fail(addr+" is no address of this machine", set+"one that is, or to 127.0.0.1:…")
 	default:
-		s.fail(fmt.Sprintf("%s can't be listened on: %v", addr, reason(err)), "set "+variable+" to another address")
+		s.fail(fmt.Sprintf("%s can't be listened on: %v", addr, reason(err)), set+"another address")
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
@@ -36,6 +37,11 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil { // these tests wait more than they work
 		panic(err)
 	}
+	setting.Use(map[string]string{ // as the command does
+		"RateLimit": "ROLLCALL_RATE_LIMIT", "Concurrency": "ROLLCALL_CONCURRENCY", "Interval": "ROLLCALL_POLL_INTERVAL",
+		"SweepTimeout": "ROLLCALL_POLL_TIMEOUT", "PageSize": "ROLLCALL_PAGE_SIZE", "MaxBytes": "ROLLCALL_NATS_MAX_BYTES",
+		"Replicas": "ROLLCALL_NATS_REPLICAS", "HTTPListen": "ROLLCALL_HTTP_LISTEN",
+	})
 	os.Exit(e2e.Main(m))
 }
 

@@ -13,7 +13,9 @@ import (
 type Report struct {
 	Results []Result `json:"results"` // in the order in which they were tried
 	Summary Summary  `json:"summary"`
-	Exit    int      `json:"exit"` // the code: 0 nothing failed, 1 something did that may mend by itself, 2 a setting has to change
+	// Exit is the code: 0 nothing failed, 1 something did that may mend by itself, 2 a setting has
+	// to change.
+	Exit int `json:"exit"`
 }
 
 // A Summary counts results by level.
@@ -64,7 +66,10 @@ const (
 )
 
 var marks = map[Level]struct{ text, colour string }{
-	OK: {"ok", "\x1b[32m"}, Warning: {"warn", "\x1b[33m"}, Failure: {"FAIL", "\x1b[31;1m"}, Skipped: {"skip", "\x1b[2m"},
+	OK:      {"ok", "\x1b[32m"},
+	Warning: {"warn", "\x1b[33m"},
+	Failure: {"FAIL", "\x1b[31;1m"},
+	Skipped: {"skip", "\x1b[2m"},
 }
 
 // Print writes one result: its level, its name and its text, and what to do below.

@@ -9,42 +9,37 @@ import (
 
 // dur is a duration as people say it: about three digits of it.
 func dur(d time.Duration) string {
+	unit := time.Minute
 	switch {
 	case d < 0:
 		return "-" + dur(-d)
 	case d < time.Millisecond:
 		return "<1ms"
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	case d < 10*time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	case d < time.Minute:
-		return d.Round(time.Second).String()
-	case d < time.Hour:
-		d = d.Round(time.Second)
-		if d%time.Minute == 0 {
-			return fmt.Sprintf("%dm", d/time.Minute)
-		}
-		return d.String()
-	case d < 48*time.Hour:
-		h, m := int(d.Hours()), int(d.Minutes())%60
-		if m == 0 {
-			return fmt.Sprintf("%dh", h)
-		}
-		return fmt.Sprintf("%dh%dm", h, m)
-	default:
+	case d >= 48*time.Hour:
 		return fmt.Sprintf("%d days", int(d.Hours())/24)
+	case d < time.Second:
+		unit = time.Millisecond
+	case d < 10*time.Second:
+		unit = 100 * time.Millisecond
+	case d < time.Hour:
+		unit = time.Second
 	}
+	text := d.Round(unit).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // bytesText is a number of bytes in the units that the settings take.
 func bytesText(n int64) string {
-	for _, u := range []struct {
-		name string
-		of   int64
-	}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
-		if n >= u.of {
-			return strings.TrimSuffix(strconv.FormatFloat(float64(n)/float64(u.of), 'f', 1, 64), ".0") + " " + u.name
+	for i, unit := range []string{"TiB", "GiB", "MiB", "KiB"} {
+		if of := int64(1) << (40 - 10*i); n >= of {
+			number := strconv.FormatFloat(float64(n)/float64(of), 'f', 1, 64)
+			return strings.TrimSuffix(number, ".0") + " " + unit
 		}
 	}
 	return fmt.Sprintf("%d bytes", n)

@@ -164,10 +164,6 @@ func (c *client) lost(ctx context.Context, err error) *listing.Error {
 		}
 		return unreachable(fmt.Errorf("no whole answer within %v%s: %w", c.timeout, via, err))
 	}
-	text := c.scrub(err.Error())
 	why, hint := connectHint(err, c.wanted.Load() && !c.heard.Load())
-	if why != "" {
-		text += ": " + why
-	}
-	return hinted(unreachable(&foreign{text, err}), hint)
+	return hinted(unreachable(&foreign{c.scrub(err.Error()), why, err}), hint)
 }

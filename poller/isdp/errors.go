@@ -39,7 +39,7 @@ func ended(ctx context.Context) *listing.Error { return listing.Ended(ctx.Err(),
 
 // late is the error of what can't be done before ctx's deadline.
 func late(why string) *listing.Error {
-	e := unreachable(&foreign{why, context.DeadlineExceeded})
+	e := unreachable(&foreign{text: why, err: context.DeadlineExceeded})
 	e.Fatal = true
 	return e
 }
@@ -47,11 +47,27 @@ func late(why string) *listing.Error {
 // foreign is an error with another text.
 type foreign struct {
 	text string
+	why  string // what that means, in plain words; empty: text says it
 	err  error
 }
 
-func (f *foreign) Error() string { return f.text }
+func (f *foreign) Error() string {
+	if f.why == "" {
+		return f.text
+	}
+	return f.text + ": " + f.why
+}
+
 func (f *foreign) Unwrap() error { return f.err }
+
+// Why says in plain words what went wrong with a connection, without what the network or a library
+// says of it; "" where that is all there is to say.
+func Why(err error) string {
+	if f, ok := errors.AsType[*foreign](err); ok {
+		return f.why
+	}
+	return ""
+}
 
 // What several errors advise.
 const (
@@ -67,13 +83,8 @@ const (
 	mayUse = "may this account use the agents call?"
 )
 
-// Hint says why a connection failed, and what to look at; nothing where the error speaks for
+// connectHint says why a connection failed, and what to look at; nothing where the error speaks for
 // itself. certificateWanted says that the server has asked for a certificate of the client.
-func Hint(err error, certificateWanted bool) (why, hint string) {
-	why, hint = connectHint(err, certificateWanted)
-	return why, setting.Text(hint)
-}
-
 func connectHint(err error, certificateWanted bool) (why, hint string) {
 	if why, hint := proxyHint(err); hint != "" {
 		return why, hint
