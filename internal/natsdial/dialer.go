@@ -1,6 +1,7 @@
 package natsdial
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -38,11 +39,11 @@ var (
 	// tried.
 	ErrPending = errors.New("no answer yet")
 
-	errSilent = errors.New(
-		"it took the connection and said nothing: it hangs, or is no NATS server")
+	errSilent = errors.New("it took the connection and said nothing: " +
+		"it hangs, or is not a NATS server")
 	// errHungUp is what a server does that wants TLS first.
 	errHungUp = errors.New("it took the connection and closed it without a word: " +
-		"it is no NATS server, or wants TLS that this side can't give")
+		"it is not a NATS server, or wants TLS that this side can't give")
 )
 
 // A dialer connects in the background. The client asks for a server's connection, waits for it for
@@ -236,7 +237,7 @@ func greeted(
 		return nil, fmt.Errorf("%w (%w)", errHungUp, err)
 	}
 	_ = conn.SetReadDeadline(time.Time{})
-	return &peeked{Conn: conn, first: first}, nil
+	return &peeked{conn, io.MultiReader(bytes.NewReader(first), conn)}, nil
 }
 
 // connected says that the client has got through.
@@ -246,25 +247,12 @@ func (d *dialer) connected(nc *nats.Conn) {
 	d.nc = nc
 }
 
-// pending reports whether a server may still answer.
-func (d *dialer) pending() bool {
+// outcome says whether a server may still answer, whether one took the connection and closed it
+// without a word, and what came of the last try that came to nothing.
+func (d *dialer) outcome() (pending, hungUp bool, failed error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.tries) > 0 && !d.closed
-}
-
-// failure is what came of the last try that came to nothing; nil: none has.
-func (d *dialer) failure() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.failed
-}
-
-// wasHungUpOn reports whether a server took the connection and closed it without a word.
-func (d *dialer) wasHungUpOn() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.hungUp
+	return len(d.tries) > 0 && !d.closed, d.hungUp, d.failed
 }
 
 // close gives up what is under way.
@@ -282,18 +270,11 @@ func (d *dialer) close() {
 // A peeked connection has had its first byte read.
 type peeked struct {
 	net.Conn
-	first []byte // what is left of it; the client reads from one goroutine
+	all io.Reader // the first byte, then the connection
 }
 
 // Read implements net.Conn.
-func (p *peeked) Read(b []byte) (int, error) {
-	if len(p.first) > 0 && len(b) > 0 {
-		n := copy(b, p.first)
-		p.first = p.first[n:]
-		return n, nil
-	}
-	return p.Conn.Read(b)
-}
+func (p *peeked) Read(b []byte) (int, error) { return p.all.Read(b) }
 
 // A first connection is one on which TLS comes first. It looks at the first byte of the answer.
 type first struct {

@@ -37,9 +37,9 @@ type Servers struct {
 	// Logger gets what no error says; nil: discard.
 	Logger *slog.Logger
 
-	mu   sync.Mutex
-	urls string // the ones that are used; guarded by mu
-	told string // the last error of renewing them that was told; guarded by mu
+	mu       sync.Mutex
+	urls     string // the ones that are used; guarded by mu
+	reported string // the last error of renewing them that was logged; guarded by mu
 }
 
 // At are the servers at fixed URLs, separated by commas, without credentials.
@@ -102,11 +102,14 @@ func (s *Servers) connect(
 	go func() {
 		deadline := time.Now().Add(tryFor + patience)
 		nc, err := nats.Connect(urls, opts...)
-		for err != nil && d.pending() && time.Now().Before(deadline) {
+		for err != nil && time.Now().Before(deadline) {
+			if pending, _, _ := d.outcome(); !pending {
+				break
+			}
 			nc, err = nats.Connect(urls, opts...) // a server that had not answered may have by now
 		}
-		if errors.Is(err, ErrPending) {
-			err = cmp.Or(d.failure(), err)
+		if _, _, failed := d.outcome(); errors.Is(err, ErrPending) {
+			err = cmp.Or(failed, err)
 		}
 		connected <- result{nc, plain(err)}
 	}()
@@ -114,7 +117,8 @@ func (s *Servers) connect(
 	case r := <-connected:
 		if r.err != nil {
 			d.close()
-			return nil, d.wasHungUpOn(), r.err
+			_, hungUp, _ := d.outcome()
+			return nil, hungUp, r.err
 		}
 		d.connected(r.nc)
 		return r.nc, false, nil
@@ -167,29 +171,26 @@ func (s *Servers) renew(nc *nats.Conn) {
 func (s *Servers) renewServers(nc *nats.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	log := s.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	urls, err := s.URLs()
 	if err == nil && urls != s.urls {
 		if err = nc.SetServerPool(split(urls)); err == nil {
 			s.urls = urls
-			s.log().Info("the list of NATS servers has changed, and the new one is used")
+			log.Info("the list of NATS servers has changed, and the new one is used")
 		}
 	}
-	told := ""
+	reported := ""
 	if err != nil && !nc.IsClosed() {
-		told = err.Error()
+		reported = err.Error()
 	}
-	if told != "" && told != s.told {
-		s.log().Warn("the list of NATS servers can't be read again; going on with the one before",
+	if reported != "" && reported != s.reported {
+		log.Warn("the list of NATS servers can't be read again; going on with the one before",
 			"err", err)
 	}
-	s.told = told
-}
-
-func (s *Servers) log() *slog.Logger {
-	if s.Logger == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return s.Logger
+	s.reported = reported
 }
 
 func split(urls string) []string {
@@ -200,41 +201,39 @@ func split(urls string) []string {
 	return list
 }
 
-// keyPair reads a seed. Wipe it after use.
-func keyPair(path string) (nkeys.KeyPair, error) {
+// withSeed calls use with the key pair whose seed the file holds.
+func withSeed(path string, use func(nkeys.KeyPair) error) error {
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the seed of the NKey: %w", err)
+		return fmt.Errorf("read the seed of the NKey: %w", err)
 	}
 	defer clear(content)
 	kp, err := nkeys.ParseDecoratedNKey(content)
-	if err != nil {
-		return nil, fmt.Errorf("read the seed of the NKey in %s: %w", path, err)
+	if err == nil {
+		defer kp.Wipe()
+		err = use(kp)
 	}
-	return kp, nil
+	if err != nil {
+		return fmt.Errorf("read the seed of the NKey in %s: %w", path, err)
+	}
+	return nil
 }
 
-func publicKey(path string) (string, error) {
-	kp, err := keyPair(path)
-	if err != nil {
-		return "", err
-	}
-	defer kp.Wipe()
-	pub, err := kp.PublicKey()
-	if err == nil && !nkeys.IsValidPublicUserKey(pub) {
-		err = errors.New("it is not a user's")
-	}
-	if err != nil {
-		return "", fmt.Errorf("read the seed of the NKey in %s: %w", path, err)
-	}
-	return pub, nil
+func publicKey(path string) (pub string, err error) {
+	err = withSeed(path, func(kp nkeys.KeyPair) (err error) {
+		pub, err = kp.PublicKey()
+		if err == nil && !nkeys.IsValidPublicUserKey(pub) {
+			err = errors.New("it is not a user's")
+		}
+		return err
+	})
+	return pub, err
 }
 
-func sign(path string, nonce []byte) ([]byte, error) {
-	kp, err := keyPair(path)
-	if err != nil {
-		return nil, err
-	}
-	defer kp.Wipe()
-	return kp.Sign(nonce)
+func sign(path string, nonce []byte) (signature []byte, err error) {
+	err = withSeed(path, func(kp nkeys.KeyPair) (err error) {
+		signature, err = kp.Sign(nonce)
+		return err
+	})
+	return signature, err
 }

@@ -437,12 +437,12 @@ func TestWords(t *testing.T) {
 			"has to offer TLS 1.2 at least"},
 		"a client certificate is wanted": {a.secure(func(o *server.Options) {
 			o.TLSConfig.ClientAuth, o.TLSConfig.ClientCAs = tls.RequireAndVerifyClientCert, a.pool()
-		}), "ROLLCALL_NATS_CERT_FILE"},
+		}), "CertFile"},
 		"a client certificate is wanted, TLS 1.2": {a.secure(func(o *server.Options) {
 			o.TLSConfig.ClientAuth, o.TLSConfig.ClientCAs = tls.RequireAndVerifyClientCert, a.pool()
 			o.TLSConfig.MaxVersion = tls.VersionTLS12
-		}), "ROLLCALL_NATS_CERT_FILE"},
-		"another CA":   {stranger.secure(), "ROLLCALL_NATS_CA_FILE has to hold the CA"},
+		}), "CertFile"},
+		"another CA":   {stranger.secure(), "CAFile has to hold the CA"},
 		"expired":      {a.secure(cert(expired)), "needs a new certificate"},
 		"another name": {a.secure(cert(elsewhere)), "has to name the server as its certificate does"},
 		"no TLS":       {&server.Options{}, "the server has no TLS"},
@@ -464,7 +464,7 @@ func TestWords(t *testing.T) {
 	}
 }
 
-// What takes connections and is no NATS server is named as that.
+// What takes connections and is not a NATS server is named as that.
 func TestNoServer(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -568,11 +568,11 @@ func TestNoWebSocket(t *testing.T) {
 			}
 			for range 2 {
 				_, err := s.Connect(t.Context(), quickly...)
-				if err == nil || !strings.Contains(err.Error(), "is no WebSocket server") ||
+				if err == nil || !strings.Contains(err.Error(), "is not a WebSocket server") ||
 					strings.Contains(err.Error(), "server_bytes") {
 					t.Fatalf("it says %v", err)
 				}
-				if told := natsdial.Advise(err).Error(); !strings.Contains(told, "ROLLCALL_NATS_URL") {
+				if told := natsdial.Advise(err).Error(); !strings.Contains(told, "URLs") {
 					t.Errorf("it says %q", told)
 				}
 			}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
 // Advise adds to an error of connecting what it most often means, and what to do about it.
@@ -24,7 +26,7 @@ func Advise(err error) error {
 // errNoWebSocket stands for what the client's HTTP says of an answer that is none. Its own words
 // quote the server, differ each time, and say nothing of what to do.
 var errNoWebSocket = errors.New("what answers at this port of a ws:// or wss:// URL " +
-	"is no WebSocket server")
+	"is not a WebSocket server")
 
 // plain replaces errors that quote what a server has sent.
 func plain(err error) error {
@@ -36,7 +38,7 @@ func plain(err error) error {
 	return errNoWebSocket
 }
 
-const setCert = "for a client certificate set ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"
+const setCert = "for a client certificate set {CertFile} and {KeyFile}"
 
 // said are the words of errors that have no type: alerts that the server sends, and what the TLS
 // library says of its answers; the first that fits counts.
@@ -48,13 +50,15 @@ var said = []struct{ words, advice string }{
 	{"closed by remote after TLS handshake", "most often the server wants a client certificate, " +
 		"or another one: " + setCert},
 	{"remote error: tls: ", "the server does not accept the client certificate in " +
-		"ROLLCALL_NATS_CERT_FILE, or wants one where there is none"},
+		"{CertFile}, or wants one where there is none"},
 	{"first record does not look like a TLS handshake", "the server speaks no TLS at this port: " +
-		"write nats:// in ROLLCALL_NATS_URL, or name the right port"},
+		"write nats:// in {URLs}, or name the right port"},
 }
 
 // Advice says what to do about an error of connecting; "": nobody knows.
-func Advice(err error) string {
+func Advice(err error) string { return setting.Text(advice(err)) }
+
+func advice(err error) string {
 	var (
 		authority x509.UnknownAuthorityError
 		host      x509.HostnameError
@@ -64,29 +68,29 @@ func Advice(err error) string {
 	)
 	switch {
 	case errors.Is(err, errSilent):
-		return "are the host and the port in ROLLCALL_NATS_URL right? If so, see that server's log"
+		return "are the host and the port in {URLs} right? If so, see that server's log"
 	case errors.Is(err, errNoWebSocket):
-		return "write nats:// or tls:// in ROLLCALL_NATS_URL, or name the port and the scheme of " +
+		return "write nats:// or tls:// in {URLs}, or name the port and the scheme of " +
 			"the server's websocket block"
 	case errors.Is(err, nats.ErrNoServers):
-		return "is it running, and is ROLLCALL_NATS_URL right?"
+		return "is it running, and is {URLs} right?"
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired),
 		errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
-		return "check ROLLCALL_NATS_CREDS_FILE, ROLLCALL_NATS_NKEY_FILE or " +
-			"the user in ROLLCALL_NATS_URL"
+		return "check {CredsFile}, {NKeyFile} or " +
+			"the user in {URLs}"
 	case errors.Is(err, nats.ErrSecureConnWanted):
-		return "the server has no TLS: write nats:// in ROLLCALL_NATS_URL, " +
-			"without ROLLCALL_NATS_CA_FILE and ROLLCALL_NATS_CERT_FILE"
+		return "the server has no TLS: write nats:// in {URLs}, " +
+			"without {CAFile} and {CertFile}"
 	case errors.As(err, &authority):
-		return "ROLLCALL_NATS_CA_FILE has to hold the CA of the server's certificate"
+		return "{CAFile} has to hold the CA of the server's certificate"
 	case errors.As(err, &host):
-		return "ROLLCALL_NATS_URL has to name the server as its certificate does"
+		return "{URLs} has to name the server as its certificate does"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "the server needs a new certificate, or this machine's clock is wrong"
 	case errors.As(err, &record):
 		return said[len(said)-1].advice
 	case errors.As(err, &dns):
-		return "is the host in ROLLCALL_NATS_URL right?"
+		return "is the host in {URLs} right?"
 	}
 	for _, s := range said {
 		if strings.Contains(err.Error(), s.words) {
