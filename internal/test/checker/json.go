@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // A member is one field of a JSON object, its value byte for byte.
@@ -18,79 +18,35 @@ type member struct {
 	value json.RawMessage
 }
 
-// members splits a JSON object, in order, repeated names included. encoding/json would fold the
+// members splits a JSON object, in order, repeated names included. To unmarshal it would fold the
 // case of names, and lose repetitions.
-func members(b []byte) ([]member, error) {
+func members(b []byte) (out []member, err error) {
 	if !json.Valid(b) {
 		return nil, errors.New("not JSON")
 	}
-	i := blank(b, 0)
-	if b[i] != '{' {
+	d := json.NewDecoder(bytes.NewReader(b))
+	if open, _ := d.Token(); open != json.Delim('{') {
 		return nil, errors.New("not a JSON object")
 	}
-	var out []member
-	for i = blank(b, i+1); b[i] != '}'; {
-		end := value(b, i)
-		m := member{name: string(b[i+1 : end-1])}
-		if strings.Contains(m.name, `\`) || !utf8.ValidString(m.name) {
-			if err := json.Unmarshal(b[i:end], &m.name); err != nil {
-				return nil, err
-			}
+	for d.More() {
+		name, err := d.Token()
+		m := member{}
+		if err = errors.Join(err, d.Decode(&m.value)); err != nil {
+			return nil, err
 		}
-		i = blank(b, blank(b, end)+1) // behind the colon
-		end = value(b, i)
-		m.value = b[i:end:end]
+		m.name = name.(string)
 		out = append(out, m)
-		if i = blank(b, end); b[i] == ',' {
-			i = blank(b, i+1)
-		}
 	}
 	return out, nil
 }
 
 // elements splits a JSON list.
-func elements(b []byte) ([]json.RawMessage, error) {
-	if i := blank(b, 0); i == len(b) || b[i] != '[' {
+func elements(b []byte) (out []json.RawMessage, err error) {
+	if !bytes.HasPrefix(bytes.TrimSpace(b), []byte("[")) { // null
 		return nil, errors.New("not a JSON list")
 	}
-	var out []json.RawMessage
-	err := json.Unmarshal(b, &out)
+	err = json.Unmarshal(b, &out)
 	return out, err
-}
-
-// blank and value walk over valid JSON: to the next byte that is no white space, and to the end of
-// a value.
-func blank(b []byte, i int) int {
-	for i < len(b) && strings.IndexByte(" \t\r\n", b[i]) >= 0 {
-		i++
-	}
-	return i
-}
-
-func value(b []byte, i int) int {
-	for depth := 0; ; {
-		switch c := b[i]; c {
-		case '"':
-			for i++; b[i] != '"'; i++ {
-				if b[i] == '\\' {
-					i++
-				}
-			}
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-		default:
-			if strings.IndexByte(",: \t\r\n", c) < 0 { // a number or a word
-				for i+1 < len(b) && strings.IndexByte(",:]} \t\r\n", b[i+1]) < 0 {
-					i++
-				}
-			}
-		}
-		if i++; depth == 0 {
-			return i
-		}
-	}
 }
 
 // An object is a message of rollcall's own, read strictly: its first fault is kept in err.
