@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -90,12 +91,12 @@ func TestStoreRemoved(t *testing.T) {
 				t.Fatal(err)
 			}
 			seen := looks.Load() // what nobody has seen nobody misses
-			await(t, "a look at the store", func() bool { return looks.Load() >= seen+2 })
+			wait.Eventually(t, "a look at the store", func() bool { return looks.Load() >= seen+2 })
 			before := s.running.Load()
-			await(t, "the store to be removed", func() bool { return c.remove(dir) == nil })
-			await(t, "another server", func() bool { now := s.running.Load(); return now != nil && now != before && nc.IsConnected() })
+			wait.Eventually(t, "the store to be removed", func() bool { return c.remove(dir) == nil })
+			wait.Eventually(t, "another server", func() bool { now := s.running.Load(); return now != nil && now != before && nc.IsConnected() })
 			var found bool
-			await(t, "the other server to answer", func() bool {
+			wait.Eventually(t, "the other server to answer", func() bool {
 				_, err := js.Stream(t.Context(), schemas.Stream)
 				found = err == nil
 				return err == nil || errors.Is(err, jetstream.ErrStreamNotFound)
@@ -110,14 +111,5 @@ func TestStoreRemoved(t *testing.T) {
 				t.Errorf("another server on the directory: %v, want %v", err, ErrDirInUse)
 			}
 		})
-	}
-}
-
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
 	}
 }

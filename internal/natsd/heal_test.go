@@ -15,6 +15,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // patience bounds every wait for something that must happen.
@@ -93,20 +95,20 @@ func TestHeals(t *testing.T) {
 	first := publish(t, js, "online.886.10.1", "before")
 	url := s.ClientURL()
 
-	wait(t, asked)
+	happens(t, asked)
 	second := publish(t, js, "online.886.10.2", "while there is no room")
 	if second != first+1 || nc.Stats().Reconnects > 0 {
 		t.Fatal("the server was replaced before there was room")
 	}
 	close(room)
-	eventually(t, func() bool { return nc.Stats().Reconnects > 0 && nc.IsConnected() })
+	wait.Eventually(t, "the connection to come back", func() bool { return nc.Stats().Reconnects > 0 && nc.IsConnected() })
 	if third := publish(t, js, "online.886.10.3", "after"); third != first+2 {
 		t.Errorf("the messages have sequences %d, %d, %d", first, second, third)
 	}
 	if got := s.ClientURL(); got != url {
 		t.Errorf("it is at %s now, and was at %s", got, url)
 	}
-	eventually(t, func() bool {
+	wait.Eventually(t, "the server to answer", func() bool {
 		stream, err := rjs.Stream(t.Context(), logConfig(0).Name)
 		if err != nil {
 			return false
@@ -235,7 +237,7 @@ func TestShutdownWhileHealing(t *testing.T) {
 		ill:       func(*server.Server) error { return errors.New("ill") },
 		end:       func(ns *server.Server) { close(ending); <-hang; end(ns) },
 	})
-	wait(t, ending)
+	happens(t, ending)
 	s.Shutdown()
 	if _, err := Start(Config{DataDir: dir, Listen: "127.0.0.1:0"}); !errors.Is(err, ErrDirInUse) {
 		t.Errorf("another one on the directory: %v", err)
@@ -259,20 +261,11 @@ func TestLeastRoom(t *testing.T) {
 	}
 }
 
-func wait(t *testing.T, c <-chan struct{}) {
+func happens(t *testing.T, c <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-c:
 	case <-time.After(patience):
 		t.Fatal("it does not happen")
-	}
-}
-
-func eventually(t *testing.T, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it does not happen")
-		}
 	}
 }

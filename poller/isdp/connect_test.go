@@ -24,6 +24,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
 // An authority makes certificates.
@@ -192,15 +193,6 @@ func shortPings(t *testing.T, p *rig, d time.Duration) {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
 // protocols are those that the vendor may speak.
 var protocols = map[string][]string{"HTTP/2": {"h2", "http/1.1"}, "HTTP/1.1": {"http/1.1"}}
 
@@ -250,7 +242,7 @@ func TestIdleConnectionDies(t *testing.T) {
 	v, pages := sweeptest.Once(t, p)
 	sweeptest.WantAll(t, sim, v, pages)
 	relay.freeze()
-	eventually(t, "the connection to be given up", func() bool { return relay.closed.Load() == relay.opened.Load() })
+	wait.Eventually(t, "the connection to be given up", func() bool { return relay.closed.Load() == relay.opened.Load() })
 }
 
 // However well a connection does, it is used for a few minutes only: the vendor's address may have
@@ -332,7 +324,7 @@ func TestCAReplaced(t *testing.T) {
 	}
 	fails := func(words string) {
 		t.Helper()
-		eventually(t, words, func() bool { // the connection that there was may first have to be found closed
+		wait.Eventually(t, words, func() bool { // the connection that there was may first have to be found closed
 			_, _, err := p.tokens.once(t.Context())
 			return err != nil && err.Class == listing.Unreachable && strings.Contains(err.Error(), words)
 		})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -162,23 +163,11 @@ func start(t testing.TB, urls ...string) *follower {
 
 const patience = 20 * time.Second
 
-// eventually waits until ok says so; what ends the sentence "waited in vain for …".
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
 // until waits for an update that is as wanted, and returns it with what was told between the one
 // before and it.
 func (f *follower) until(what string, want func(Update) bool) (u Update, before []Update) {
 	f.t.Helper()
-	eventually(f.t, what, func() bool {
+	wait.Eventually(f.t, what, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for i, told := range f.told[f.read:] {
@@ -365,7 +354,7 @@ func TestInterruptions(t *testing.T) {
 			return []string{through}, func(f *follower) {
 				silence(true)
 				w.commit(event(1, 2), event(4, 1))
-				eventually(t, "an error", func() bool {
+				wait.Eventually(t, "an error", func() bool {
 					f.mu.Lock()
 					defer f.mu.Unlock()
 					return f.told[len(f.told)-1].Err != nil
@@ -437,7 +426,7 @@ func TestInterruptions(t *testing.T) {
 			}
 			final := []schemas.Event{event(1, 2), event(2, 1), event(3, 1), event(4, 1)}
 			f.until("all of the stream, anew", func(u Update) bool { return u.Anew })
-			eventually(
+			wait.Eventually(
 				t,
 				"the roster to be the log's",
 				func() bool { return len(f.Agents()) == 4 && f.Agents()[0].Data.Revision == 2 },
@@ -795,7 +784,7 @@ func TestReplacedMeanwhile(t *testing.T) {
 	<-first
 	revise(2)
 	close(proceed)
-	eventually(t, "the states", func() bool { return roster.Trust(epoch).Err() == nil })
+	wait.Eventually(t, "the states", func() bool { return roster.Trust(epoch).Err() == nil })
 	if all := roster.Agents(); len(all) != 2*half {
 		t.Errorf("%d agents", len(all))
 	}
@@ -862,7 +851,7 @@ func TestMeanwhile(t *testing.T) {
 			}
 		}
 	}
-	eventually(t, "the last revision", func() bool {
+	wait.Eventually(t, "the last revision", func() bool {
 		t := f.Trust(epoch)
 		return t.Watermark != nil && t.Watermark.Sweep == 40
 	})
@@ -932,7 +921,7 @@ func TestNobodyToTell(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	roster, done, js := New(tenant), make(chan error, 1), jetStream(t, url)
 	go func() { done <- roster.Run(ctx, js, nil) }()
-	eventually(t, "the states", func() bool { return roster.Trust(epoch).Err() == nil })
+	wait.Eventually(t, "the states", func() bool { return roster.Trust(epoch).Err() == nil })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
