@@ -56,7 +56,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	out := newOutput(stdout, stop) // where nobody reads any more, the demo ends
+	out := newOutput(stdout, stop) // where nobody reads it any more, the demo ends
 	defer out.end(flushTimeout)
 
 	s, warnings, err := demoSettings(sim.URL)
@@ -100,7 +100,9 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 		var watcher errgroup.Group
 		watcher.Go(func() error {
 			return watch.Run(watching, broker.nc, watch.Config{
-				Server: broker.url, NoTable: true, AwaitStream: true, Out: out})
+				Tenant: tenant.TenantID(), Await: true, NoTable: true,
+				Server: broker.url, Out: out,
+			})
 		})
 		err = broker.during(ctx, func(ctx context.Context) error {
 			return d.serve(ctx, broker.nc)

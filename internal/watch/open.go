@@ -31,14 +31,15 @@ func open(ctx context.Context, nc *nats.Conn, cfg *Config, do do) (
 	js jetstream.JetStream, tenant int64, err error,
 ) {
 	waiting := "for rollcall to begin: its stream at " + clean(cfg.Server) + " is empty"
-	opened := false
+	opened := cfg.Await // from then on, errors are reported and tried again
 	for {
 		var tenants []int64
 		js, tenants, err = find(ctx, nc)
 		switch {
 		case ctx.Err() != nil:
 			return nil, 0, ctx.Err()
-		case errors.Is(err, jetstream.ErrStreamNotFound) && cfg.AwaitStream:
+		case cfg.Await && errors.Is(err, jetstream.ErrStreamNotFound):
+		case cfg.Await && err == nil && !slices.Contains(tenants, cfg.Tenant):
 		case err != nil && !opened:
 			return nil, 0, openError(err, cfg.Server)
 		case err != nil:

@@ -20,8 +20,8 @@ type Config struct {
 
 	// NoTable leaves the table of agents out.
 	NoTable bool
-	// AwaitStream waits for the stream where it does not exist; else that is an error.
-	AwaitStream bool
+	// Await waits for the stream, and for Tenant in it; else it is an error where they are missing.
+	Await bool
 
 	Out   io.Writer
 	Live  bool       // keep a status line at the bottom; for terminals that know ANSI sequences
