@@ -9,13 +9,13 @@ import (
 // way into the stream.
 type Commit struct {
 	Events    []schemas.Event
-	From, To  []*State // the published state of each event's agent before it (nil: none) and after it
 	Watermark schemas.Watermark
 	Changes   int     // how many changes it has, those without an event included
 	TooLarge  []int64 // agents with a change that no message can hold, and none before it since they were published
 	LeftOut   int     // all changes that no message can hold
 
 	items    []item
+	states   []*State        // that each event leads to
 	complete bool            // it completes a sweep
 	tooLarge map[int64]*past // what becomes of Roster.tooLarge; nil: published, or as it is published
 }
@@ -33,7 +33,7 @@ func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *C
 	w := &c.Watermark
 	present := r.present
 	tooLarge := len(r.tooLarge)
-	states := make(map[int64]*State, len(c.items)) // of agents with an event
+	latest := make(map[int64]*State, len(c.items)) // of agents with an event
 	for _, it := range c.items {
 		if it.end != nil {
 			c.complete, *w = true, *it.end
@@ -42,7 +42,7 @@ func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *C
 		}
 		c.Changes++
 		e := r.entry(it.id)
-		from, ok := states[it.id]
+		from, ok := latest[it.id]
 		if !ok {
 			from = e.published
 		}
@@ -76,10 +76,10 @@ func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *C
 			agent = from.Agent
 		}
 		to := packed.StateWith(&event, agent)
-		states[it.id] = to
+		latest[it.id] = to
 		present.count(from, -1)
 		present.count(to, 1)
-		c.Events, c.From, c.To = append(c.Events, event), append(c.From, from), append(c.To, to)
+		c.Events, c.states = append(c.Events, event), append(c.states, to)
 	}
 	if n := len(c.items); !c.complete {
 		if len(r.queue) > 0 && n > 0 {
@@ -87,7 +87,7 @@ func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *C
 		}
 		w.InProgress = inProgress(max(sweep, r.lastPublishedSweep), w.Sweep)
 	}
-	w.Agents, w.Online = present.agents, present.online
+	w.Agents, w.Online = present.Agents, present.Online
 	return c
 }
 
@@ -102,7 +102,7 @@ func inProgress(sweep, complete uint64) *schemas.InProgress {
 
 // Committed says that a commit is in the stream.
 func (r *Roster) Committed(c *Commit) {
-	for _, s := range c.To {
+	for _, s := range c.states {
 		r.publish(r.entry(s.Agent.AgentID()), s)
 	}
 	r.lastPublishedSweep = c.Watermark.LastSweep()

@@ -103,12 +103,12 @@ func figures(last *schemas.Watermark, types []string) (w schemas.Watermark) {
 // FirstWatermark is the one with which a process takes over the stream: it repeats the figures of
 // the last complete sweep there, counts the published states, and names the sweep that is to begin.
 func FirstWatermark(states map[int64]*State, last *schemas.Watermark, types []string, sweep uint64) schemas.Watermark {
-	var p population
+	var p Population
 	for _, s := range states {
 		p.count(s, 1)
 	}
 	w := figures(last, types)
-	w.Agents, w.Online, w.InProgress = p.agents, p.online, inProgress(sweep, w.Sweep)
+	w.Agents, w.Online, w.InProgress = p.Agents, p.Online, inProgress(sweep, w.Sweep)
 	return w
 }
 

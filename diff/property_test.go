@@ -389,7 +389,7 @@ func (m *machine) commit(n int) {
 			online += boolToInt(s.Online)
 		}
 	}
-	if a, o := m.roster.Agents(); a != there || o != online || f.Watermark.Agents != there || f.Watermark.Online != online {
+	if a, o := agents(m.roster); a != there || o != online || f.Watermark.Agents != there || f.Watermark.Online != online {
 		m.t.Fatalf("%d agents, %d online, formed %+v, want %d, %d", a, o, f.Watermark, there, online)
 	}
 	for _, r := range []*Roster{m.roster, m.twin} {

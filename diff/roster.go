@@ -25,9 +25,10 @@ type Roster struct {
 	lastPublishedSweep uint64            // the last sweep that the stream knows of: no watermark goes back behind it
 	hadCompleteSweep   bool              // ever
 
-	present population // of the published state
-	known   int        // agents of which something was ever published; the others are strangers
-	forgot  uint64     // the last sweep in which strangers were forgotten before it was complete
+	present Population            // of the published state
+	byType  map[string]Population // by the agents' type
+	known   int                   // agents of which something was ever published; the others are strangers
+	forgot  uint64                // the last sweep in which strangers were forgotten before it was complete
 
 	untyped  bool          // an agent without a usable type belongs to a listing that is read, though it has not been seen yet
 	restart  completeSweep // the last one when the stream was read, where it shows how everybody was
@@ -74,11 +75,14 @@ func (s completeSweep) covers(kind string) bool {
 
 // NewRoster returns an empty roster.
 func NewRoster(rules Rules) *Roster {
-	return &Roster{rules: rules, agents: make(map[int64]*entry), tooLarge: make(map[int64]*past)}
+	return &Roster{rules: rules, agents: make(map[int64]*entry), tooLarge: make(map[int64]*past), byType: make(map[string]Population)}
 }
 
-// Agents returns how many agents are there in the published state, and how many of them are online.
-func (r *Roster) Agents() (there, online int) { return r.present.agents, r.present.online }
+// Population returns how many agents are there in the published state, of all types and of each;
+// "" are those without one. The map is the roster's own.
+func (r *Roster) Population() (all Population, byType map[string]Population) {
+	return r.present, r.byType
+}
 
 // Watermark returns the figures of the last complete sweep that is published.
 func (r *Roster) Watermark() schemas.Watermark { return r.watermark }
@@ -183,8 +187,8 @@ func (r *Roster) entry(id int64) *entry {
 
 // publish records what the stream says of an agent; nil: nothing.
 func (r *Roster) publish(e *entry, s *State) {
-	r.present.count(e.published, -1)
-	r.present.count(s, 1)
+	r.count(e.published, -1)
+	r.count(s, 1)
 	e.published = s
 	if s != nil {
 		if e.revision == 0 {
@@ -194,16 +198,31 @@ func (r *Roster) publish(e *entry, s *State) {
 	}
 }
 
-// A population counts the agents that are there, and those of them that are online.
-type population struct{ agents, online int }
-
-func (p *population) count(s *State, n int) {
+// count counts an agent in the published state, n times.
+func (r *Roster) count(s *State, n int) {
+	r.present.count(s, n)
 	if there(s) == "" {
 		return
 	}
-	p.agents += n
+	kind, _ := s.Agent.Type()
+	p := r.byType[kind]
+	if p.count(s, n); p.Agents == 0 {
+		delete(r.byType, kind)
+	} else {
+		r.byType[kind] = p
+	}
+}
+
+// A Population counts the agents that are there, and those of them that are online.
+type Population struct{ Agents, Online int }
+
+func (p *Population) count(s *State, n int) {
+	if there(s) == "" {
+		return
+	}
+	p.Agents += n
 	if s.Online {
-		p.online += n
+		p.Online += n
 	}
 }
 

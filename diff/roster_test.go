@@ -358,7 +358,7 @@ func TestLoad(t *testing.T) {
 	}
 	counts := func(t *testing.T, r *Roster, there, online int) {
 		t.Helper()
-		if a, o := r.Agents(); a != there || o != online {
+		if a, o := agents(r); a != there || o != online {
 			t.Errorf("%d agents, %d online, want %d, %d", a, o, there, online)
 		}
 	}
@@ -467,7 +467,7 @@ func TestCommit(t *testing.T) {
 		observe(r, 1, agent(1), agent(2, on))
 		observe(r, 2, agent(1, on))
 		c := r.Next(2, 10, all)
-		if there, online := r.Agents(); there != 0 || online != 0 || published(r, 1) != nil {
+		if there, online := agents(r); there != 0 || online != 0 || published(r, 1) != nil {
 			t.Errorf("%d, %d, %v", there, online, published(r, 1))
 		}
 		r.Requeue(c)
@@ -502,7 +502,7 @@ func TestCommit(t *testing.T) {
 			observe(r, n, step.rows...)
 			complete(r, toldSweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)})
 			w := commit(r, all).Watermark
-			if there, online := r.Agents(); w.Agents != step.there || w.Online != step.online || there != w.Agents || online != w.Online {
+			if there, online := agents(r); w.Agents != step.there || w.Online != step.online || there != w.Agents || online != w.Online {
 				t.Errorf("sweep %v: %d, %d, then %d, %d, want %d, %d", n, w.Agents, w.Online, there, online, step.there, step.online)
 			}
 		}

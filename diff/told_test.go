@@ -82,7 +82,7 @@ func commitSome(r *Roster, n int, fits func(*schemas.Event) bool) (out Commit) {
 	for {
 		c := r.Next(0, n-out.Changes, fits)
 		r.Committed(c)
-		out.Events, out.From, out.To = append(out.Events, c.Events...), append(out.From, c.From...), append(out.To, c.To...)
+		out.Events = append(out.Events, c.Events...)
 		out.TooLarge, out.LeftOut = append(out.TooLarge, c.TooLarge...), out.LeftOut+c.LeftOut
 		out.Watermark, out.Changes = c.Watermark, out.Changes+c.Changes
 		if c.Changes == 0 && !c.complete {
@@ -102,4 +102,10 @@ func published(r *Roster, id int64) *State {
 // load has a roster read the stream, and returns the agents that moved.
 func load(r *Roster, states map[int64]*State, w *schemas.Watermark) (moved map[int64]bool) {
 	return r.Load(states, w, 0).Moved
+}
+
+// agents is how many are there in the published state, and how many of them are online.
+func agents(r *Roster) (there, online int) {
+	all, _ := r.Population()
+	return all.Agents, all.Online
 }

@@ -100,7 +100,6 @@ func (l *loop) committed(c *diff.Commit, news *healthNews, err error) error {
 func (l *loop) tellCommitted(c *diff.Commit) {
 	now, removed, deleted := l.now(), 0, 0
 	for i := range c.Events {
-		l.metrics.moved(c.From[i], c.To[i])
 		l.metrics.published(&c.Events[i], now)
 		if d := &c.Events[i].Data; d.Reason == schemas.Removed {
 			removed++
@@ -215,8 +214,7 @@ func (l *loop) load(t *takeover) {
 	l.sweep.number = max(l.sweep.number, t.recovered.LastSweep)
 	w := l.roster.Watermark()
 	l.health.load(t.recovered.Health, w)
-	l.metrics.recount(t.states)
 	l.metrics.missing.Set(float64(w.Missing))
-	agents, online := l.roster.Agents()
-	l.logger.Info("took the log over", "tenant", l.cfg.Tenant, "agents", agents, "online", online, "sweep", w.Sweep)
+	all, _ := l.roster.Population()
+	l.logger.Info("took the log over", "tenant", l.cfg.Tenant, "agents", all.Agents, "online", all.Online, "sweep", w.Sweep)
 }

@@ -9,13 +9,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/listing"
-	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// What became of a sweep, besides the classes of errors.
+// sweepComplete is what became of a sweep, besides the classes of errors.
 const sweepComplete = "complete"
+
+var sweepResults = []string{
+	sweepComplete, string(listing.Unreachable), string(listing.Credentials), string(listing.Unusable),
+	string(listing.Inconsistent),
+}
 
 // metrics are the engine's collectors. The gauges are 0 while this replica does not lead, so that
 // the sum or the largest of all replicas' is the leader's.
@@ -63,71 +68,61 @@ var eventKinds = map[schemas.EventType][]schemas.Reason{
 // newMetrics makes the collectors, with all their series, and registers them unless reg is nil.
 func newMetrics(reg prometheus.Registerer) *metrics {
 	auto := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return auto.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return auto.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	histogram := func(name, help string, buckets ...float64) prometheus.Histogram {
+		return auto.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+	}
 	m := &metrics{
 		sweeps: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "rollcall_sweeps_total",
 			Help: "Sweeps of the listing that ended, by what became of them; those that a stop cut short left out.",
 		}, []string{"result"}),
-		sweepTime: auto.NewHistogram(prometheus.HistogramOpts{
-			Name:    "rollcall_sweep_duration_seconds",
-			Help:    "How long complete sweeps took.",
-			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600},
-		}),
-		missing: auto.NewGauge(prometheus.GaugeOpts{
-			Name: "rollcall_missing_agents",
-			Help: "Agents that the last complete sweep did not show, and that are not yet removed; 0 while this replica does not lead.",
-		}),
-		events: auto.NewCounterVec(prometheus.CounterOpts{
-			Name: "rollcall_events_total",
-			Help: "Events that were committed to the log, by type and reason.",
-		}, []string{"type", "reason"}),
-		detection: auto.NewHistogram(prometheus.HistogramOpts{
-			Name:    "rollcall_detection_delay_seconds",
-			Help:    "An event's time minus its notBefore: how long ago at the most the change had happened when it was read.",
-			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800},
-		}),
-		publishing: auto.NewHistogram(prometheus.HistogramOpts{
-			Name:    "rollcall_publish_delay_seconds",
-			Help:    "From an event's time, when its page had been read, until its commit was acknowledged, to the millisecond.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
-		}),
-		vendorLag: auto.NewHistogram(prometheus.HistogramOpts{
-			Name: "rollcall_vendor_lag_seconds",
-			Help: "An event's notBefore minus its agent's new lastUpdateTimestamp, where that is more than 0: " +
-				"the listing was asked for after the vendor's own time of the change, and did not show it yet.",
-			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800},
-		}),
-		pending: auto.NewGauge(prometheus.GaugeOpts{
-			Name: "rollcall_pending_changes",
-			Help: "Changes that were seen and are not yet in the log.",
-		}),
-		folded: auto.NewCounter(prometheus.CounterOpts{
-			Name: "rollcall_folded_changes_total",
-			Help: "Changes that were folded into later ones of the same agent, since the buffer was full.",
-		}),
-		dropped: auto.NewCounter(prometheus.CounterOpts{
-			Name: "rollcall_dropped_changes_total",
-			Help: "Changes that were seen and given up: another replica leads, the log had moved on, they were too large, or the end came first.",
-		}),
-		startedAt: auto.NewGauge(prometheus.GaugeOpts{
-			Name: "rollcall_watermark_started_timestamp_seconds",
-			Help: "When the sweep of the last watermark began, in seconds since 1970; 0 before any, and while this replica does not lead.",
-		}),
-		staleAfter: auto.NewGauge(prometheus.GaugeOpts{
-			Name: "rollcall_watermark_stale_after_timestamp_seconds",
-			Help: "When the last watermark is stale, in seconds since 1970; 0 before any, and while this replica does not lead.",
-		}),
+		sweepTime: histogram("rollcall_sweep_duration_seconds",
+			"How long complete sweeps took.",
+			.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 		agents: auto.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "rollcall_agents",
 			Help: "Agents in the published state by business type and state, removed ones left out; 0 while this replica does not lead.",
 		}, []string{"type", "state"}),
+		missing: gauge("rollcall_missing_agents",
+			"Agents that the last complete sweep did not show, and that are not yet removed; 0 while this replica does not lead."),
+		events: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_events_total",
+			Help: "Events that were committed to the log, by type and reason.",
+		}, []string{"type", "reason"}),
+		detection: histogram("rollcall_detection_delay_seconds",
+			"An event's time minus its notBefore: how long ago at the most the change had happened when it was read.",
+			.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
+		publishing: histogram("rollcall_publish_delay_seconds",
+			"From an event's time, when its page had been read, until its commit was acknowledged, to the millisecond.",
+			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300),
+		vendorLag: histogram("rollcall_vendor_lag_seconds",
+			"An event's notBefore minus its agent's new lastUpdateTimestamp, where that is more than 0: "+
+				"the listing was asked for after the vendor's own time of the change, and did not show it yet.",
+			.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
+		pending: gauge("rollcall_pending_changes",
+			"Changes that were seen and are not yet in the log."),
+		folded: counter("rollcall_folded_changes_total",
+			"Changes that were folded into later ones of the same agent, since the buffer was full."),
+		dropped: counter("rollcall_dropped_changes_total",
+			"Changes that were seen and given up: another replica leads, the log had moved on, they were too large, or the end came first."),
 		health: auto.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "rollcall_health",
 			Help: "1 for what the tenant's health is, 0 for what it is not; all 0 while this replica does not lead.",
 		}, []string{"state", "reason"}),
+		startedAt: gauge("rollcall_watermark_started_timestamp_seconds",
+			"When the sweep of the last watermark began, in seconds since 1970; 0 before any, and while this replica does not lead."),
+		staleAfter: gauge("rollcall_watermark_stale_after_timestamp_seconds",
+			"When the last watermark is stale, in seconds since 1970; 0 before any, and while this replica does not lead."),
 	}
-	m.reset()
-	for _, result := range []string{sweepComplete, string(listing.Unreachable), string(listing.Credentials), string(listing.Unusable), string(listing.Inconsistent)} {
+	m.missing.Set(0)
+	m.show(Status{}, nil)
+	for _, result := range sweepResults {
 		m.sweeps.WithLabelValues(result)
 	}
 	for kind, reasons := range eventKinds {
@@ -138,15 +133,24 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// reset says that this replica does not lead.
-func (m *metrics) reset() {
-	m.recount(nil)
-	m.missing.Set(0)
-	m.show(Status{})
-}
-
 // show brings the gauges up to what the loop knows. Health that no message can say is not shown.
-func (m *metrics) show(s Status) {
+func (m *metrics) show(s Status, byType map[string]diff.Population) {
+	counts := make(map[string]diff.Population)
+	for kind, p := range byType {
+		switch {
+		case kind == "":
+			kind = "none"
+		case !slices.Contains(agentTypes[:documentedTypes], kind):
+			kind = "other"
+		}
+		p.Agents += counts[kind].Agents
+		p.Online += counts[kind].Online
+		counts[kind] = p
+	}
+	for _, kind := range agentTypes {
+		m.agents.WithLabelValues(kind, "online").Set(float64(counts[kind].Online))
+		m.agents.WithLabelValues(kind, "offline").Set(float64(counts[kind].Agents - counts[kind].Online))
+	}
 	m.pending.Set(float64(s.Pending))
 	m.startedAt.Set(unix(s.Watermark.StartedAt))
 	m.staleAfter.Set(unix(s.Watermark.StaleAfter))
@@ -157,40 +161,6 @@ func (m *metrics) show(s Status) {
 		}
 		m.health.WithLabelValues(string(c.state), cmp.Or(string(c.reason), "none")).Set(is)
 	}
-}
-
-// recount counts the agents of the whole stream; from then on moved keeps the counts.
-func (m *metrics) recount(states map[int64]*packed.State) {
-	for _, kind := range agentTypes {
-		m.agents.WithLabelValues(kind, "online").Set(0)
-		m.agents.WithLabelValues(kind, "offline").Set(0)
-	}
-	for _, s := range states {
-		m.moved(nil, s)
-	}
-}
-
-// moved takes an agent from one state to another.
-func (m *metrics) moved(from, to *packed.State) {
-	m.count(from, -1)
-	m.count(to, 1)
-}
-
-func (m *metrics) count(s *packed.State, n float64) {
-	if s == nil || s.Removed {
-		return
-	}
-	state := "offline"
-	if s.Online {
-		state = "online"
-	}
-	kind, _ := s.Agent.Type()
-	if kind == "" {
-		kind = "none"
-	} else if !slices.Contains(agentTypes[:documentedTypes], kind) {
-		kind = "other"
-	}
-	m.agents.WithLabelValues(kind, state).Add(n)
 }
 
 // typeLabel is an event's type without what all types begin with.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -20,19 +21,13 @@ func (e *Engine) Status() Status {
 	return e.status
 }
 
-func (e *Engine) setStatus(s Status) {
-	e.metrics.show(s)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.status = s
-}
-
 // show tells others what the loop knows. It runs at every turn of the loop.
 func (l *loop) show() {
+	_, byType := l.roster.Population()
 	l.setStatus(Status{
 		Watermark: l.roster.Watermark(), State: l.health.now.State, Reason: l.health.now.Reason,
 		Pending: l.roster.Pending(), LastSweep: l.sweep.result,
-	})
+	}, byType)
 	if n := l.roster.Folded() - l.folded; n > 0 {
 		l.folded += n
 		l.metrics.folded.Add(float64(n))
@@ -46,6 +41,13 @@ func (l *loop) show() {
 // standBack says that this replica leads no longer.
 func (l *loop) standBack() {
 	l.metrics.dropped.Add(float64(l.roster.Pending()))
-	l.metrics.reset()
-	l.setStatus(Status{})
+	l.metrics.missing.Set(0)
+	l.setStatus(Status{}, nil)
+}
+
+func (e *Engine) setStatus(s Status, byType map[string]diff.Population) {
+	e.metrics.show(s, byType)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.status = s
 }
