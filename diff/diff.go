@@ -23,12 +23,12 @@ import (
 
 // Rules are the settings of change.
 type Rules struct {
-	Quiet       schemas.Quiet // fields whose change alone makes no event
-	RemoveAfter int           // complete sweeps in a row that must miss an agent before it counts as removed; at least 1
-	MaxMissing  float64       // the share of a listing that may be missing together before removal is held back; 1: no guard
-	MissingHold time.Duration // how long they must then stay missing
-	Types       []string      // the business types that are polled; empty: all. Agents of other types are never missing
-	Buffer      int           // how many changes to keep; beyond it the oldest are folded. One an agent is always kept. 0: no limit
+	Quiet        schemas.Quiet // fields whose change alone makes no event
+	RemoveAfter  int           // complete sweeps in a row that must miss an agent before it counts as removed; at least 1
+	MaxMissing   float64       // the share of a listing that may be missing together before removal is held back; 1: no guard
+	MissingHold  time.Duration // how long they must then stay missing
+	Types        []string      // the business types that are polled; empty: all. Agents of other types are never missing
+	BufferEvents int           // changes kept while NATS is away; beyond it the oldest are folded, but for one an agent; 0: no limit
 }
 
 // State is what the stream says of one agent: its last event.

@@ -48,8 +48,8 @@ func (r *Roster) Folded() uint64 { return r.folded }
 // into that one. What is being committed stays as it is. As a fold goes through the whole queue, it
 // waits until a hundredth of the limit has to go.
 func (r *Roster) fold() {
-	limit := max(r.rules.Buffer, len(r.agents))
-	if over := r.pending - limit; r.rules.Buffer > 0 && over > limit/100 {
+	limit := max(r.rules.BufferEvents, len(r.agents))
+	if over := r.pending - limit; r.rules.BufferEvents > 0 && over > limit/100 {
 		r.foldOldest(over)
 	}
 }

@@ -17,7 +17,7 @@ func TestQueue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const agents = 4
 		limit := rapid.IntRange(agents, 12).Draw(t, "limit")
-		r := NewRoster(Rules{Buffer: limit})
+		r := NewRoster(Rules{BufferEvents: limit})
 		at := start
 		seen := map[int64]bool{}             // online, as observed
 		ended := map[uint64]map[int64]bool{} // sweep: what it had seen at its end

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 
+	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/natsd"
 	"github.com/rollcall-events/rollcall/internal/natsdial"
@@ -114,16 +115,18 @@ func (s *settings) engine(tenant int64, log *slog.Logger) engine.Config {
 		giveUp = 0 // nobody else has the data directory
 	}
 	return engine.Config{
-		Tenant:       tenant,
-		Interval:     s.PollInterval,
-		RemoveAfter:  s.RemoveAfter,
-		MaxMissing:   s.MaxMissing,
-		MissingHold:  s.MissingHold,
-		Quiet:        s.QuietFields,
-		Types:        s.types(),
-		BufferEvents: s.BufferEvents,
-		GiveUp:       giveUp,
-		Logger:       log,
+		Tenant:   tenant,
+		Interval: s.PollInterval,
+		Rules: diff.Rules{
+			RemoveAfter:  s.RemoveAfter,
+			MaxMissing:   s.MaxMissing,
+			MissingHold:  s.MissingHold,
+			Quiet:        s.QuietFields,
+			Types:        s.types(),
+			BufferEvents: s.BufferEvents,
+		},
+		GiveUp: giveUp,
+		Logger: log,
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/tenantsim"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
@@ -230,8 +231,9 @@ func (p *play) startEngine() error {
 		return err
 	}
 	e := engine.New(engine.Config{Tenant: p.sim.TenantID(), Interval: *stageInterval,
-		RemoveAfter: 2, MaxMissing: 0.3, MissingHold: time.Hour,
-		BufferEvents: 100_000, Grace: time.Second,
+		Rules: diff.Rules{
+			RemoveAfter: 2, MaxMissing: 0.3, MissingHold: time.Hour, BufferEvents: 100_000,
+		}, Grace: time.Second,
 		MaxBody: func() int { return publisher.MaxBody(p.nc) }, Now: p.now}, source, pub)
 	p.stopEngine = background(func(ctx context.Context) { _ = pub.Lead(ctx, e.Run) })
 	return nil

@@ -10,22 +10,17 @@ import (
 
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/setting"
-	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // Config is what an Engine needs to know.
 type Config struct {
-	Tenant       int64
-	Interval     time.Duration    // from the start of one sweep to the start of the next
-	RemoveAfter  int              // complete sweeps in a row that must miss an agent before it counts as removed
-	MaxMissing   float64          // the share of a listing that may be missing together before removal is held back; see [diff.Rules]; 1: no guard
-	MissingHold  time.Duration    // how long they must then stay missing
-	Quiet        schemas.Quiet    // fields whose change alone makes no event
-	Types        []string         // the business types that are polled; empty: all
-	BufferEvents int              // observations held while NATS is away; one an agent is always held
-	Grace        time.Duration    // how long to go on publishing once Run's context has ended; 0: 6s, so that a stop takes less than 10s in all
-	Logger       *slog.Logger     // nil: discard
-	Now          func() time.Time // the clock of the source's pages; nil: time.Now
+	diff.Rules // of change
+
+	Tenant   int64
+	Interval time.Duration    // from the start of one sweep to the start of the next
+	Grace    time.Duration    // how long to go on publishing once Run's context has ended; 0: 6s, so that a stop takes less than 10s in all
+	Logger   *slog.Logger     // nil: discard
+	Now      func() time.Time // the clock of the source's pages; nil: time.Now
 
 	// GiveUp has Run return [ErrNoAnswers], so that another replica can try, when there was no
 	// usable answer for so long, or until the last complete sweep was stale where that is longer.
@@ -65,8 +60,4 @@ func (c Config) Validate() error {
 	bad(c.MissingHold < 0, "MissingHold", c.MissingHold, "a duration, such as 15m")
 	bad(c.BufferEvents < 1, "BufferEvents", c.BufferEvents, "a number of events, at least 1")
 	return errors.Join(errs...)
-}
-
-func (c Config) rules() diff.Rules {
-	return diff.Rules{Quiet: c.Quiet, RemoveAfter: c.RemoveAfter, MaxMissing: c.MaxMissing, MissingHold: c.MissingHold, Types: c.Types, Buffer: c.BufferEvents}
 }

@@ -110,7 +110,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	l := &loop{
 		Engine:  e,
-		roster:  diff.NewRoster(e.cfg.rules()),
+		roster:  diff.NewRoster(e.cfg.Rules),
 		health:  newHealth(e.cfg.Tenant, e.cfg.Interval, e.now()),
 		sweep:   sweeping{steps: make(chan sweepStep, 4), next: time.NewTimer(0)},
 		commit:  committing{ctx: work, done: make(chan func() error, 1), maxChanges: publisher.MaxChanges},

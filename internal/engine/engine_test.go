@@ -25,7 +25,8 @@ import (
 const tenant = 886
 
 func config() Config {
-	return Config{Tenant: tenant, Interval: 5 * time.Second, RemoveAfter: 2, MaxMissing: 0.5, MissingHold: 15 * time.Minute, BufferEvents: 1000}
+	return Config{Tenant: tenant, Interval: 5 * time.Second,
+		Rules: diff.Rules{RemoveAfter: 2, MaxMissing: 0.5, MissingHold: 15 * time.Minute, BufferEvents: 1000}}
 }
 
 // A vendor is a source whose sweeps are scripted: each runs the next script, and the last one for

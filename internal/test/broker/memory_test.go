@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/internal/packed"
@@ -114,8 +115,10 @@ func TestHourOfChurn(t *testing.T) {
 		tenant := newCrowd(agents)
 		log := &absent{back: make(chan struct{}), online: make(map[int64]bool)}
 		out := &logs{}
-		e := engine.New(engine.Config{Tenant: 886, Interval: 5 * time.Second, RemoveAfter: 2,
-			MaxMissing: 1, BufferEvents: limit,
+		e := engine.New(engine.Config{Tenant: 886, Interval: 5 * time.Second,
+			Rules: diff.Rules{
+				RemoveAfter: 2, MaxMissing: 1, BufferEvents: limit,
+			},
 			Logger: slog.New(slog.NewTextHandler(out, nil))},
 			tenant, log)
 		ctx, cancel := context.WithCancel(t.Context())

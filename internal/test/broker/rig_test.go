@@ -24,6 +24,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/listing"
 	"github.com/rollcall-events/rollcall/internal/packed"
@@ -394,9 +395,10 @@ func (p *process) start() {
 	if r.pub != nil {
 		r.pub(&pub)
 	}
-	eng := engine.Config{Tenant: r.sim.TenantID(), Interval: 300 * time.Millisecond, RemoveAfter: 2,
-		MaxMissing: 0.9, MissingHold: time.Hour,
-		BufferEvents: 100_000, Grace: time.Second, Logger: logger, MaxBody: func() int {
+	eng := engine.Config{Tenant: r.sim.TenantID(), Interval: 300 * time.Millisecond,
+		Rules: diff.Rules{
+			RemoveAfter: 2, MaxMissing: 0.9, MissingHold: time.Hour, BufferEvents: 100_000,
+		}, Grace: time.Second, Logger: logger, MaxBody: func() int {
 			return publisher.MaxBody(p.nc)
 		}}
 	if r.engine != nil {

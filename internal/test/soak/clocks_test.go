@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
@@ -55,8 +56,10 @@ func (w *world) startInner(tn *tenant, in *inner) {
 		w.t.Fatal(err)
 	}
 	poll := engine.New(engine.Config{
-		Tenant: tn.id, Interval: 100 * time.Millisecond, RemoveAfter: 2, MaxMissing: 0.5,
-		MissingHold: time.Minute, BufferEvents: 10_000,
+		Tenant: tn.id, Interval: 100 * time.Millisecond,
+		Rules: diff.Rules{
+			RemoveAfter: 2, MaxMissing: 0.5, MissingHold: time.Minute, BufferEvents: 10_000,
+		},
 		Grace: 500 * time.Millisecond, Now: now,
 	}, source, log)
 	ctx, stop := context.WithCancel(context.Background())

@@ -23,6 +23,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/engine"
 	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/checker"
@@ -174,11 +175,14 @@ func (r *rig) start() {
 		r.t.Fatal(err)
 	}
 	cfg := engine.Config{
-		Tenant: tenant, Interval: r.setup.interval, RemoveAfter: 2, MaxMissing: r.setup.maxMissing,
-		MissingHold: r.setup.missingHold, BufferEvents: 100_000, MaxBody: func() int {
+		Tenant: tenant, Interval: r.setup.interval,
+		Rules: diff.Rules{
+			RemoveAfter: 2, MaxMissing: r.setup.maxMissing, MissingHold: r.setup.missingHold,
+			BufferEvents: 100_000, Types: types,
+		}, MaxBody: func() int {
 			return publisher.MaxBody(r.nc)
 		}, Logger: log, Now: r.now,
-		Expect: source.Expect, Types: types,
+		Expect: source.Expect,
 	}
 	if err := cfg.Validate(); err != nil {
 		r.t.Fatal(err)
