@@ -23,13 +23,14 @@ type Absence struct {
 	Held      int  // those of them that the guard holds back
 	Suspended bool // rows that nobody can name: no agent counts as missing
 
+	First         bool    // it is the tenant's first complete sweep
 	InTwoListings []int64 // agents that two polled listings show in different states, each told once
 }
 
 // Complete judges absence at the end of a complete sweep whose pages have all been observed, and
 // queues the removals and the end of the sweep. staleAfter is when the next one is overdue.
 func (r *Roster) Complete(sweep uint64, v *listing.Verdict, staleAfter time.Time) Absence {
-	a := Absence{Suspended: v.Unidentified > 0}
+	a := Absence{Suspended: v.Unidentified > 0, First: !r.hadCompleteSweep}
 	var changes []change
 	var missing []*entry
 	g := guard{share: r.rules.MaxMissing, each: make([]tally, max(1, len(r.rules.Types))+1)}

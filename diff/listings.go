@@ -29,17 +29,14 @@ func (r *Roster) rank(listing int, a packed.Agent) int {
 	return n + listing
 }
 
-// presentRank is the rank of the row that counted last. Of an agent that has not been seen since
-// the stream was read it is what its state names.
-func (r *Roster) presentRank(e *entry) int {
-	switch {
-	case e.seen.sweep > 0:
-		return e.rank
-	case e.published == nil:
+// stateRank is the rank that is assumed of an agent until a page shows it: that of the type which
+// its state names.
+func (r *Roster) stateRank(s *State) int {
+	if s == nil {
 		return math.MaxInt
 	}
-	t, _ := e.published.Agent.Type()
-	if i := slices.Index(r.rules.Types, t); i >= 0 {
+	kind, _ := s.Agent.Type()
+	if i := slices.Index(r.rules.Types, kind); i >= 0 {
 		return i
 	}
 	return len(r.rules.Types)
@@ -47,12 +44,12 @@ func (r *Roster) presentRank(e *entry) int {
 
 // counts reports whether a row counts now. One of another listing that does not is kept aside.
 func (r *Roster) counts(e *entry, row shown) bool {
-	n, present := len(r.rules.Types), r.presentRank(e)
+	n := len(r.rules.Types)
 	read := e.seen.sweep == row.sweep // by the listing that counts, in this sweep
 	switch {
-	case n < 2, e.seen.sweep > 0 && row.rank%n == present%n:
+	case n < 2, e.seen.sweep > 0 && row.rank%n == e.rank%n:
 		return !read || row.sent.After(e.seen.read)
-	case row.rank <= present:
+	case row.rank <= e.rank:
 		if read {
 			e.other = &shown{e.observed, e.rank, e.seen}
 		}
@@ -103,14 +100,9 @@ func (r *Roster) listing(e *entry) int {
 		return 0
 	case e.seen.sweep > 0:
 		return e.rank % n
-	case e.observed == "":
-		return -1
-	}
-	token := e.observed.TypeToken()
-	switch i := slices.Index(r.rules.Types, token); {
-	case i >= 0:
-		return i
-	case token != schemas.NoType || !r.untyped:
+	case e.rank < n:
+		return e.rank
+	case e.published == nil || e.published.Agent.TypeToken() != schemas.NoType || !r.untyped:
 		return -1
 	case n == 1:
 		return 0

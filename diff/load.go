@@ -9,9 +9,10 @@ import (
 
 // Loaded is what [Roster.Load] found.
 type Loaded struct {
-	Moved   map[int64]bool // agents whose published state is not what the roster had published; at first, all
-	Lost    int            // those of them of which the stream has lost events that the roster knows of
-	Dropped int            // queued changes of these agents that are dropped, as they refer to a past that is no more
+	Lost    int // agents of which the stream has lost events that the roster knows of
+	Dropped int // queued changes that are dropped, as they refer to a past that is no more
+
+	moved map[int64]bool // agents whose published state is not what the roster had published; at first, all
 }
 
 // Load takes over what the stream says: every agent's state, the last watermark (nil: none that can
@@ -20,7 +21,7 @@ type Loaded struct {
 // Whatever lives in memory only starts anew for the agents that moved: late, never wrong. All but
 // the revisions: where the stream has lost events, an agent's next event goes on above them.
 func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark, lastSweep uint64) Loaded {
-	l := Loaded{Moved: make(map[int64]bool)}
+	l := Loaded{moved: make(map[int64]bool)}
 	load := func(id int64, s *State) {
 		e := r.entry(id)
 		was, is := e.published, s
@@ -34,7 +35,7 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark, lastSweep u
 			l.Lost++
 		}
 		if was.Revision == 0 || was.Revision != is.Revision || !was.Time.Equal(is.Time) {
-			l.Moved[id] = true
+			l.moved[id] = true
 		}
 		r.publish(e, s)
 	}
@@ -46,12 +47,13 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark, lastSweep u
 	for id, s := range states {
 		load(id, s)
 	}
-	l.Dropped = r.drop(l.Moved)
-	for id := range l.Moved {
+	l.Dropped = r.drop(l.moved)
+	for id := range l.moved {
 		e := r.entry(id)
 		if e.queued == 0 {
 			e.observed = there(e.published)
 		}
+		e.rank = r.stateRank(e.published)
 		e.seen, e.other, e.rejected, e.missing, e.heldSince = sighting{}, nil, 0, 0, time.Time{}
 		delete(r.tooLarge, id)
 	}

@@ -2,6 +2,7 @@ package diff
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -43,7 +44,7 @@ type entry struct {
 	observed  packed.Agent // the agent as it was last observed; "": not there
 	queued    int          // its changes in the queue
 	seen      sighting     // the last page that showed it; zero: none since the stream was read
-	rank      int          // of the row that seen showed, see [Roster.rank]
+	rank      int          // of the row that counted last, see [Roster.rank]
 	other     *shown       // what another listing showed last that does not count; nil: nothing
 	told      bool         // that two listings show it
 	rejected  uint64       // the last sweep with a row of it that could not be used, or was only a sign of life
@@ -86,9 +87,6 @@ func (r *Roster) Population() (all Population, byType map[string]Population) {
 
 // Watermark returns the figures of the last complete sweep that is published.
 func (r *Roster) Watermark() schemas.Watermark { return r.watermark }
-
-// HadCompleteSweep reports whether the tenant ever had a complete sweep.
-func (r *Roster) HadCompleteSweep() bool { return r.hadCompleteSweep }
 
 // Observe compares a page of a sweep with what was last observed, and queues what changed.
 //
@@ -179,7 +177,7 @@ func (r *Roster) notBefore(e *entry, row shown) time.Time {
 func (r *Roster) entry(id int64) *entry {
 	e := r.agents[id]
 	if e == nil {
-		e = &entry{id: id}
+		e = &entry{id: id, rank: math.MaxInt}
 		r.agents[id] = e
 	}
 	return e

@@ -376,8 +376,8 @@ func TestLoad(t *testing.T) {
 	})
 	t.Run("nothing moved", func(t *testing.T) {
 		p, log := first()
-		if l := p.roster.Load(log, mark(2), 2); len(l.Moved) != 0 || l.Lost != 0 {
-			t.Errorf("moved: %v", l.Moved)
+		if l := p.roster.Load(log, mark(2), 2); len(l.moved) != 0 || l.Lost != 0 {
+			t.Errorf("moved: %v", l.moved)
 		}
 		counts(t, p.roster, 3, 2)
 		p.run("( 1+ )") // the counts have gone on

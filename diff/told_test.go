@@ -101,7 +101,7 @@ func published(r *Roster, id int64) *State {
 
 // load has a roster read the stream, and returns the agents that moved.
 func load(r *Roster, states map[int64]*State, w *schemas.Watermark) (moved map[int64]bool) {
-	return r.Load(states, w, 0).Moved
+	return r.Load(states, w, 0).moved
 }
 
 // agents is how many are there in the published state, and how many of them are online.

@@ -15,8 +15,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A committing is the work on the stream under way, a commit or a take-over.
-type committing struct {
+// A commitState is the work on the stream under way, a commit or a take-over.
+type commitState struct {
 	ctx     context.Context // of the work: it outlives Run's by the grace period
 	running bool
 	done    chan func() error // what the loop has to do when the work has ended

@@ -84,8 +84,8 @@ type loop struct {
 	*Engine
 	roster  *diff.Roster
 	health  *health
-	sweep   sweeping
-	commit  committing
+	sweep   sweepState
+	commit  commitState
 	silence silence
 	folded  uint64 // how many folded changes the metrics have counted
 }
@@ -112,8 +112,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		Engine:  e,
 		roster:  diff.NewRoster(e.cfg.Rules),
 		health:  newHealth(e.cfg.Tenant, e.cfg.Interval, e.now()),
-		sweep:   sweeping{steps: make(chan sweepStep, 4), next: time.NewTimer(0)},
-		commit:  committing{ctx: work, done: make(chan func() error, 1), maxChanges: publisher.MaxChanges},
+		sweep:   sweepState{steps: make(chan sweepStep, 4), next: time.NewTimer(0)},
+		commit:  commitState{ctx: work, done: make(chan func() error, 1), maxChanges: publisher.MaxChanges},
 		silence: silence{answered: e.now()},
 	}
 	defer l.standBack()

@@ -10,8 +10,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A sweeping is the sweep under way, or the last one.
-type sweeping struct {
+// A sweepState is the sweep under way, or the last one.
+type sweepState struct {
 	number     uint64 // of the last one begun
 	running    bool
 	begun      time.Time
@@ -122,7 +122,6 @@ func (l *loop) ended(result string) {
 func (l *loop) complete(v *listing.Verdict, log *slog.Logger) {
 	started, ended := schemas.FloorTime(v.StartedAt), schemas.CeilTime(v.EndedAt)
 	staleAfter := ended.Add(3 * max(l.cfg.Interval, ended.Sub(started)))
-	first := !l.roster.HadCompleteSweep()
 	absence := l.roster.Complete(l.sweep.number, v, staleAfter)
 	l.metrics.missing.Set(float64(absence.Missing))
 	l.answered(ended)
@@ -131,7 +130,7 @@ func (l *loop) complete(v *listing.Verdict, log *slog.Logger) {
 			"else the one that is polled first; ask the vendor why, or poll only one of the types",
 			"count", len(ids), "agents", ids[:min(len(ids), mostNamed)])
 	}
-	if first {
+	if absence.First {
 		log.Info("first complete sweep")
 	}
 	if n := l.health.failures; n > 0 {
