@@ -7,24 +7,29 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// Why a removal is, or is not, published. An agent that a complete sweep does not list is missing.
-// It is removed when Rules.RemoveAfter complete sweeps in a row have missed it, unless
-//   - a row of the sweep can't be told whose it is: it may be the agent's, so nobody is missing
-//     (Absence.Suspended), and the counts start anew;
-//   - a row that can't be used is the agent's: then it is listed ([Roster.Observe]);
-//   - too large a share went missing together: the guard holds its agents back (Absence.Held)
-//     until they have stayed missing for Rules.MissingHold;
-//   - it is in no listing that is polled ([Roster.listing]);
-//   - the process or the stream was started anew: then the counts start anew too.
+// Why a removal is published, or is not. An agent that a complete sweep does not list is missing.
+// When Rules.RemoveAfter complete sweeps in a row have missed it, it is removed, unless
+//   - a row of the sweep can't be told whose it is: it may be this agent's. Then no agent is
+//     missing (Absence.Suspended), and the counts start anew;
+//   - a row of the agent can't be used: that counts as listed (Roster.spare);
+//   - too large a share went missing together: the guard holds these agents (Absence.Held) until
+//     they have been missing for Rules.MissingHold;
+//   - the agent is in no listing that is polled (Roster.listing);
+//   - the process was started, or somebody else has written about the agent: then its count starts
+//     anew (Roster.Load).
+//
+// A row that says that the agent is deleted removes it at once: that is a change like any other.
 
 // Absence is what a complete sweep says about the agents that it did not list.
 type Absence struct {
 	Missing   int  // agents that are missing but not yet removed
-	Held      int  // those of them that the guard holds back
-	Suspended bool // rows that nobody can name: no agent counts as missing
+	Held      int  // those of them that the guard holds
+	Suspended bool // there were rows that can't be told whose they are: no agent counts as missing
+	First     bool // it is the tenant's first complete sweep
 
-	First         bool    // it is the tenant's first complete sweep
-	InTwoListings []int64 // agents that two polled listings show in different states, each told once
+	// InTwoListings are agents that two polled listings show in different states. Each agent is
+	// named once.
+	InTwoListings []int64
 }
 
 // Complete judges absence at the end of a complete sweep whose pages have all been observed, and
@@ -52,8 +57,8 @@ func (r *Roster) Complete(sweep uint64, v *listing.Verdict, staleAfter time.Time
 	}
 	for _, e := range missing {
 		if a.Suspended {
-			// Not a sweep that missed it: the counts start anew. What the guard holds it goes on
-			// holding.
+			// This sweep does not count: the agent's count starts anew, and what the guard holds,
+			// it goes on holding.
 			e.missing = 0
 			if !e.heldSince.IsZero() {
 				e.heldSince = v.EndedAt
@@ -72,14 +77,16 @@ func (r *Roster) Complete(sweep uint64, v *listing.Verdict, staleAfter time.Time
 		case e.missing < r.rules.RemoveAfter:
 			a.Missing++
 		default:
-			changes = append(changes, change{id: e.id, sweep: sweep, time: v.EndedAt, past: past{notBefore: r.notBefore(e, shown{})}})
+			seen := past{notBefore: r.notBefore(e, shown{})}
+			changes = append(changes, change{id: e.id, sweep: sweep, time: v.EndedAt, past: seen})
 			e.observed, e.missing, e.heldSince = "", 0, time.Time{}
 		}
 	}
 	r.push(changes)
 	r.pushEnd(schemas.Watermark{
-		Sweep: sweep, StartedAt: schemas.FloorTime(v.StartedAt), CompletedAt: schemas.CeilTime(v.EndedAt), StaleAfter: staleAfter,
-		Missing: a.Missing, Rejected: v.Rejected - r.rejectedTwice(sweep), Polled: r.rules.Types,
+		Sweep: sweep, Polled: r.rules.Types, StaleAfter: staleAfter,
+		StartedAt: schemas.FloorTime(v.StartedAt), CompletedAt: schemas.CeilTime(v.EndedAt),
+		Missing: a.Missing, Rejected: v.Rejected - r.rejectedTwice(sweep),
 	})
 	r.hadCompleteSweep = true
 	if !a.Suspended {
@@ -91,9 +98,9 @@ func (r *Roster) Complete(sweep uint64, v *listing.Verdict, staleAfter time.Time
 	return a
 }
 
-// rejectedTwice is how many agents with a change that was too large to publish had a rejected row
-// in the sweep besides, as where rows have to be shorter now than they were then: they are one
-// rejected record each.
+// rejectedTwice is how many agents with a change that is too large to publish had a rejected row in
+// the sweep too, since rows have to be shorter now than they were then. They are one rejected
+// record each.
 func (r *Roster) rejectedTwice(sweep uint64) (n int) {
 	for id := range r.tooLarge {
 		if r.entry(id).rejected == sweep {
@@ -103,12 +110,12 @@ func (r *Roster) rejectedTwice(sweep uint64) (n int) {
 	return n
 }
 
-// A guard decides whether too large a share of a listing is missing together, of the whole or of
-// one polled listing.
+// A guard decides whether too large a share is missing together: of the whole, or of one of the
+// polled listings.
 type guard struct {
-	share float64 // of a listing that may be missing
+	share float64 // that may be missing, of the whole and of each listing
 	whole tally
-	each  []tally // by listing; the last are the agents of which it is not known which one they are in
+	each  []tally // by listing; the last one: agents that may be in any of them
 }
 
 func (g *guard) add(listing int, missing bool) {
@@ -120,11 +127,11 @@ func (g *guard) add(listing int, missing bool) {
 	}
 }
 
-// holds reports whether the agents of the listing that are missing are to be held back.
+// holds reports whether the missing agents of a listing are to be kept.
 func (g *guard) holds(listing int) bool {
 	t := g.each[listing]
 	if listing == len(g.each)-1 && t.missing <= few {
-		return g.whole.tooMany(g.share) // they are all of no listing
+		return g.whole.tooMany(g.share) // so few are always all of "any listing"
 	}
 	return g.whole.tooMany(g.share) || t.tooMany(g.share)
 }

@@ -5,33 +5,35 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A Commit is what the queued changes make of the published state: the front of the queue, on its
-// way into the stream.
+// A Commit is the front of the queue on its way into the stream.
 type Commit struct {
 	Events    []schemas.Event
 	Watermark schemas.Watermark
-	Changes   int     // how many changes it has, those without an event included
-	TooLarge  []int64 // agents with a change that no message can hold, and none before it since they were published
-	LeftOut   int     // all changes that no message can hold
+	Changes   int // how many changes it has, those that make no event included
+
+	// LeftOut is how many of the changes no message can hold. TooLarge are the agents with such a
+	// change, but for those that already had one before, since they were last published.
+	LeftOut  int
+	TooLarge []int64
 
 	items    []item
-	states   []*State        // that each event leads to
+	states   []*State        // the one that each event leads to
 	complete bool            // it completes a sweep
-	tooLarge map[int64]*past // what becomes of Roster.tooLarge; nil: published, or as it is published
+	tooLarge map[int64]*past // what to put into Roster.tooLarge; nil: delete the agent there
 }
 
 // Empty reports whether there is nothing in the commit to be published.
 func (c *Commit) Empty() bool { return len(c.Events) == 0 && !c.complete }
 
-// Next forms the next commit, of as many changes as most. Not while another one is under way. sweep
-// is the last one begun.
+// Next forms the next commit, of at most so many changes. sweep is the last one begun. It must not
+// be called while another commit is under way.
 //
-// An event that does not fit goes without the undocumented part of its changes; one that does not
-// fit even so is left out, and its agent's state stays.
+// An event that does not fit is published without the undocumented part of its changes. Where it
+// does not fit even so, it is left out, and its agent's state stays.
 func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *Commit {
 	c := &Commit{items: r.take(most), Watermark: r.watermark, tooLarge: make(map[int64]*past)}
 	w := &c.Watermark
-	present := r.present
+	population := r.published
 	tooLarge := len(r.tooLarge)
 	latest := make(map[int64]*State, len(c.items)) // of agents with an event
 	for _, it := range c.items {
@@ -50,7 +52,7 @@ func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *C
 		if !ok {
 			first = r.tooLarge[it.id]
 		}
-		if first != nil { // what it saw is a part of this change
+		if first != nil { // what was too large is a part of this change
 			it.past = *first
 			tooLarge--
 			c.tooLarge[it.id] = nil
@@ -77,8 +79,8 @@ func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *C
 		}
 		to := packed.StateWith(&event, agent)
 		latest[it.id] = to
-		present.count(from, -1)
-		present.count(to, 1)
+		population.count(from, -1)
+		population.count(to, 1)
 		c.Events, c.states = append(c.Events, event), append(c.states, to)
 	}
 	if n := len(c.items); !c.complete {
@@ -87,7 +89,7 @@ func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *C
 		}
 		w.InProgress = inProgress(max(sweep, r.lastPublishedSweep), w.Sweep)
 	}
-	w.Agents, w.Online = present.Agents, present.Online
+	w.Agents, w.Online = population.Agents, population.Online
 	return c
 }
 
@@ -111,9 +113,8 @@ func (r *Roster) Committed(c *Commit) {
 	r.Skip(c)
 }
 
-// Skip says that nothing of a commit has to be published: its changes cancel out, or no message can
-// hold them. Such a one still is what was last observed, so that it is not observed again at every
-// sweep.
+// Skip takes the changes of a commit as done, without one: they cancel out, or no message can hold
+// them. Those are not observed again at every sweep, since they stay what was last observed.
 func (r *Roster) Skip(c *Commit) {
 	for id, first := range c.tooLarge {
 		if first != nil {
@@ -126,8 +127,8 @@ func (r *Roster) Skip(c *Commit) {
 	clear(c.items)
 }
 
-// Retry has what was too large observed again: larger events fit than before. Not while a commit is
-// under way.
+// Retry has changes that were too large observed again, since larger events fit than before. It
+// must not be called while a commit is under way.
 func (r *Roster) Retry() {
 	for id := range r.tooLarge {
 		if e := r.entry(id); e.queued == 0 {

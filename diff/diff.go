@@ -1,16 +1,17 @@
 // Package diff holds the rules of change: what makes an event of an agent, of which type, for which
 // reason, and when an agent that is missing from the listing counts as removed.
 //
-// A [Roster] observes the pages of a listing, judges absence at the end of a complete sweep, and
-// keeps what has changed until it is published: [Roster.Next] forms the next commit, and
-// [Roster.Committed] or [Roster.Requeue] says what became of it.
+// A [Roster] observes the pages of a listing (roster.go, and listings.go where several types are
+// polled), judges absence at the end of a complete sweep (absence.go), and keeps what has changed
+// until it is published (queue.go, commit.go). It reads the published state from the stream when a
+// process starts, and whenever the stream turns out to say something else (load.go).
 //
 // A change is detected against what was last observed, and becomes an event against what was last
-// published. So the events of an agent chain without a gap whatever was read in between, and a
+// published. So the events of an agent follow from one another whatever was read in between, and a
 // process that starts, which only knows what was published, gives the same answers.
 //
 // Everything here is a function of its arguments and of the roster: no clock, no I/O, no logging.
-// The order of the rows of a page never matters, and output is sorted by agent. A Roster is not
+// The order of the rows of a page does not matter, and changes are sorted by agent. A Roster is not
 // safe for concurrent use.
 package diff
 
@@ -23,33 +24,54 @@ import (
 
 // Rules are the settings of change.
 type Rules struct {
-	Quiet        schemas.Quiet // fields whose change alone makes no event
-	RemoveAfter  int           // complete sweeps in a row that must miss an agent before it counts as removed; at least 1
-	MaxMissing   float64       // the share of a listing that may be missing together before removal is held back; 1: no guard
-	MissingHold  time.Duration // how long they must then stay missing
-	Types        []string      // the business types that are polled; empty: all. Agents of other types are never missing
-	BufferEvents int           // changes kept while NATS is away; beyond it the oldest are folded, but for one an agent; 0: no limit
+	// Quiet are the fields whose change alone makes no event.
+	Quiet schemas.Quiet
+
+	// RemoveAfter is how many complete sweeps in a row must miss an agent before it is removed; at
+	// least 1.
+	RemoveAfter int
+
+	// MaxMissing is the share of a listing that may be missing together. Beyond it no agent of the
+	// listing is removed until it has been missing for MissingHold. 1: removals are never held
+	// back.
+	MaxMissing  float64
+	MissingHold time.Duration
+
+	// Types are the business types that are polled, each a listing of its own; empty: one listing
+	// of all. Agents of other types are never missing.
+	Types []string
+
+	// BufferEvents is how many changes are kept while they can't be published. Beyond it the oldest
+	// changes of an agent are folded into its next one; the last one of each is always kept. 0: no
+	// limit.
+	BufferEvents int
 }
 
 // State is what the stream says of one agent: its last event.
 type State = packed.State
 
-// A change is one change of one agent as it was observed. What event it makes, if any, depends on
+// A change is one change of one agent as it was observed. Which event it makes, if any, depends on
 // what will have been published before it.
 type change struct {
 	id    int64
 	agent packed.Agent // as it was read; "": gone from the listing
 	sweep uint64       // the sweep that saw it
-	time  time.Time    // when the page had been read; of an agent that is gone, when the sweep ended
+	time  time.Time    // when the page had been read; of one that is gone, when the sweep ended
 	past
 }
 
-// A past is what was known of an agent before a change. The net effect of two changes has the past
-// of the first.
+// A past is what was known of an agent before a change.
 type past struct {
-	notBefore time.Time // when the request was sent whose answer last showed the agent without the change; zero: nobody looked
-	baseline  bool      // the tenant had had no complete sweep
-	unseen    bool      // no page had shown the agent since the stream was read: notBefore goes by what that says
+	// notBefore is when the request was sent whose answer last showed the agent without the change;
+	// zero: nobody looked.
+	notBefore time.Time
+
+	// baseline says that the tenant had had no complete sweep.
+	baseline bool
+
+	// unseen says that no page had shown the agent since the stream was read, so that notBefore is
+	// what the stream says.
+	unseen bool
 }
 
 // there returns the agent as its state has it, "" where it is not there.
@@ -82,8 +104,8 @@ func (r *Rules) significant(a, b packed.Agent) bool {
 }
 
 // event returns the event that a change makes, given what was last published of the agent (nil:
-// nothing). It reports false where there is nothing to say: no difference, a quiet one only, or an
-// agent that was not there and still is not.
+// nothing). It reports false where there is none: no difference, a quiet one only, or an agent that
+// was not there and still is not.
 func (r *Rules) event(prev *State, c *change) (schemas.Event, bool) {
 	first := prev == nil
 	if first {
@@ -118,7 +140,8 @@ func (r *Rules) event(prev *State, c *change) (schemas.Event, bool) {
 		d.Reason = schemas.Status
 	case r.significant(prev.Agent, c.agent):
 		d.Reason = schemas.Fields
-		if c.unseen { // the last sweep before may have shown other quiet fields than the stream does
+		if c.unseen {
+			// The last sweep may have shown other quiet fields than the stream does.
 			d.NotBefore = prev.Time
 		}
 	default:

@@ -9,15 +9,15 @@ import (
 )
 
 // Where several types are polled, each is a listing, and two of them can show the same agent in
-// different states. One of them counts, whichever is read first: the one whose type the row names,
-// else the one that is polled first. A row of the other is kept aside (entry.other), and counts
-// when the sweep turns out to be complete and the one that counts not to have shown the agent.
+// different states. Then one listing counts, whichever is read first: the one whose type the row
+// names, else the one that is polled first. A row of another listing is kept aside (entry.other).
+// It counts at the end of a complete sweep in which the listing that counts did not show the agent.
 //
-// An agent that comes into another listing, whose type its row names, has moved there as far as
-// anybody knows. That counts at once, unless the other listing already showed the agent in the last
-// sweep in which the one that counts did.
+// An agent that appears in another listing, in a row that names that listing's type, has moved
+// there. That counts at once, unless that listing already showed it in the last sweep in which the
+// one that counts did.
 
-// rank orders what the listings show of an agent: the least counts.
+// rank orders the rows that listings show of an agent: the one with the lowest rank counts.
 func (r *Roster) rank(listing int, a packed.Agent) int {
 	n := len(r.rules.Types)
 	if n == 0 {
@@ -29,8 +29,7 @@ func (r *Roster) rank(listing int, a packed.Agent) int {
 	return n + listing
 }
 
-// stateRank is the rank that is assumed of an agent until a page shows it: that of the type which
-// its state names.
+// stateRank is the rank that an agent has until a page shows it: by the type that its state names.
 func (r *Roster) stateRank(s *State) int {
 	if s == nil {
 		return math.MaxInt
@@ -57,8 +56,9 @@ func (r *Roster) counts(e *entry, row shown) bool {
 	case row.rank < n && !read && e.rejected != row.sweep && e.otherSweep() < e.seen.sweep:
 		return true // it has moved
 	}
-	// Of several rows the better one stays, then the newer one.
-	if o := e.other; o == nil || o.sweep != row.sweep || row.rank < o.rank || row.rank == o.rank && row.sent.After(o.read) {
+	// Of several rows the one with the lowest rank stays, then the newest.
+	if o := e.other; o == nil || o.sweep != row.sweep ||
+		row.rank < o.rank || row.rank == o.rank && row.sent.After(o.read) {
 		aside := row
 		e.other = &aside
 	}
@@ -73,9 +73,9 @@ func (e *entry) otherSweep() uint64 {
 	return e.other.sweep
 }
 
-// countOther ends a complete sweep for an agent that another listing shows too. Where no listing
-// that counts showed it, that row counts now. Otherwise twice reports whether they differ, the
-// first time that they do.
+// countOther ends a complete sweep for an agent of which a row was kept aside. Where the listing
+// that counts did not show the agent, that row counts now. Otherwise twice reports whether the two
+// differ, the first time that they do.
 func (r *Roster) countOther(e *entry, sweep uint64) (c change, changed, twice bool) {
 	if e.otherSweep() != sweep || e.rejected == sweep { // a rejected row leaves its agent as it was
 		return c, false, false
@@ -90,9 +90,9 @@ func (r *Roster) countOther(e *entry, sweep uint64) (c change, changed, twice bo
 	return c, changed, false
 }
 
-// listing is the polled listing that the agent is in. It is the number of the listings where it is
-// in one of them and nobody knows in which, and -1 where it is in none: then its absence means
-// nothing.
+// listing returns the polled listing that the agent is in, as an index. It returns the number of
+// listings where the agent may be in any of them, and -1 where it is in none, so that its absence
+// means nothing.
 func (r *Roster) listing(e *entry) int {
 	n := len(r.rules.Types)
 	switch {
@@ -110,8 +110,8 @@ func (r *Roster) listing(e *entry) int {
 	return n
 }
 
-// Listed returns how many agents of the published state each listing may have: those of which it is
-// not known which one they are in may be in any.
+// Listed returns how many agents of the published state each listing may have. Those that may be in
+// any listing count in each.
 func (r *Roster) Listed() []int {
 	n := make([]int, max(1, len(r.rules.Types))+1)
 	for _, e := range r.agents {

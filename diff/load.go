@@ -9,17 +9,19 @@ import (
 
 // Loaded is what [Roster.Load] found.
 type Loaded struct {
-	Lost    int // agents of which the stream has lost events that the roster knows of
-	Dropped int // queued changes that are dropped, as they refer to a past that is no more
+	Lost    int // agents of which the stream has lost events that this process published or read
+	Dropped int // queued changes that are dropped, since the stream has others of the same agents
 
-	moved map[int64]bool // agents whose published state is not what the roster had published; at first, all
+	moved map[int64]bool // agents of which the stream does not say what it did; at first, all
 }
 
-// Load takes over what the stream says: every agent's state, the last watermark (nil: none that can
-// be trusted), and the last sweep that it knows of. Not while a commit is under way.
+// Load takes over what the stream says: the state of every agent, the last watermark (nil: there is
+// none that can be trusted), and the last sweep that it knows of. It must not be called while a
+// commit is under way.
 //
-// Whatever lives in memory only starts anew for the agents that moved: late, never wrong. All but
-// the revisions: where the stream has lost events, an agent's next event goes on above them.
+// For agents of which the stream says something new, all that lives in memory only starts anew:
+// their removal may be late, but is never wrong. Revisions are remembered: where the stream has
+// lost events, an agent's next one goes on above them.
 func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark, lastSweep uint64) Loaded {
 	l := Loaded{moved: make(map[int64]bool)}
 	load := func(id int64, s *State) {
@@ -68,8 +70,8 @@ func (r *Roster) loadWatermark(w *schemas.Watermark) {
 	if w == nil {
 		return
 	}
-	// Who is listed without a type is so in one of the listings that were polled, and maybe in one
-	// that is not polled any more.
+	// An agent without a type was in one of the listings that were polled then, and maybe in one
+	// that no longer is.
 	types := r.rules.Types
 	r.untyped = len(w.Polled) > 0 && (len(types) == 0 ||
 		!slices.ContainsFunc(w.Polled, func(t string) bool { return !slices.Contains(types, t) }))
@@ -83,14 +85,14 @@ func (r *Roster) loadWatermark(w *schemas.Watermark) {
 	}
 	if w.Sweep > r.complete.number {
 		r.complete = last
-		if w.Rejected > 0 { // the stream does not say whose the rows were
+		if w.Rejected > 0 { // the stream does not say whose rows these were
 			r.complete.startedAt = time.Time{}
 		}
 	}
 }
 
-// figures are those of the last complete sweep in the stream, whose last watermark is given (nil:
-// none that can be trusted).
+// figures returns those of the last complete sweep in the stream, from the last watermark there
+// (nil: there is none that can be trusted).
 func figures(last *schemas.Watermark, types []string) (w schemas.Watermark) {
 	if last != nil {
 		w = *last
@@ -102,9 +104,12 @@ func figures(last *schemas.Watermark, types []string) (w schemas.Watermark) {
 	return w
 }
 
-// FirstWatermark is the one with which a process takes over the stream: it repeats the figures of
-// the last complete sweep there, counts the published states, and names the sweep that is to begin.
-func FirstWatermark(states map[int64]*State, last *schemas.Watermark, types []string, sweep uint64) schemas.Watermark {
+// FirstWatermark returns the watermark with which a process takes over the stream. It repeats the
+// figures of the last complete sweep there, counts the published states, and names the sweep that
+// is to begin.
+func FirstWatermark(
+	states map[int64]*State, last *schemas.Watermark, types []string, sweep uint64,
+) schemas.Watermark {
 	var p Population
 	for _, s := range states {
 		p.count(s, 1)
@@ -114,10 +119,10 @@ func FirstWatermark(states map[int64]*State, last *schemas.Watermark, types []st
 	return w
 }
 
-// Stepped says that the clock which the roster's times come from has moved by d against the time
-// that has passed. Waits go on as if it had not. Earlier looks move back with a clock that was set
-// back, since nobody has looked at a time that is yet to come. A jump ahead leaves them where they
-// were: the machine may have slept, and then nobody looked meanwhile.
+// Stepped says that the clock has moved by d against the time that has passed. What is waited for
+// goes on as if it had not. The times of what was read move back with a clock that was set back, so
+// that none of them is yet to come. When the clock jumps ahead they stay: the machine may have
+// slept, and then nobody looked meanwhile.
 func (r *Roster) Stepped(d time.Duration) {
 	for _, e := range r.agents {
 		move(d, &e.heldSince)
@@ -127,7 +132,8 @@ func (r *Roster) Stepped(d time.Duration) {
 	}
 	if d < 0 {
 		w := &r.watermark
-		move(d, &r.complete.startedAt, &r.restart.startedAt, &w.StartedAt, &w.CompletedAt, &w.StaleAfter)
+		move(d, &w.StartedAt, &w.CompletedAt, &w.StaleAfter)
+		move(d, &r.complete.startedAt, &r.restart.startedAt)
 	}
 }
 

@@ -9,10 +9,10 @@ import (
 const commitBytes = 8 << 20
 
 // An item of the queue is a change, or the end of a complete sweep. A commit goes no further than
-// an end: what a complete sweep's watermark vouches for is exactly what that sweep read.
+// an end, since the watermark of a complete sweep vouches for exactly what that sweep read.
 type item struct {
 	change
-	end *schemas.Watermark // with what a complete sweep moves; nil: the item is a change
+	end *schemas.Watermark // the figures of the sweep that ends; nil: the item is a change
 }
 
 // push queues changes, sorted by agent.
@@ -26,8 +26,8 @@ func (r *Roster) push(changes []change) {
 	r.fold()
 }
 
-// pushEnd queues the end of a complete sweep. Of sweeps that saw nothing new the last one says what
-// all say.
+// pushEnd queues the end of a complete sweep. It takes the place of an end directly before it:
+// where nothing changed between two sweeps, the later one says all.
 func (r *Roster) pushEnd(w schemas.Watermark) {
 	if n := len(r.queue); n > 0 && r.queue[n-1].end != nil {
 		r.queue = r.queue[:n-1]
@@ -38,15 +38,15 @@ func (r *Roster) pushEnd(w schemas.Watermark) {
 // Pending returns how many changes are not known to be published.
 func (r *Roster) Pending() int { return r.pending }
 
-// Idle reports whether there is nothing to publish but what a commit under way has.
+// Idle reports whether there is nothing to publish, but for a commit under way.
 func (r *Roster) Idle() bool { return len(r.queue) == 0 }
 
-// Folded returns how many changes were ever folded into later ones, since the queue was full.
+// Folded returns how many changes were folded into later ones because the queue was full, ever.
 func (r *Roster) Folded() uint64 { return r.folded }
 
-// fold keeps the queue within its limit: the oldest change of an agent that has a later one goes
-// into that one. What is being committed stays as it is. As a fold goes through the whole queue, it
-// waits until a hundredth of the limit has to go.
+// fold keeps the queue within its limit: the oldest changes that have a later one of their agent
+// are folded into that. A commit under way stays as it is. Folding goes through the whole queue, so
+// it waits until a hundredth of the limit is too much.
 func (r *Roster) fold() {
 	limit := max(r.rules.BufferEvents, len(r.agents))
 	if over := r.pending - limit; r.rules.BufferEvents > 0 && over > limit/100 {
@@ -56,11 +56,11 @@ func (r *Roster) fold() {
 
 func (r *Roster) foldOldest(n int) {
 	kept := r.queue[:0]
-	folding := make(map[int64]past) // agent: the past of what goes into its next change
+	folding := make(map[int64]past) // the past of what goes into the agent's next change
 	for _, it := range r.queue {
 		if it.end != nil {
-			// What is folded will be published with a later change, so a sweep that ended in
-			// between can't be said to be published before.
+			// What is folded is published with a later change, so the end of a sweep in between
+			// can't be published before.
 			if len(folding) == 0 {
 				kept = append(kept, it)
 			}
@@ -70,7 +70,9 @@ func (r *Roster) foldOldest(n int) {
 			it.past = older
 			delete(folding, it.id)
 		}
-		if e := r.entry(it.id); n > 0 && e.queued > 1 { // it has a later one, as all earlier ones are folded
+		// All earlier ones of the agent are folded by now, so of two that are left this is the
+		// first.
+		if e := r.entry(it.id); n > 0 && e.queued > 1 {
 			folding[it.id] = it.past
 			e.queued--
 			r.pending--
@@ -84,7 +86,7 @@ func (r *Roster) foldOldest(n int) {
 	r.queue = kept
 }
 
-// take takes what the next commit may hold from the front of the queue.
+// take takes the items of the next commit from the front of the queue.
 func (r *Roster) take(most int) []item {
 	n, size := 0, 0
 	for n < len(r.queue) {
@@ -105,7 +107,7 @@ func (r *Roster) take(most int) []item {
 	return taken
 }
 
-// Requeue says that a commit is not in the stream: its changes are to be published again.
+// Requeue says that a commit is not in the stream: its changes are still to be published.
 func (r *Roster) Requeue(c *Commit) {
 	for _, it := range c.items {
 		if it.end == nil {
@@ -116,11 +118,11 @@ func (r *Roster) Requeue(c *Commit) {
 	r.fold()
 }
 
-// drop drops the queued changes of the agents in moved, and all ends: what they say refers to a
-// past that is no more. Where the stream says what one of them saw, since a part of its commit was
-// stored, those behind it go on from there. It returns how many it dropped.
+// drop drops the queued changes of agents about which the stream says something else than it did
+// when they were observed, and all ends of sweeps. Where the stream has one of the changes itself,
+// since a part of its commit was stored, those behind it stay. It returns how many it dropped.
 func (r *Roster) drop(moved map[int64]bool) (dropped int) {
-	stored := make(map[int64]int) // agent: the last of its items that the stream has
+	stored := make(map[int64]int) // the last item of the agent that the stream has
 	for i, it := range r.queue {
 		if it.end == nil && moved[it.id] {
 			if s := r.entry(it.id).published; s != nil && s.Time.Equal(schemas.CeilTime(it.time)) {

@@ -11,45 +11,47 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// Roster holds, for every agent, what was published, what was last observed, and since when it has
-// been missing; and the changes that are not yet published.
+// Roster holds what was published of every agent, what was last observed, since when it has been
+// missing, and the changes that are not yet published.
 type Roster struct {
 	rules  Rules
 	agents map[int64]*entry
 
-	queue    []item          // what is still to be published, in the order in which it was observed
+	queue    []item          // what is still to be published, in the order of observation
 	pending  int             // changes in the queue and in the commit under way
 	folded   uint64          // changes that were folded, ever
-	tooLarge map[int64]*past // agents with changes that no message could hold: the past of the first of them
+	tooLarge map[int64]*past // agents with changes that no message can hold: the first one's past
 
-	watermark          schemas.Watermark // the last one that is published, as after a complete sweep
-	lastPublishedSweep uint64            // the last sweep that the stream knows of: no watermark goes back behind it
-	hadCompleteSweep   bool              // ever
+	watermark          schemas.Watermark     // the last one published, as of a complete sweep
+	lastPublishedSweep uint64                // in any watermark; none goes back behind it
+	published          Population            // the agents of the published state
+	byType             map[string]Population // the same, by the agents' type
 
-	present Population            // of the published state
-	byType  map[string]Population // by the agents' type
-	known   int                   // agents of which something was ever published; the others are strangers
-	forgot  uint64                // the last sweep in which strangers were forgotten before it was complete
+	known            int    // agents that ever had an event; the others are strangers
+	forgot           uint64 // the last sweep in which strangers were forgotten before its end
+	hadCompleteSweep bool   // ever
 
-	untyped  bool          // an agent without a usable type belongs to a listing that is read, though it has not been seen yet
-	restart  completeSweep // the last one when the stream was read, where it shows how everybody was
-	complete completeSweep // the last one, where it shows who was not listed
+	complete completeSweep // the last one that tells who was not listed
+	restart  completeSweep // the last one when the stream was read, where it tells how all were
+	untyped  bool          // agents without a type are in the polled listings, says the stream
 }
 
 // An entry is what is known of an agent.
 type entry struct {
 	id        int64
 	published *State       // nil: nothing
-	revision  uint64       // the highest ever published, also where the stream has lost it since
+	revision  uint64       // the highest ever published, even if the stream has lost it since
 	observed  packed.Agent // the agent as it was last observed; "": not there
-	queued    int          // its changes in the queue
-	seen      sighting     // the last page that showed it; zero: none since the stream was read
-	rank      int          // of the row that counted last, see [Roster.rank]
-	other     *shown       // what another listing showed last that does not count; nil: nothing
-	told      bool         // that two listings show it
-	rejected  uint64       // the last sweep with a row of it that could not be used, or was only a sign of life
-	missing   int          // complete sweeps in a row that missed it
-	heldSince time.Time    // since when the guard holds it back; zero: it does not
+	queued    int          // how many of its changes are in the queue
+
+	seen     sighting // the last page that showed it; zero: none since the stream was read
+	rank     int      // of the row that counted last, see [Roster.rank]
+	other    *shown   // the last row of another listing that does not count; nil: there is none
+	told     bool     // that two listings show it
+	rejected uint64   // the last sweep with a row of it that could not be used, or compared
+
+	missing   int       // how many complete sweeps in a row have missed it
+	heldSince time.Time // since when the guard holds it; zero: it does not
 }
 
 // A sighting is when a page showed an agent.
@@ -58,15 +60,14 @@ type sighting struct {
 	sent, read time.Time
 }
 
-// lastListed is the last sweep that listed the agent, be it in a row that could not be used.
+// lastListed is the last sweep that listed the agent, even in a row that could not be used.
 func (e *entry) lastListed() uint64 { return max(e.seen.sweep, e.rejected) }
 
-// A completeSweep is what is remembered of one. A zero startedAt: that nobody was left out can't be
-// told of it.
+// A completeSweep is what is remembered of one.
 type completeSweep struct {
 	number    uint64
-	startedAt time.Time
-	polled    []string // the types that it polled; empty: one listing of all
+	startedAt time.Time // zero: rows were rejected that may have been anybody's
+	polled    []string  // the types that it polled; empty: one listing of all
 }
 
 // covers reports whether the sweep tells of agents of the type.
@@ -76,24 +77,26 @@ func (s completeSweep) covers(kind string) bool {
 
 // NewRoster returns an empty roster.
 func NewRoster(rules Rules) *Roster {
-	return &Roster{rules: rules, agents: make(map[int64]*entry), tooLarge: make(map[int64]*past), byType: make(map[string]Population)}
+	return &Roster{
+		rules: rules, agents: make(map[int64]*entry), tooLarge: make(map[int64]*past),
+		byType: make(map[string]Population),
+	}
 }
 
-// Population returns how many agents are there in the published state, of all types and of each;
-// "" are those without one. The map is the roster's own.
+// Population counts the agents of the published state, all of them and by type ("": those without
+// one). The map must not be changed.
 func (r *Roster) Population() (all Population, byType map[string]Population) {
-	return r.present, r.byType
+	return r.published, r.byType
 }
 
 // Watermark returns the figures of the last complete sweep that is published.
 func (r *Roster) Watermark() schemas.Watermark { return r.watermark }
 
-// Observe compares a page of a sweep with what was last observed, and queues what changed.
-//
-// A row whose request was sent before the answer that last showed its agent had been read says
-// nothing new, and is ignored.
+// Observe compares a page of a sweep with what was last observed, and queues what changed. Of two
+// pages of a sweep that show the same agent the second counts only if it was asked for after the
+// first had been read.
 func (r *Roster) Observe(sweep uint64, p *listing.Page) {
-	r.crowded(sweep)
+	r.forgetMany(sweep)
 	r.spare(sweep, p.Rejected)
 	var changes []change
 	here := sighting{sweep, p.Sent, p.Read}
@@ -124,24 +127,24 @@ func (r *Roster) show(e *entry, row shown) (c change, changed bool) {
 			unseen: e.seen.sweep == 0 && e.published != nil,
 		}}
 	} else if r.tooLarge[e.id] != nil && !r.rules.differ(there(e.published), row.agent) {
-		delete(r.tooLarge, e.id) // it is again as it is published
+		delete(r.tooLarge, e.id) // it is as it is published again
 	}
 	e.observed, e.seen, e.rank = row.agent, row.sighting, row.rank
 	e.missing, e.heldSince = 0, time.Time{}
 	return c, changed
 }
 
-// Alive says that a page showed its agents, and nothing else of it: they are not missing from its
+// Alive takes from a page only that its agents are listed, so that they are not missing from its
 // sweep.
 func (r *Roster) Alive(sweep uint64, p *listing.Page) {
-	r.crowded(sweep)
+	r.forgetMany(sweep)
 	r.spare(sweep, p.Rejected)
 	for _, a := range p.Agents {
 		r.alive(a.AgentID(), sweep)
 	}
 }
 
-// spare says that the agents of rejected rows, where those are known, are not missing.
+// spare says that agents of rejected rows are not missing, where it is known whose the rows are.
 func (r *Roster) spare(sweep uint64, rows []listing.Rejected) {
 	for _, row := range rows {
 		if row.Known {
@@ -155,12 +158,13 @@ func (r *Roster) alive(id int64, sweep uint64) {
 	e.rejected, e.missing, e.heldSince = sweep, 0, time.Time{}
 }
 
-// notBefore says when the request was sent whose answer last showed the agent as it was last
+// notBefore returns when the request was sent whose answer last showed the agent as it was last
 // observed. row is what is shown now.
 func (r *Roster) notBefore(e *entry, row shown) time.Time {
-	// The last complete listing without the agent shows that it was not there as well as a row does.
-	if !isThere(e.observed) && e.lastListed() < r.complete.number && r.complete.covers(r.typeOf(row)) {
-		return r.complete.startedAt
+	// That an agent was not there, a complete sweep that did not list it shows as well as a row.
+	last := r.complete
+	if !isThere(e.observed) && e.lastListed() < last.number && last.covers(r.typeOf(row)) {
+		return last.startedAt
 	}
 	if e.seen.sweep > 0 {
 		return e.seen.sent
@@ -183,7 +187,7 @@ func (r *Roster) entry(id int64) *entry {
 	return e
 }
 
-// publish records what the stream says of an agent; nil: nothing.
+// publish records what the stream says of an agent, nil: nothing.
 func (r *Roster) publish(e *entry, s *State) {
 	r.count(e.published, -1)
 	r.count(s, 1)
@@ -196,9 +200,9 @@ func (r *Roster) publish(e *entry, s *State) {
 	}
 }
 
-// count counts an agent in the published state, n times.
+// count adds n to the counts that an agent with the state is in.
 func (r *Roster) count(s *State, n int) {
-	r.present.count(s, n)
+	r.published.count(s, n)
 	if there(s) == "" {
 		return
 	}
@@ -224,7 +228,7 @@ func (p *Population) count(s *State, n int) {
 	}
 }
 
-// forget forgets the strangers that are not there and that no sweep since the given one has listed.
+// forget forgets strangers that are not there, and that no sweep since the given one has listed.
 func (r *Roster) forget(since uint64) {
 	for id, e := range r.agents {
 		if e.revision == 0 && e.queued == 0 && !isThere(e.observed) && e.lastListed() < since {
@@ -233,13 +237,13 @@ func (r *Roster) forget(since uint64) {
 	}
 }
 
-// mostStrangers is how many strangers are remembered from one sweep to another while none is
-// complete, besides as many as there are known agents.
+// mostStrangers is how many strangers are remembered while no sweep is complete, besides as many as
+// there are known agents.
 const mostStrangers = 1000
 
-// crowded forgets strangers where there are too many: rejected rows may have ever new ids. The next
-// agent to appear may be one of those, so nobody can say when it was last not there.
-func (r *Roster) crowded(sweep uint64) {
+// forgetMany forgets strangers when there are too many: rejected rows may have ever new ids. The
+// next agent to appear may be one of them, so nobody can say when it was last not there.
+func (r *Roster) forgetMany(sweep uint64) {
 	if len(r.agents)-r.known > r.known+mostStrangers && r.forgot < sweep {
 		r.forgot = sweep
 		r.forget(sweep)
