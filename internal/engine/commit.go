@@ -15,14 +15,14 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A commitState is the work on the stream under way, a commit or a take-over.
+// A commitState is the work on the stream under way: a commit, or reading it again.
 type commitState struct {
 	ctx     context.Context // of the work: it outlives Run's by the grace period
 	running bool
 	done    chan func() error // what the loop has to do when the work has ended
 
-	maxChanges int // changes a commit
-	maxBody    int // how large an event may be, in bytes, as last asked
+	maxChanges int // the most changes a commit
+	maxBody    int // the most bytes an event, as last asked
 }
 
 // startCommit starts the next commit, where there is anything to publish and none is under way.
@@ -76,19 +76,21 @@ func (l *loop) committed(c *diff.Commit, news *healthNews, err error) error {
 			l.logger.Info("health", "state", h.State, "reason", h.Reason, "detail", h.Detail)
 		}
 		if err != nil {
-			l.logger.Error("reading the log anew, to put it right; find out who may publish on "+schemas.LogPrefix+">", "err", err)
+			l.logger.Error("somebody else wrote to the stream: reloading it to put it right; "+
+				"find out who may publish on "+schemas.LogPrefix+">", "err", err)
 			l.reload()
 		}
 	case errors.Is(err, publisher.ErrTooLarge) && l.commit.maxChanges > 1:
 		l.roster.Requeue(c)
 		l.commit.maxChanges = max(l.commit.maxChanges/2, 1)
-		l.logger.Warn("the server takes smaller batches only", "changes", l.commit.maxChanges, "err", err)
+		l.logger.Warn("the server takes smaller batches only: splitting commits",
+			"changes", l.commit.maxChanges, "err", err)
 	case errors.Is(err, publisher.ErrMaxBody):
 		l.roster.Requeue(c)
-		l.logger.Info("forming the commit anew, since the server takes smaller messages now", "err", err)
+		l.logger.Info("the server takes smaller messages now: forming the commit again", "err", err)
 	case errors.Is(err, publisher.ErrSuperseded):
 		l.roster.Requeue(c)
-		l.logger.Warn("the log has moved on without us: reading it anew", "err", err)
+		l.logger.Warn("the stream has moved on without us: reloading it", "err", err)
 		l.reload()
 	case errors.As(err, &setup) || l.commit.ctx.Err() == nil:
 		return err
@@ -109,7 +111,8 @@ func (l *loop) tellCommitted(c *diff.Commit) {
 		}
 	}
 	if removed > fewRemovals {
-		l.logger.Info("many agents are removed at once: the listing does not show them any more, or shows them as deleted",
+		l.logger.Info("many agents are removed at once: "+
+			"the listing no longer shows them, or shows them as deleted",
 			"removed", removed, "deleted", deleted, "sweep", c.Events[len(c.Events)-1].Data.Sweep)
 	}
 	l.tooLarge(c)
@@ -124,8 +127,9 @@ const fewRemovals = 3
 func (l *loop) tooLarge(c *diff.Commit) {
 	l.metrics.dropped.Add(float64(c.LeftOut))
 	if n := len(c.TooLarge); n > 0 {
-		l.logger.Error("changes are too large to publish: their agents stay published as they were and count as rejected; "+
-			"raise max_payload of the NATS server, or have the vendor send less of these agents",
+		l.logger.Error("changes are too large to publish: their agents keep their published state "+
+			"and count as rejected; raise max_payload of the NATS server, "+
+			"or have the vendor send less of these agents",
 			"count", n, "agents", c.TooLarge[:min(n, mostNamed)], "limit", l.commit.maxBody)
 	}
 }
@@ -167,7 +171,8 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*takeover, error) 
 		t.recovered, err = e.stream.TakeOver(ctx,
 			func(s *packed.State) { t.states[s.Agent.AgentID()] = s },
 			func(r *publisher.Recovered) schemas.Watermark {
-				w := diff.FirstWatermark(t.states, r.Watermark, e.cfg.Types, max(r.LastSweep+1, sweep))
+				next := max(r.LastSweep+1, sweep)
+				w := diff.FirstWatermark(t.states, r.Watermark, e.cfg.Types, next)
 				t.lastSweep = w.LastSweep()
 				return w
 			})
@@ -180,14 +185,16 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*takeover, error) 
 	wait := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second),
 		backoff.WithMaxElapsedTime(0)) // without the stream there is nothing to do; ctx ends this
-	err := backoff.RetryNotify(try, backoff.WithContext(wait, ctx), func(err error, in time.Duration) {
-		e.logger.Warn("the log could not be taken over, trying again", "in", in.Round(time.Millisecond), "err", err)
-	})
+	err := backoff.RetryNotify(try, backoff.WithContext(wait, ctx),
+		func(err error, in time.Duration) {
+			e.logger.Warn("could not take over the stream: trying again",
+				"in", in.Round(time.Millisecond), "err", err)
+		})
 	if err != nil {
 		if leaseLost(ctx) {
 			err = context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("take over the log of tenant %d: %w", e.cfg.Tenant, err)
+		return nil, fmt.Errorf("take over the stream of tenant %d: %w", e.cfg.Tenant, err)
 	}
 	return t, nil
 }
@@ -196,14 +203,16 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*takeover, error) 
 func (l *loop) load(t *takeover) {
 	loaded := l.roster.Load(t.states, t.recovered.Watermark, t.lastSweep)
 	if n := loaded.Lost; n > 0 {
-		l.logger.Error("the broker has lost what it had acknowledged; what still stands is published again, above every revision that was used",
-			"agents", n)
-		l.health.note(fmt.Sprintf("the broker has lost messages that it had acknowledged, of %d agents: durable readers do best to read the states anew", n), l.now())
+		l.logger.Error("the broker has lost messages that it had acknowledged: "+
+			"what still stands is published again, above every revision that was used; "+
+			"find out why, and have durable readers read the states again", "agents", n)
+		l.health.note(fmt.Sprintf("the broker has lost messages that it had acknowledged, "+
+			"of %d agents: durable readers do best to read the states anew", n), l.now())
 	}
 	if n := loaded.Dropped; n > 0 {
 		l.metrics.dropped.Add(float64(n))
-		l.logger.Warn("changes that were seen are given up, since the log has others of the same agents; what still stands is published again",
-			"dropped", n)
+		l.logger.Warn("dropping changes that were seen: the stream has others of the same agents; "+
+			"the next sweep publishes what still stands", "dropped", n)
 	}
 	switch {
 	case l.sweep.running:
@@ -216,5 +225,6 @@ func (l *loop) load(t *takeover) {
 	l.health.load(t.recovered.Health, w)
 	l.metrics.missing.Set(float64(w.Missing))
 	all, _ := l.roster.Population()
-	l.logger.Info("took the log over", "tenant", l.cfg.Tenant, "agents", all.Agents, "online", all.Online, "sweep", w.Sweep)
+	l.logger.Info("took over the stream", "tenant", l.cfg.Tenant,
+		"agents", all.Agents, "online", all.Online, "sweep", w.Sweep)
 }

@@ -18,9 +18,12 @@ type Config struct {
 
 	Tenant   int64
 	Interval time.Duration    // from the start of one sweep to the start of the next
-	Grace    time.Duration    // how long to go on publishing once Run's context has ended; 0: 6s, so that a stop takes less than 10s in all
 	Logger   *slog.Logger     // nil: discard
 	Now      func() time.Time // the clock of the source's pages; nil: time.Now
+
+	// Grace is how long to go on publishing once Run's context has ended. 0: 6s, so that a stop
+	// takes less than 10s in all.
+	Grace time.Duration
 
 	// GiveUp has Run return [ErrNoAnswers], so that another replica can try, when there was no
 	// usable answer for so long, or until the last complete sweep was stale where that is longer.
@@ -56,7 +59,8 @@ func (c Config) Validate() error {
 	}
 	bad(c.Interval <= 0, "Interval", c.Interval, "a duration above zero, such as 5s")
 	bad(c.RemoveAfter < 1, "RemoveAfter", c.RemoveAfter, "a number of sweeps, at least 1")
-	bad(!(c.MaxMissing > 0 && c.MaxMissing <= 1), "MaxMissing", c.MaxMissing, "a share above 0, at most 1")
+	bad(!(c.MaxMissing > 0 && c.MaxMissing <= 1), "MaxMissing", c.MaxMissing,
+		"a share above 0, at most 1")
 	bad(c.MissingHold < 0, "MissingHold", c.MissingHold, "a duration, such as 15m")
 	bad(c.BufferEvents < 1, "BufferEvents", c.BufferEvents, "a number of events, at least 1")
 	return errors.Join(errs...)

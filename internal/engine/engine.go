@@ -113,8 +113,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		roster:  diff.NewRoster(e.cfg.Rules),
 		health:  newHealth(e.cfg.Tenant, e.cfg.Interval, e.now()),
 		sweep:   sweepState{steps: make(chan sweepStep, 4), next: time.NewTimer(0)},
-		commit:  commitState{ctx: work, done: make(chan func() error, 1), maxChanges: publisher.MaxChanges},
 		silence: silence{answered: e.now()},
+		commit: commitState{
+			ctx: work, done: make(chan func() error, 1), maxChanges: publisher.MaxChanges,
+		},
 	}
 	defer l.standBack()
 	l.load(first)
@@ -123,7 +125,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	if !errors.Is(err, publisher.ErrLeaseLost) {
 		return err
 	}
-	e.logger.Warn("another replica leads: standing back", "tenant", e.cfg.Tenant, "dropped", l.roster.Pending(), "err", err)
+	e.logger.Warn("another replica leads: standing back; the leader publishes what still stands",
+		"tenant", e.cfg.Tenant, "dropped", l.roster.Pending(), "err", err)
 	if ctx.Err() != nil && !leaseLost(ctx) { // it was to end anyway, and did not get to publish all
 		return l.unpublished()
 	}
@@ -206,7 +209,8 @@ func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 			}
 			err := l.unpublished()
 			if err == nil {
-				l.logger.Info("every change is published; only the last watermark is not", "sweep", l.sweep.number)
+				l.logger.Info("every change is published; only the last watermark is not",
+					"sweep", l.sweep.number)
 			}
 			return err
 		}

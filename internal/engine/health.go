@@ -23,7 +23,7 @@ type health struct {
 	tenant    int64
 	now       schemas.Health // what health is
 	published schemas.Health // what it was when the last message was published; no state: none was
-	notice    string         // what the next message tells besides, whatever the state; empty: nothing
+	notice    string         // what the next message says besides; empty: nothing
 	detailAt  time.Time      // when now.Detail last changed
 
 	failures  int                  // incomplete sweeps in a row
@@ -39,7 +39,8 @@ type health struct {
 }
 
 func newHealth(tenant int64, interval time.Duration, now time.Time) *health {
-	return &health{tenant: tenant, begun: now, patience: 3 * interval, staleAfter: now.Add(3 * interval)}
+	patience := 3 * interval
+	return &health{tenant: tenant, begun: now, patience: patience, staleAfter: now.Add(patience)}
 }
 
 // load takes over what the stream says. Time during which nobody polled is nobody's failure: the
@@ -95,8 +96,8 @@ func (h *health) complete(a diff.Absence, v *listing.Verdict, staleAfter, at tim
 	case h.rejecting:
 		h.set(schemas.HealthFailing, schemas.Unusable, at, tellRejected(v))
 	case a.Held > 0:
-		h.set(schemas.HealthHolding, schemas.MissingMany, at,
-			fmt.Sprintf("%d agents went missing from the listing together, and are kept as they were", a.Held))
+		h.set(schemas.HealthHolding, schemas.MissingMany, at, fmt.Sprintf(
+			"%d agents went missing from the listing together, and are kept as they were", a.Held))
 	case a.Suspended:
 		h.set(schemas.HealthHolding, schemas.Unidentified, at,
 			"the listing has rows that can't be told whose they are, so no agent counts as missing")
@@ -138,7 +139,8 @@ func (h *health) overdue(at time.Time) {
 	}
 	reason, detail := h.reason, h.detail
 	if reason == "" {
-		reason, detail = schemas.Unreachable, "no complete sweep within the time that one should take"
+		reason = schemas.Unreachable
+		detail = "no complete sweep within the time that one should take"
 	}
 	h.rejecting = false
 	h.set(schemas.HealthFailing, reason, at, detail)
@@ -147,10 +149,14 @@ func (h *health) overdue(at time.Time) {
 // set changes the message. The same state for the same reason goes on as it was, and its detail
 // follows the cause: not where only numbers differ, and not more often than a few sweeps, since
 // causes can take turns.
-func (h *health) set(state schemas.HealthState, reason schemas.HealthReason, at time.Time, detail string) {
+func (h *health) set(
+	state schemas.HealthState, reason schemas.HealthReason, at time.Time, detail string,
+) {
 	switch {
 	case h.now.State != state || h.now.Reason != reason:
-		h.now = schemas.Health{TenantID: h.tenant, State: state, Reason: reason, Since: at, Detail: detail}
+		h.now = schemas.Health{
+			TenantID: h.tenant, State: state, Reason: reason, Since: at, Detail: detail,
+		}
 		h.detailAt = at
 	case numberless(h.now.Detail) != numberless(detail) && at.Sub(h.detailAt) >= h.patience:
 		h.now.Detail, h.detailAt = detail, at
@@ -188,7 +194,7 @@ func (h *health) said(n *healthNews) { h.published, h.notice = n.state, "" }
 // note has a message sent with something to tell besides the state.
 func (h *health) note(detail string, at time.Time) {
 	if h.now.State == "" {
-		h.now.State = schemas.HealthOK // the stream has forgotten, and nothing else is known to be wrong
+		h.now.State = schemas.HealthOK // nothing else is known to be wrong
 	}
 	h.now.TenantID, h.now.Since, h.notice = h.tenant, at, detail
 }

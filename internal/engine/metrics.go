@@ -18,8 +18,8 @@ import (
 const sweepComplete = "complete"
 
 var sweepResults = []string{
-	sweepComplete, string(listing.Unreachable), string(listing.Credentials), string(listing.Unusable),
-	string(listing.Inconsistent),
+	sweepComplete, string(listing.Unreachable), string(listing.Credentials),
+	string(listing.Unusable), string(listing.Inconsistent),
 }
 
 // metrics are the engine's collectors. The gauges are 0 while this replica does not lead, so that
@@ -65,6 +65,9 @@ var eventKinds = map[schemas.EventType][]schemas.Reason{
 	schemas.Updated: {schemas.Baseline, schemas.Appeared, schemas.Fields, schemas.Removed},
 }
 
+// notLeading ends the help of gauges that only the leader knows.
+const notLeading = "0 while this replica does not lead."
+
 // newMetrics makes the collectors, with all their series, and registers them unless reg is nil.
 func newMetrics(reg prometheus.Registerer) *metrics {
 	auto := promauto.With(reg)
@@ -80,45 +83,46 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		sweeps: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "rollcall_sweeps_total",
-			Help: "Sweeps of the listing that ended, by what became of them; those that a stop cut short left out.",
+			Help: "Sweeps that ended, by result; without those that a stop cut short.",
 		}, []string{"result"}),
 		sweepTime: histogram("rollcall_sweep_duration_seconds",
 			"How long complete sweeps took.",
 			.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 		agents: auto.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "rollcall_agents",
-			Help: "Agents in the published state by business type and state, removed ones left out; 0 while this replica does not lead.",
+			Help: "Published agents that are not removed, by type and state; " + notLeading,
 		}, []string{"type", "state"}),
 		missing: gauge("rollcall_missing_agents",
-			"Agents that the last complete sweep did not show, and that are not yet removed; 0 while this replica does not lead."),
+			"Agents that the last complete sweep missed and that are not removed; "+notLeading),
 		events: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "rollcall_events_total",
-			Help: "Events that were committed to the log, by type and reason.",
+			Help: "Events that were committed to the stream, by type and reason.",
 		}, []string{"type", "reason"}),
 		detection: histogram("rollcall_detection_delay_seconds",
-			"An event's time minus its notBefore: how long ago at the most the change had happened when it was read.",
+			"An event's time minus its notBefore: how old the change was at most when it was read.",
 			.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
 		publishing: histogram("rollcall_publish_delay_seconds",
-			"From an event's time, when its page had been read, until its commit was acknowledged, to the millisecond.",
+			"From an event's time, when its page had been read, until its commit was acknowledged.",
 			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300),
 		vendorLag: histogram("rollcall_vendor_lag_seconds",
-			"An event's notBefore minus its agent's new lastUpdateTimestamp, where that is more than 0: "+
-				"the listing was asked for after the vendor's own time of the change, and did not show it yet.",
+			"An event's notBefore minus its agent's new lastUpdateTimestamp, where above 0: "+
+				"how long after the vendor's time of a change the listing did not show it.",
 			.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
 		pending: gauge("rollcall_pending_changes",
-			"Changes that were seen and are not yet in the log."),
+			"Changes that were seen and are not yet in the stream."),
 		folded: counter("rollcall_folded_changes_total",
-			"Changes that were folded into later ones of the same agent, since the buffer was full."),
+			"Changes that were folded into later ones, because the buffer was full."),
 		dropped: counter("rollcall_dropped_changes_total",
-			"Changes that were seen and given up: another replica leads, the log had moved on, they were too large, or the end came first."),
+			"Changes that were seen and not published: another replica led, "+
+				"the stream had moved on, they were too large, or the process ended."),
 		health: auto.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "rollcall_health",
-			Help: "1 for what the tenant's health is, 0 for what it is not; all 0 while this replica does not lead.",
+			Help: "1 for what the tenant's health is, 0 for what it is not; all " + notLeading,
 		}, []string{"state", "reason"}),
 		startedAt: gauge("rollcall_watermark_started_timestamp_seconds",
-			"When the sweep of the last watermark began, in seconds since 1970; 0 before any, and while this replica does not lead."),
+			"When the sweep of the last watermark began, in Unix time; 0 before any; "+notLeading),
 		staleAfter: gauge("rollcall_watermark_stale_after_timestamp_seconds",
-			"When the last watermark is stale, in seconds since 1970; 0 before any, and while this replica does not lead."),
+			"When the last watermark is stale, in Unix time; 0 before any; "+notLeading),
 	}
 	m.missing.Set(0)
 	m.show(Status{}, nil)
@@ -148,8 +152,9 @@ func (m *metrics) show(s Status, byType map[string]diff.Population) {
 		counts[kind] = p
 	}
 	for _, kind := range agentTypes {
-		m.agents.WithLabelValues(kind, "online").Set(float64(counts[kind].Online))
-		m.agents.WithLabelValues(kind, "offline").Set(float64(counts[kind].Agents - counts[kind].Online))
+		p := counts[kind]
+		m.agents.WithLabelValues(kind, "online").Set(float64(p.Online))
+		m.agents.WithLabelValues(kind, "offline").Set(float64(p.Agents - p.Online))
 	}
 	m.pending.Set(float64(s.Pending))
 	m.startedAt.Set(unix(s.Watermark.StartedAt))
@@ -168,7 +173,7 @@ func typeLabel(t schemas.EventType) string {
 	return strings.TrimPrefix(string(t), schemas.StoredPrefix)
 }
 
-// published counts an event that the log had at the given time.
+// published counts an event that was in the stream at the given time.
 func (m *metrics) published(e *schemas.Event, at time.Time) {
 	m.events.WithLabelValues(typeLabel(e.Type), string(e.Data.Reason)).Inc()
 	m.publishing.Observe(max(at.Sub(e.Time), 0).Seconds())

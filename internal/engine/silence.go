@@ -16,13 +16,13 @@ var ErrNoAnswers = errors.New(
 // by now gets it in the end.
 const giveUpAgain = 10 * time.Minute
 
-// longPause is by how much the loop's wait may be longer than it was to be. Beyond that the process
-// was paused, and the silence was its own.
+// longPause is by how much a wait of the loop may be longer than it should be. Beyond that the
+// process was paused, and the silence was its own.
 const longPause = time.Second
 
 // A silence is how long the vendor has not answered.
 type silence struct {
-	answered time.Time // when it last gave a usable answer; at first, when this replica began to lead
+	answered time.Time // when it last gave a usable answer, or this replica began to lead
 	wakeAt   time.Time // when the loop should go on at the latest; zero: it has not waited yet
 }
 

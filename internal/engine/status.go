@@ -7,11 +7,18 @@ import (
 
 // Status is what the loop knows at the moment. All of it is zero while this replica does not lead.
 type Status struct {
-	Watermark schemas.Watermark    // the figures of the last complete sweep that is in the stream; sweep 0: none is
-	State     schemas.HealthState  // what health is, also where the stream does not say so yet; empty: not known yet
-	Reason    schemas.HealthReason // why it is
-	Pending   int                  // changes that were seen and are not known to be published
-	LastSweep string               // what became of the last sweep: "complete", or the [listing.Class] of its error; empty: none has ended
+	Watermark schemas.Watermark // of the last complete sweep in the stream; sweep 0: there is none
+
+	// State and Reason are what health is, also where the stream does not say so yet. Empty: not
+	// known yet.
+	State  schemas.HealthState
+	Reason schemas.HealthReason
+
+	Pending int // changes that were seen and are not known to be published
+
+	// LastSweep is what became of the last sweep that ended: "complete", or the [listing.Class] of
+	// its error. Empty: none has ended.
+	LastSweep string
 }
 
 // Status returns what the loop knows at the moment. It may be called from any goroutine.
@@ -32,7 +39,8 @@ func (l *loop) show() {
 		l.folded += n
 		l.metrics.folded.Add(float64(n))
 		l.foldLog.Do(func() {
-			l.logger.Warn("the buffer is full: the oldest detail is folded into its net effect",
+			l.logger.Warn("the buffer is full: folding the oldest changes into later ones "+
+				"of the same agents; no end state is lost",
 				"limit", l.cfg.BufferEvents, "folded", l.folded)
 		})
 	}

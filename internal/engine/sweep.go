@@ -12,15 +12,19 @@ import (
 
 // A sweepState is the sweep under way, or the last one.
 type sweepState struct {
-	number     uint64 // of the last one begun
-	running    bool
-	begun      time.Time
-	reloadedAt time.Time // when the stream was reloaded during it: pages asked for before say nothing; zero: it was not
-	steps      chan sweepStep
-	next       *time.Timer // when the next one begins
-	result     string      // "complete", or the class of what the last one failed with; empty: none has ended
-	dropped    int         // fields that the last one left out
-	repaired   int         // values in which it marked what can't stay
+	number  uint64
+	running bool
+	steps   chan sweepStep
+	begun   time.Time
+	next    *time.Timer // for the start of the next sweep
+
+	// reloadedAt is when the stream was reloaded during this sweep; zero: it was not. Pages that
+	// were asked for before were compared with a past that is no more.
+	reloadedAt time.Time
+
+	result   string // what became of the last sweep that ended; see [Status]
+	dropped  int    // how many fields it dropped
+	repaired int    // in how many values it marked what can't stay
 }
 
 // A sweepStep is a page, or at last the verdict.
@@ -41,7 +45,7 @@ func (l *loop) startSweep(ctx context.Context) {
 	}()
 }
 
-// takeSteps takes what has already arrived, so that it goes into the commit that is about to start.
+// takeSteps takes what has arrived, so that it goes into the commit that is about to start.
 func (l *loop) takeSteps() {
 	for !l.commit.running && l.sweep.running {
 		select {
@@ -65,7 +69,7 @@ func (l *loop) page(p *listing.Page) {
 	l.health.answered()
 	l.answered(l.now())
 	if p.Sent.Before(l.sweep.reloadedAt) {
-		// The stream may know better; the next sweep compares with what it says.
+		// The stream may know better. The next sweep compares with what it says now.
 		l.roster.Alive(l.sweep.number, p)
 		return
 	}
@@ -81,10 +85,10 @@ func (l *loop) verdict(v *listing.Verdict) {
 		"rejected", v.Rejected, "dropped", v.Dropped, "repaired", v.Repaired,
 		"took", v.EndedAt.Sub(v.StartedAt).Round(time.Millisecond))
 	if v.Dropped > 0 && s.dropped == 0 {
-		log.Warn("fields hold values of a kind that they should not have, and are left out")
+		log.Warn("dropping fields with unexpected types; rollcall check names them")
 	}
 	if v.Repaired > 0 && s.repaired == 0 {
-		log.Warn("marking values that not every JSON parser takes; rollcall check tells more")
+		log.Warn("marking values that not every JSON parser accepts; rollcall check tells more")
 	}
 	s.dropped, s.repaired = v.Dropped, v.Repaired
 	switch {
@@ -92,7 +96,7 @@ func (l *loop) verdict(v *listing.Verdict) {
 		l.ended(sweepComplete)
 		l.metrics.sweepTime.Observe(v.EndedAt.Sub(v.StartedAt).Seconds())
 		if !s.reloadedAt.IsZero() {
-			log.Info("the sweep was complete, but the log was read anew during it: the next one counts")
+			log.Info("sweep not counted: the stream was reloaded while it ran")
 			return
 		}
 		l.complete(v, log)
@@ -105,11 +109,13 @@ func (l *loop) verdict(v *listing.Verdict) {
 			class = e.Class
 		}
 		l.ended(string(class))
-		level, text := slog.LevelDebug, "sweep incomplete"
+		level := slog.LevelDebug
 		if l.health.incomplete(schemas.HealthReason(class), v.Err, l.now()) {
-			level, text = slog.LevelWarn, "sweep incomplete: what it read counts, absence and the watermark wait for a complete one"
+			level = slog.LevelWarn
 		}
-		log.Log(context.Background(), level, text, "class", class, "err", v.Err)
+		log.Log(context.Background(), level, "sweep incomplete: changes on the pages that it read "+
+			"are published; removals and the watermark wait for a complete sweep",
+			"class", class, "err", v.Err)
 	}
 }
 
@@ -118,7 +124,7 @@ func (l *loop) ended(result string) {
 	l.metrics.sweeps.WithLabelValues(result).Inc()
 }
 
-// complete lets absence be judged and the watermark move.
+// complete ends a complete sweep: absence is judged, and the watermark moves when all is published.
 func (l *loop) complete(v *listing.Verdict, log *slog.Logger) {
 	started, ended := schemas.FloorTime(v.StartedAt), schemas.CeilTime(v.EndedAt)
 	staleAfter := ended.Add(3 * max(l.cfg.Interval, ended.Sub(started)))
@@ -126,8 +132,9 @@ func (l *loop) complete(v *listing.Verdict, log *slog.Logger) {
 	l.metrics.missing.Set(float64(absence.Missing))
 	l.answered(ended)
 	if ids := absence.InTwoListings; len(ids) > 0 {
-		l.logger.Warn("agents are listed under two of the polled types, in different states: the listing of the type that the row itself names counts, "+
-			"else the one that is polled first; ask the vendor why, or poll only one of the types",
+		l.logger.Warn("agents are listed under two of the polled types, in different states: "+
+			"the type that the row names counts, else the first one polled; "+
+			"ask the vendor why, or poll only one of these types",
 			"count", len(ids), "agents", ids[:min(len(ids), mostNamed)])
 	}
 	if absence.First {
