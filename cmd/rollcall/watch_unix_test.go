@@ -154,7 +154,7 @@ func TestWatchTroubles(t *testing.T) {
 	}
 	w.WaitFor("LOST     no connection to NATS; trying again")
 	v.SetOnline(isdpsim.FirstID, false)
-	e2e.Rollcall(t, settings).WaitFor("took the log over")
+	e2e.Rollcall(t, settings).WaitFor("took over the stream")
 	w.WaitFor("BACK     after ")
 	wait.Eventually(t, "the change", func() bool {
 		return regexp.MustCompile(`offline  17813 .*was online`).MatchString(w.Stdout())

@@ -483,7 +483,7 @@ func TestTenantsShareOneStream(t *testing.T) {
 	calm.allFlips()
 	third.allFlips()
 	for _, x := range []*process{c, q} {
-		if x.log.has("reading it anew") || x.log.has("level=ERROR") || x.log.has("moved on") {
+		if x.log.has("reloading it") || x.log.has("level=ERROR") || x.log.has("moved on") {
 			t.Errorf("a tenant without trouble had some:\n%s", x.log.tail(50))
 		}
 	}

@@ -445,7 +445,7 @@ func TestForgeries(t *testing.T) {
 					!p.log.has("level=WARN") {
 					t.Error("it was not logged")
 				}
-				if n := p.log.count("took the log over"); n > 3 {
+				if n := p.log.count("took over the stream"); n > 3 {
 					t.Errorf("the log was taken over %d times", n)
 				}
 				r.finish(p)

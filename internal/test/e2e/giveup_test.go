@@ -52,7 +52,7 @@ func TestGivesUpTheLease(t *testing.T) {
 	}
 	ways[0].shut.Store(true) // a wrong URL
 	a := replica("astray", ways[0])
-	a.WaitFor("took the log over")
+	a.WaitFor("took over the stream")
 	b := replica("answered", ways[1])
 	b.until("leading", leading)
 	b.goesOn()

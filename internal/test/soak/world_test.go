@@ -552,7 +552,7 @@ func (t *tenant) outages(begun time.Time) []checker.Interval {
 			for _, l := range p.Log() {
 				sweep, _ := l["sweep"].(float64)
 				switch l.Message() {
-				case "took the log over":
+				case "took over the stream":
 					flush()
 				case "sweep complete":
 					at, err := time.Parse(time.RFC3339Nano, fmt.Sprint(l["time"]))
