@@ -49,20 +49,24 @@ func (r *reader) read(whole bool, pages ...listed) (told []string, v toldAbsence
 	r.sweep++
 	start := float64(100 * r.sweep)
 	for i, l := range pages {
-		p := toldPage{Sweep: r.sweep, Listing: l.listing, Sent: at(start), Read: at(start + float64(i+1)), Rejected: l.rejected}
+		p := toldPage{Sweep: r.sweep, Listing: l.listing, Sent: at(start),
+			Read: at(start + float64(i+1)), Rejected: l.rejected}
 		for _, a := range l.agents {
 			p.Agents = append(p.Agents, packed.Pack(&a))
 		}
 		observe(r.Roster, p)
 	}
 	if whole {
-		v = complete(r.Roster, toldSweep{Number: r.sweep, StartedAt: at(start), EndedAt: at(start + 50)})
+		v = complete(r.Roster,
+			toldSweep{Number: r.sweep, StartedAt: at(start), EndedAt: at(start + 50)})
 		r.twice = append(r.twice, v.InTwoListings...)
-		r.mark = schemas.Watermark{Sweep: r.sweep, Polled: r.rules.Types, StartedAt: at(start), CompletedAt: at(start + 50), Missing: v.Missing}
+		r.mark = schemas.Watermark{Sweep: r.sweep, Polled: r.rules.Types, StartedAt: at(start),
+			CompletedAt: at(start + 50), Missing: v.Missing}
 	}
 	f := commit(r.Roster, all)
 	for _, e := range f.Events {
-		told = append(told, fmt.Sprintf("%d %s %t", e.Data.Agent.AgentID, e.Data.Reason, e.Data.Online))
+		told = append(told,
+			fmt.Sprintf("%d %s %t", e.Data.Agent.AgentID, e.Data.Reason, e.Data.Online))
 	}
 	return told, v
 }
@@ -120,8 +124,10 @@ func TestGuardJudgesEachListing(t *testing.T) {
 				r.again()
 			}
 			r.read(true, in(0, tc.zero...), in(1, tc.ten...))
-			if _, v := r.read(true, in(0, tc.zero...), in(1, tc.ten...)); v.Held != tc.held || len(v.Removed) != tc.removed {
-				t.Errorf("%d held, %d removed, want %d, %d", v.Held, len(v.Removed), tc.held, tc.removed)
+			if _, v := r.read(true, in(0, tc.zero...), in(1, tc.ten...)); v.Held != tc.held ||
+				len(v.Removed) != tc.removed {
+				t.Errorf("%d held, %d removed, want %d, %d", v.Held, len(v.Removed), tc.held,
+					tc.removed)
 			}
 		})
 	}
@@ -296,7 +302,10 @@ func TestAlive(t *testing.T) {
 	r.read(true, in(0, agent(1, kind("0")), agent(2, kind("0"))), in(1))
 	r.read(true, in(0), in(1))
 	r.sweep++
-	alive(r.Roster, toldPage{Sweep: r.sweep, Agents: []packed.Agent{packed.Pack(new(agent(1, kind("0"), on))), packed.Pack(new(agent(3)))}, Rejected: []int64{4}})
+	alive(r.Roster,
+		toldPage{Sweep: r.sweep,
+			Agents: []packed.Agent{packed.Pack(new(agent(1, kind("0"), on))),
+				packed.Pack(new(agent(3)))}, Rejected: []int64{4}})
 	got, v := r.read(true, in(0), in(1))
 	if r.want("one sweep later", got, "2 removed false"); v.Missing != 1 {
 		t.Errorf("%d missing, want 1", v.Missing)
@@ -318,13 +327,17 @@ func TestNotBeforeAfterRestart(t *testing.T) {
 	}{
 		{"status", []string{"0", "10"}, nil, in(0, agent(1, kind("0"), on)), at(200)},
 		{"status, one listing of all", nil, nil, in(0, agent(1, kind("0"), on)), at(200)},
-		{"status, its type was not polled", []string{"10"}, nil, in(0, agent(1, kind("0"), on)), at(101)},
+		{"status, its type was not polled", []string{"10"}, nil, in(0, agent(1, kind("0"), on)),
+			at(101)},
 		{"fields", []string{"0", "10"}, nil, in(0, agent(1, kind("0"), name("b"))), at(101)},
 		{"deleted", []string{"0", "10"}, nil, in(0, agent(1, kind("0"), deleted)), at(200)},
-		{"status, and one was missing", []string{"0", "10"}, func(w *schemas.Watermark) { w.Missing = 1 }, in(0, agent(1, kind("0"), on)), at(101)},
-		{"status, and one was rejected", []string{"0", "10"}, func(w *schemas.Watermark) { w.Rejected = 1 }, in(0, agent(1, kind("0"), on)), at(101)},
+		{"status, and one was missing", []string{"0", "10"},
+			func(w *schemas.Watermark) { w.Missing = 1 }, in(0, agent(1, kind("0"), on)), at(101)},
+		{"status, and one was rejected", []string{"0", "10"},
+			func(w *schemas.Watermark) { w.Rejected = 1 }, in(0, agent(1, kind("0"), on)), at(101)},
 		{"new", []string{"0", "10"}, nil, in(0, agent(3, kind("0"))), at(200)},
-		{"new, its type was not polled", []string{"10"}, nil, in(0, agent(3, kind("0"))), time.Time{}},
+		{"new, its type was not polled", []string{"10"}, nil, in(0, agent(3, kind("0"))),
+			time.Time{}},
 		{"new, of no type", []string{"0", "10"}, nil, in(0, agent(3, untyped)), at(200)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -336,7 +349,8 @@ func TestNotBeforeAfterRestart(t *testing.T) {
 				tc.mark(&r.mark)
 			}
 			r.again()
-			p := toldPage{Sweep: 3, Listing: tc.page.listing, Sent: at(300), Read: at(301), Agents: []packed.Agent{packed.Pack(&tc.page.agents[0])}}
+			p := toldPage{Sweep: 3, Listing: tc.page.listing, Sent: at(300), Read: at(301),
+				Agents: []packed.Agent{packed.Pack(&tc.page.agents[0])}}
 			observe(r.Roster, p)
 			f := commit(r.Roster, all)
 			if len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(schemas.FloorTime(tc.want)) {
@@ -350,7 +364,9 @@ func TestNotBeforeAfterRestart(t *testing.T) {
 		r.again()
 		for n, a := range []schemas.Agent{agent(1, kind("0"), on), agent(1, kind("0"), name("b"))} {
 			start := at(float64(200 + 100*n))
-			observe(r.Roster, toldPage{Sweep: uint64(2 + n), Sent: start, Read: start, Agents: []packed.Agent{packed.Pack(&a)}})
+			observe(r.Roster,
+				toldPage{Sweep: uint64(2 + n), Sent: start, Read: start,
+					Agents: []packed.Agent{packed.Pack(&a)}})
 		}
 		r.foldOldest(1)
 		f := commit(r.Roster, all)
@@ -373,7 +389,8 @@ func TestStrangersAreForgotten(t *testing.T) {
 			p := toldPage{Sweep: r.sweep, Sent: start, Read: start}
 			for i := range int64(50) {
 				p.Rejected = append(p.Rejected, 1000*(n+1)+i)
-				p.Agents = append(p.Agents, packed.Pack(new(agent(-1000*(n+1)-i, kind("0"), deleted))))
+				p.Agents = append(p.Agents,
+					packed.Pack(new(agent(-1000*(n+1)-i, kind("0"), deleted))))
 			}
 			observe(r.Roster, p)
 			alive(r.Roster, toldPage{Sweep: r.sweep, Rejected: []int64{1000*(n+1) + 500}})

@@ -131,7 +131,9 @@ type model struct {
 	watermark    schemas.Watermark
 }
 
-func newModel(rules Rules) *model { return &model{rules: rules, agents: make(map[int64]*modelAgent)} }
+func newModel(rules Rules) *model {
+	return &model{rules: rules, agents: make(map[int64]*modelAgent)}
+}
 
 func (m *model) agent(id int64) *modelAgent {
 	a := m.agents[id]
@@ -167,7 +169,9 @@ func (m *model) lookedAt(a *modelAgent, row object) time.Time {
 	}
 	if c := m.trusted; c != nil && !a.view().there() && (last == nil || last.sweep < c.Number) {
 		since := func(n uint64) bool { return n >= c.Number }
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(a.rejected)), since) && among(m.trustedTypes, row.typeOf()) { // a row that can't be used could say anything
+		// a row that can't be used could say anything
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(a.rejected)), since) &&
+			among(m.trustedTypes, row.typeOf()) {
 			return c.StartedAt
 		}
 	}
@@ -208,7 +212,8 @@ func (m *model) page(p toldPage) (out []modelObservation) {
 			continue
 		}
 		if a.view().loud() != row.loud() {
-			o := modelObservation{a.id, row, p.Sweep, m.lookedAt(a, row), p.Read, p.Baseline, len(a.sights) == 0 && len(a.log) > 0}
+			o := modelObservation{a.id, row, p.Sweep, m.lookedAt(a, row), p.Read, p.Baseline,
+				len(a.sights) == 0 && len(a.log) > 0}
 			a.pending = append(a.pending, o)
 			out = append(out, o)
 		}
@@ -226,7 +231,9 @@ func (m *model) end(s toldSweep) (gone []modelObservation, missing, held int) {
 	for _, id := range slices.Sorted(maps.Keys(m.agents)) {
 		a := m.agents[id]
 		v := a.view()
-		if !v.there() || len(m.rules.Types) > 0 && !slices.ContainsFunc(m.rules.Types, func(t string) bool { return `"`+t+`"` == string(v["type"]) }) {
+		if !v.there() || len(m.rules.Types) > 0 &&
+			!slices.ContainsFunc(m.rules.Types,
+				func(t string) bool { return `"`+t+`"` == string(v["type"]) }) {
 			continue
 		}
 		known++
@@ -241,7 +248,8 @@ func (m *model) end(s toldSweep) (gone []modelObservation, missing, held int) {
 				a.held = s.EndedAt
 			}
 			continue
-		case float64(len(absent)) > m.rules.MaxMissing*float64(known) && (len(absent) > 3 || len(absent) == known) && a.held.IsZero():
+		case float64(len(absent)) > m.rules.MaxMissing*float64(known) &&
+			(len(absent) > 3 || len(absent) == known) && a.held.IsZero():
 			a.held = s.EndedAt
 		}
 		switch {
@@ -279,7 +287,8 @@ func (m *model) missed(a *modelAgent) (n int) {
 
 func (m *model) fold(id int64) {
 	a := m.agents[id]
-	a.pending[1].notBefore, a.pending[1].baseline, a.pending[1].unseen = a.pending[0].notBefore, a.pending[0].baseline, a.pending[0].unseen
+	a.pending[1].notBefore, a.pending[1].baseline, a.pending[1].unseen = a.pending[0].notBefore,
+		a.pending[0].baseline, a.pending[0].unseen
 	a.pending = a.pending[1:]
 }
 
@@ -289,7 +298,8 @@ func (m *model) publish(id int64) (w wireEvent, ok bool) {
 	o := a.pending[0]
 	a.pending = a.pending[1:]
 	d := &w.Data
-	d.Revision, d.Sweep, d.Online, d.Agent, d.Changes = 1, o.sweep, o.row.online(), o.row, []wireChange{}
+	d.Revision, d.Sweep, d.Online, d.Agent, d.Changes = 1, o.sweep, o.row.online(), o.row,
+		[]wireChange{}
 	w.Time = said(o.time, true)
 	removed, wasOnline := true, false
 	if n := len(a.log); n > 0 {
@@ -311,7 +321,8 @@ func (m *model) publish(id int64) (w wireEvent, ok bool) {
 				d.Changes = append(d.Changes, wireChange{f, string(was), ""})
 			}
 		}
-		slices.SortFunc(d.Changes, func(x, y wireChange) int { return cmp.Compare(x.Field, y.Field) })
+		slices.SortFunc(d.Changes,
+			func(x, y wireChange) int { return cmp.Compare(x.Field, y.Field) })
 		if !removed && prev.Data.Agent.loud() == o.row.loud() {
 			return w, false
 		}
@@ -348,7 +359,8 @@ func (m *model) publish(id int64) (w wireEvent, ok bool) {
 		d.Since = w.Time
 	}
 	d.NotBefore = min(said(o.notBefore, false), w.Time)
-	w.ID = string(d.Agent["tenantId"]) + "-" + string(d.Agent["agentId"]) + "-" + string(must(json.Marshal(d.Revision)))
+	w.ID = string(d.Agent["tenantId"]) + "-" + string(d.Agent["agentId"]) + "-" +
+		string(must(json.Marshal(d.Revision)))
 	a.log = append(a.log, w)
 	return w, true
 }
@@ -357,7 +369,8 @@ func (m *model) publish(id int64) (w wireEvent, ok bool) {
 func (m *model) read(w schemas.Watermark, start bool) {
 	if start {
 		for _, a := range m.agents {
-			*a = modelAgent{id: a.id, log: a.log, signs: make(map[uint64]bool), rejected: make(map[uint64]bool)}
+			*a = modelAgent{id: a.id, log: a.log, signs: make(map[uint64]bool),
+				rejected: make(map[uint64]bool)}
 		}
 		m.complete, m.trusted = nil, nil
 	}

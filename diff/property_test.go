@@ -73,7 +73,8 @@ type machine struct {
 	agents  []schemas.Agent
 	listed  []bool
 	changed [][]time.Time // when what is loud about an agent changed
-	honest  bool          // a complete sweep has every agent that is listed, and clocks never go back
+	// a complete sweep has every agent that is listed, and clocks never go back
+	honest bool
 
 	roster, twin *Roster // the twin is shown the same with the rows in another order
 	model        *model
@@ -109,7 +110,8 @@ func newMachine(t interface {
 	Helper()
 	Fatalf(string, ...any)
 }, pick func(int) int) *machine {
-	m := &machine{t: t, pick: pick, now: start, by: make(map[int64][]schemas.Event), signs: make(map[int64]map[uint64]bool), shown: make(map[uint64]map[int64][]string)}
+	m := &machine{t: t, pick: pick, now: start, by: make(map[int64][]schemas.Event),
+		signs: make(map[int64]map[uint64]bool), shown: make(map[uint64]map[int64][]string)}
 	m.honest = pick(2) == 0
 	m.rules = Rules{
 		RemoveAfter: 1 + pick(3),
@@ -117,7 +119,8 @@ func newMachine(t interface {
 		MissingHold: []time.Duration{0, 50 * time.Millisecond, time.Hour}[pick(3)],
 	}
 	for i := range 2 + pick(5) {
-		a := schemas.Agent{AgentID: int64(10 - i), TenantID: tenant, Type: new("10"), OnlineStatus: int64(pick(2))}
+		a := schemas.Agent{AgentID: int64(10 - i), TenantID: tenant, Type: new("10"),
+			OnlineStatus: int64(pick(2))}
 		m.agents, m.listed = append(m.agents, a), append(m.listed, pick(3) > 0)
 		m.signs[a.AgentID] = make(map[uint64]bool)
 	}
@@ -227,7 +230,8 @@ func (m *machine) read() {
 		pages = pages[len(together):]
 		var answers []answer
 		for range together {
-			answers = append(answers, answer{toldPage: toldPage{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had}})
+			answers = append(answers,
+				answer{toldPage: toldPage{Sweep: m.sweep, Sent: m.tick(), Baseline: !m.had}})
 		}
 		for k, page := range together {
 			if odd(5) {
@@ -317,7 +321,8 @@ func (m *machine) page(p toldPage) {
 	other := p
 	other.Agents, other.Rejected = slices.Clone(p.Agents), slices.Clone(p.Rejected)
 	rng := rand.New(rand.NewPCG(p.Sweep, uint64(len(p.Agents))))
-	rng.Shuffle(len(other.Agents), func(i, j int) { other.Agents[i], other.Agents[j] = other.Agents[j], other.Agents[i] })
+	rng.Shuffle(len(other.Agents),
+		func(i, j int) { other.Agents[i], other.Agents[j] = other.Agents[j], other.Agents[i] })
 	slices.Reverse(other.Rejected)
 	m.observed(observe(m.roster, p), observe(m.twin, other), m.model.page(p))
 }
@@ -328,11 +333,13 @@ func (m *machine) end(s toldSweep) (missing int) {
 	gone, missing, held := m.model.end(s)
 	m.observed(got.Removed, twin.Removed, gone)
 	if got.Missing != missing || got.Held != held || got.Suspended != (s.Unidentified > 0) {
-		m.t.Fatalf("sweep %d: %d missing, %d held, suspended %t, want %d, %d, %t", s.Number, got.Missing, got.Held, got.Suspended, missing, held, s.Unidentified > 0)
+		m.t.Fatalf("sweep %d: %d missing, %d held, suspended %t, want %d, %d, %t", s.Number,
+			got.Missing, got.Held, got.Suspended, missing, held, s.Unidentified > 0)
 	}
 	m.had = true
 	m.ends = append(m.ends, sweepEnd{m.roster.Pending(), schemas.Watermark{
-		Sweep: s.Number, StartedAt: schemas.FloorTime(s.StartedAt), CompletedAt: schemas.CeilTime(s.EndedAt), Missing: missing, Rejected: s.Rejected,
+		Sweep: s.Number, StartedAt: schemas.FloorTime(s.StartedAt),
+		CompletedAt: schemas.CeilTime(s.EndedAt), Missing: missing, Rejected: s.Rejected,
 		Polled: m.rules.Types}})
 	return missing
 }
@@ -340,8 +347,10 @@ func (m *machine) end(s toldSweep) (missing int) {
 func (m *machine) observed(got, twin []change, want []modelObservation) {
 	m.t.Helper()
 	same := func(c change, w modelObservation) bool {
-		return c.id == w.id && c.sweep == w.sweep && c.baseline == w.baseline && c.notBefore.Equal(w.notBefore) && c.time.Equal(w.time) &&
-			(c.agent == "") == (w.row == nil) && (c.agent == "" || gocmp.Equal(objectOf(new(c.agent.Unpack())), w.row))
+		return c.id == w.id && c.sweep == w.sweep && c.baseline == w.baseline &&
+			c.notBefore.Equal(w.notBefore) && c.time.Equal(w.time) &&
+			(c.agent == "") == (w.row == nil) &&
+			(c.agent == "" || gocmp.Equal(objectOf(new(c.agent.Unpack())), w.row))
 	}
 	if !slices.EqualFunc(got, want, same) {
 		m.t.Fatalf("sweep %d: observed\n%+v\nwant %+v", m.sweep, got, want)
@@ -363,7 +372,8 @@ func (m *machine) commit(n int) {
 		}
 	}
 	if len(f.Events) != len(want) || len(twin.Events) != len(want) || f.LeftOut > 0 {
-		m.t.Fatalf("%d events, the twin %d, want %d, left out %d", len(f.Events), len(twin.Events), len(want), f.LeftOut)
+		m.t.Fatalf("%d events, the twin %d, want %d, left out %d", len(f.Events), len(twin.Events),
+			len(want), f.LeftOut)
 	}
 	for i := range want {
 		if d := gocmp.Diff(want[i], wire(&f.Events[i])); d != "" {
@@ -389,11 +399,14 @@ func (m *machine) commit(n int) {
 			online += boolToInt(s.Online)
 		}
 	}
-	if a, o := agents(m.roster); a != there || o != online || f.Watermark.Agents != there || f.Watermark.Online != online {
-		m.t.Fatalf("%d agents, %d online, formed %+v, want %d, %d", a, o, f.Watermark, there, online)
+	if a, o := agents(m.roster); a != there || o != online || f.Watermark.Agents != there ||
+		f.Watermark.Online != online {
+		m.t.Fatalf("%d agents, %d online, formed %+v, want %d, %d", a, o, f.Watermark, there,
+			online)
 	}
 	for _, r := range []*Roster{m.roster, m.twin} {
-		if w := r.Watermark(); w.Sweep != m.watermark.Sweep || !w.StartedAt.Equal(m.watermark.StartedAt) || w.Missing != m.watermark.Missing {
+		if w := r.Watermark(); w.Sweep != m.watermark.Sweep ||
+			!w.StartedAt.Equal(m.watermark.StartedAt) || w.Missing != m.watermark.Missing {
 			m.t.Fatalf("the watermark is %+v, want %+v", w, m.watermark)
 		}
 	}
@@ -412,7 +425,8 @@ func (m *machine) fold() {
 		m.twin.foldOldest(1)
 		m.model.fold(c.id)
 		// An end in between can't say that everything before it is published.
-		m.ends = slices.DeleteFunc(m.ends, func(e sweepEnd) bool { return i < e.left && e.left <= j })
+		m.ends = slices.DeleteFunc(m.ends,
+			func(e sweepEnd) bool { return i < e.left && e.left <= j })
 		for k := range m.ends {
 			if i < m.ends[k].left {
 				m.ends[k].left--
@@ -431,7 +445,8 @@ func (m *machine) restart() {
 		m.epoch++
 		m.had = m.watermark.Sweep > 0
 		if !m.honest {
-			m.now = m.now.Add([]time.Duration{time.Second, -100 * time.Millisecond, -time.Hour}[m.pick(3)])
+			m.now = m.now.Add(
+				[]time.Duration{time.Second, -100 * time.Millisecond, -time.Hour}[m.pick(3)])
 			if m.rules.Types = nil; m.pick(2) == 0 {
 				m.rules.Types = []string{"10"}
 			}
@@ -470,7 +485,9 @@ func (m *machine) finish() {
 		s := last[a.AgentID]
 		switch {
 		case m.listed[i] && m.polled(a) && a.There():
-			if s == nil || s.Removed || objectOf(new(s.Agent.Unpack())).loud() != objectOf(a).loud() || s.Online != a.Online() {
+			if s == nil || s.Removed ||
+				objectOf(new(s.Agent.Unpack())).loud() != objectOf(a).loud() ||
+				s.Online != a.Online() {
 				m.t.Fatalf("agent %d is %s\npublished %+v", a.AgentID, a.AppendJSON(nil), s)
 			}
 		case s != nil && !s.Removed && m.polled(new(s.Agent.Unpack())):
@@ -499,25 +516,29 @@ func (m *machine) checkLog(log []schemas.Event, changed []time.Time) {
 		if d.Revision != uint64(i)+1 {
 			fail("revisions are not contiguous")
 		}
-		if (e.Type == schemas.Online) != (d.Online && !online) || (e.Type == schemas.Offline) != (!d.Online && online) {
+		if (e.Type == schemas.Online) != (d.Online && !online) ||
+			(e.Type == schemas.Offline) != (!d.Online && online) {
 			fail("online and offline do not alternate")
 		}
 		if d.NotBefore.After(e.Time) {
 			fail("not before a time that has yet to come")
 		}
-		if prev == nil != (d.Reason == schemas.Baseline || d.Reason == schemas.Appeared && d.Revision == 1) {
+		if prev == nil != (d.Reason == schemas.Baseline || d.Reason == schemas.Appeared &&
+			d.Revision == 1) {
 			fail("first seen")
 		}
 		if prev != nil {
 			if e.Time.Before(prev.Time) {
 				fail("time goes back")
 			}
-			if flip := d.Online != online; flip && (!d.Since.Equal(e.Time) || !d.PreviousSince.Equal(prev.Data.Since)) ||
+			if flip := d.Online != online; flip &&
+				(!d.Since.Equal(e.Time) || !d.PreviousSince.Equal(prev.Data.Since)) ||
 				!flip && (!d.Since.Equal(prev.Data.Since) || !d.PreviousSince.IsZero()) {
 				fail("since")
 			}
 			was, err := schemas.Revert(&d.Agent, d.Changes)
-			if err != nil || string(was.AppendJSON(nil)) != string(prev.Data.Agent.AppendJSON(nil)) {
+			if err != nil ||
+				string(was.AppendJSON(nil)) != string(prev.Data.Agent.AppendJSON(nil)) {
 				fail("backwards it is not the previous agent")
 			}
 		} else if len(d.Changes) > 0 || !d.Since.Equal(e.Time) || !d.PreviousSince.IsZero() {
@@ -527,7 +548,8 @@ func (m *machine) checkLog(log []schemas.Event, changed []time.Time) {
 
 		if d.Reason == schemas.Removed && d.Agent.There() {
 			m.checkAbsence(e)
-		} else if !slices.Contains(m.shown[d.Sweep][d.Agent.AgentID], string(d.Agent.AppendJSON(nil))) {
+		} else if !slices.Contains(m.shown[d.Sweep][d.Agent.AgentID],
+			string(d.Agent.AppendJSON(nil))) {
 			fail("no sweep has shown this")
 		} else if d.Reason != schemas.Removed && d.Online != (d.Agent.OnlineStatus == 1) {
 			fail("no sweep has said so")
@@ -535,7 +557,8 @@ func (m *machine) checkLog(log []schemas.Event, changed []time.Time) {
 		// Something did happen in the time that is named. (A state's own time, which a restart
 		// falls back to, is no such bound.)
 		if m.honest && !d.NotBefore.IsZero() && (prev == nil || !d.NotBefore.Equal(prev.Time)) &&
-			!slices.ContainsFunc(changed, func(t time.Time) bool { return t.After(d.NotBefore) && !t.After(e.Time) }) {
+			!slices.ContainsFunc(changed,
+				func(t time.Time) bool { return t.After(d.NotBefore) && !t.After(e.Time) }) {
 			fail("nothing happened in that time")
 		}
 	}
@@ -562,7 +585,8 @@ func (m *machine) checkAbsence(e *schemas.Event) {
 		}
 	}
 	if n < m.rules.RemoveAfter {
-		m.t.Fatalf("agent %d removed in sweep %d, missing from %d complete sweeps in a row only", id, e.Data.Sweep, n)
+		m.t.Fatalf("agent %d removed in sweep %d, missing from %d complete sweeps in a row only",
+			id, e.Data.Sweep, n)
 	}
 }
 
@@ -574,10 +598,16 @@ func BenchmarkObserve(b *testing.B) {
 				pages = append(pages, nil)
 			}
 			a := schemas.Agent{
-				AgentID: id, TenantID: tenant, OnlineStatus: status, UserID: new(id), AgentCode: new("d1a9a7d2-8d3c-4f7e-9f43-5c1f0f6f0001"), AgentAccount: new("account"),
-				AgentName: new("张伟"), Type: new("10"), AreaName: new("area"), CityID: new(""), IsArea: new(int64(1)), Capacity: new(int64(5)), AgentSignInTime: new(id),
-				CreatedBy: new(id), CreationTimestamp: new(id), LastUpdateTimestamp: new(id), CreationDate: new("2021-03-23T08:04:54.000+00:00"),
-				LastUpdateDate: new("2021-03-23T08:04:54.000+00:00"), Other: []schemas.Field{{Name: "x", Value: json.RawMessage(`"y"`)}},
+				AgentID: id, TenantID: tenant, OnlineStatus: status, UserID: new(id),
+				AgentCode:    new("d1a9a7d2-8d3c-4f7e-9f43-5c1f0f6f0001"),
+				AgentAccount: new("account"),
+				AgentName:    new("张伟"),
+				Type:         new("10"), AreaName: new("area"), CityID: new(""),
+				IsArea: new(int64(1)), Capacity: new(int64(5)), AgentSignInTime: new(id),
+				CreatedBy: new(id), CreationTimestamp: new(id), LastUpdateTimestamp: new(id),
+				CreationDate:   new("2021-03-23T08:04:54.000+00:00"),
+				LastUpdateDate: new("2021-03-23T08:04:54.000+00:00"),
+				Other:          []schemas.Field{{Name: "x", Value: json.RawMessage(`"y"`)}},
 			}
 			pages[len(pages)-1] = append(pages[len(pages)-1], packed.Pack(&a))
 		}
@@ -613,7 +643,8 @@ func BenchmarkObserve(b *testing.B) {
 					n += read(offline)
 				}
 			}
-			if want := map[string]int{"unchanged": 0, "flipped": size * sweeps}[bc.name]; n != want {
+			if want := map[string]int{"unchanged": 0,
+				"flipped": size * sweeps}[bc.name]; n != want {
 				b.Fatalf("%d observations, want %d", n, want)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(sweeps)/size, "ns/agent")

@@ -34,7 +34,8 @@ func TestQueue(t *testing.T) {
 				if seen[id] {
 					a = agent(id, on)
 				}
-				r.Observe(sweep, &listing.Page{Sent: at, Read: at, Agents: []packed.Agent{packed.Pack(&a)}})
+				r.Observe(sweep,
+					&listing.Page{Sent: at, Read: at, Agents: []packed.Agent{packed.Pack(&a)}})
 			},
 			"end of sweep": func(t *rapid.T) {
 				ended[sweep] = map[int64]bool{}
@@ -65,14 +66,16 @@ func TestQueue(t *testing.T) {
 				for _, e := range c.Events {
 					id := e.Data.Agent.AgentID
 					if e.Data.Revision != revisions[id]+1 {
-						t.Fatalf("agent %d: revision %d after %d", id, e.Data.Revision, revisions[id])
+						t.Fatalf("agent %d: revision %d after %d", id, e.Data.Revision,
+							revisions[id])
 					}
 					revisions[id]++
 				}
 				if w := c.Watermark; c.complete {
 					for id, is := range ended[w.Sweep] {
 						if s := published(r, id); s == nil || s.Online != is {
-							t.Fatalf("sweep %d is said to be published, and saw agent %d online=%t; the log says %+v", w.Sweep, id, is, s)
+							t.Fatalf("sweep %d is said to be published, and saw agent %d "+
+								"online=%t; the log says %+v", w.Sweep, id, is, s)
 						}
 					}
 				}
@@ -83,7 +86,8 @@ func TestQueue(t *testing.T) {
 					pinned = flying.Changes
 				}
 				if held+pinned != r.Pending() || held > limit {
-					t.Fatalf("%d changes are held and %d are on their way, counted are %d, with a limit of %d", held, pinned, r.Pending(), limit)
+					t.Fatalf("%d changes are held and %d are on their way, counted are %d, "+
+						"with a limit of %d", held, pinned, r.Pending(), limit)
 				}
 			},
 		})

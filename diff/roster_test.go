@@ -16,9 +16,11 @@ import (
 
 // A play runs a script against a roster, committing at the end of every sweep. Its words:
 //
-//	(      begin sweep n at 100n seconds; its page k is sent at 10k seconds after that, and read 5 seconds later
-//	1+     a page of one row: agent 1, offline (-), online (+), deleted (d), offline with another name (b), online with it (B), offline
-//	       with a quiet field (q), of type 0 (k), or rejected (x; ?x: nobody knows whose). 1+,2- is a page of two rows
+//	(      begin sweep n at 100n seconds; its page k is sent at 10k seconds after that, and read 5
+//	       seconds later
+//	1+     a page of one row: agent 1, offline (-), online (+), deleted (d), offline with another
+//	       name (b), online with it (B), offline with a quiet field (q), of type 0 (k), or rejected
+//	       (x; ?x: nobody knows whose). 1+,2- is a page of two rows
 //	~1+    a page that is sent together with the one before it, and read a second after it
 //	)      the sweep was complete, and ends at 90 seconds        ]   it was not
 //	!      commit now
@@ -89,7 +91,8 @@ func (p *play) page(word string) {
 		p.pages++
 		p.read = float64(10*p.pages + 5)
 	}
-	d := toldPage{Sweep: p.sweep, Sent: p.seconds(float64(10 * p.pages)), Read: p.seconds(p.read), Baseline: p.mark == nil}
+	d := toldPage{Sweep: p.sweep, Sent: p.seconds(float64(10 * p.pages)), Read: p.seconds(p.read),
+		Baseline: p.mark == nil}
 	for row := range strings.SplitSeq(rows, ",") {
 		if row == "?x" {
 			p.un++
@@ -129,9 +132,11 @@ func (p *play) page(word string) {
 }
 
 func (p *play) complete() {
-	s := toldSweep{Number: p.sweep, StartedAt: p.seconds(0), EndedAt: p.seconds(90), Rejected: p.rej, Unidentified: p.un}
+	s := toldSweep{Number: p.sweep, StartedAt: p.seconds(0), EndedAt: p.seconds(90),
+		Rejected: p.rej, Unidentified: p.un}
 	v := complete(p.roster, s)
-	p.mark = &schemas.Watermark{Sweep: s.Number, StartedAt: s.StartedAt, CompletedAt: s.EndedAt, Missing: v.Missing, Rejected: s.Rejected, Polled: p.rules.Types}
+	p.mark = &schemas.Watermark{Sweep: s.Number, StartedAt: s.StartedAt, CompletedAt: s.EndedAt,
+		Missing: v.Missing, Rejected: s.Rejected, Polled: p.rules.Types}
 	switch {
 	case v.Suspended:
 		p.notes = append(p.notes, "suspended")
@@ -155,8 +160,10 @@ func (p *play) note(e *schemas.Event) {
 		}
 		return strconv.FormatFloat(t.Sub(start).Seconds(), 'f', -1, 64)
 	}
-	p.notes = append(p.notes, fmt.Sprintf("%d r%d %s %s %s..%s", e.Data.Agent.AgentID, e.Data.Revision,
-		strings.TrimPrefix(string(e.Type), "agent."), e.Data.Reason, when(e.Data.NotBefore), when(e.Time)))
+	p.notes = append(p.notes,
+		fmt.Sprintf("%d r%d %s %s %s..%s", e.Data.Agent.AgentID, e.Data.Revision,
+			strings.TrimPrefix(string(e.Type), "agent."), e.Data.Reason, when(e.Data.NotBefore),
+			when(e.Time)))
 }
 
 // load makes the roster read the log; what is pending of agents that have moved is given up.
@@ -182,133 +189,236 @@ func TestRoster(t *testing.T) {
 		want   []string
 	}{
 		{"sorted by agent, whatever the order of the rows", usual, "( 3-,1+,2- )",
-			[]string{"1 r1 online baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115"}},
-		{"baseline until the first complete sweep has ended", usual, "( 1- ] ( 2- 3+ ) ( 1-,2-,3+,4- )",
-			[]string{"1 r1 updated baseline ..115", "missing 1 held 0", "2 r1 updated baseline ..215", "3 r1 online baseline ..225", "4 r1 updated appeared 200..315"}},
+			[]string{"1 r1 online baseline ..115", "2 r1 updated baseline ..115",
+				"3 r1 updated baseline ..115"}},
+		{"baseline until the first complete sweep has ended", usual,
+			"( 1- ] ( 2- 3+ ) ( 1-,2-,3+,4- )",
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 0",
+				"2 r1 updated baseline ..215", "3 r1 online baseline ..225",
+				"4 r1 updated appeared 200..315"}},
 		{"of a page of an incomplete sweep, what changed counts", usual, "( 1-,2- ) ( 1+ ]",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "1 r2 online status 110..215"}},
-		{"a quiet change alone is no event, and is seen all the same", usual, "( 1- ) ( 1q ) ( 1+ )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"1 r2 online status 110..215"}},
+		{"a quiet change alone is no event, and is seen all the same", usual,
+			"( 1- ) ( 1q ) ( 1+ )",
 			[]string{"1 r1 updated baseline ..115", "1 r2 online status 210..315"}},
 
 		// notBefore.
-		{"not before: last seen", usual, "( 1- ) ( 1- ) ( 1- ] ( 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 310..415"}},
-		{"not before: last seen twice in a sweep", usual, "( 1- 1- 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 120..135"}},
-		{"not before: restart, clean watermark", usual, "( 1- ) ( 1- ) R ( 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 200..315"}},
+		{"not before: last seen", usual, "( 1- ) ( 1- ) ( 1- ] ( 1+ )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 310..415"}},
+		{"not before: last seen twice in a sweep", usual, "( 1- 1- 1+ )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 120..135"}},
+		{"not before: restart, clean watermark", usual, "( 1- ) ( 1- ) R ( 1+ )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 200..315"}},
 		{"not before: restart, one missed", usual, "( 1-,2- ) ( 1- ) R ( 1+ )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "missing 1 held 0", "missing 1 held 0", "1 r2 online status 115..315"}},
-		{"not before: restart, one rejected", usual, "( 1- ) ( 1-,3x ) R ( 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 115..315"}},
-		{"not before: restart in the baseline", usual, "( 1- ] R ( 1+,2- ]", []string{"1 r1 updated baseline ..115", "1 r2 online status 115..215", "2 r1 updated baseline ..215"}},
-		{"not before: restart, then seen", usual, "( 1- ) R ( 1- ] ( 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 210..315"}},
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"missing 1 held 0", "missing 1 held 0", "1 r2 online status 115..315"}},
+		{"not before: restart, one rejected", usual, "( 1- ) ( 1-,3x ) R ( 1+ )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 115..315"}},
+		{"not before: restart in the baseline", usual, "( 1- ] R ( 1+,2- ]",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 115..215",
+				"2 r1 updated baseline ..215"}},
+		{"not before: restart, then seen", usual, "( 1- ) R ( 1- ] ( 1+ )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 210..315"}},
 		{"not before: restart, then gone", usual, "( 1-,2- ) R ( 2- ) ( 2- )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "missing 1 held 0", "1 r2 updated removed 100..390"}},
-		{"not before: the watermark bounds only until the agent has been seen", usual, "( 1- ) R ( 1- ) ( 1- ] R ( 1+ )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"missing 1 held 0", "1 r2 updated removed 100..390"}},
+		{"not before: the watermark bounds only until the agent has been seen", usual,
+			"( 1- ) R ( 1- ) ( 1- ] R ( 1+ )",
 			[]string{"1 r1 updated baseline ..115", "1 r2 online status 200..415"}},
-		{"not before: appeared after a complete sweep", usual, "( 1- ) ( 1- ] ( 1-,2- ]", []string{"1 r1 updated baseline ..115", "2 r1 updated appeared 100..315"}},
-		{"not before: appeared, others' rows rejected", usual, "( 1- ) ( 1-,3x ) ( 1-,2- )", []string{"1 r1 updated baseline ..115", "2 r1 updated appeared 200..315"}},
-		{"not before: appeared, its own row rejected", usual, "( 1- ) ( 1-,2x ) ( 1-,2- )", []string{"1 r1 updated baseline ..115", "2 r1 updated appeared ..315"}},
+		{"not before: appeared after a complete sweep", usual, "( 1- ) ( 1- ] ( 1-,2- ]",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated appeared 100..315"}},
+		{"not before: appeared, others' rows rejected", usual, "( 1- ) ( 1-,3x ) ( 1-,2- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated appeared 200..315"}},
+		{"not before: appeared, its own row rejected", usual, "( 1- ) ( 1-,2x ) ( 1-,2- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated appeared ..315"}},
 		{"not before: appeared, a row nobody can name", usual, "( 1- ) ( 1-,?x ) ( 1-,2- )",
 			[]string{"1 r1 updated baseline ..115", "suspended", "2 r1 updated appeared 100..315"}},
-		{"not before: appeared after a restart", usual, "( 1- ) R ( 1-,2- )", []string{"1 r1 updated baseline ..115", "2 r1 updated appeared 100..215"}},
-		{"not before: appeared after a restart, one rejected", usual, "( 1-,3x ) R ( 1-,2- )", []string{"1 r1 updated baseline ..115", "2 r1 updated appeared ..215"}},
-		{"not before: first seen deleted", usual, "( 1d ) ( 1- )", []string{"1 r1 updated appeared 110..215"}},
+		{"not before: appeared after a restart", usual, "( 1- ) R ( 1-,2- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated appeared 100..215"}},
+		{"not before: appeared after a restart, one rejected", usual, "( 1-,3x ) R ( 1-,2- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated appeared ..215"}},
+		{"not before: first seen deleted", usual, "( 1d ) ( 1- )",
+			[]string{"1 r1 updated appeared 110..215"}},
 		{"not before: first seen deleted, then unlisted", usual, "( 1d ) ( 2- ) ( 1- )",
-			[]string{"2 r1 updated appeared 100..215", "missing 1 held 0", "1 r1 updated appeared 200..315"}},
+			[]string{"2 r1 updated appeared 100..215", "missing 1 held 0",
+				"1 r1 updated appeared 200..315"}},
 		{"not before: return after absence", after(1), "( 1- ) ( ) ( ) ( ] ( 1- )",
-			[]string{"1 r1 updated baseline ..115", "1 r2 updated removed 110..290", "1 r3 updated appeared 300..515"}},
+			[]string{"1 r1 updated baseline ..115", "1 r2 updated removed 110..290",
+				"1 r3 updated appeared 300..515"}},
 		{"not before: return, its row rejected", after(1), "( 1- ) ( ) ( 1x ) ( 1- )",
-			[]string{"1 r1 updated baseline ..115", "1 r2 updated removed 110..290", "1 r3 updated appeared 110..415"}},
+			[]string{"1 r1 updated baseline ..115", "1 r2 updated removed 110..290",
+				"1 r3 updated appeared 110..415"}},
 		{"not before: return after deletion", usual, "( 1+ ) ( 1d ) ( 1d ) ( 1+ )",
-			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215", "1 r3 online appeared 310..415"}},
+			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215",
+				"1 r3 online appeared 310..415"}},
 		{"not before: return after deletion and a restart", usual, "( 1+ ) ( 1d ) R ( 1+ )",
-			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215", "1 r3 online appeared 200..315"}},
+			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215",
+				"1 r3 online appeared 200..315"}},
 		{"not before: return after a restart, one rejected", usual, "( 1+ ) ( 1d,2x ) R ( 1+ )",
-			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215", "1 r3 online appeared 215..315"}},
+			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215",
+				"1 r3 online appeared 215..315"}},
 
 		// The same agent twice in one sweep.
-		{"asked for together: the first answer counts", usual, "( 1- ~1+ )", []string{"1 r1 updated baseline ..115"}},
+		{"asked for together: the first answer counts", usual, "( 1- ~1+ )",
+			[]string{"1 r1 updated baseline ..115"}},
 		{"asked for together: so it does in the next sweep", usual, "( 1- ) ( 1+ ~1- ] ( 1- )",
-			[]string{"1 r1 updated baseline ..115", "1 r2 online status 110..215", "1 r3 offline status 210..315"}},
-		{"asked for afterwards: both count", usual, "( 1- 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 110..125"}},
-		{"asked for together, across a quiet answer", usual, "( 1- ) ( 1q ~1+ )", []string{"1 r1 updated baseline ..115"}},
-		{"its row rejected, then usable, in one sweep", usual, "( 1- ) ( 1-,2x ) ( 2x 2- )", []string{"1 r1 updated baseline ..115", "missing 1 held 0", "2 r1 updated appeared ..325"}},
-		{"twice on one page: the first row counts", usual, "( 1-,1+ )", []string{"1 r1 updated baseline ..115"}},
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 110..215",
+				"1 r3 offline status 210..315"}},
+		{"asked for afterwards: both count", usual, "( 1- 1+ )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 110..125"}},
+		{"asked for together, across a quiet answer", usual, "( 1- ) ( 1q ~1+ )",
+			[]string{"1 r1 updated baseline ..115"}},
+		{"its row rejected, then usable, in one sweep", usual, "( 1- ) ( 1-,2x ) ( 2x 2- )",
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 0",
+				"2 r1 updated appeared ..325"}},
+		{"twice on one page: the first row counts", usual, "( 1-,1+ )",
+			[]string{"1 r1 updated baseline ..115"}},
 
 		// Absence.
-		{"missing once", usual, "( 1+,2- ) ( 2- ) ( 1+,2- )", []string{"1 r1 online baseline ..115", "2 r1 updated baseline ..115", "missing 1 held 0"}},
-		{"missing twice in a row", usual, "( 1+ ) ( ) ( ) ( )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "1 r2 offline removed 110..390"}},
-		{"missing twice, but not in a row", usual, "( 1+ ) ( ) ( 1+ ) ( ) ( 1+ )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0"}},
-		{"missing twice, seen by an incomplete sweep in between", usual, "( 1+ ) ( ) ( 1+ ] ( )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0"}},
-		{"missing twice, an incomplete sweep in between", usual, "( 1+ ) ( ) ( ] ( )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "1 r2 offline removed 110..490"}},
-		{"missing three times", after(3), "( 1- ) ( ) ( ) ( )", []string{"1 r1 updated baseline ..115", "missing 1 held 0", "missing 1 held 0", "1 r2 updated removed 110..490"}},
-		{"missing from incomplete sweeps", after(1), "( 1+ ) ( ] ( ] ( ]", []string{"1 r1 online baseline ..115"}},
+		{"missing once", usual, "( 1+,2- ) ( 2- ) ( 1+,2- )",
+			[]string{"1 r1 online baseline ..115", "2 r1 updated baseline ..115",
+				"missing 1 held 0"}},
+		{"missing twice in a row", usual, "( 1+ ) ( ) ( ) ( )",
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0",
+				"1 r2 offline removed 110..390"}},
+		{"missing twice, but not in a row", usual, "( 1+ ) ( ) ( 1+ ) ( ) ( 1+ )",
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0"}},
+		{"missing twice, seen by an incomplete sweep in between", usual, "( 1+ ) ( ) ( 1+ ] ( )",
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0"}},
+		{"missing twice, an incomplete sweep in between", usual, "( 1+ ) ( ) ( ] ( )",
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0",
+				"1 r2 offline removed 110..490"}},
+		{"missing three times", after(3), "( 1- ) ( ) ( ) ( )",
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 0", "missing 1 held 0",
+				"1 r2 updated removed 110..490"}},
+		{"missing from incomplete sweeps", after(1), "( 1+ ) ( ] ( ] ( ]",
+			[]string{"1 r1 online baseline ..115"}},
 		{"missing, and a restart in between", usual, "( 1+ ) ( ) R ( ) ( )",
-			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0", "1 r2 offline removed 115..490"}},
-		{"missing, and the log read anew in between", usual, "( 1+ ) ( ) L ( )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "1 r2 offline removed 110..390"}},
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0",
+				"1 r2 offline removed 115..490"}},
+		{"missing, and the log read anew in between", usual, "( 1+ ) ( ) L ( )",
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0",
+				"1 r2 offline removed 110..390"}},
 		{"gone online, back as it was", after(1), "( 1+ ) ( ) ( 1+ )",
-			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..290", "1 r3 online appeared 200..315"}},
+			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..290",
+				"1 r3 online appeared 200..315"}},
 		{"gone, and gone again", usual, "( 1+ ) ( ) ( ) ( 1- ) ( ) ( )",
-			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "1 r2 offline removed 110..390", "1 r3 updated appeared 300..415", "missing 1 held 0", "1 r4 updated removed 410..690"}},
-		{"its row rejected: not missing", after(1), "( 1+ ) ( 1x ) ( )", []string{"1 r1 online baseline ..115", "1 r2 offline removed 110..390"}},
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0",
+				"1 r2 offline removed 110..390", "1 r3 updated appeared 300..415",
+				"missing 1 held 0", "1 r4 updated removed 410..690"}},
+		{"its row rejected: not missing", after(1), "( 1+ ) ( 1x ) ( )",
+			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..390"}},
 		{"its row rejected in between: not in a row", usual, "( 1+ ) ( ) ( 1x ) ( ) ( )",
-			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0", "1 r2 offline removed 110..590"}},
-		{"its row rejected by an incomplete sweep in between", usual, "( 1+ ) ( ) ( 1x ] ( )", []string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0"}},
-		{"another's row rejected", after(1), "( 1+ ) ( 2x )", []string{"1 r1 online baseline ..115", "1 r2 offline removed 110..290"}},
-		{"a row nobody can name", after(1), "( 1+ ) ( ?x ) ( ?x )", []string{"1 r1 online baseline ..115", "suspended", "suspended"}},
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0",
+				"1 r2 offline removed 110..590"}},
+		{"its row rejected by an incomplete sweep in between", usual, "( 1+ ) ( ) ( 1x ] ( )",
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0"}},
+		{"another's row rejected", after(1), "( 1+ ) ( 2x )",
+			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..290"}},
+		{"a row nobody can name", after(1), "( 1+ ) ( ?x ) ( ?x )",
+			[]string{"1 r1 online baseline ..115", "suspended", "suspended"}},
 		{"a row nobody can name in between", usual, "( 1+ ) ( ) ( ?x ) ( ) ( )",
-			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "suspended", "missing 1 held 0", "1 r2 offline removed 110..590"}},
+			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "suspended",
+				"missing 1 held 0", "1 r2 offline removed 110..590"}},
 		{"deletion needs no second sweep, nor a complete one", usual, "( 1+,2+ ) ( 1d,2d ]",
-			[]string{"1 r1 online baseline ..115", "2 r1 online baseline ..115", "1 r2 offline removed 110..215", "2 r2 offline removed 110..215"}},
-		{"a deleted one is not missing", after(1), "( 1+ ) ( 1d ) ( ) ( )", []string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215"}},
+			[]string{"1 r1 online baseline ..115", "2 r1 online baseline ..115",
+				"1 r2 offline removed 110..215", "2 r2 offline removed 110..215"}},
+		{"a deleted one is not missing", after(1), "( 1+ ) ( 1d ) ( ) ( )",
+			[]string{"1 r1 online baseline ..115", "1 r2 offline removed 110..215"}},
 
 		// Types.
 		{"of a type that is not polled", typed, "( 1-,2k ) R ( 1- ) ( ) ",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "1 r2 updated removed 210..390"}},
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"1 r2 updated removed 210..390"}},
 		{"left for a type that is not polled", typed, "( 1-,2- ) ( 1- )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "2 r2 updated removed 110..290"}},
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"2 r2 updated removed 110..290"}},
 		{"left for one, after a restart", typed, "( 1-,2- ) R ( 1- )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "2 r2 updated removed 100..290"}},
-		{"listed under a type that is not its own", typed, "( 2k ) ( )", []string{"2 r1 updated baseline ..115", "2 r2 updated removed 110..290"}},
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"2 r2 updated removed 100..290"}},
+		{"listed under a type that is not its own", typed, "( 2k ) ( )",
+			[]string{"2 r1 updated baseline ..115", "2 r2 updated removed 110..290"}},
 
 		// The guard.
-		{"guard: half is not too much", guarded, "( 1-,2- ) ( 1- )", []string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "2 r2 updated removed 110..290"}},
-		{"guard: more than half, until the hold is over", guarded, "( 1-,2-,3-,4-,5- ) ( 1- ) ( 1- ) ( 1- ) ( 1- )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "4 r1 updated baseline ..115", "5 r1 updated baseline ..115", "missing 4 held 4", "missing 4 held 4", "missing 4 held 4",
-				"2 r2 updated removed 110..590", "3 r2 updated removed 110..590", "4 r2 updated removed 110..590", "5 r2 updated removed 110..590"}},
+		{"guard: half is not too much", guarded, "( 1-,2- ) ( 1- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"2 r2 updated removed 110..290"}},
+		{"guard: more than half, until the hold is over", guarded,
+			"( 1-,2-,3-,4-,5- ) ( 1- ) ( 1- ) ( 1- ) ( 1- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"3 r1 updated baseline ..115", "4 r1 updated baseline ..115",
+				"5 r1 updated baseline ..115", "missing 4 held 4", "missing 4 held 4",
+				"missing 4 held 4",
+				"2 r2 updated removed 110..590", "3 r2 updated removed 110..590",
+				"4 r2 updated removed 110..590", "5 r2 updated removed 110..590"}},
 		{"guard: three may always go, as long as another stays", guarded, "( 1-,2-,3-,4- ) ( 4- )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "4 r1 updated baseline ..115",
-				"1 r2 updated removed 110..290", "2 r2 updated removed 110..290", "3 r2 updated removed 110..290"}},
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"3 r1 updated baseline ..115", "4 r1 updated baseline ..115",
+				"1 r2 updated removed 110..290", "2 r2 updated removed 110..290",
+				"3 r2 updated removed 110..290"}},
 		{"guard: but not all", guarded, "( 1-,2-,3- ) ( ) ( 1-,2- ) ( 1-,2- )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "missing 3 held 3", "missing 1 held 1", "missing 1 held 1"}},
-		{"guard: held agents stay held when the others come back", guarded, "( 1-,2-,3-,4-,5- ) ( 1- ) ( 1-,2-,4-,5- ) ( 1-,2-,4-,5- ) ( 1-,2-,4-,5- )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "4 r1 updated baseline ..115", "5 r1 updated baseline ..115", "missing 4 held 4", "missing 1 held 1", "missing 1 held 1",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"3 r1 updated baseline ..115", "missing 3 held 3", "missing 1 held 1",
+				"missing 1 held 1"}},
+		{"guard: held agents stay held when the others come back", guarded,
+			"( 1-,2-,3-,4-,5- ) ( 1- ) ( 1-,2-,4-,5- ) ( 1-,2-,4-,5- ) ( 1-,2-,4-,5- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"3 r1 updated baseline ..115", "4 r1 updated baseline ..115",
+				"5 r1 updated baseline ..115", "missing 4 held 4", "missing 1 held 1",
+				"missing 1 held 1",
 				"3 r2 updated removed 110..590"}},
 		{"guard: seen again, the hold begins anew", guarded, "( 1-,2- ) ( ) ( 1-,2- ] ( ) ( ) ( )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "missing 2 held 2", "missing 2 held 2", "missing 2 held 2", "missing 2 held 2"}},
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"missing 2 held 2", "missing 2 held 2", "missing 2 held 2", "missing 2 held 2"}},
 		{"guard: a rejected row is a sign of life", guarded, "( 1- ) ( ) ( 1x ] ( ) ( ) ( ) ( )",
-			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "1 r2 updated removed 110..790"}},
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "missing 1 held 1",
+				"missing 1 held 1", "missing 1 held 1", "1 r2 updated removed 110..790"}},
 		{"guard: suspension does not end the hold", guarded, "( 1- ) ( ) ( ?x ) ( ) ( ) ( )",
-			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "suspended", "missing 1 held 1", "missing 1 held 1", "1 r2 updated removed 110..690"}},
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "suspended",
+				"missing 1 held 1", "missing 1 held 1", "1 r2 updated removed 110..690"}},
 		{"guard: a restart begins the hold anew", guarded, "( 1- ) ( ) ( ) ( ) R ( ) ( ) ( ) ( )",
-			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "1 r2 updated removed 115..890"}},
-		{"guard: over the hold, still RemoveAfter sweeps", Rules{RemoveAfter: 3, MaxMissing: 0.5, MissingHold: 300 * time.Second}, "( 1- ) ( ) +900 ( ) ( )",
-			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "missing 1 held 0", "1 r2 updated removed 110..1390"}},
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "missing 1 held 1",
+				"missing 1 held 1", "missing 1 held 1", "missing 1 held 1", "missing 1 held 1",
+				"1 r2 updated removed 115..890"}},
+		{"guard: over the hold, still RemoveAfter sweeps",
+			Rules{RemoveAfter: 3, MaxMissing: 0.5, MissingHold: 300 * time.Second},
+			"( 1- ) ( ) +900 ( ) ( )",
+			[]string{"1 r1 updated baseline ..115", "missing 1 held 1", "missing 1 held 0",
+				"1 r2 updated removed 110..1390"}},
 		{"guard: signing out together is no matter for it", guarded, "( 1+,2+ ) ( 1-,2d )",
-			[]string{"1 r1 online baseline ..115", "2 r1 online baseline ..115", "1 r2 offline status 110..215", "2 r2 offline removed 110..215"}},
+			[]string{"1 r1 online baseline ..115", "2 r1 online baseline ..115",
+				"1 r2 offline status 110..215", "2 r2 offline removed 110..215"}},
 		{"guard: removed agents are not known ones", guarded, "( 1-,2-,3- ) ( 1-,2- ) ( 1- ) ( )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "3 r2 updated removed 110..290", "2 r2 updated removed 210..390", "missing 1 held 1"}},
-		{"guard: of types not polled neither", Rules{RemoveAfter: 1, MaxMissing: 0.5, MissingHold: time.Hour, Types: []string{"10"}}, "( 1-,2k,3k ) R ( )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "3 r1 updated baseline ..115", "missing 1 held 1"}},
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"3 r1 updated baseline ..115", "3 r2 updated removed 110..290",
+				"2 r2 updated removed 210..390", "missing 1 held 1"}},
+		{"guard: of types not polled neither",
+			Rules{RemoveAfter: 1, MaxMissing: 0.5, MissingHold: time.Hour, Types: []string{"10"}},
+			"( 1-,2k,3k ) R ( )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"3 r1 updated baseline ..115", "missing 1 held 1"}},
 		{"guard off", Rules{RemoveAfter: 1, MaxMissing: 1, MissingHold: time.Hour}, "( 1-,2- ) ( )",
-			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "1 r2 updated removed 110..290", "2 r2 updated removed 110..290"}},
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"1 r2 updated removed 110..290", "2 r2 updated removed 110..290"}},
 
 		// Pending observations.
-		{"several of one agent in a commit", usual, "( 1- 1+ 1B 1- 1d )", []string{"1 r1 updated baseline ..115", "1 r2 online status 110..125",
-			"1 r3 updated fields 120..135", "1 r4 offline status 130..145", "1 r5 updated removed 140..155"}},
-		{"committed in between", usual, "( 1- ! 1+ 1B ! 1- )", []string{"1 r1 updated baseline ..115", "1 r2 online status 110..125", "1 r3 updated fields 120..135", "1 r4 offline status 130..145"}},
-		{"folded", usual, "( 1- ) ( 1+ 1B F )", []string{"1 r1 updated baseline ..115", "1 r2 online status 110..225"}},
-		{"folded into nothing, and then on", usual, "( 1- ) ( 1+ 1- F ) ( 1+ )", []string{"1 r1 updated baseline ..115", "1 r2 online status 220..315"}},
-		{"given up by a restart", usual, "( 1-,2- ) ( 1+ 2+ R 1+,2- )", []string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115", "1 r2 online status 100..235"}},
-		{"kept when the log is read anew", usual, "( 1- ) ( 1+ L )", []string{"1 r1 updated baseline ..115", "1 r2 online status 110..215"}},
+		{"several of one agent in a commit", usual, "( 1- 1+ 1B 1- 1d )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 110..125",
+				"1 r3 updated fields 120..135", "1 r4 offline status 130..145",
+				"1 r5 updated removed 140..155"}},
+		{"committed in between", usual, "( 1- ! 1+ 1B ! 1- )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 110..125",
+				"1 r3 updated fields 120..135", "1 r4 offline status 130..145"}},
+		{"folded", usual, "( 1- ) ( 1+ 1B F )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 110..225"}},
+		{"folded into nothing, and then on", usual, "( 1- ) ( 1+ 1- F ) ( 1+ )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 220..315"}},
+		{"given up by a restart", usual, "( 1-,2- ) ( 1+ 2+ R 1+,2- )",
+			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
+				"1 r2 online status 100..235"}},
+		{"kept when the log is read anew", usual, "( 1- ) ( 1+ L )",
+			[]string{"1 r1 updated baseline ..115", "1 r2 online status 110..215"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newPlay(t, tc.rules)
@@ -325,7 +435,8 @@ func TestGuardShare(t *testing.T) {
 	for _, known := range []int{1, 2, 3, 4, 5, 10, 100} {
 		for missing := 1; missing <= known; missing++ {
 			for _, over := range []bool{false, true} {
-				share, err := strconv.ParseFloat(strconv.FormatFloat(float64(missing)/float64(known), 'g', -1, 64), 64)
+				share, err := strconv.ParseFloat(
+					strconv.FormatFloat(float64(missing)/float64(known), 'g', -1, 64), 64)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -341,8 +452,10 @@ func TestGuardShare(t *testing.T) {
 				p = toldPage{Sweep: 2, Sent: at(3), Read: at(4), Agents: p.Agents[missing:]}
 				observe(r, p)
 				v := complete(r, toldSweep{Number: 2, StartedAt: at(3), EndedAt: at(5)})
-				if got := v.Held > 0; got != (over && (missing > 3 || missing == known)) || v.Held+len(v.Removed) != missing || v.Missing != v.Held {
-					t.Fatalf("%d of %d missing, %v may be: %d held, %d missing, %d removed", missing, known, share, v.Held, v.Missing, len(v.Removed))
+				if got := v.Held > 0; got != (over && (missing > 3 || missing == known)) ||
+					v.Held+len(v.Removed) != missing || v.Missing != v.Held {
+					t.Fatalf("%d of %d missing, %v may be: %d held, %d missing, %d removed",
+						missing, known, share, v.Held, v.Missing, len(v.Removed))
 				}
 			}
 		}
@@ -350,7 +463,9 @@ func TestGuardShare(t *testing.T) {
 }
 
 func TestLoad(t *testing.T) {
-	mark := func(sweep uint64) *schemas.Watermark { return &schemas.Watermark{Sweep: sweep, StartedAt: at(1)} }
+	mark := func(sweep uint64) *schemas.Watermark {
+		return &schemas.Watermark{Sweep: sweep, StartedAt: at(1)}
+	}
 	first := func() (*play, map[int64]*State) {
 		p := newPlay(t, Rules{RemoveAfter: 2, MaxMissing: 1})
 		p.run("( 1-,2+,3- ) ( 1+ )")
@@ -381,7 +496,8 @@ func TestLoad(t *testing.T) {
 		}
 		counts(t, p.roster, 3, 2)
 		p.run("( 1+ )") // the counts have gone on
-		if d := cmp.Diff([]string{"2 r2 offline removed 110..390", "3 r2 updated removed 110..390"}, p.notes[len(p.notes)-2:]); d != "" {
+		if d := cmp.Diff([]string{"2 r2 offline removed 110..390", "3 r2 updated removed 110..390"},
+			p.notes[len(p.notes)-2:]); d != "" {
 			t.Error(d)
 		}
 		counts(t, p.roster, 1, 1)
@@ -402,11 +518,13 @@ func TestLoad(t *testing.T) {
 		counts(t, p.roster, 4, 2)
 		p.notes = nil
 		p.run("( 1+,2+,3-,4-,5- )")
-		want := []string{"4 r1 updated appeared 200..315", "2 r3 online status 405..515", "5 r2 offline status 405..515"}
+		want := []string{"4 r1 updated appeared 200..315", "2 r3 online status 405..515",
+			"5 r2 offline status 405..515"}
 		if d := cmp.Diff(want, p.notes); d != "" {
 			t.Error(d)
 		}
-		if s := published(p.roster, 2); s.Revision != 3 || !s.Since.Equal(at(515)) || log[2].Revision != 1 {
+		if s := published(p.roster, 2); s.Revision != 3 || !s.Since.Equal(at(515)) ||
+			log[2].Revision != 1 {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -418,7 +536,8 @@ func TestLoad(t *testing.T) {
 		load(p.roster, log, mark(2))
 		p.notes = nil
 		p.run("( 1+ )")
-		if d := cmp.Diff([]string{"missing 1 held 0", "3 r2 updated removed 110..390"}, p.notes); d != "" {
+		if d := cmp.Diff([]string{"missing 1 held 0", "3 r2 updated removed 110..390"},
+			p.notes); d != "" {
 			t.Error(d)
 		}
 	})
@@ -434,7 +553,8 @@ func TestLoad(t *testing.T) {
 			t.Errorf("%+v", published(p.roster, 2))
 		}
 		p.run("( 1+ 2+ 1- )") // no revision is used twice
-		want := []string{"1 r4 online status 1..415", "2 r3 online appeared 300..425", "1 r5 offline status 410..435"}
+		want := []string{"1 r4 online status 1..415", "2 r3 online appeared 300..425",
+			"1 r5 offline status 410..435"}
 		if d := cmp.Diff(want, p.notes); d != "" {
 			t.Error(d)
 		}
@@ -472,7 +592,8 @@ func TestCommit(t *testing.T) {
 		}
 		r.Requeue(c)
 		again := r.Next(2, 10, all)
-		if d := cmp.Diff(c.Events, again.Events); d != "" || len(c.Events) != 3 || c.Watermark.Agents != 2 || c.Watermark.Online != 2 {
+		if d := cmp.Diff(c.Events, again.Events); d != "" || len(c.Events) != 3 ||
+			c.Watermark.Agents != 2 || c.Watermark.Online != 2 {
 			t.Errorf("%+v\n%s", c, d)
 		}
 		r.Requeue(again)
@@ -500,10 +621,13 @@ func TestCommit(t *testing.T) {
 		} {
 			n := float64(r.complete.number + 1)
 			observe(r, n, step.rows...)
-			complete(r, toldSweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)})
+			complete(r, toldSweep{Number: uint64(n), StartedAt: at(100 * n),
+				EndedAt: at(100*n + 9)})
 			w := commit(r, all).Watermark
-			if there, online := agents(r); w.Agents != step.there || w.Online != step.online || there != w.Agents || online != w.Online {
-				t.Errorf("sweep %v: %d, %d, then %d, %d, want %d, %d", n, w.Agents, w.Online, there, online, step.there, step.online)
+			if there, online := agents(r); w.Agents != step.there || w.Online != step.online ||
+				there != w.Agents || online != w.Online {
+				t.Errorf("sweep %v: %d, %d, then %d, %d, want %d, %d", n, w.Agents, w.Online, there,
+					online, step.there, step.online)
 			}
 		}
 	})
@@ -513,7 +637,8 @@ func TestCommit(t *testing.T) {
 		commit(r, all)
 		for n := 2.; n < 4; n++ { // once, though it is seen at every sweep
 			observe(r, n, agent(1, on, long), agent(2, on))
-			v := complete(r, toldSweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)})
+			v := complete(r,
+				toldSweep{Number: uint64(n), StartedAt: at(100 * n), EndedAt: at(100*n + 9)})
 			if len(v.Removed) != 0 {
 				t.Fatalf("a row that is too large is a row: %+v", v)
 			}
@@ -535,7 +660,8 @@ func TestCommit(t *testing.T) {
 		// What it was is not known to have ended when it was too large first.
 		observe(r, 4, agent(1, on, name("b")))
 		f := commit(r, small)
-		if len(f.Events) != 1 || f.Events[0].Data.Revision != 2 || !f.Events[0].Data.NotBefore.Equal(at(100)) || len(r.tooLarge) != 0 {
+		if len(f.Events) != 1 || f.Events[0].Data.Revision != 2 ||
+			!f.Events[0].Data.NotBefore.Equal(at(100)) || len(r.tooLarge) != 0 {
 			t.Fatalf("%+v", f)
 		}
 		observe(r, 5, agent(1))
@@ -549,13 +675,15 @@ func TestCommit(t *testing.T) {
 		observe(r, 2, agent(1, long))
 		observe(r, 3, agent(1, on))
 		f := commit(r, small)
-		if len(f.Events) != 2 || f.LeftOut != 1 || !slices.Equal(f.TooLarge, []int64{1}) || f.Events[1].Data.Revision != 2 || len(r.tooLarge) != 0 {
+		if len(f.Events) != 2 || f.LeftOut != 1 || !slices.Equal(f.TooLarge, []int64{1}) ||
+			f.Events[1].Data.Revision != 2 || len(r.tooLarge) != 0 {
 			t.Fatalf("%+v", f)
 		}
 		if got := f.Events[1].Data.NotBefore; !got.Equal(at(100)) {
 			t.Errorf("the event tells of what was too large too, and begins at %v", got)
 		}
-		if d := cmp.Diff([]schemas.Change{fieldChange("onlineStatus", "0", "1")}, f.Events[1].Data.Changes); d != "" {
+		if d := cmp.Diff([]schemas.Change{fieldChange("onlineStatus", "0", "1")},
+			f.Events[1].Data.Changes); d != "" {
 			t.Error(d)
 		}
 	})
@@ -564,7 +692,8 @@ func TestCommit(t *testing.T) {
 		for n, rows := range [][]schemas.Agent{{agent(1)}, {agent(1, long)}, {agent(1)}} {
 			observe(r, float64(n+1), rows...)
 			f := commit(r, small)
-			if want := boolToInt(n == 1); f.LeftOut != want || len(f.Events) != boolToInt(n == 0) || len(r.tooLarge) != want {
+			if want := boolToInt(n == 1); f.LeftOut != want || len(f.Events) != boolToInt(n == 0) ||
+				len(r.tooLarge) != want {
 				t.Errorf("step %d: %+v", n, f)
 			}
 		}
@@ -581,7 +710,8 @@ func TestCommit(t *testing.T) {
 		r.Retry()
 		observe(r, 4, agent(1, on, long))
 		f := commit(r, all)
-		if len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(at(100)) || len(r.tooLarge) != 0 {
+		if len(f.Events) != 1 || !f.Events[0].Data.NotBefore.Equal(at(100)) ||
+			len(r.tooLarge) != 0 {
 			t.Fatalf("%+v", f)
 		}
 	})
@@ -613,10 +743,13 @@ func TestCommit(t *testing.T) {
 		observe(r, 1, agent(1, long), agent(2))
 		commit(r, small)
 		theirs := agent(1)
-		load(r, map[int64]*State{1: {Revision: 4, Time: at(120), Since: at(120), Agent: packed.Pack(&theirs)}, 2: published(r, 2)}, nil)
+		load(r, map[int64]*State{
+			1: {Revision: 4, Time: at(120), Since: at(120), Agent: packed.Pack(&theirs)},
+			2: published(r, 2)}, nil)
 		observe(r, 2, agent(1, on), agent(2))
 		f := commit(r, small)
-		if len(f.Events) != 1 || f.Events[0].Data.Revision != 5 || !f.Events[0].Data.NotBefore.Equal(at(120)) || len(r.tooLarge) != 0 {
+		if len(f.Events) != 1 || f.Events[0].Data.Revision != 5 ||
+			!f.Events[0].Data.NotBefore.Equal(at(120)) || len(r.tooLarge) != 0 {
 			t.Fatalf("%+v", f)
 		}
 	})
@@ -630,7 +763,8 @@ func TestCommit(t *testing.T) {
 				}
 			}
 		}
-		for n, rows := range []schemas.Agent{agent(1), agent(1, on, odd("x", "y")), agent(1, odd("x")), agent(1, odd("x", "y"))} {
+		for n, rows := range []schemas.Agent{agent(1), agent(1, on, odd("x", "y")),
+			agent(1, odd("x")), agent(1, odd("x", "y"))} {
 			observe(r, float64(n+1), rows)
 			f := commit(r, few)
 			if len(f.Events) != boolToInt(n < 3) || f.LeftOut != 0 {
@@ -645,7 +779,8 @@ func TestCommit(t *testing.T) {
 			case 1:
 				want = []schemas.Change{fieldChange("onlineStatus", "0", "1")}
 			case 2:
-				want = []schemas.Change{fieldChange("onlineStatus", "1", "0"), fieldChange("y", "1", "")}
+				want = []schemas.Change{fieldChange("onlineStatus", "1", "0"),
+					fieldChange("y", "1", "")}
 			}
 			if diff := cmp.Diff(want, d.Changes); diff != "" || d.ChangesTruncated != (n == 1) {
 				t.Errorf("step %d, truncated %t:\n%s", n, d.ChangesTruncated, diff)

@@ -50,8 +50,10 @@ type toldAbsence struct {
 
 func complete(r *Roster, s toldSweep) toldAbsence {
 	n := len(r.queue)
-	a := toldAbsence{Absence: r.Complete(s.Number, &listing.Verdict{Complete: true, StartedAt: s.StartedAt, EndedAt: s.EndedAt,
-		Rejected: s.Rejected, Unidentified: s.Unidentified}, time.Time{})}
+	a := toldAbsence{
+		Absence: r.Complete(s.Number,
+			&listing.Verdict{Complete: true, StartedAt: s.StartedAt, EndedAt: s.EndedAt,
+				Rejected: s.Rejected, Unidentified: s.Unidentified}, time.Time{})}
 	for _, c := range queued(r, n) {
 		if c.agent == "" {
 			a.Removed = append(a.Removed, c)

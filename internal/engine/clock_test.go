@@ -83,7 +83,8 @@ func TestClockSteps(t *testing.T) {
 					for _, e := range b.Events {
 						id := e.Data.Agent.AgentID
 						if e.Time.Before(latest[id]) || e.Data.NotBefore.After(e.Time) {
-							t.Errorf("agent %d: from %v the time goes to %v, not before %v", id, latest[id], e.Time, e.Data.NotBefore)
+							t.Errorf("agent %d: from %v the time goes to %v, not before %v", id,
+								latest[id], e.Time, e.Data.NotBefore)
 						}
 						latest[id] = e.Time
 					}
@@ -93,10 +94,12 @@ func TestClockSteps(t *testing.T) {
 				}
 				w := s.m.commits[len(s.m.commits)-1].Watermark
 				if got := s.wall().Sub(w.StartedAt); w.Sweep != 5 || got != 3*time.Second {
-					t.Errorf("the watermark of sweep %d says that it began %v ago, by the clock as it is", w.Sweep, got)
+					t.Errorf("the watermark of sweep %d says that it began %v ago, by the "+
+						"clock as it is", w.Sweep, got)
 				}
 				told := s.said.String()
-				if strings.Count(told, "clock has jumped") != 1 || !strings.Contains(told, "by=2h0m0s") || !strings.Contains(told, `way="`+name) {
+				if strings.Count(told, "clock has jumped") != 1 ||
+					!strings.Contains(told, "by=2h0m0s") || !strings.Contains(told, `way="`+name) {
 					t.Errorf("told: %s", told)
 				}
 			})
@@ -109,7 +112,8 @@ func TestClockSteps(t *testing.T) {
 func TestClockBackVendorAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStepping(t)
-		s.v.scripts = []func(*sweep) error{s.step(0, on(1)), s.step(-time.Hour, on(1)), failing("unreachable")}
+		s.v.scripts = []func(*sweep) error{s.step(0, on(1)), s.step(-time.Hour, on(1)),
+			failing("unreachable")}
 		begun := time.Now()
 		s.run(40 * time.Second)
 		last := s.m.commits[len(s.m.commits)-1]
@@ -120,9 +124,11 @@ func TestClockBackVendorAway(t *testing.T) {
 			t.Fatalf("the last commit is %+v", last)
 		}
 		if at := s.m.at[first].Sub(begun); at != 20*time.Second {
-			t.Errorf("health is failing %v after the start, want it with the third sweep that failed", at)
+			t.Errorf("health is failing %v after the start, want it with the third sweep "+
+				"that failed", at)
 		}
-		if w := last.Watermark; w.StaleAfter.After(s.wall()) || s.wall().Sub(w.StartedAt) != 35*time.Second {
+		if w := last.Watermark; w.StaleAfter.After(s.wall()) ||
+			s.wall().Sub(w.StartedAt) != 35*time.Second {
 			t.Errorf("it is %v, and the watermark says %+v", s.wall(), w)
 		}
 	})

@@ -26,7 +26,8 @@ const tenant = 886
 
 func config() Config {
 	return Config{Tenant: tenant, Interval: 5 * time.Second,
-		Rules: diff.Rules{RemoveAfter: 2, MaxMissing: 0.5, MissingHold: 15 * time.Minute, BufferEvents: 1000}}
+		Rules: diff.Rules{RemoveAfter: 2, MaxMissing: 0.5, MissingHold: 15 * time.Minute,
+			BufferEvents: 1000}}
 }
 
 // A vendor is a source whose sweeps are scripted: each runs the next script, and the last one for
@@ -64,7 +65,8 @@ func (v *vendor) Sweep(ctx context.Context, emit func(*listing.Page)) listing.Ve
 	for _, n := range s.rejected {
 		rejected += n
 	}
-	return listing.Verdict{Complete: err == nil, Err: err, StartedAt: started, EndedAt: now(), Agents: len(s.ids),
+	return listing.Verdict{Complete: err == nil, Err: err, StartedAt: started, EndedAt: now(),
+		Agents:   len(s.ids),
 		Rejected: rejected, Rejections: s.rejected}
 }
 
@@ -100,7 +102,9 @@ func failing(class listing.Class) func(*sweep) error {
 	return func(*sweep) error { return &listing.Error{Class: class, Err: errors.New("no luck")} }
 }
 
-func on(id int64) schemas.Agent  { return schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: 1} }
+func on(id int64) schemas.Agent {
+	return schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: 1}
+}
 func off(id int64) schemas.Agent { return schemas.Agent{AgentID: id, TenantID: tenant} }
 
 // A memory is a log that keeps its commits in memory.
@@ -142,7 +146,8 @@ func (m *memory) Commit(ctx context.Context, b publisher.Batch) error {
 		}
 	}
 	if m.foreign != nil {
-		m.commits, m.at = append(m.commits, publisher.Batch{Events: m.foreign}), append(m.at, time.Now())
+		m.commits, m.at = append(m.commits, publisher.Batch{Events: m.foreign}),
+			append(m.at, time.Now())
 		m.foreign = nil
 		return publisher.ErrSuperseded
 	}
@@ -173,17 +178,21 @@ func (m *memory) story() string {
 		b.Events = append(last.Events, b.Events...)
 		b.Health = cmp.Or(b.Health, last.Health)
 		last = publisher.Batch{}
-		if of := b.Watermark.InProgress; of != nil && len(b.Events) > 0 && i >= preset && i+1 < len(m.commits) &&
+		if of := b.Watermark.InProgress; of != nil && len(b.Events) > 0 && i >= preset &&
+			i+1 < len(m.commits) &&
 			m.at[i-preset].Equal(m.at[i+1-preset]) && m.commits[i+1].Watermark.Sweep == of.Sweep {
 			last = b
 			continue
 		}
 		var parts []string
 		for _, e := range b.Events {
-			parts = append(parts, fmt.Sprintf("%s:%d/%d(%s)", strings.TrimPrefix(string(e.Type), "agent."), e.Data.Agent.AgentID, e.Data.Revision, e.Data.Reason))
+			parts = append(parts,
+				fmt.Sprintf("%s:%d/%d(%s)", strings.TrimPrefix(string(e.Type), "agent."),
+					e.Data.Agent.AgentID, e.Data.Revision, e.Data.Reason))
 		}
 		if b.Health != nil {
-			parts = append(parts, strings.TrimSuffix(fmt.Sprintf("%s:%s", b.Health.State, b.Health.Reason), ":"))
+			parts = append(parts,
+				strings.TrimSuffix(fmt.Sprintf("%s:%s", b.Health.State, b.Health.Reason), ":"))
 		}
 		w := b.Watermark
 		mark := fmt.Sprintf("[%d %d/%d", w.Sweep, w.Online, w.Agents)
@@ -282,8 +291,10 @@ func TestWatermarks(t *testing.T) {
 				t.Errorf("sweep %d began at %v, want %v", i+1, begun, want)
 			}
 		}
-		w := m.commits[slices.IndexFunc(m.commits, func(b publisher.Batch) bool { return b.Watermark.Sweep == 2 })].Watermark
-		if w.CompletedAt.Sub(w.StartedAt) != 100*time.Millisecond || w.StaleAfter.Sub(w.CompletedAt) != 15*time.Second {
+		w := m.commits[slices.IndexFunc(m.commits,
+			func(b publisher.Batch) bool { return b.Watermark.Sweep == 2 })].Watermark
+		if w.CompletedAt.Sub(w.StartedAt) != 100*time.Millisecond ||
+			w.StaleAfter.Sub(w.CompletedAt) != 15*time.Second {
 			t.Errorf("times of the watermark: %+v", w)
 		}
 	})
@@ -295,14 +306,21 @@ func TestChangesDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
 		v := &vendor{scripts: []func(*sweep) error{
-			func(s *sweep) error { s.page(on(1)); s.wait(10 * time.Second); s.page(on(2)); return nil },
+			func(s *sweep) error {
+				s.page(on(1))
+				s.wait(10 * time.Second)
+				s.page(on(2))
+				return nil
+			},
 		}}
 		if err := play(t, config(), v, m, 12*time.Second); err != nil {
 			t.Fatal(err)
 		}
-		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) [0 1/1 +1]", "online:2/1(baseline) ok [1 2/2]")
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) [0 1/1 +1]",
+			"online:2/1(baseline) ok [1 2/2]")
 		if delay := m.at[1].Sub(v.begun[0]); delay != 100*time.Millisecond {
-			t.Errorf("the first change was committed %v after the sweep began, want at once when its page was read", delay)
+			t.Errorf("the first change was committed %v after the sweep began, want at once "+
+				"when its page was read", delay)
 		}
 		if gap := v.begun[1].Sub(v.begun[0]); gap != 10200*time.Millisecond {
 			t.Errorf("the second sweep began %v after the first", gap)
@@ -324,7 +342,8 @@ func TestGroupCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) [0 1/1 +1]",
-			"online:2/1(baseline) online:3/1(baseline) online:4/1(baseline) online:5/1(baseline) ok [1 5/5]")
+			"online:2/1(baseline) online:3/1(baseline) online:4/1(baseline) "+
+				"online:5/1(baseline) ok [1 5/5]")
 	})
 }
 
@@ -335,7 +354,8 @@ func TestSplit(t *testing.T) {
 			agents[i] = on(int64(i + 1))
 		}
 		m := &memory{}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(agents...)}}, m, 4*time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(agents...)}}, m,
+			4*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		var sizes []int
@@ -345,7 +365,8 @@ func TestSplit(t *testing.T) {
 		if !slices.Equal(sizes, []int{0, 499, 499, 1}) {
 			t.Errorf("commits of %v events", sizes)
 		}
-		for i, want := range []string{"[0 0/0 +1]", "[0 499/499 +1]", "[0 998/998 +1]", "[1 999/999]"} {
+		for i, want := range []string{"[0 0/0 +1]", "[0 499/499 +1]", "[0 998/998 +1]",
+			"[1 999/999]"} {
 			w := publisher.Batch{Watermark: m.commits[i].Watermark}
 			if got := (&memory{commits: []publisher.Batch{w}}).story(); got != want {
 				t.Errorf("watermark %d is %s, want %s", i, got, want)
@@ -368,7 +389,8 @@ func TestTooLarge(t *testing.T) {
 		for i := range agents {
 			agents[i] = on(int64(i + 1))
 		}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(agents...)}}, m, 4*time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(agents...)}}, m,
+			4*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		if n := len(m.commits[1].Events); n != 124 {
@@ -383,10 +405,12 @@ func TestTooLarge(t *testing.T) {
 // While the broker is away polling goes on, and afterwards everything is published in order, flips
 // included.
 func TestBrokerAway(t *testing.T) {
-	flips := []func(*sweep) error{listed(on(1), on(2)), listed(off(1), on(2)), listed(on(1), on(2)), listed(off(1), off(2))}
+	flips := []func(*sweep) error{listed(on(1), on(2)), listed(off(1), on(2)), listed(on(1), on(2)),
+		listed(off(1), off(2))}
 	away := func() *memory {
 		back := time.Now().Add(18 * time.Second)
-		return &memory{gate: func(context.Context) error { time.Sleep(time.Until(back)); return nil }}
+		return &memory{
+			gate: func(context.Context) error { time.Sleep(time.Until(back)); return nil }}
 	}
 	synctest.Test(t, func(t *testing.T) {
 		m := away()
@@ -394,7 +418,8 @@ func TestBrokerAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) online:2/1(baseline) ok [1 2/2]",
-			"offline:1/2(status) [2 1/2]", "online:1/3(status) [3 2/2]", "offline:1/4(status) offline:2/2(status) [4 0/2]")
+			"offline:1/2(status) [2 1/2]", "online:1/3(status) [3 2/2]",
+			"offline:1/4(status) offline:2/2(status) [4 0/2]")
 	})
 	synctest.Test(t, func(t *testing.T) {
 		m := away()
@@ -407,7 +432,8 @@ func TestBrokerAway(t *testing.T) {
 			"offline:1/2(status) offline:2/2(status) [4 0/2]")
 		e := m.last(1)
 		if !e.Data.NotBefore.Before(e.Time.Add(-10 * time.Second)) {
-			t.Errorf("a folded change lies between %v and %v, want its first notBefore and its last time", e.Data.NotBefore, e.Time)
+			t.Errorf("a folded change lies between %v and %v, want its first notBefore and "+
+				"its last time", e.Data.NotBefore, e.Time)
 		}
 	})
 }
@@ -425,7 +451,8 @@ func TestSuperseded(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The first sweep was compared with a past that is no more: it moves no figure.
-		wantStory(t, m, "[0 0/0 +1]", "online:1/1(appeared) [0 0/0]", "[0 1/1 +2]", "online:2/1(baseline) [0 2/2 +2]", "online:3/1(baseline) [0 3/3 +2]",
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(appeared) [0 0/0]", "[0 1/1 +2]",
+			"online:2/1(baseline) [0 2/2 +2]", "online:3/1(baseline) [0 3/3 +2]",
 			"offline:1/2(status) ok [2 2/3]")
 	})
 }
@@ -446,7 +473,8 @@ func TestHealth(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]",
-			"online:1/1(baseline) online:2/1(baseline) online:3/1(baseline) online:4/1(baseline) online:5/1(baseline) ok [1 5/5]",
+			"online:1/1(baseline) online:2/1(baseline) online:3/1(baseline) "+
+				"online:4/1(baseline) online:5/1(baseline) ok [1 5/5]",
 			"[3 5/5]",
 			"failing:unusable [3 5/5 +6]",
 			"failing:credentials [3 5/5 +7]",
@@ -458,7 +486,9 @@ func TestHealth(t *testing.T) {
 	// A start at which the vendor never answers is told after three intervals.
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
-		v := &vendor{scripts: []func(*sweep) error{func(s *sweep) error { s.wait(time.Hour); return s.ctx.Err() }}}
+		v := &vendor{
+			scripts: []func(*sweep) error{
+				func(s *sweep) error { s.wait(time.Hour); return s.ctx.Err() }}}
 		start := time.Now()
 		if err := play(t, config(), v, m, 20*time.Second); err != nil {
 			t.Fatal(err)
@@ -471,7 +501,9 @@ func TestHealth(t *testing.T) {
 	// A first sweep that is slow but gets answers is not failing.
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
-		v := &vendor{scripts: []func(*sweep) error{func(s *sweep) error { s.page(on(1)); s.wait(time.Minute); return nil }}}
+		v := &vendor{
+			scripts: []func(*sweep) error{
+				func(s *sweep) error { s.page(on(1)); s.wait(time.Minute); return nil }}}
 		if err := play(t, config(), v, m, 70*time.Second); err != nil {
 			t.Fatal(err)
 		}
@@ -483,7 +515,8 @@ func TestHealth(t *testing.T) {
 func (m *memory) healths() (out []string) {
 	for _, b := range m.commits {
 		if h := b.Health; h != nil {
-			out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s", h.State, h.Reason, h.Detail)))
+			out = append(out,
+				strings.TrimSpace(fmt.Sprintf("%s %s %s", h.State, h.Reason, h.Detail)))
 		}
 	}
 	return out
@@ -504,7 +537,9 @@ func TestHealthOfRejectedRows(t *testing.T) {
 		m := &memory{}
 		v := &vendor{scripts: []func(*sweep) error{
 			good, reject(map[string]int{"syntax": 1}), // a tenth
-			reject(map[string]int{"syntax": 1, "onlineStatus": 2}), reject(map[string]int{"onlineStatus": 3}), bad, bad, // goes on
+			// goes on
+			reject(map[string]int{"syntax": 1, "onlineStatus": 2}),
+			reject(map[string]int{"onlineStatus": 3}), bad, bad,
 			bad,
 			reject(map[string]int{"onlineStatus": 2}),
 			good,
@@ -512,8 +547,10 @@ func TestHealthOfRejectedRows(t *testing.T) {
 		if err := play(t, config(), v, m, 44*time.Second); err != nil {
 			t.Fatal(err)
 		}
-		const cant, stay = "failing unusable %d of the %d rows of the listing can't be used (%s), so the agents they belong to stay as they were", "onlineStatus 2"
-		want := []string{"ok", fmt.Sprintf(cant, 3, 12, "onlineStatus 2, syntax 1"), "failing unreachable poller: no luck", fmt.Sprintf(cant, 2, 11, stay), "ok"}
+		const cant, stay = "failing unusable %d of the %d rows of the listing can't be used " +
+			"(%s), so the agents they belong to stay as they were", "onlineStatus 2"
+		want := []string{"ok", fmt.Sprintf(cant, 3, 12, "onlineStatus 2, syntax 1"),
+			"failing unreachable poller: no luck", fmt.Sprintf(cant, 2, 11, stay), "ok"}
 		if got := m.healths(); !slices.Equal(got, want) {
 			t.Errorf("health was\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
@@ -523,11 +560,15 @@ func TestHealthOfRejectedRows(t *testing.T) {
 // The detail follows the cause, but for numbers, and not at every sweep where causes take turns.
 func TestHealthDetailFollows(t *testing.T) {
 	because := func(text string) func(*sweep) error {
-		return func(*sweep) error { return &listing.Error{Class: listing.Unreachable, Err: errors.New(text)} }
+		return func(*sweep) error {
+			return &listing.Error{Class: listing.Unreachable, Err: errors.New(text)}
+		}
 	}
 	details := func(t *testing.T, d time.Duration, scripts ...func(*sweep) error) (m *memory) {
 		m = &memory{}
-		if err := play(t, config(), &vendor{scripts: append([]func(*sweep) error{listed(on(1))}, scripts...)}, m, d); err != nil {
+		if err := play(t, config(),
+			&vendor{scripts: append([]func(*sweep) error{listed(on(1))}, scripts...)}, m,
+			d); err != nil {
 			t.Fatal(err)
 		}
 		return m
@@ -539,7 +580,8 @@ func TestHealthDetailFollows(t *testing.T) {
 		}
 		// Not to the second at which a sweep begins.
 		m := details(t, 5*time.Minute-time.Second, append(scripts, because("no such host"))...)
-		want := []string{"ok", "failing unreachable poller: port 2 refuses", "failing unreachable poller: no such host"}
+		want := []string{"ok", "failing unreachable poller: port 2 refuses",
+			"failing unreachable poller: no such host"}
 		if got := m.healths(); !slices.Equal(got, want) {
 			t.Errorf("health was\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
@@ -567,7 +609,8 @@ func TestDroppedPageIsASignOfLife(t *testing.T) {
 		v := &vendor{scripts: []func(*sweep) error{
 			listed(all...),
 			listed(all[1:]...), // misses 1
-			func(s *sweep) error { // another one has written; the page that shows 1 was asked for before that was noticed
+			// another one has written; the page that shows 1 was asked for before that was noticed
+			func(s *sweep) error {
 				m.foreign = []schemas.Event{}
 				page := &listing.Page{Sent: time.Now()}
 				s.page(off(2), on(3), on(4))
@@ -647,10 +690,13 @@ func TestManyRemovalsAreTold(t *testing.T) {
 			for id := range int64(10) {
 				all = append(all, on(id+1))
 			}
-			if err := play(t, cfg, &vendor{scripts: []func(*sweep) error{listed(all...), listed(all[removed:]...)}}, m, 14*time.Second); err != nil {
+			if err := play(t, cfg,
+				&vendor{scripts: []func(*sweep) error{listed(all...), listed(all[removed:]...)}}, m,
+				14*time.Second); err != nil {
 				t.Fatal(err)
 			}
-			if n := strings.Count(logged.String(), "level=INFO msg=\"many agents are removed"); n != want {
+			if n := strings.Count(logged.String(),
+				"level=INFO msg=\"many agents are removed"); n != want {
 				t.Errorf("%d removed, told %d times:\n%s", removed, n, &logged)
 			}
 		})
@@ -660,27 +706,32 @@ func TestManyRemovalsAreTold(t *testing.T) {
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1), off(2))}}, m, time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1), off(2))}},
+			m, time.Second); err != nil {
 			t.Fatal(err)
 		}
 		started := m.commits[len(m.commits)-1].Watermark.StartedAt
 		time.Sleep(time.Hour)
 		m.commits = slices.Clip(m.commits)
 		n := len(m.commits)
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1), on(2), off(3))}}, m, time.Second); err != nil {
+		if err := play(t, config(),
+			&vendor{scripts: []func(*sweep) error{listed(on(1), on(2), off(3))}}, m,
+			time.Second); err != nil {
 			t.Fatal(err)
 		}
 		m.commits = m.commits[n:]
 		wantStory(t, m, "[1 1/2 +2]", "online:2/2(status) updated:3/1(appeared) [2 2/3]")
 		if nb := m.last(2).Data.NotBefore; !nb.Equal(started) {
-			t.Errorf("notBefore after a restart is %v, want the last watermark's startedAt %v", nb, started)
+			t.Errorf("notBefore after a restart is %v, want the last watermark's startedAt %v", nb,
+				started)
 		}
 	})
 }
 
 // A stop publishes what was seen; what can't be published in time is counted.
 func TestStop(t *testing.T) {
-	halfway := []func(*sweep) error{func(s *sweep) error { s.page(on(1), on(2)); s.wait(time.Hour); return nil }}
+	halfway := []func(*sweep) error{
+		func(s *sweep) error { s.page(on(1), on(2)); s.wait(time.Hour); return nil }}
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{gate: func(context.Context) error { time.Sleep(3 * time.Second); return nil }}
 		if err := play(t, config(), &vendor{scripts: halfway}, m, time.Second); err != nil {
@@ -708,7 +759,8 @@ func TestLeaseLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
 		m.gate = func(context.Context) error { m.lost = true; return publisher.ErrSuperseded }
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m, time.Minute); !errors.Is(err, publisher.ErrLeaseLost) {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m,
+			time.Minute); !errors.Is(err, publisher.ErrLeaseLost) {
 			t.Errorf("Run returned %v", err)
 		}
 		wantStory(t, m, "[0 0/0 +1]")
@@ -736,7 +788,8 @@ func TestStopWithoutChanges(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m, 6*time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m,
+			6*time.Second); err != nil {
 			t.Error(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) ok [1 1/1]")
@@ -757,10 +810,12 @@ func TestSlowStop(t *testing.T) {
 			}
 			return nil
 		}
-		if err := New(cfg, &vendor{scripts: []func(*sweep) error{listed(on(1)), listed(off(1))}}, m).Run(ctx); err != nil {
+		if err := New(cfg, &vendor{scripts: []func(*sweep) error{listed(on(1)), listed(off(1))}},
+			m).Run(ctx); err != nil {
 			t.Fatal(err)
 		}
-		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) ok [1 1/1]", "[1 1/1 +2]", "offline:1/2(status) [1 0/1 +2]")
+		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) ok [1 1/1]", "[1 1/1 +2]",
+			"offline:1/2(status) [1 0/1 +2]")
 	})
 }
 
@@ -793,7 +848,8 @@ func TestTornCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := m.story()
-		for _, want := range []string{"online:1/2(status)", "offline:1/3(status)", "online:1/4(status)", "online:2/2(status)", "offline:2/3(status)"} {
+		for _, want := range []string{"online:1/2(status)", "offline:1/3(status)",
+			"online:1/4(status)", "online:2/2(status)", "offline:2/3(status)"} {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s is not in the log:\n%s", want, got)
 			}
@@ -806,7 +862,8 @@ func TestSetupError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := &publisher.SetupError{Err: errors.New("atomic publish was turned off")}
 		m := &memory{gate: func(context.Context) error { return broken }}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m, time.Minute); !errors.Is(err, broken) {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m,
+			time.Minute); !errors.Is(err, broken) {
 			t.Errorf("Run returned %v", err)
 		}
 	})
@@ -818,9 +875,11 @@ func TestTooLargeToPublish(t *testing.T) {
 		cfg := config()
 		cfg.MaxBody = func() int { return 4000 }
 		big := on(1)
-		big.Other = []schemas.Field{{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
+		big.Other = []schemas.Field{
+			{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
 		m := &memory{}
-		if err := play(t, cfg, &vendor{scripts: []func(*sweep) error{listed(big, on(2))}}, m, time.Second); err != nil {
+		if err := play(t, cfg, &vendor{scripts: []func(*sweep) error{listed(big, on(2))}}, m,
+			time.Second); err != nil {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:2/1(baseline) ok [1 1/1]")
@@ -838,10 +897,13 @@ func TestTooLargeUntilItFits(t *testing.T) {
 		cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 		cfg.MaxBody = func() int { return int(limit.Load()) }
 		big := on(1)
-		big.Other = []schemas.Field{{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
+		big.Other = []schemas.Field{
+			{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
 		raise := func(s *sweep) error { limit.Store(20_000); return listed(big, on(2))(s) }
 		m := &memory{}
-		v := &vendor{scripts: []func(*sweep) error{listed(off(1), on(2)), listed(big, on(2)), listed(big, on(2)), raise, listed(big, on(2))}}
+		v := &vendor{
+			scripts: []func(*sweep) error{listed(off(1), on(2)), listed(big, on(2)),
+				listed(big, on(2)), raise, listed(big, on(2))}}
 		if err := play(t, cfg, v, m, 21*time.Second); err != nil {
 			t.Fatal(err)
 		}
@@ -854,8 +916,10 @@ func TestTooLargeUntilItFits(t *testing.T) {
 		if want := map[uint64]int{1: 0, 2: 1, 3: 1, 4: 1, 5: 0}; !maps.Equal(rejected, want) {
 			t.Errorf("rejected by sweep: %v, want %v", rejected, want)
 		}
-		if e := m.last(1); e.Data.Revision != 2 || e.Data.Sweep != 5 || !e.Data.NotBefore.Equal(schemas.FloorTime(v.begun[0])) {
-			t.Errorf("published at last: revision %d of sweep %d, not before %v", e.Data.Revision, e.Data.Sweep, e.Data.NotBefore)
+		if e := m.last(1); e.Data.Revision != 2 || e.Data.Sweep != 5 ||
+			!e.Data.NotBefore.Equal(schemas.FloorTime(v.begun[0])) {
+			t.Errorf("published at last: revision %d of sweep %d, not before %v", e.Data.Revision,
+				e.Data.Sweep, e.Data.NotBefore)
 		}
 		if n := strings.Count(logged.String(), "too large to publish"); n != 1 {
 			t.Errorf("told %d times:\n%s", n, &logged)
@@ -868,12 +932,16 @@ func TestTooLargeUntilItFits(t *testing.T) {
 func TestWatermarksNeverGoBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{foreign: []schemas.Event{}}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m, 6*time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m,
+			6*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		// Whether health is told with the change or with the sweep behind it is the scheduler's
 		// business.
-		want := strings.Join([]string{"[0 0/0 +1]", "[0 0/0]" /* another writer's */, "[0 0/0 +2]", "online:1/1(baseline) [0 1/1 +2]", "[2 1/1]"}, "\n")
+		want := strings.Join(
+			[]string{"[0 0/0 +1]",
+				"[0 0/0]", // another writer's
+				"[0 0/0 +2]", "online:1/1(baseline) [0 1/1 +2]", "[2 1/1]"}, "\n")
 		if got := strings.ReplaceAll(m.story(), "ok ", ""); got != want {
 			t.Errorf("the log says\n%s\nwant\n%s", got, want)
 		}
@@ -884,7 +952,8 @@ func TestWatermarksNeverGoBack(t *testing.T) {
 func TestSlowStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{slow: time.Minute}
-		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m, 62*time.Second); err != nil {
+		if err := play(t, config(), &vendor{scripts: []func(*sweep) error{listed(on(1))}}, m,
+			62*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		wantStory(t, m, "[0 0/0 +1]", "online:1/1(baseline) ok [1 1/1]")
@@ -898,7 +967,8 @@ func TestNotice(t *testing.T) {
 	h.note("lost", at)
 	h.set(schemas.HealthFailing, schemas.Unreachable, at, "no answer")
 	n := h.news()
-	if n == nil || n.message.State != schemas.HealthFailing || n.message.Detail != "lost; no answer" {
+	if n == nil || n.message.State != schemas.HealthFailing ||
+		n.message.Detail != "lost; no answer" {
 		t.Fatalf("the news are %+v", n)
 	}
 	h.said(n)

@@ -29,17 +29,20 @@ func TestGivesUpOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg, m := config(), &memory{}
 		cfg.GiveUp = time.Second
-		v := &vendor{scripts: []func(*sweep) error{listed(on(1), off(2)), failing(listing.Unreachable)}}
+		v := &vendor{
+			scripts: []func(*sweep) error{listed(on(1), off(2)), failing(listing.Unreachable)}}
 		e := New(cfg, v, m)
 		// Complete after 100 ms, stale 15 s later.
-		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took != 15100*time.Millisecond {
+		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) ||
+			took != 15100*time.Millisecond {
 			t.Fatalf("it led for %v: %v", took, err)
 		}
 		if h := m.commits[len(m.commits)-1].Health; h == nil || h.State != schemas.HealthFailing {
 			t.Errorf("before it gave up, the last commit's health was %+v", h)
 		}
 		// Nobody else fares better: it keeps the lease, but not for ever.
-		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took != giveUpAgain {
+		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) ||
+			took != giveUpAgain {
 			t.Errorf("with the vendor away for all, it led for %v: %v", took, err)
 		}
 		// Another replica was answered meanwhile.
@@ -55,7 +58,8 @@ func TestGivesUpOnce(t *testing.T) {
 			s.page(on(1))
 			return &listing.Error{Class: listing.Inconsistent, Err: errors.New("torn")}
 		}, failing(listing.Unreachable)}
-		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took != 15100*time.Millisecond {
+		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) ||
+			took != 15100*time.Millisecond {
 			t.Errorf("after a page, it led for %v: %v", took, err)
 		}
 	})
@@ -78,7 +82,8 @@ func TestDoesNotGiveUp(t *testing.T) {
 			scripts: []func(*sweep) error{torn, failing(listing.Unreachable)},
 			gate:    func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
 		},
-		"alone": {scripts: []func(*sweep) error{listed(on(1)), failing(listing.Unreachable)}, alone: true},
+		"alone": {scripts: []func(*sweep) error{listed(on(1)), failing(listing.Unreachable)},
+			alone: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -86,7 +91,8 @@ func TestDoesNotGiveUp(t *testing.T) {
 				if !c.alone {
 					cfg.GiveUp = time.Second
 				}
-				took, err := lead(t, New(cfg, &vendor{scripts: c.scripts}, &memory{gate: c.gate}), time.Hour)
+				took, err := lead(t, New(cfg, &vendor{scripts: c.scripts}, &memory{gate: c.gate}),
+					time.Hour)
 				if errors.Is(err, ErrNoAnswers) || took < time.Hour {
 					t.Errorf("it led for %v: %v", took, err)
 				}
@@ -109,7 +115,8 @@ func TestPauseIsNoSilence(t *testing.T) {
 			s.wait(20 * time.Second) // the loop goes on first
 			return answers(s)
 		}, answers}, now: cfg.Now}
-		if took, err := lead(t, New(cfg, v, &memory{}), time.Minute); err != nil || took != time.Minute {
+		if took, err := lead(t, New(cfg, v, &memory{}), time.Minute); err != nil ||
+			took != time.Minute {
 			t.Errorf("it led for %v: %v", took, err)
 		}
 	})
@@ -130,7 +137,8 @@ func TestGivesUpNotAtOnce(t *testing.T) {
 		if took, err := lead(t, e, time.Hour); errors.Is(err, ErrNoAnswers) {
 			t.Errorf("slow answers: it gave up after %v", took)
 		}
-		e = New(cfg, &vendor{scripts: []func(*sweep) error{failing(listing.Unreachable)}}, &memory{})
+		e = New(cfg, &vendor{scripts: []func(*sweep) error{failing(listing.Unreachable)}},
+			&memory{})
 		if took, err := lead(t, e, time.Hour); !errors.Is(err, ErrNoAnswers) || took != cfg.GiveUp {
 			t.Errorf("no answers: it led for %v: %v", took, err)
 		}

@@ -21,7 +21,8 @@ import (
 )
 
 // observed runs an engine in virtual time, calls look after d, and then ends it.
-func observed(t *testing.T, cfg Config, v *vendor, m *memory, d time.Duration, look func(*Engine, metrictest.Series)) (metrictest.Series, error) {
+func observed(t *testing.T, cfg Config, v *vendor, m *memory, d time.Duration,
+	look func(*Engine, metrictest.Series)) (metrictest.Series, error) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	cfg.Metrics = reg
@@ -45,7 +46,8 @@ func typed(a schemas.Agent, kind string) schemas.Agent {
 }
 
 // counted are the series that said counts.
-var counted = []string{"rollcall_events_total", "rollcall_agents", "rollcall_publish_delay_seconds_count", "rollcall_detection_delay_seconds_count"}
+var counted = []string{"rollcall_events_total", "rollcall_agents",
+	"rollcall_publish_delay_seconds_count", "rollcall_detection_delay_seconds_count"}
 
 // said is what the commits of a log say, counted from its messages alone.
 func said(m *memory) metrictest.Series {
@@ -54,7 +56,8 @@ func said(m *memory) metrictest.Series {
 	for _, b := range m.commits {
 		for i := range b.Events {
 			e := &b.Events[i]
-			out[fmt.Sprintf("rollcall_events_total{reason=%q,type=%q}", e.Data.Reason, strings.TrimPrefix(string(e.Type), "agent."))]++
+			out[fmt.Sprintf("rollcall_events_total{reason=%q,type=%q}", e.Data.Reason,
+				strings.TrimPrefix(string(e.Type), "agent."))]++
 			last[e.Data.Agent.AgentID] = e
 			out["rollcall_publish_delay_seconds_count"]++
 			if !e.Data.NotBefore.IsZero() {
@@ -82,7 +85,8 @@ func said(m *memory) metrictest.Series {
 
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &memory{gate: func(context.Context) error { time.Sleep(300 * time.Millisecond); return nil }}
+		m := &memory{
+			gate: func(context.Context) error { time.Sleep(300 * time.Millisecond); return nil }}
 		stamp := func(a schemas.Agent, at time.Time) schemas.Agent {
 			ms := at.UnixMilli()
 			a.LastUpdateTimestamp = &ms
@@ -91,9 +95,12 @@ func TestMetrics(t *testing.T) {
 		start := time.Now()
 		v := &vendor{scripts: []func(*sweep) error{
 			listed(typed(on(1), "10"), typed(off(2), "0"), off(3), typed(off(5), "10")),
-			listed(typed(on(1), "10"), stamp(typed(on(2), "0"), start.Add(3*time.Second)), off(3), typed(off(5), "10")), // 2s late
+			// 2s late
+			listed(typed(on(1), "10"), stamp(typed(on(2), "0"), start.Add(3*time.Second)), off(3),
+				typed(off(5), "10")),
 			listed(typed(off(1), "2"), typed(on(2), "0"), off(3), typed(off(5), "99")),
-			func(s *sweep) error { // during 3's commit 1 flips twice: two events of it in the next one
+			// during 3's commit 1 flips twice: two events of it in the next one
+			func(s *sweep) error {
 				s.page(typed(off(1), "2"), typed(on(2), "0"), on(3))
 				s.wait(time.Millisecond)
 				s.page(typed(on(1), "10"), on(4))
@@ -104,40 +111,44 @@ func TestMetrics(t *testing.T) {
 			failing(listing.Credentials),
 			listed(off(4)), // 1, 2, 3 and 5 are missing: too many together
 		}}
-		end, err := observed(t, config(), v, m, 29*time.Second, func(e *Engine, got metrictest.Series) {
-			if d := cmp.Diff(said(m), got.Of(counted...).Some()); d != "" {
-				t.Errorf("events and agents (-the log, +the metrics):\n%s\n%s", d, m.story())
-			}
-			w := m.commits[len(m.commits)-1].Watermark
-			unix := func(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
-			want := metrictest.Series{
-				`rollcall_sweeps_total{result="complete"}`:          4,
-				`rollcall_sweeps_total{result="inconsistent"}`:      1,
-				`rollcall_sweeps_total{result="credentials"}`:       1,
-				"rollcall_sweep_duration_seconds_count":             4,
-				"rollcall_missing_agents":                           4,
-				`rollcall_health{reason="missing",state="holding"}`: 1,
-				"rollcall_watermark_started_timestamp_seconds":      unix(w.StartedAt),
-				"rollcall_watermark_stale_after_timestamp_seconds":  unix(w.StaleAfter),
-			}
-			rest := metrictest.Series{}
-			for series, n := range got.Some() {
-				if len(got.Of(counted...).Of(series)) == 0 && !strings.HasSuffix(series, "_sum") {
-					rest[series] = n
+		end, err := observed(t, config(), v, m, 29*time.Second,
+			func(e *Engine, got metrictest.Series) {
+				if d := cmp.Diff(said(m), got.Of(counted...).Some()); d != "" {
+					t.Errorf("events and agents (-the log, +the metrics):\n%s\n%s", d, m.story())
 				}
-			}
-			if d := cmp.Diff(want, rest); d != "" {
-				t.Errorf("-want, +got:\n%s\n%s", d, m.story())
-			}
-			s := e.Status()
-			if s.State != schemas.HealthHolding || s.Reason != schemas.MissingMany || s.LastSweep != "complete" || s.Watermark.Sweep != w.Sweep {
-				t.Errorf("the status is %+v", s)
-			}
-		})
+				w := m.commits[len(m.commits)-1].Watermark
+				unix := func(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+				want := metrictest.Series{
+					`rollcall_sweeps_total{result="complete"}`:          4,
+					`rollcall_sweeps_total{result="inconsistent"}`:      1,
+					`rollcall_sweeps_total{result="credentials"}`:       1,
+					"rollcall_sweep_duration_seconds_count":             4,
+					"rollcall_missing_agents":                           4,
+					`rollcall_health{reason="missing",state="holding"}`: 1,
+					"rollcall_watermark_started_timestamp_seconds":      unix(w.StartedAt),
+					"rollcall_watermark_stale_after_timestamp_seconds":  unix(w.StaleAfter),
+				}
+				rest := metrictest.Series{}
+				for series, n := range got.Some() {
+					if len(got.Of(counted...).Of(series)) == 0 &&
+						!strings.HasSuffix(series, "_sum") {
+						rest[series] = n
+					}
+				}
+				if d := cmp.Diff(want, rest); d != "" {
+					t.Errorf("-want, +got:\n%s\n%s", d, m.story())
+				}
+				s := e.Status()
+				if s.State != schemas.HealthHolding || s.Reason != schemas.MissingMany ||
+					s.LastSweep != "complete" || s.Watermark.Sweep != w.Sweep {
+					t.Errorf("the status is %+v", s)
+				}
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, gauge := range []string{"rollcall_agents", "rollcall_health", "rollcall_missing", "rollcall_watermark", "rollcall_pending"} {
+		for _, gauge := range []string{"rollcall_agents", "rollcall_health", "rollcall_missing",
+			"rollcall_watermark", "rollcall_pending"} {
 			if left := end.Of(gauge).Some(); len(left) > 0 {
 				t.Errorf("a replica that does not lead tells %v", left)
 			}
@@ -151,7 +162,8 @@ func TestMetrics(t *testing.T) {
 // The delays are those of virtual time.
 func TestDelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &memory{gate: func(context.Context) error { time.Sleep(300 * time.Millisecond); return nil }}
+		m := &memory{
+			gate: func(context.Context) error { time.Sleep(300 * time.Millisecond); return nil }}
 		start := time.Now()
 		v := &vendor{scripts: []func(*sweep) error{
 			listed(off(1)),
@@ -163,23 +175,25 @@ func TestDelays(t *testing.T) {
 				return nil
 			},
 		}}
-		_, err := observed(t, config(), v, m, 14*time.Second, func(_ *Engine, got metrictest.Series) {
-			want := metrictest.Series{
-				"rollcall_publish_delay_seconds_count":   2,
-				"rollcall_publish_delay_seconds_sum":     .6,
-				"rollcall_detection_delay_seconds_count": 1, // nobody knows since when the first one was as it is
-				"rollcall_detection_delay_seconds_sum":   5.1,
-				"rollcall_vendor_lag_seconds_count":      1,
-				"rollcall_vendor_lag_seconds_sum":        1,
-				"rollcall_sweep_duration_seconds_count":  3,
-				"rollcall_sweep_duration_seconds_sum":    .3,
-			}
-			for series, n := range want {
-				if diff := got[series] - n; diff < -1e-9 || diff > 1e-9 {
-					t.Errorf("%s is %v, want %v", series, got[series], n)
+		_, err := observed(t, config(), v, m, 14*time.Second,
+			func(_ *Engine, got metrictest.Series) {
+				want := metrictest.Series{
+					"rollcall_publish_delay_seconds_count": 2,
+					"rollcall_publish_delay_seconds_sum":   .6,
+					// nobody knows since when the first one was as it is
+					"rollcall_detection_delay_seconds_count": 1,
+					"rollcall_detection_delay_seconds_sum":   5.1,
+					"rollcall_vendor_lag_seconds_count":      1,
+					"rollcall_vendor_lag_seconds_sum":        1,
+					"rollcall_sweep_duration_seconds_count":  3,
+					"rollcall_sweep_duration_seconds_sum":    .3,
 				}
-			}
-		})
+				for series, n := range want {
+					if diff := got[series] - n; diff < -1e-9 || diff > 1e-9 {
+						t.Errorf("%s is %v, want %v", series, got[series], n)
+					}
+				}
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +204,8 @@ func TestDelays(t *testing.T) {
 func TestMetricsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
-		kinds := []string{"", "0", "00", "10", "10 ", "video", "{evil=\"1\"}", "\n", "\xff", "other", "none", strings.Repeat("9", 300)}
+		kinds := []string{"", "0", "00", "10", "10 ", "video", "{evil=\"1\"}", "\n", "\xff",
+			"other", "none", strings.Repeat("9", 300)}
 		var agents []schemas.Agent
 		for id := range int64(500) {
 			a := off(id + 1)
@@ -198,7 +213,9 @@ func TestMetricsBounded(t *testing.T) {
 				a = on(id + 1)
 			}
 			if random.IntN(5) > 0 {
-				a = typed(a, kinds[random.IntN(len(kinds))]+strings.Repeat("x", random.IntN(2)*random.IntN(9)))
+				a = typed(a,
+					kinds[random.IntN(len(kinds))]+strings.Repeat("x",
+						random.IntN(2)*random.IntN(9)))
 			}
 			agents = append(agents, a)
 		}
@@ -212,17 +229,18 @@ func TestMetricsBounded(t *testing.T) {
 			return out
 		}
 		m := &memory{}
-		_, err := observed(t, config(), &vendor{scripts: []func(*sweep) error{listed(agents...)}}, m, 3*time.Second, func(_ *Engine, got metrictest.Series) {
-			if d := cmp.Diff(names(metrictest.Gather(t, before)), names(got)); d != "" {
-				t.Errorf("-from the start, +after odd types:\n%s", d)
-			}
-			if d := cmp.Diff(said(m), got.Of(counted...).Some()); d != "" {
-				t.Errorf("-the log, +the metrics:\n%s", d)
-			}
-			if n := got[`rollcall_agents{state="online",type="other"}`]; n == 0 {
-				t.Error("no agent of an odd type")
-			}
-		})
+		_, err := observed(t, config(), &vendor{scripts: []func(*sweep) error{listed(agents...)}},
+			m, 3*time.Second, func(_ *Engine, got metrictest.Series) {
+				if d := cmp.Diff(names(metrictest.Gather(t, before)), names(got)); d != "" {
+					t.Errorf("-from the start, +after odd types:\n%s", d)
+				}
+				if d := cmp.Diff(said(m), got.Of(counted...).Some()); d != "" {
+					t.Errorf("-the log, +the metrics:\n%s", d)
+				}
+				if n := got[`rollcall_agents{state="online",type="other"}`]; n == 0 {
+					t.Error("no agent of an odd type")
+				}
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,18 +262,25 @@ func TestMetricsOddHealth(t *testing.T) {
 func TestMetricsTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
-		script := []func(*sweep) error{listed(typed(on(1), "10"), off(2)), listed(typed(on(1), "10"), on(2))}
-		if _, err := observed(t, config(), &vendor{scripts: script}, m, 6*time.Second, nil); err != nil {
+		script := []func(*sweep) error{listed(typed(on(1), "10"), off(2)),
+			listed(typed(on(1), "10"), on(2))}
+		if _, err := observed(t, config(), &vendor{scripts: script}, m, 6*time.Second,
+			nil); err != nil {
 			t.Fatal(err)
 		}
-		_, err := observed(t, config(), &vendor{scripts: []func(*sweep) error{func(s *sweep) error { s.wait(time.Hour); return s.ctx.Err() }}}, m, time.Second,
+		_, err := observed(t, config(),
+			&vendor{scripts: []func(*sweep) error{
+				func(s *sweep) error { s.wait(time.Hour); return s.ctx.Err() }}}, m, time.Second,
 			func(e *Engine, got metrictest.Series) {
-				want := metrictest.Series{`rollcall_agents{state="online",type="10"}`: 1, `rollcall_agents{state="online",type="none"}`: 1}
+				want := metrictest.Series{`rollcall_agents{state="online",type="10"}`: 1,
+					`rollcall_agents{state="online",type="none"}`: 1}
 				if d := cmp.Diff(want, got.Of("rollcall_agents").Some()); d != "" {
 					t.Errorf("-want, +got:\n%s", d)
 				}
-				if len(got.Of("rollcall_events_total").Some()) > 0 || got["rollcall_watermark_started_timestamp_seconds"] == 0 {
-					t.Errorf("events that another one committed count, or its watermark does not: %v", got.Some())
+				if len(got.Of("rollcall_events_total").Some()) > 0 ||
+					got["rollcall_watermark_started_timestamp_seconds"] == 0 {
+					t.Errorf("events that another one committed count, or its watermark "+
+						"does not: %v", got.Some())
 				}
 				if s := e.Status(); s.Watermark.Sweep == 0 || s.State != schemas.HealthOK {
 					t.Errorf("the status is %+v", s)
@@ -268,7 +293,8 @@ func TestMetricsTakenOver(t *testing.T) {
 }
 
 func TestMetricsOfTrouble(t *testing.T) {
-	flips := []func(*sweep) error{listed(on(1), on(2)), listed(off(1), on(2)), listed(on(1), on(2)), listed(off(1), off(2))}
+	flips := []func(*sweep) error{listed(on(1), on(2)), listed(off(1), on(2)), listed(on(1), on(2)),
+		listed(off(1), off(2))}
 	tests := []struct {
 		name    string
 		cfg     func(*Config)
@@ -280,29 +306,35 @@ func TestMetricsOfTrouble(t *testing.T) {
 		ends    any // what Run's error is; nil: none
 	}{
 		{
-			name: "folded", cfg: func(c *Config) { c.BufferEvents = 2 }, scripts: flips, d: 17 * time.Second,
+			name: "folded", cfg: func(c *Config) { c.BufferEvents = 2 }, scripts: flips,
+			d: 17 * time.Second,
 			m: func() *memory {
 				back := time.Now().Add(18 * time.Second)
-				return &memory{gate: func(context.Context) error { time.Sleep(time.Until(back)); return nil }}
+				return &memory{
+					gate: func(context.Context) error { time.Sleep(time.Until(back)); return nil }}
 			},
 			// Six changes were seen, two of them folded.
-			during: metrictest.Series{"rollcall_pending_changes": 4, "rollcall_folded_changes_total": 2},
-			end:    metrictest.Series{"rollcall_folded_changes_total": 2},
+			during: metrictest.Series{"rollcall_pending_changes": 4,
+				"rollcall_folded_changes_total": 2},
+			end: metrictest.Series{"rollcall_folded_changes_total": 2},
 		},
 		{
 			name: "unpublished", scripts: flips[:1], d: time.Second,
 			m: func() *memory {
-				return &memory{gate: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
+				return &memory{
+					gate: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
 			},
 			during: metrictest.Series{"rollcall_pending_changes": 2},
 			end:    metrictest.Series{"rollcall_dropped_changes_total": 2},
 			ends:   new(*UnpublishedError),
 		},
 		{
-			name: "too large", cfg: func(c *Config) { c.MaxBody = func() int { return 4000 } }, d: time.Second,
+			name: "too large", cfg: func(c *Config) { c.MaxBody = func() int { return 4000 } },
+			d: time.Second,
 			scripts: []func(*sweep) error{func() func(*sweep) error {
 				big := on(1)
-				big.Other = []schemas.Field{{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
+				big.Other = []schemas.Field{
+					{Name: "note", Value: []byte(`"` + strings.Repeat("x", 5000) + `"`)}}
 				return listed(big, on(2))
 			}()},
 			m:      func() *memory { return &memory{} },
@@ -328,11 +360,12 @@ func TestMetricsOfTrouble(t *testing.T) {
 				kept := func(s metrictest.Series) metrictest.Series {
 					return s.Of("rollcall_pending", "rollcall_folded", "rollcall_dropped").Some()
 				}
-				end, err := observed(t, cfg, &vendor{scripts: c.scripts}, c.m(), c.d, func(_ *Engine, got metrictest.Series) {
-					if d := cmp.Diff(c.during, kept(got)); d != "" {
-						t.Errorf("while it runs, -want, +got:\n%s", d)
-					}
-				})
+				end, err := observed(t, cfg, &vendor{scripts: c.scripts}, c.m(), c.d,
+					func(_ *Engine, got metrictest.Series) {
+						if d := cmp.Diff(c.during, kept(got)); d != "" {
+							t.Errorf("while it runs, -want, +got:\n%s", d)
+						}
+					})
 				if d := cmp.Diff(c.end, kept(end)); d != "" {
 					t.Errorf("at the end, -want, +got:\n%s", d)
 				}
@@ -353,7 +386,8 @@ func TestMetricsLeaseLost(t *testing.T) {
 		ctx, lose := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { lose(publisher.ErrLeaseLost) })
 		m := &memory{gate: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
-		if err := New(cfg, &vendor{scripts: []func(*sweep) error{listed(on(1), on(2))}}, m).Run(ctx); !errors.Is(err, publisher.ErrLeaseLost) {
+		if err := New(cfg, &vendor{scripts: []func(*sweep) error{listed(on(1), on(2))}},
+			m).Run(ctx); !errors.Is(err, publisher.ErrLeaseLost) {
 			t.Errorf("Run returned %v", err)
 		}
 		if n := metrictest.Gather(t, reg)["rollcall_dropped_changes_total"]; n != 2 {

@@ -88,7 +88,7 @@ func (l *loop) verdict(v *listing.Verdict) {
 		log.Warn("dropping fields with unexpected types; rollcall check names them")
 	}
 	if v.Repaired > 0 && s.repaired == 0 {
-		log.Warn("marking values that not every JSON parser accepts; rollcall check tells more")
+		log.Warn("marking values that not every JSON parser takes; rollcall check tells more")
 	}
 	s.dropped, s.repaired = v.Dropped, v.Repaired
 	switch {

@@ -166,7 +166,7 @@ func TestRolledBack(t *testing.T) {
 	}
 	told := func(t *testing.T, p *process) {
 		t.Helper()
-		if !p.log.has("the broker has lost what it had acknowledged") {
+		if !p.log.has("the broker has lost messages that it had acknowledged") {
 			t.Error("it was not logged")
 		}
 		if !p.log.has(`detail="the broker has lost messages`) {
