@@ -109,13 +109,12 @@ func (l *loop) verdict(v *listing.Verdict) {
 			class = e.Class
 		}
 		l.ended(string(class))
-		level := slog.LevelDebug
 		if l.health.incomplete(schemas.HealthReason(class), v.Err, l.now()) {
-			level = slog.LevelWarn
+			log.Warn("sweep incomplete: changes on the pages that it read are published; "+
+				"removals and the watermark wait for a complete sweep", "class", class, "err", v.Err)
+		} else {
+			log.Debug("sweep incomplete", "class", class, "err", v.Err)
 		}
-		log.Log(context.Background(), level, "sweep incomplete: changes on the pages that it read "+
-			"are published; removals and the watermark wait for a complete sweep",
-			"class", class, "err", v.Err)
 	}
 }
 
