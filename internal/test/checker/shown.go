@@ -68,7 +68,7 @@ func (c *check) absence(prev, e *event) {
 	}
 	switch {
 	case last < 0 || c.complete[last].sweep != e.sweep:
-		if c.live && c.opt.Rollback == NoRollback {
+		if c.live && c.opt.Rollback == NoRollback && !c.withTheNext(e) {
 			c.reportEvent(RuleAbsence, e,
 				"sweep %d, which decided that the agent is absent, never completed", e.sweep)
 			return
@@ -104,6 +104,17 @@ func (c *check) absence(prev, e *event) {
 			return
 		}
 	}
+}
+
+// withTheNext reports whether the sweep of an event was published together with a later complete
+// one, so that no watermark states it: the first one behind the event states the later sweep.
+func (c *check) withTheNext(e *event) bool {
+	for _, m := range c.line {
+		if w := c.watermarks[m.Seq]; w != nil && m.Seq > e.msg.Seq {
+			return !w.isInProgress && w.sweep > e.sweep
+		}
+	}
+	return false
 }
 
 func apart(a, b time.Time) time.Duration { return a.Sub(b).Abs() }
