@@ -130,7 +130,7 @@ func TestLeaseExpires(t *testing.T) {
 	t.Logf("taken over %v after the death, with a TTL of 2s", time.Since(died))
 }
 
-// A holder that finds another one in its place stops, can't write, and can't take the log back.
+// A holder that finds another one in its place stops, can't write, and can't take the stream back.
 func TestLeaseLost(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	a := startReplica(t, url, "a", nil)

@@ -18,7 +18,7 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// counting is a publisher that has taken the log over, and the registry that its metrics are in.
+// counting is a publisher that has taken the stream over, and the registry that its metrics are in.
 func counting(t *testing.T, nc *nats.Conn) (*Publisher, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
@@ -85,7 +85,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// A part of a commit is in the log.
+// A part of a commit is in the stream.
 func TestMetricsTorn(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
@@ -162,7 +162,7 @@ func TestLeader(t *testing.T) {
 	}
 }
 
-// What a look shows of a server on which nothing has been done, one that has the log, and one that
+// What a look shows of a server on which nothing has been done, one that has the stream, and one that
 // has something else.
 func TestLook(t *testing.T) {
 	url, _ := natstest.Start(t, "")

@@ -57,7 +57,7 @@ func open(t *testing.T, nc *nats.Conn) *Publisher {
 	return p
 }
 
-// recovered is a publisher that has read the log, and what it read.
+// recovered is a publisher that has read the stream, and what it read.
 func recovered(t *testing.T, nc *nats.Conn) (*Publisher, *Recovered, map[int64]uint64) {
 	t.Helper()
 	p := open(t, nc)
@@ -76,7 +76,7 @@ func commit(t *testing.T, p *Publisher, sweep uint64, events ...schemas.Event) {
 	}
 }
 
-// logged is every message of the log, as "subject" or "subject revision".
+// logged is every message of the stream, as "subject" or "subject revision".
 func logged(t *testing.T, nc *nats.Conn) []string {
 	t.Helper()
 	js, _ := jetstream.New(nc)
@@ -116,7 +116,7 @@ func TestCommit(t *testing.T) {
 	}
 	p, r, _ := recovered(t, nc)
 	if r.Watermark != nil || r.LastSweep != 0 {
-		t.Fatalf("an empty log says %+v", r)
+		t.Fatalf("an empty stream says %+v", r)
 	}
 	if err := p.shutOut(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{Sweep: 1}}); err != nil {
 		t.Fatal(err)
@@ -131,7 +131,7 @@ func TestCommit(t *testing.T) {
 		"agent.state.886.2 1", "agent.state.886.1 2", "agent.health.886", "agent.watermark.886",
 	}
 	if got := logged(t, nc); strings.Join(got, "\n") != strings.Join(want, "\n") {
-		t.Fatalf("the log holds\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Fatalf("the stream holds\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 
 	// Plain subscribers saw all of it, in order, watermarks included.
@@ -184,12 +184,12 @@ func TestFence(t *testing.T) {
 		}
 	}
 	if after := logged(t, nc); strings.Join(before, " ") != strings.Join(after, " ") {
-		t.Errorf("the first writer changed the log from %v to %v", before, after)
+		t.Errorf("the first writer changed the stream from %v to %v", before, after)
 	}
 	commit(t, second, 2, event(1, 2))
 }
 
-// Before the first commit after a sleep the log is looked at: the monotonic clock stood still, and
+// Before the first commit after a sleep the stream is looked at: the monotonic clock stood still, and
 // the lease may have run out.
 func TestLooksAfterSleep(t *testing.T) {
 	url, _ := natstest.Start(t, "")
@@ -209,7 +209,7 @@ func TestLooksAfterSleep(t *testing.T) {
 	}
 }
 
-// A commit whose acknowledgement is lost is found in the log, and not written twice; one that never
+// A commit whose acknowledgement is lost is found in the stream, and not written twice; one that never
 // arrived is sent again.
 func TestLostAcknowledgement(t *testing.T) {
 	for _, n := range []int{0, 1, 3} {
@@ -232,7 +232,7 @@ func TestLostAcknowledgement(t *testing.T) {
 			t.Fatalf("%d events: %v", n, err)
 		}
 		if after := logged(t, nc); strings.Join(before, " ") != strings.Join(after, " ") {
-			t.Errorf("%d events: the log went from %v to %v", n, before, after)
+			t.Errorf("%d events: the stream went from %v to %v", n, before, after)
 		}
 		commit(t, p, 2, event(9, 1))
 	}
@@ -257,7 +257,7 @@ func TestBrokerAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := logged(t, nc); len(got) != 3 {
-		t.Errorf("the log holds %v", got)
+		t.Errorf("the stream holds %v", got)
 	}
 }
 
@@ -516,7 +516,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// A broker that is away while the log is to be read is no reason to give up.
+// A broker that is away while the stream is to be read is no reason to give up.
 func TestRecoverWhileAway(t *testing.T) {
 	url, stop := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)

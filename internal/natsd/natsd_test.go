@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 // child does what a process of its own is needed for, where this is one, and reports whether it is.
 var child = func() bool { return false }
 
-// logConfig is the log as the contract wants it.
+// logConfig is the stream as the contract wants it.
 func logConfig(maxBytes int64) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:               schemas.Stream,
@@ -70,7 +70,7 @@ func start(t *testing.T, cfg Config) *Server {
 	return s
 }
 
-// own is rollcall's connection; with it come the log and the bucket.
+// own is rollcall's connection; with it come the stream and the bucket.
 func own(t *testing.T, s *Server) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
 	nc, err := s.Connect()
@@ -408,7 +408,7 @@ func TestReaderForbidden(t *testing.T) {
 		do   func(*nats.Conn, jetstream.JetStream) error
 		want string // in the error
 	}{
-		{"publish into the log", func(_ *nats.Conn, js jetstream.JetStream) error {
+		{"publish into the stream", func(_ *nats.Conn, js jetstream.JetStream) error {
 			_, err := js.Publish(ctx, "rollcall.log.online.886.10.1", []byte("x"), jetstream.WithRetryAttempts(0))
 			return err
 		}, ""},
@@ -592,7 +592,7 @@ func TestForgery(t *testing.T) {
 				t.Fatal(err)
 			}
 			if n, _, err := inside.Pending(); n != 0 || err != nil {
-				t.Errorf("%d messages on %s in the log's account, %v", n, target, err)
+				t.Errorf("%d messages on %s in the stream's account, %v", n, target, err)
 			}
 		})
 	}
