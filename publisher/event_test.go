@@ -65,10 +65,12 @@ func TestDecodeNoEvent(t *testing.T) {
 		t.Fatalf("an event: %v", err)
 	}
 	for _, rest := range []string{
-		`}}`, `,"agent":null}}`, `,"agent":[]}}`, `,"agent":{"agentId":2,"tenantId":886,"onlineStatus":1}}}`,
+		`}}`, `,"agent":null}}`, `,"agent":[]}}`,
+		`,"agent":{"agentId":2,"tenantId":886,"onlineStatus":1}}}`,
 		`,"agent":{"agentId":1,"tenantId":886}}}`,
 		agent + `,"revision":3}}`, agent + `,"online":false}}`, agent + `,"since":null}}`,
-		agent + `,"since":"yesterday"}}`, agent + `}`, agent + `}}x`, agent + `},"specversion":"2"}`,
+		agent + `,"since":"yesterday"}}`, agent + `}`, agent + `}}x`,
+		agent + `},"specversion":"2"}`,
 		agent + `},"type":"agent.asleep"}`, agent + `},"id":"886-1-3"}`,
 	} {
 		if s, _, err := decodeEvent([]byte(head + rest)); err == nil {

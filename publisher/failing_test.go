@@ -56,14 +56,15 @@ func TestFailing(t *testing.T) {
 	before := time.Now()
 	done := make(chan error, 1)
 	go func() {
-		done <- p.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 2)}, Watermark: complete(2)})
+		done <- p.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 2)},
+			Watermark: complete(2)})
 	}()
 	var first time.Time
 	for first.IsZero() {
 		first, _ = p.Failing()
 		time.Sleep(time.Millisecond)
 	}
-	for tries := 0.0; tries < 3; tries = metrictest.Gather(t, reg)["rollcall_commit_retries_total"] {
+	for metrictest.Gather(t, reg)["rollcall_commit_retries_total"] < 3 {
 		time.Sleep(time.Millisecond)
 	}
 	since, err := failing(t, p, gauge)

@@ -27,7 +27,8 @@ type replica struct {
 
 func startReplica(t *testing.T, url, name string, change func(*Config)) *replica {
 	t.Helper()
-	r := &replica{nc: natstest.Connect(t, url), leading: make(chan context.Context, 1), done: make(chan error, 1)}
+	r := &replica{nc: natstest.Connect(t, url), leading: make(chan context.Context, 1),
+		done: make(chan error, 1)}
 	cfg := config()
 	cfg.Instance, cfg.LeaseTTL = name, 2*time.Second
 	if change != nil {
@@ -143,7 +144,8 @@ func TestLeaseLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	kv, says := bucket(t, a.nc)
-	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant), []byte(`{"instance":"b","id":"other"}`)); err != nil {
+	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant),
+		[]byte(`{"instance":"b","id":"other"}`)); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.p.shutOut(t.Context(), r, schemas.Watermark{}); !errors.Is(err, ErrLeaseLost) {
@@ -171,7 +173,8 @@ func TestLeaseKept(t *testing.T) {
 	if err := a.p.lease.confirm(t.Context()); err != nil {
 		t.Errorf("after the lease had gone: %v", err)
 	}
-	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant), a.p.lease.value()); err != nil { // what a lost answer leaves
+	// what a lost answer leaves
+	if _, err := kv.Put(t.Context(), schemas.LeaseKey(tenant), a.p.lease.value()); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.p.lease.confirm(t.Context()); err != nil {
@@ -194,7 +197,8 @@ func TestLeaseGivenUpAfterLostAnswer(t *testing.T) {
 	}
 	a.stop()
 	<-a.done
-	if e, err := kv.Get(t.Context(), schemas.LeaseKey(tenant)); !errors.Is(err, jetstream.ErrKeyNotFound) {
+	e, err := kv.Get(t.Context(), schemas.LeaseKey(tenant))
+	if !errors.Is(err, jetstream.ErrKeyNotFound) {
 		t.Errorf("the lease is still there: %s, %v", e.Value(), err)
 	}
 }

@@ -40,7 +40,8 @@ func counting(t *testing.T, nc *nats.Conn) (*Publisher, *prometheus.Registry) {
 
 // wantCommits compares what is counted of commits. sent is how many messages those that are in the
 // log have.
-func wantCommits(t *testing.T, reg *prometheus.Registry, committed, sent float64, others metrictest.Series) {
+func wantCommits(t *testing.T, reg *prometheus.Registry, committed, sent float64,
+	others metrictest.Series) {
 	t.Helper()
 	want := metrictest.Series{
 		`rollcall_commits_total{result="committed"}`: committed,
@@ -69,14 +70,16 @@ func wantCommits(t *testing.T, reg *prometheus.Registry, committed, sent float64
 func TestMetrics(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	p, reg := counting(t, natstest.Connect(t, url))
-	commit(t, p, 1, event(1, 1), event(2, 1), event(1, 2)) // three events, two states, the watermark
+	// three events, two states, the watermark
+	commit(t, p, 1, event(1, 1), event(2, 1), event(1, 2))
 	commit(t, p, 2)
 	wantCommits(t, reg, 3, 1+6+1, nil)
 
 	// Somebody else commits: all that comes from here on is refused.
 	other, _ := counting(t, natstest.Connect(t, url))
 	commit(t, other, 3)
-	if err := p.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 3)}}); !errors.Is(err, ErrSuperseded) {
+	if err := p.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 3)}}); !errors.Is(err,
+		ErrSuperseded) {
 		t.Fatal(err)
 	}
 	wantCommits(t, reg, 3, 8, metrictest.Series{`rollcall_commits_total{result="superseded"}`: 1})
@@ -95,7 +98,8 @@ func TestMetricsTorn(t *testing.T) {
 	p.checked = time.Time{}
 	msgs, id := p.messages(Batch{Events: []schemas.Event{event(1, 2)}}, nil)
 	msgs[len(msgs)-1].Header.Set(jetstream.ExpectedLastSubjSeqHeader, "1") // and refused
-	if err := p.commit(t.Context(), msgs, id); !errors.Is(err, ErrSuperseded) || !strings.Contains(err.Error(), "stands above") {
+	if err := p.commit(t.Context(), msgs, id); !errors.Is(err, ErrSuperseded) ||
+		!strings.Contains(err.Error(), "stands above") {
 		t.Fatal(err)
 	}
 	wantCommits(t, reg, 2, 4, metrictest.Series{`rollcall_commits_total{result="torn"}`: 1})
@@ -135,7 +139,8 @@ func leaderSays(t *testing.T, reg *prometheus.Registry) float64 {
 
 func TestLeader(t *testing.T) {
 	url, _ := natstest.Start(t, "")
-	regs := map[string]*prometheus.Registry{"a": prometheus.NewRegistry(), "b": prometheus.NewRegistry()}
+	regs := map[string]*prometheus.Registry{"a": prometheus.NewRegistry(),
+		"b": prometheus.NewRegistry()}
 	start := func(name string) *replica {
 		return startReplica(t, url, name, func(c *Config) { c.Metrics = regs[name] })
 	}
@@ -144,7 +149,8 @@ func TestLeader(t *testing.T) {
 	b := start("b")
 	for name, r := range map[string]*replica{"a": a, "b": b} {
 		s := r.p.Status(t.Context())
-		if s.Stream != nil || s.Lease != nil || s.Leader != "a" || s.Creatable || r.p.Leading() != (name == "a") {
+		if s.Stream != nil || s.Lease != nil || s.Leader != "a" || s.Creatable ||
+			r.p.Leading() != (name == "a") {
 			t.Errorf("%s: %+v, leading %v", name, s, r.p.Leading())
 		}
 	}
@@ -162,34 +168,40 @@ func TestLeader(t *testing.T) {
 	}
 }
 
-// What a look shows of a server on which nothing has been done, one that has the stream, and one that
-// has something else.
+// What a look shows of a server on which nothing has been done, one that has the stream, and one
+// that has something else.
 func TestLook(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	cfg := config()
-	if s := NewReader(nc, cfg).Status(t.Context()); s.Stream != nil || s.Lease != nil || !s.Creatable || s.Watermark != nil || s.Leader != "" {
+	if s := NewReader(nc, cfg).Status(t.Context()); s.Stream != nil || s.Lease != nil ||
+		!s.Creatable || s.Watermark != nil || s.Leader != "" {
 		t.Errorf("an empty server: %+v", s)
 	}
 	cfg.Manage = false
-	if s := NewReader(nc, cfg).Status(t.Context()); !isSetup(s.Stream, "Manage") || !isSetup(s.Lease, "Manage") || s.Creatable {
+	if s := NewReader(nc, cfg).Status(t.Context()); !isSetup(s.Stream, "Manage") ||
+		!isSetup(s.Lease, "Manage") || s.Creatable {
 		t.Errorf("an empty server, and nothing may be created: %+v", s)
 	}
 	js, _ := jetstream.New(nc)
-	if _, err := js.Stream(t.Context(), schemas.Stream); !errors.Is(err, jetstream.ErrStreamNotFound) {
+	if _, err := js.Stream(t.Context(), schemas.Stream); !errors.Is(err,
+		jetstream.ErrStreamNotFound) {
 		t.Fatalf("a look has created the stream: %v", err)
 	}
 
 	p, _ := counting(t, nc)
-	if err := p.Commit(t.Context(), Batch{Health: &schemas.Health{State: schemas.HealthFailing, Reason: schemas.Unusable}, Watermark: complete(7)}); err != nil {
+	if err := p.Commit(t.Context(), Batch{Health: &schemas.Health{State: schemas.HealthFailing,
+		Reason: schemas.Unusable}, Watermark: complete(7)}); err != nil {
 		t.Fatal(err)
 	}
 	s := NewReader(nc, cfg).Status(t.Context())
-	if s.Stream != nil || s.Lease != nil || s.Watermark == nil || s.Watermark.Sweep != 7 || s.Health == nil || s.Health.Reason != schemas.Unusable {
+	if s.Stream != nil || s.Lease != nil || s.Watermark == nil || s.Watermark.Sweep != 7 ||
+		s.Health == nil || s.Health.Reason != schemas.Unusable {
 		t.Errorf("%+v", s)
 	}
 	cfg.Tenant = 0
-	if s := NewReader(nc, cfg).Status(t.Context()); s.Stream != nil || s.Lease != nil || s.Watermark != nil || s.Health != nil {
+	if s := NewReader(nc, cfg).Status(t.Context()); s.Stream != nil || s.Lease != nil ||
+		s.Watermark != nil || s.Health != nil {
 		t.Errorf("without a tenant: %+v", s)
 	}
 	forge(t, nc, schemas.WatermarkSubject(tenant), "nonsense")
@@ -206,10 +218,12 @@ func TestLook(t *testing.T) {
 	if err := js.DeleteKeyValue(t.Context(), schemas.Bucket); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: schemas.Bucket}); err != nil {
+	if _, err := js.CreateKeyValue(t.Context(),
+		jetstream.KeyValueConfig{Bucket: schemas.Bucket}); err != nil {
 		t.Fatal(err)
 	}
-	if s := p.Status(t.Context()); !isSetup(s.Stream, "max age is 1h0m0s") || !isSetup(s.Lease, "limit marker TTL") {
+	if s := p.Status(t.Context()); !isSetup(s.Stream, "max age is 1h0m0s") ||
+		!isSetup(s.Lease, "limit marker TTL") {
 		t.Errorf("a stream and a bucket that do not fit: %+v", s)
 	}
 }

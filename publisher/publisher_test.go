@@ -20,7 +20,8 @@ import (
 const tenant = 886
 
 func config() Config {
-	return Config{Tenant: tenant, Instance: "test-1", Replicas: 1, Manage: true, EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second}
+	return Config{Tenant: tenant, Instance: "test-1", Replicas: 1, Manage: true,
+		EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second}
 }
 
 var epoch = time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
@@ -35,7 +36,8 @@ func event(id int64, rev uint64) schemas.Event {
 	at := epoch.Add(time.Duration(rev) * time.Second)
 	return schemas.Event{Type: kind, Time: at, Data: schemas.EventData{
 		Revision: rev, Reason: reason, Sweep: rev, Online: rev%2 == 1, Since: at,
-		Agent: schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: int64(rev % 2), Type: &typ},
+		Agent: schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: int64(rev % 2),
+			Type: &typ},
 	}}
 }
 
@@ -45,7 +47,8 @@ func complete(sweep uint64) schemas.Watermark {
 		return schemas.Watermark{}
 	}
 	at := epoch.Add(time.Duration(sweep) * time.Second)
-	return schemas.Watermark{Sweep: sweep, StartedAt: at, CompletedAt: at.Add(time.Second), StaleAfter: at.Add(15 * time.Second)}
+	return schemas.Watermark{Sweep: sweep, StartedAt: at, CompletedAt: at.Add(time.Second),
+		StaleAfter: at.Add(15 * time.Second)}
 }
 
 func open(t *testing.T, nc *nats.Conn) *Publisher {
@@ -62,7 +65,9 @@ func recovered(t *testing.T, nc *nats.Conn) (*Publisher, *Recovered, map[int64]u
 	t.Helper()
 	p := open(t, nc)
 	revisions := make(map[int64]uint64)
-	r, err := p.recover(t.Context(), func(s *packed.State) { revisions[s.Agent.AgentID()] = s.Revision })
+	r, err := p.recover(t.Context(), func(s *packed.State) {
+		revisions[s.Agent.AgentID()] = s.Revision
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,11 +123,13 @@ func TestCommit(t *testing.T) {
 	if r.Watermark != nil || r.LastSweep != 0 {
 		t.Fatalf("an empty stream says %+v", r)
 	}
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{Sweep: 1}}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{
+		Sweep: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 1, event(1, 1), event(2, 1), event(1, 2))
-	if err := p.Commit(t.Context(), Batch{Health: &schemas.Health{State: schemas.HealthOK, Since: epoch}, Watermark: complete(2)}); err != nil {
+	if err := p.Commit(t.Context(), Batch{Health: &schemas.Health{State: schemas.HealthOK,
+		Since: epoch}, Watermark: complete(2)}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 3)
@@ -131,13 +138,15 @@ func TestCommit(t *testing.T) {
 		"agent.state.886.2 1", "agent.state.886.1 2", "agent.health.886", "agent.watermark.886",
 	}
 	if got := logged(t, nc); strings.Join(got, "\n") != strings.Join(want, "\n") {
-		t.Fatalf("the stream holds\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Fatalf("the stream holds\n%s\nwant\n%s", strings.Join(got, "\n"),
+			strings.Join(want, "\n"))
 	}
 
 	// Plain subscribers saw all of it, in order, watermarks included.
 	want = []string{
 		"agent.watermark.886",
-		"agent.online.886.10.1", "agent.online.886.10.2", "agent.offline.886.10.1", "agent.state.886.2", "agent.state.886.1", "agent.watermark.886",
+		"agent.online.886.10.1", "agent.online.886.10.2", "agent.offline.886.10.1",
+		"agent.state.886.2", "agent.state.886.1", "agent.watermark.886",
 		"agent.health.886", "agent.watermark.886", "agent.watermark.886",
 	}
 	for i, w := range want {
@@ -146,15 +155,19 @@ func TestCommit(t *testing.T) {
 			t.Fatalf("live message %d: %v", i, err)
 		}
 		if m.Subject != w || m.Header.Get("Nats-Sequence") == "" {
-			t.Errorf("live message %d is %s (sequence %q), want %s", i, m.Subject, m.Header.Get("Nats-Sequence"), w)
+			t.Errorf("live message %d is %s (sequence %q), want %s", i, m.Subject,
+				m.Header.Get("Nats-Sequence"), w)
 		}
-		if strings.HasPrefix(w, "agent.online") && (m.Header.Get("Nats-TTL") != "3600" || m.Header.Get("Content-Type") != schemas.ContentTypeEvent) {
+		if strings.HasPrefix(w, "agent.online") &&
+			(m.Header.Get("Nats-TTL") != "3600" ||
+				m.Header.Get("Content-Type") != schemas.ContentTypeEvent) {
 			t.Errorf("headers of %s: %v", w, m.Header)
 		}
 	}
 
 	_, r, revisions := recovered(t, nc)
-	if r.LastSweep != 3 || r.Watermark.Commit.Messages != 1 || r.Watermark.Instance != "test-1" || r.Health.State != schemas.HealthOK || r.Agents != 2 {
+	if r.LastSweep != 3 || r.Watermark.Commit.Messages != 1 || r.Watermark.Instance != "test-1" ||
+		r.Health.State != schemas.HealthOK || r.Agents != 2 {
 		t.Errorf("recovered %+v, watermark %+v, health %+v", r, r.Watermark, r.Health)
 	}
 	if revisions[1] != 2 || revisions[2] != 1 {
@@ -189,8 +202,8 @@ func TestFence(t *testing.T) {
 	commit(t, second, 2, event(1, 2))
 }
 
-// Before the first commit after a sleep the stream is looked at: the monotonic clock stood still, and
-// the lease may have run out.
+// Before the first commit after a sleep the stream is looked at: the monotonic clock stood still,
+// and the lease may have run out.
 func TestLooksAfterSleep(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	first, r, _ := recovered(t, natstest.Connect(t, url))
@@ -209,8 +222,8 @@ func TestLooksAfterSleep(t *testing.T) {
 	}
 }
 
-// A commit whose acknowledgement is lost is found in the stream, and not written twice; one that never
-// arrived is sent again.
+// A commit whose acknowledgement is lost is found in the stream, and not written twice; one that
+// never arrived is sent again.
 func TestLostAcknowledgement(t *testing.T) {
 	for _, n := range []int{0, 1, 3} {
 		url, _ := natstest.Start(t, "")
@@ -224,7 +237,8 @@ func TestLostAcknowledgement(t *testing.T) {
 			events = append(events, event(int64(i), 1))
 		}
 		msgs, id := p.messages(Batch{Events: events}, nil)
-		if _, err := p.send(t.Context(), msgs, ackTimeout); err != nil { // its answer is never looked at
+		// its answer is never looked at
+		if _, err := p.send(t.Context(), msgs, ackTimeout); err != nil {
 			t.Fatal(err)
 		}
 		before := logged(t, nc)
@@ -250,7 +264,8 @@ func TestBrokerAway(t *testing.T) {
 	stop()
 	done := make(chan error, 1)
 	go func() {
-		done <- p.Commit(context.WithoutCancel(t.Context()), Batch{Events: []schemas.Event{event(1, 1)}, Watermark: complete(1)})
+		done <- p.Commit(context.WithoutCancel(t.Context()),
+			Batch{Events: []schemas.Event{event(1, 1)}, Watermark: complete(1)})
 	}()
 	natstest.StartAt(t, dir, url)
 	if err := <-done; err != nil {
@@ -300,13 +315,16 @@ func TestTornTail(t *testing.T) {
 	purge(t, nc, schemas.StateSubject(tenant, 1))
 	purge(t, nc, schemas.StateSubject(tenant, 3))
 	p, r, revisions := recovered(t, nc)
-	if len(r.lackingStates) != 2 || r.LastSweep != 2 || revisions[1] != 2 || revisions[2] != 1 || revisions[3] != 1 {
-		t.Fatalf("recovered %v, lacking %d states, last sweep %d", revisions, len(r.lackingStates), r.LastSweep)
+	if len(r.lackingStates) != 2 || r.LastSweep != 2 || revisions[1] != 2 || revisions[2] != 1 ||
+		revisions[3] != 1 {
+		t.Fatalf("recovered %v, lacking %d states, last sweep %d", revisions, len(r.lackingStates),
+			r.LastSweep)
 	}
 	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, r, revisions = recovered(t, nc); len(r.lackingStates) != 0 || revisions[1] != 2 || revisions[3] != 1 {
+	if _, r, revisions = recovered(t, nc); len(r.lackingStates) != 0 || revisions[1] != 2 ||
+		revisions[3] != 1 {
 		t.Errorf("after the repair: %v, lacking %d states", revisions, len(r.lackingStates))
 	}
 }
@@ -320,7 +338,8 @@ func TestTornWatermark(t *testing.T) {
 		t.Fatal(err)
 	}
 	commit(t, p, 6, event(1, 1), event(2, 1))
-	msgs, _ := p.messages(Batch{Events: []schemas.Event{event(1, 2), event(2, 2)}, Watermark: complete(7)}, nil)
+	msgs, _ := p.messages(Batch{Events: []schemas.Event{event(1, 2), event(2, 2)},
+		Watermark: complete(7)}, nil)
 	torn := []*nats.Msg{msgs[1], msgs[4]} // one of the events, and the watermark
 	if _, err := p.send(t.Context(), torn, ackTimeout); err != nil {
 		t.Fatal(err)
@@ -329,7 +348,8 @@ func TestTornWatermark(t *testing.T) {
 	if r.Watermark != nil || r.LastSweep != 7 || revisions[1] != 1 || revisions[2] != 2 {
 		t.Fatalf("recovered %+v, %v", r, revisions)
 	}
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{Sweep: 8}}); err != nil {
+	if err := p.shutOut(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{
+		Sweep: 8}}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 8, event(1, 2))
@@ -346,13 +366,16 @@ func TestForgeries(t *testing.T) {
 	commit(t, p, 7, event(1, 1), event(2, 1))
 	forgery, unreadable := event(1, 1000), "{}"
 	for name, act := range map[string]func(){
-		"a watermark":  func() { forge(t, nc, "agent.watermark.886", "not a watermark") },
-		"a state":      func() { forge(t, nc, "agent.state.886.2", unreadable) },
-		"an event":     func() { forge(t, nc, forgery.Subject(), string(forgery.AppendJSON(nil))) },
-		"a good state": func() { forge(t, nc, "agent.state.886.1", string(forgery.AppendJSON(nil))) },
-		"health":       func() { forge(t, nc, "agent.health.886", "ill") },
+		"a watermark": func() { forge(t, nc, "agent.watermark.886", "not a watermark") },
+		"a state":     func() { forge(t, nc, "agent.state.886.2", unreadable) },
+		"an event":    func() { forge(t, nc, forgery.Subject(), string(forgery.AppendJSON(nil))) },
+		"a good state": func() {
+			forge(t, nc, "agent.state.886.1", string(forgery.AppendJSON(nil)))
+		},
+		"health": func() { forge(t, nc, "agent.health.886", "ill") },
 		"a watermark without times": func() {
-			forge(t, nc, "agent.watermark.886", `{"tenantId":886,"sweep":5,"commit":{"id":"x","messages":1}}`)
+			forge(t, nc, "agent.watermark.886",
+				`{"tenantId":886,"sweep":5,"commit":{"id":"x","messages":1}}`)
 		},
 		"a watermark and a state": func() {
 			forge(t, nc, "agent.state.886.1", string(forgery.AppendJSON(nil)))
@@ -370,8 +393,10 @@ func TestForgeries(t *testing.T) {
 			if len(revisions) != 2 || revisions[1] != 1 || revisions[2] != 1 {
 				t.Errorf("recovered %v", revisions)
 			}
-			if strings.HasPrefix(name, "a watermark") && (r.Watermark != nil || r.LastSweep <= 1000) {
-				t.Errorf("recovered %+v and sweep %d: sweep numbers would be used again", r.Watermark, r.LastSweep)
+			if strings.HasPrefix(name, "a watermark") &&
+				(r.Watermark != nil || r.LastSweep <= 1000) {
+				t.Errorf("recovered %+v and sweep %d: sweep numbers would be used again",
+					r.Watermark, r.LastSweep)
 			}
 			if err := p.shutOut(t.Context(), r, complete(8)); err != nil {
 				t.Fatal(err)
@@ -427,7 +452,8 @@ func TestStreamGone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := p.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 2)}}); !errors.Is(err, ErrSuperseded) {
+	if err := p.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 2)}}); !errors.Is(err,
+		ErrSuperseded) {
 		t.Fatalf("commit without a stream: %v", err)
 	}
 	again := func() (err error) {
@@ -437,7 +463,8 @@ func TestStreamGone(t *testing.T) {
 	err := again()
 	// The server clears a deleted stream's store away in its own time, and refuses to make one of
 	// that name meanwhile (10049).
-	for deadline := time.Now().Add(10 * time.Second); err != nil && strings.Contains(err.Error(), "10049") && time.Now().Before(deadline); err = again() {
+	for deadline := time.Now().Add(10 * time.Second); err != nil &&
+		strings.Contains(err.Error(), "10049") && time.Now().Before(deadline); err = again() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if err != nil {
@@ -453,7 +480,9 @@ func TestForeignStream(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	js, _ := jetstream.New(nc)
-	theirs, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: schemas.Stream, Subjects: []string{"orders.>"}, MaxAge: time.Hour, Storage: jetstream.MemoryStorage})
+	theirs, err := js.CreateStream(t.Context(),
+		jetstream.StreamConfig{Name: schemas.Stream, Subjects: []string{"orders.>"},
+			MaxAge: time.Hour, Storage: jetstream.MemoryStorage})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -462,7 +491,8 @@ func TestForeignStream(t *testing.T) {
 	if !errors.As(err, &setup) {
 		t.Fatalf("Open: %v, want a SetupError", err)
 	}
-	for _, want := range []string{"subjects", "transform", "republish", "discard", "max age", "size limit", "atomic publish", "rollup", "message TTL", "direct get", "deny delete"} {
+	for _, want := range []string{"subjects", "transform", "republish", "discard", "max age",
+		"size limit", "atomic publish", "rollup", "message TTL", "direct get", "deny delete"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in the error: %v", want, err)
 		}
@@ -478,11 +508,13 @@ func TestManageFalse(t *testing.T) {
 	nc := natstest.Connect(t, url)
 	cfg := config()
 	cfg.Manage = false
-	if _, err := Open(t.Context(), nc, cfg); err == nil || !strings.Contains(err.Error(), "Manage") {
+	if _, err := Open(t.Context(), nc, cfg); err == nil ||
+		!strings.Contains(err.Error(), "Manage") {
 		t.Fatalf("Open on an empty server without managing: %v", err)
 	}
 	js, _ := jetstream.New(nc)
-	if _, err := js.Stream(t.Context(), schemas.Stream); !errors.Is(err, jetstream.ErrStreamNotFound) {
+	if _, err := js.Stream(t.Context(), schemas.Stream); !errors.Is(err,
+		jetstream.ErrStreamNotFound) {
 		t.Fatalf("the stream was created all the same: %v", err)
 	}
 	open(t, nc)
@@ -493,9 +525,12 @@ func TestManageFalse(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	for v, ok := range map[string]bool{
-		"2.12.8": true, "2.12.15": true, "2.14.10": true, "2.15.2": true, "2.100.0": true, "3.0.0": true, "v2.12.9": true,
-		"2.12.8+build.7": true, "2.13.0-beta": true, "2.12.9-RC.1": true, // later than 2.12.8, as semantic versions go
-		"2.12.7": false, "2.12.0": false, "2.12.8-RC.1": false, "2.12.8-dev": false, "v2.12.7": false, "2.11.9": false, "2.2.100": false,
+		"2.12.8": true, "2.12.15": true, "2.14.10": true, "2.15.2": true, "2.100.0": true,
+		"3.0.0": true, "v2.12.9": true,
+		// later than 2.12.8, as semantic versions go
+		"2.12.8+build.7": true, "2.13.0-beta": true, "2.12.9-RC.1": true,
+		"2.12.7": false, "2.12.0": false, "2.12.8-RC.1": false, "2.12.8-dev": false,
+		"v2.12.7": false, "2.11.9": false, "2.2.100": false,
 		"1.4.1": false, "2.12": false, "2": false, "": false, "x.y": false, "2.12.x": false,
 	} {
 		if err := CheckVersion(v); (err == nil) != ok {
@@ -508,7 +543,8 @@ func TestValidate(t *testing.T) {
 	if err := config().Validate(); err != nil {
 		t.Errorf("a good config: %v", err)
 	}
-	err := Config{EventsMaxAge: 1500 * time.Millisecond, LeaseTTL: time.Second, Replicas: 6}.Validate()
+	err := Config{EventsMaxAge: 1500 * time.Millisecond, LeaseTTL: time.Second,
+		Replicas: 6}.Validate()
 	for _, field := range []string{"Instance", "Replicas", "EventsMaxAge", "LeaseTTL", "MaxBytes"} {
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s is not named: %v", field, err)

@@ -28,7 +28,8 @@ func TestStoreRemoved(t *testing.T) {
 	// within removes what the path names in the directory of a stream.
 	within := func(stream, path string) func(string) error {
 		return func(dir string) error {
-			found, err := filepath.Glob(filepath.Join(dir, "jetstream", ownAccount, "streams", stream, path))
+			found, err := filepath.Glob(filepath.Join(dir, "jetstream", ownAccount, "streams",
+				stream, path))
 			if err == nil && found == nil {
 				err = os.ErrNotExist
 			}
@@ -44,10 +45,12 @@ func TestStoreRemoved(t *testing.T) {
 	}{
 		"the directory": {os.RemoveAll, false},
 		"what is in it": {func(dir string) error {
-			return errors.Join(os.RemoveAll(filepath.Join(dir, "jetstream")), os.RemoveAll(filepath.Join(dir, lockFile)))
+			return errors.Join(os.RemoveAll(filepath.Join(dir, "jetstream")),
+				os.RemoveAll(filepath.Join(dir, lockFile)))
 		}, false},
 		"the stream's": {func(dir string) error {
-			return os.RemoveAll(filepath.Join(dir, "jetstream", ownAccount, "streams", schemas.Stream))
+			return os.RemoveAll(filepath.Join(dir, "jetstream", ownAccount, "streams",
+				schemas.Stream))
 		}, false},
 		"the stream's messages":            {within(schemas.Stream, "msgs"), true},
 		"what is in the stream's messages": {within(schemas.Stream, "msgs/*"), true},
@@ -57,7 +60,9 @@ func TestStoreRemoved(t *testing.T) {
 		"the bucket's":                     {within(bucket, ""), true},
 		"the bucket's messages":            {within(bucket, "msgs"), true},
 		"the bucket's description":         {within(bucket, "meta.inf"), true},
-		"the lock":                         {func(dir string) error { return os.Remove(filepath.Join(dir, lockFile)) }, true},
+		"the lock": {func(dir string) error {
+			return os.Remove(filepath.Join(dir, lockFile))
+		}, true},
 		"put away, an empty one in its place": {func(dir string) error {
 			return errors.Join(os.Rename(dir, dir+"-away"), os.Mkdir(dir, 0o700))
 		}, false},
@@ -66,10 +71,11 @@ func TestStoreRemoved(t *testing.T) {
 			t.Parallel()
 			dir, out := filepath.Join(t.TempDir(), "data"), &lines{}
 			var looks atomic.Int64
-			s := start(t, Config{DataDir: dir, Logger: slog.New(slog.NewTextHandler(out, nil)), lookEvery: often, ill: func(ns *server.Server) error {
-				looks.Add(1)
-				return ill(ns)
-			}})
+			s := start(t, Config{DataDir: dir, Logger: slog.New(slog.NewTextHandler(out, nil)),
+				lookEvery: often, ill: func(ns *server.Server) error {
+					looks.Add(1)
+					return ill(ns)
+				}})
 			nc, err := s.Connect(nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
 			if err != nil {
 				t.Fatal(err)
@@ -83,7 +89,8 @@ func TestStoreRemoved(t *testing.T) {
 				t.Fatal(err)
 			}
 			publish(t, js, "rollcall.log.online.886.10.1", "{}")
-			kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: schemas.Bucket})
+			kv, err := js.CreateKeyValue(t.Context(),
+				jetstream.KeyValueConfig{Bucket: schemas.Bucket})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,8 +100,13 @@ func TestStoreRemoved(t *testing.T) {
 			seen := looks.Load() // what nobody has seen nobody misses
 			wait.Eventually(t, "a look at the store", func() bool { return looks.Load() >= seen+2 })
 			before := s.running.Load()
-			wait.Eventually(t, "the store to be removed", func() bool { return c.remove(dir) == nil })
-			wait.Eventually(t, "another server", func() bool { now := s.running.Load(); return now != nil && now != before && nc.IsConnected() })
+			wait.Eventually(t, "the store to be removed",
+				func() bool { return c.remove(dir) == nil })
+			wait.Eventually(t, "another server",
+				func() bool {
+					now := s.running.Load()
+					return now != nil && now != before && nc.IsConnected()
+				})
 			var found bool
 			wait.Eventually(t, "the other server to answer", func() bool {
 				_, err := js.Stream(t.Context(), schemas.Stream)
@@ -107,7 +119,8 @@ func TestStoreRemoved(t *testing.T) {
 			if !strings.Contains(out.String(), "was removed while it was in use") {
 				t.Errorf("told: %s", out)
 			}
-			if _, err := Start(Config{Listen: "127.0.0.1:0", DataDir: dir}); !errors.Is(err, ErrDirInUse) {
+			_, err = Start(Config{Listen: "127.0.0.1:0", DataDir: dir})
+			if !errors.Is(err, ErrDirInUse) {
 				t.Errorf("another server on the directory: %v, want %v", err, ErrDirInUse)
 			}
 		})

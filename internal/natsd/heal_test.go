@@ -101,7 +101,8 @@ func TestHeals(t *testing.T) {
 		t.Fatal("the server was replaced before there was room")
 	}
 	close(room)
-	wait.Eventually(t, "the connection to come back", func() bool { return nc.Stats().Reconnects > 0 && nc.IsConnected() })
+	wait.Eventually(t, "the connection to come back",
+		func() bool { return nc.Stats().Reconnects > 0 && nc.IsConnected() })
 	if third := publish(t, js, "online.886.10.3", "after"); third != first+2 {
 		t.Errorf("the messages have sequences %d, %d, %d", first, second, third)
 	}

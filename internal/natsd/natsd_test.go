@@ -38,9 +38,10 @@ var child = func() bool { return false }
 // logConfig is the stream as the contract wants it.
 func logConfig(maxBytes int64) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name:               schemas.Stream,
-		Subjects:           []string{"rollcall.log.>"},
-		SubjectTransform:   &jetstream.SubjectTransformConfig{Source: "rollcall.log.>", Destination: "agent.>"},
+		Name:     schemas.Stream,
+		Subjects: []string{"rollcall.log.>"},
+		SubjectTransform: &jetstream.SubjectTransformConfig{Source: "rollcall.log.>",
+			Destination: "agent.>"},
 		RePublish:          &jetstream.RePublish{Source: "agent.>", Destination: "agent.>"},
 		Storage:            jetstream.FileStorage,
 		Retention:          jetstream.LimitsPolicy,
@@ -82,10 +83,12 @@ func own(t *testing.T, s *Server) (*nats.Conn, jetstream.JetStream) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.CreateStream(t.Context(), logConfig(64<<20)); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+	if _, err := js.CreateStream(t.Context(), logConfig(64<<20)); err != nil &&
+		!errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		t.Fatal(err)
 	}
-	_, err = js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: schemas.Bucket, LimitMarkerTTL: time.Second})
+	_, err = js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: schemas.Bucket,
+		LimitMarkerTTL: time.Second})
 	if err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
 		t.Fatal(err)
 	}
@@ -174,7 +177,8 @@ func TestReaderReads(t *testing.T) {
 
 	t.Run("every event, durable", func(t *testing.T) {
 		nc, rjs := reader(t, s)
-		cfg := jetstream.ConsumerConfig{Durable: "billing", FilterSubject: "agent.online.>", AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy}
+		cfg := jetstream.ConsumerConfig{Durable: "billing", FilterSubject: "agent.online.>",
+			AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy}
 		c, err := rjs.CreateOrUpdateConsumer(t.Context(), schemas.Stream, cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -230,7 +234,8 @@ func TestReaderReads(t *testing.T) {
 	t.Run("state and follow, ordered", func(t *testing.T) {
 		_, rjs := reader(t, s)
 		c, err := rjs.OrderedConsumer(t.Context(), schemas.Stream, jetstream.OrderedConsumerConfig{
-			FilterSubjects: []string{"agent.state.886.*", "agent.watermark.886", "agent.health.886"}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy})
+			FilterSubjects: []string{"agent.state.886.*", "agent.watermark.886",
+				"agent.health.886"}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -248,7 +253,8 @@ func TestReaderReads(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if m.Subject() != fmt.Sprintf("agent.state.886.%d", i) || string(m.Data()) != "last" || md.NumPending != uint64(2-i) {
+			if m.Subject() != fmt.Sprintf("agent.state.886.%d", i) || string(m.Data()) != "last" ||
+				md.NumPending != uint64(2-i) {
 				t.Errorf("got %s %q, %d pending", m.Subject(), m.Data(), md.NumPending)
 			}
 		}
@@ -263,7 +269,8 @@ func TestReaderReads(t *testing.T) {
 		sub := subscribe(t, nc, "agent.online.>")
 		seq := publish(t, js, "online.886.10.7", "hello")
 		m := next(t, sub)
-		if m.Subject != "agent.online.886.10.7" || string(m.Data) != "hello" || m.Header.Get("Nats-Sequence") != fmt.Sprint(seq) || m.Reply != "" {
+		if m.Subject != "agent.online.886.10.7" || string(m.Data) != "hello" ||
+			m.Header.Get("Nats-Sequence") != fmt.Sprint(seq) || m.Reply != "" {
 			t.Errorf("got %s %q %v reply %q", m.Subject, m.Data, m.Header, m.Reply)
 		}
 	})
@@ -274,17 +281,20 @@ func TestReaderReads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m, err := st.GetLastMsgForSubject(t.Context(), "agent.state.886.1"); err != nil || string(m.Data) != "last" {
+		if m, err := st.GetLastMsgForSubject(t.Context(), "agent.state.886.1"); err != nil ||
+			string(m.Data) != "last" {
 			t.Errorf("direct get, last: %v %v", m, err)
 		}
 		if m, err := st.GetMsg(t.Context(), 1); err != nil || m.Subject != "agent.online.886.10.0" {
 			t.Errorf("direct get: %v %v", m, err)
 		}
-		m, err := nc.Request("$JS.API.STREAM.MSG.GET."+schemas.Stream, []byte(`{"last_by_subj":"agent.state.886.1"}`), 2*time.Second)
+		m, err := nc.Request("$JS.API.STREAM.MSG.GET."+schemas.Stream,
+			[]byte(`{"last_by_subj":"agent.state.886.1"}`), 2*time.Second)
 		if err != nil || !bytes.Contains(m.Data, []byte("agent.state.886.1")) {
 			t.Errorf("get: %v %v", m, err)
 		}
-		batch, err := jetstreamext.GetLastMsgsFor(t.Context(), rjs, schemas.Stream, []string{"agent.state.886.*"})
+		batch, err := jetstreamext.GetLastMsgsFor(t.Context(), rjs, schemas.Stream,
+			[]string{"agent.state.886.*"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -316,12 +326,14 @@ func TestReaderReads(t *testing.T) {
 	})
 
 	t.Run("whatever the credentials", func(t *testing.T) {
-		for _, o := range []nats.Option{nats.UserInfo(ownUser, "guess"), nats.Token("t"), nats.UserInfo("u", "")} {
+		for _, o := range []nats.Option{nats.UserInfo(ownUser, "guess"), nats.Token("t"),
+			nats.UserInfo("u", "")} {
 			nc, rjs := reader(t, s, o)
 			if _, err := rjs.Stream(t.Context(), schemas.Stream); err != nil {
 				t.Error(err)
 			}
-			if _, err := nc.Request("rollcall.log.online.1.1.1", nil, 100*time.Millisecond); err == nil {
+			if _, err := nc.Request("rollcall.log.online.1.1.1", nil,
+				100*time.Millisecond); err == nil {
 				t.Error("published")
 			}
 			nc.Close()
@@ -378,13 +390,16 @@ func TestReaderForbidden(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, js, "online.886.10.1", "on")
-	if _, err := js.CreateConsumer(t.Context(), schemas.Stream, jetstream.ConsumerConfig{Name: ReservedConsumer + "x", FilterSubject: "agent.state.>"}); err != nil {
+	if _, err := js.CreateConsumer(t.Context(), schemas.Stream,
+		jetstream.ConsumerConfig{Name: ReservedConsumer + "x",
+			FilterSubject: "agent.state.>"}); err != nil {
 		t.Fatal(err)
 	}
 	before := state(t, js)
 
 	push := func(deliver string) string {
-		return `{"stream_name":"AGENT_EVENTS","config":{"ack_policy":"none","deliver_policy":"all","replay_policy":"instant","headers_only":true,"deliver_subject":"` + deliver + `"}}`
+		return `{"stream_name":"AGENT_EVENTS","config":{"ack_policy":"none",` +
+			`"deliver_policy":"all","replay_policy":"instant","headers_only":true,"deliver_subject":"` + deliver + `"}}`
 	}
 	ask := func(subject, body string) func(*nats.Conn, jetstream.JetStream) error {
 		return func(nc *nats.Conn, _ jetstream.JetStream) error {
@@ -409,11 +424,13 @@ func TestReaderForbidden(t *testing.T) {
 		want string // in the error
 	}{
 		{"publish into the stream", func(_ *nats.Conn, js jetstream.JetStream) error {
-			_, err := js.Publish(ctx, "rollcall.log.online.886.10.1", []byte("x"), jetstream.WithRetryAttempts(0))
+			_, err := js.Publish(ctx, "rollcall.log.online.886.10.1", []byte("x"),
+				jetstream.WithRetryAttempts(0))
 			return err
 		}, ""},
 		{"publish under the stored subject", func(_ *nats.Conn, js jetstream.JetStream) error {
-			_, err := js.Publish(ctx, "agent.online.886.10.1", []byte("x"), jetstream.WithRetryAttempts(0))
+			_, err := js.Publish(ctx, "agent.online.886.10.1", []byte("x"),
+				jetstream.WithRetryAttempts(0))
 			return err
 		}, ""},
 		{"take the lease", func(nc *nats.Conn, _ jetstream.JetStream) error {
@@ -425,7 +442,8 @@ func TestReaderForbidden(t *testing.T) {
 			return err
 		}, ""},
 		{"create a stream", func(_ *nats.Conn, js jetstream.JetStream) error {
-			_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "X", Subjects: []string{"agent.>"}})
+			_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "X",
+				Subjects: []string{"agent.>"}})
 			return err
 		}, "may read the stream and nothing else"},
 		{"create a bucket", func(_ *nats.Conn, js jetstream.JetStream) error {
@@ -438,7 +456,9 @@ func TestReaderForbidden(t *testing.T) {
 			_, err := js.UpdateStream(ctx, cfg)
 			return err
 		}, "may read the stream and nothing else"},
-		{"delete the stream", func(_ *nats.Conn, js jetstream.JetStream) error { return js.DeleteStream(ctx, schemas.Stream) }, "may read the stream and nothing else"},
+		{"delete the stream", func(_ *nats.Conn, js jetstream.JetStream) error {
+			return js.DeleteStream(ctx, schemas.Stream)
+		}, "may read the stream and nothing else"},
 		{"purge the stream", func(_ *nats.Conn, js jetstream.JetStream) error {
 			st, err := js.Stream(ctx, schemas.Stream)
 			if err != nil {
@@ -458,37 +478,57 @@ func TestReaderForbidden(t *testing.T) {
 		{"read the bucket", ask("$JS.API.DIRECT.GET.KV_rollcall.$KV.rollcall.lease.886", ""), ""},
 		{"step down", ask("$JS.API.STREAM.LEADER.STEPDOWN.AGENT_EVENTS", ""), ""},
 		{"account purge", ask("$JS.API.ACCOUNT.PURGE."+ownAccount, ""), ""},
-		{"pause a consumer", ask("$JS.API.CONSUMER.PAUSE.AGENT_EVENTS."+ReservedConsumer+"x", `{"pause_until":"2100-01-01T00:00:00Z"}`), ""},
+		{"pause a consumer", ask("$JS.API.CONSUMER.PAUSE.AGENT_EVENTS."+ReservedConsumer+"x",
+			`{"pause_until":"2100-01-01T00:00:00Z"}`), ""},
 		{"the gate itself", ask(gatePre+"CONSUMER.NAMES."+schemas.Stream, ""), ""},
-		{"push consumer, forging an event", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", push("agent.online.886.10.1")), "push consumers"},
+		{"push consumer, forging an event", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS",
+			push("agent.online.886.10.1")), "push consumers"},
 		{"push consumer, by name and filter", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS.p.agent.>",
-			strings.Replace(push("agent.online.886.10.1"), `"config":{`, `"config":{"name":"p","filter_subject":"agent.>",`, 1)), "push consumers"},
+			strings.Replace(push("agent.online.886.10.1"), `"config":{`,
+				`"config":{"name":"p","filter_subject":"agent.>",`, 1)), "push consumers"},
 		{"push consumer, durable", ask("$JS.API.CONSUMER.DURABLE.CREATE.AGENT_EVENTS.p",
-			strings.Replace(push("agent.online.886.10.1"), `"config":{`, `"config":{"durable_name":"p",`, 1)), "push consumers"},
-		{"push consumer, deleting the stream", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", push("$JS.API.STREAM.DELETE.AGENT_EVENTS")), "push consumers"},
-		{"push consumer, taking the lease", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", push("$KV.rollcall.lease.886")), "push consumers"},
-		{"push consumer, otherwise spelt", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", strings.Replace(push("agent.x"), "deliver_subject", `Deliver_\u0053ubject`, 1)), "push consumers"},
-		{"push consumer, second thought", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", `{"stream_name":"AGENT_EVENTS","config":{}}`+push("agent.x")), "more than one request"},
-		{"push consumer on another stream", ask("$JS.API.CONSUMER.CREATE.KV_rollcall", strings.Replace(push("agent.x"), "AGENT_EVENTS", "KV_rollcall", 1)), ""},
-		{"pull consumer on another stream, by body", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", `{"stream_name":"KV_rollcall","config":{}}`), "does not match"},
+			strings.Replace(push("agent.online.886.10.1"), `"config":{`,
+				`"config":{"durable_name":"p",`, 1)), "push consumers"},
+		{"push consumer, deleting the stream",
+			ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", push("$JS.API.STREAM.DELETE.AGENT_EVENTS")),
+			"push consumers"},
+		{"push consumer, taking the lease", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS",
+			push("$KV.rollcall.lease.886")), "push consumers"},
+		{"push consumer, otherwise spelt", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS",
+			strings.Replace(push("agent.x"), "deliver_subject", `Deliver_\u0053ubject`, 1)),
+			"push consumers"},
+		{"push consumer, second thought", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS",
+			`{"stream_name":"AGENT_EVENTS","config":{}}`+push("agent.x")), "more than one request"},
+		{"push consumer on another stream", ask("$JS.API.CONSUMER.CREATE.KV_rollcall",
+			strings.Replace(push("agent.x"), "AGENT_EVENTS", "KV_rollcall", 1)), ""},
+		{"pull consumer on another stream, by body",
+			ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS",
+				`{"stream_name":"KV_rollcall","config":{}}`), "does not match"},
 		{"legacy ordered consumer", func(nc *nats.Conn, _ jetstream.JetStream) error {
 			js, err := nc.JetStream()
 			if err != nil {
 				t.Error(err)
 			}
-			_, err = js.SubscribeSync("agent.>", nats.OrderedConsumer(), nats.BindStream(schemas.Stream))
+			_, err = js.SubscribeSync("agent.>", nats.OrderedConsumer(),
+				nats.BindStream(schemas.Stream))
 			return err
 		}, "push consumers"},
 		{"change rollcall's consumer", func(_ *nats.Conn, js jetstream.JetStream) error {
-			_, err := js.UpdateConsumer(ctx, schemas.Stream, jetstream.ConsumerConfig{Name: ReservedConsumer + "x", FilterSubject: "agent.nothing"})
+			_, err := js.UpdateConsumer(ctx, schemas.Stream,
+				jetstream.ConsumerConfig{Name: ReservedConsumer + "x",
+					FilterSubject: "agent.nothing"})
 			return err
 		}, "rollcall's own"},
-		{"change rollcall's consumer, the old way", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", `{"stream_name":"AGENT_EVENTS","config":{"name":"`+ReservedConsumer+`x"}}`), "rollcall's own"},
+		{"change rollcall's consumer, the old way",
+			ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS",
+				`{"stream_name":"AGENT_EVENTS","config":{"name":"`+ReservedConsumer+`x"}}`),
+			"rollcall's own"},
 		{"delete rollcall's consumer", func(_ *nats.Conn, js jetstream.JetStream) error {
 			return js.DeleteConsumer(ctx, schemas.Stream, ReservedConsumer+"x")
 		}, "rollcall's own"},
 		{"not JSON", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", `{`), "not a request"},
-		{"unknown field", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", `{"stream_name":"AGENT_EVENTS","config":{"deliver_to":"x"}}`), "unknown field"},
+		{"unknown field", ask("$JS.API.CONSUMER.CREATE.AGENT_EVENTS",
+			`{"stream_name":"AGENT_EVENTS","config":{"deliver_to":"x"}}`), "unknown field"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			nc, _ := reader(t, s)
@@ -517,7 +557,8 @@ func TestReaderForbidden(t *testing.T) {
 	if names := list(js.Stream(t.Context(), schemas.Stream)); names != ReservedConsumer+"x" {
 		t.Errorf("consumers: %q", names)
 	}
-	if e, err := kv.Get(t.Context(), "lease.886"); err != nil || string(e.Value()) != "me" || e.Revision() != 1 {
+	if e, err := kv.Get(t.Context(), "lease.886"); err != nil || string(e.Value()) != "me" ||
+		e.Revision() != 1 {
 		t.Errorf("the lease: %v %v", e, err)
 	}
 }
@@ -529,7 +570,8 @@ func TestForgery(t *testing.T) {
 	ownNC, js := own(t, s)
 	publish(t, js, "online.886.10.1", "old")
 
-	for _, target := range []string{"agent.online.886.10.1", "rollcall.log.online.886.10.1", "$KV.rollcall.lease.886", "$JS.API.STREAM.PURGE.AGENT_EVENTS", "free.for.all"} {
+	for _, target := range []string{"agent.online.886.10.1", "rollcall.log.online.886.10.1",
+		"$KV.rollcall.lease.886", "$JS.API.STREAM.PURGE.AGENT_EVENTS", "free.for.all"} {
 		t.Run(target, func(t *testing.T) {
 			victim, _ := reader(t, s)
 			all := subscribe(t, victim, ">")
@@ -543,7 +585,8 @@ func TestForgery(t *testing.T) {
 			self := subscribe(t, forger, target)
 			request := func(what, subject, body string) {
 				t.Helper()
-				if err := forger.PublishMsg(&nats.Msg{Subject: subject, Reply: target, Data: []byte(body)}); err != nil {
+				if err := forger.PublishMsg(&nats.Msg{Subject: subject, Reply: target,
+					Data: []byte(body)}); err != nil {
 					t.Fatal(err)
 				}
 				m := next(t, self)
@@ -553,25 +596,31 @@ func TestForgery(t *testing.T) {
 			request("stored message", "$JS.API.DIRECT.GET.AGENT_EVENTS", `{"seq":1}`)
 			request("gate's answer", "$JS.API.CONSUMER.CREATE.AGENT_EVENTS", `{`)
 			request("gate's refusal", "$JS.API.STREAM.PURGE.AGENT_EVENTS", ``)
-			c, err := fjs.CreateConsumer(t.Context(), schemas.Stream, jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
+			c, err := fjs.CreateConsumer(t.Context(), schemas.Stream,
+				jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
 			if err != nil {
 				t.Fatal(err)
 			}
 			name := c.CachedInfo().Name
 			request("pulled message", "$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS."+name, `1`)
-			request("pulled status", "$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS."+name, `{"batch":1,"no_wait":true}`)
+			request("pulled status", "$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS."+name,
+				`{"batch":1,"no_wait":true}`)
 
 			// A trace of a message goes where its header says, if the client may publish there.
-			for _, api := range []string{"STREAM.INFO.AGENT_EVENTS", "CONSUMER.NAMES.AGENT_EVENTS"} {
-				if err := forger.PublishMsg(&nats.Msg{Subject: "$JS.API." + api, Reply: target, Header: nats.Header{server.MsgTraceDest: []string{target}}}); err != nil {
+			for _, api := range []string{"STREAM.INFO.AGENT_EVENTS",
+				"CONSUMER.NAMES.AGENT_EVENTS"} {
+				if err := forger.PublishMsg(&nats.Msg{Subject: "$JS.API." + api, Reply: target,
+					Header: nats.Header{server.MsgTraceDest: []string{target}}}); err != nil {
 					t.Fatal(err)
 				}
 			}
 			request("after the traces", "$JS.API.STREAM.INFO.AGENT_EVENTS", "")
-			if err := forger.PublishMsg(&nats.Msg{Subject: target, Data: []byte("forged")}); err != nil {
+			if err := forger.PublishMsg(&nats.Msg{Subject: target,
+				Data: []byte("forged")}); err != nil {
 				t.Fatal(err)
 			}
-			if err := forger.PublishMsg(&nats.Msg{Subject: "$JS.ACK.AGENT_EVENTS." + name + ".1.1.1.1.0", Reply: target, Data: []byte("+NXT")}); err != nil {
+			if err := forger.PublishMsg(&nats.Msg{Reply: target, Data: []byte("+NXT"),
+				Subject: "$JS.ACK.AGENT_EVENTS." + name + ".1.1.1.1.0"}); err != nil {
 				t.Fatal(err)
 			}
 			if err := forger.Flush(); err != nil {
@@ -584,7 +633,8 @@ func TestForgery(t *testing.T) {
 			// What the others get next is the next true message.
 			publish(t, js, "updated.886.10.1", target)
 			for _, sub := range []*nats.Subscription{all, agents} {
-				if m := next(t, sub); m.Subject != "agent.updated.886.10.1" || string(m.Data) != target {
+				if m := next(t, sub); m.Subject != "agent.updated.886.10.1" ||
+					string(m.Data) != target {
 					t.Errorf("%s got %s %.200q", sub.Subject, m.Subject, m.Data)
 				}
 			}
@@ -605,11 +655,13 @@ func TestReservedReplies(t *testing.T) {
 	publish(t, js, "online.886.10.1", "x")
 	for _, reply := range []string{"$JS.ACK.AGENT_EVENTS.c.1.1.1.1.0", "_R_.abc.def"} {
 		errs := make(chan error, 8)
-		nc, err := nats.Connect(s.ClientURL(), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { errs <- err }))
+		nc, err := nats.Connect(s.ClientURL(),
+			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { errs <- err }))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := nc.PublishRequest("$JS.API.DIRECT.GET.AGENT_EVENTS", reply, []byte(`{"seq":1}`)); err != nil {
+		if err := nc.PublishRequest("$JS.API.DIRECT.GET.AGENT_EVENTS", reply,
+			[]byte(`{"seq":1}`)); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-errs; !strings.Contains(err.Error(), "iolation") {
@@ -623,7 +675,8 @@ func TestPublishingIsRefusedAloud(t *testing.T) {
 	var log bytes.Buffer
 	s := start(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	errs := make(chan error, 1)
-	nc, err := nats.Connect(s.ClientURL(), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { errs <- err }))
+	nc, err := nats.Connect(s.ClientURL(),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { errs <- err }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -647,9 +700,11 @@ func TestNoQueueGroups(t *testing.T) {
 	_, js := own(t, s)
 	victim, _ := reader(t, s)
 	all := subscribe(t, victim, "agent.>")
-	for _, subject := range []string{"agent.>", "agent.online.>", "agent.online.886.10.1", "*.online.>", ">"} {
+	for _, subject := range []string{"agent.>", "agent.online.>", "agent.online.886.10.1",
+		"*.online.>", ">"} {
 		errs := make(chan error, 8)
-		nc, err := nats.Connect(s.ClientURL(), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { errs <- err }))
+		nc, err := nats.Connect(s.ClientURL(),
+			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { errs <- err }))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -673,7 +728,8 @@ func TestNoQueueGroups(t *testing.T) {
 			if !errors.Is(err, nats.ErrPermissionViolation) {
 				t.Errorf("%s: %v", subject, err)
 			}
-		default: // wider than agent.>: the subscription stands, and what is denied is not delivered to it
+		// wider than agent.>: the subscription stands, and what is denied is not delivered to it
+		default:
 		}
 		nc.Close()
 	}
@@ -686,7 +742,8 @@ func TestAccountsAreUsedAgain(t *testing.T) {
 	accounts := func() int { return int(s.running.Load().NumLoadedAccounts()) }
 	connected := func() (n int) { // readers
 		for i := range accounts() {
-			if acc, err := s.running.Load().LookupAccount(fmt.Sprintf("READER-%d", i+1)); err == nil {
+			acc, err := s.running.Load().LookupAccount(fmt.Sprintf("READER-%d", i+1))
+			if err == nil {
 				n += acc.NumLocalConnections()
 			}
 		}
@@ -701,7 +758,8 @@ func TestAccountsAreUsedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		nc.Close()
-		for connected() > 1 { // the server notices in its own time, its count of clients before the account's
+		// the server notices in its own time, its count of clients before the account's
+		for connected() > 1 {
 			time.Sleep(time.Millisecond)
 		}
 	}
@@ -716,15 +774,20 @@ func TestOwnConnection(t *testing.T) {
 	s := start(t, Config{})
 	nc, js := own(t, s)
 	batch := []*nats.Msg{
-		{Subject: "rollcall.log.online.886.10.1", Header: nats.Header{"Nats-TTL": []string{"168h"}}, Data: []byte("1")},
-		{Subject: "rollcall.log.state.886.1", Header: nats.Header{"Nats-Rollup": []string{"sub"}}, Data: []byte("2")},
-		{Subject: "rollcall.log.watermark.886", Header: nats.Header{"Nats-Rollup": []string{"sub"}, "Nats-Expected-Last-Subject-Sequence": []string{"0"}}, Data: []byte("3")},
+		{Subject: "rollcall.log.online.886.10.1", Header: nats.Header{"Nats-TTL": []string{"168h"}},
+			Data: []byte("1")},
+		{Subject: "rollcall.log.state.886.1", Header: nats.Header{"Nats-Rollup": []string{"sub"}},
+			Data: []byte("2")},
+		{Subject: "rollcall.log.watermark.886",
+			Header: nats.Header{"Nats-Rollup": []string{"sub"},
+				"Nats-Expected-Last-Subject-Sequence": []string{"0"}}, Data: []byte("3")},
 	}
 	live := subscribe(t, nc, "agent.>")
 	if _, err := jetstreamext.PublishMsgBatch(t.Context(), js, batch); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"agent.online.886.10.1", "agent.state.886.1", "agent.watermark.886"} {
+	for _, want := range []string{"agent.online.886.10.1", "agent.state.886.1",
+		"agent.watermark.886"} {
 		if m := next(t, live); m.Subject != want {
 			t.Errorf("got %s, want %s", m.Subject, want)
 		}
@@ -733,7 +796,8 @@ func TestOwnConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kv.Create(t.Context(), "lease.886", []byte("me"), jetstream.KeyTTL(2*time.Second)); err != nil {
+	if _, err := kv.Create(t.Context(), "lease.886", []byte("me"),
+		jetstream.KeyTTL(2*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if err := js.DeleteStream(t.Context(), schemas.Stream); err != nil {
@@ -765,7 +829,8 @@ func TestFullStream(t *testing.T) {
 	}
 	batch := func() (b []*nats.Msg) {
 		for i := range 10 {
-			b = append(b, &nats.Msg{Subject: fmt.Sprintf("rollcall.log.online.1.1.%d", i), Header: nats.Header{}, Data: make([]byte, 20<<10)})
+			b = append(b, &nats.Msg{Subject: fmt.Sprintf("rollcall.log.online.1.1.%d", i),
+				Header: nats.Header{}, Data: make([]byte, 20<<10)})
 		}
 		return b
 	}
@@ -795,7 +860,8 @@ func TestRestart(t *testing.T) {
 	s := start(t, Config{DataDir: dir})
 	nc, js := own(t, s)
 	_, rjs := reader(t, s)
-	if _, err := rjs.CreateConsumer(t.Context(), schemas.Stream, jetstream.ConsumerConfig{Durable: "d"}); err != nil {
+	if _, err := rjs.CreateConsumer(t.Context(), schemas.Stream,
+		jetstream.ConsumerConfig{Durable: "d"}); err != nil {
 		t.Fatal(err)
 	}
 	publish(t, js, "online.886.10.1", "x")
@@ -829,7 +895,8 @@ func TestReaderSurvivesRestart(t *testing.T) {
 	s := start(t, Config{DataDir: dir})
 	own(t, s)
 	back := make(chan struct{}, 1)
-	nc, rjs := reader(t, s, nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0), nats.MaxReconnects(-1),
+	nc, rjs := reader(t, s, nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0),
+		nats.MaxReconnects(-1),
 		nats.ReconnectHandler(func(*nats.Conn) { back <- struct{}{} }))
 	sub := subscribe(t, nc, "agent.>")
 	listen := strings.TrimPrefix(s.ClientURL(), "nats://")
@@ -871,9 +938,12 @@ func TestStartErrors(t *testing.T) {
 		want []string
 	}{
 		{"directory in use", Config{DataDir: dir}, ErrDirInUse, []string{dir, "DataDir"}},
-		{"port in use", Config{Listen: taken, DataDir: free}, ErrListen, []string{taken, "in use", "Listen"}},
-		{"no such address", Config{Listen: "192.0.2.1:0", DataDir: free}, ErrListen, []string{"192.0.2.1", "Listen"}},
-		{"a file in the way", Config{DataDir: filepath.Join(file, "data")}, nil, []string{file, "DataDir"}},
+		{"port in use", Config{Listen: taken, DataDir: free}, ErrListen,
+			[]string{taken, "in use", "Listen"}},
+		{"no such address", Config{Listen: "192.0.2.1:0", DataDir: free}, ErrListen,
+			[]string{"192.0.2.1", "Listen"}},
+		{"a file in the way", Config{DataDir: filepath.Join(file, "data")}, nil,
+			[]string{file, "DataDir"}},
 		{"directory is a file", Config{DataDir: file}, nil, []string{file, "DataDir"}},
 		{"store can't be made", Config{DataDir: store}, nil, []string{store}},
 	} {
@@ -907,7 +977,8 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%q: %v", listen, err)
 		}
 	}
-	for _, listen := range []string{"127.0.0.1", "127.0.0.1:", "host:port", "h:65536", "::1:4222", "h:-2"} {
+	for _, listen := range []string{"127.0.0.1", "127.0.0.1:", "host:port", "h:65536", "::1:4222",
+		"h:-2"} {
 		err := (Config{Listen: listen, MaxBytes: -1}).Validate()
 		if err == nil {
 			t.Errorf("%q is accepted", listen)
@@ -943,7 +1014,8 @@ func TestNothingElseListens(t *testing.T) {
 	if a, ok := s.running.Load().Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
 		t.Errorf("listens on %v", s.running.Load().Addr())
 	}
-	if s.running.Load().MonitorAddr() != nil || s.running.Load().ClusterAddr() != nil || s.running.Load().ProfilerAddr() != nil {
+	if s.running.Load().MonitorAddr() != nil || s.running.Load().ClusterAddr() != nil ||
+		s.running.Load().ProfilerAddr() != nil {
 		t.Error("something else listens")
 	}
 }

@@ -83,7 +83,8 @@ type try struct {
 func newDialer(s *Servers, o opening, secure bool) *dialer {
 	return &dialer{
 		servers: s, opening: o, secure: secure,
-		tries: make(map[string]*try), late: make(map[string]bool), openings: make(map[string]opening),
+		tries: make(map[string]*try), late: make(map[string]bool),
+		openings: make(map[string]opening),
 	}
 }
 

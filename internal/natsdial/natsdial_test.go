@@ -116,7 +116,8 @@ func (m *mount) read(name string) func() (string, error) {
 
 // quickly are options of a connection that comes back quickly.
 var quickly = []nats.Option{
-	nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), nats.ReconnectJitter(0, 0), nats.IgnoreAuthErrorAbort(),
+	nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), nats.ReconnectJitter(0, 0),
+	nats.IgnoreAuthErrorAbort(),
 	nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 }
 
@@ -216,7 +217,8 @@ func TestCredsRotate(t *testing.T) {
 		check(err)
 		creds, err := jwt.FormatUserConfig(token, seed)
 		check(err)
-		return &server.Options{TrustedKeys: []string{operatorID}, AccountResolver: resolver}, string(creds)
+		return &server.Options{TrustedKeys: []string{operatorID}, AccountResolver: resolver},
+			string(creds)
 	}
 	m := newMount(t)
 	before, oldCreds := world()
@@ -253,7 +255,8 @@ func TestURLsChange(t *testing.T) {
 	stop()
 	m.swap(map[string]string{"urls": with(at, "u:new") + ", " + with(other, "u:other")})
 	works(t, nc, "a server was added")
-	if got := nc.ConnectedUrlRedacted(); !strings.HasSuffix(got, other[strings.LastIndex(other, ":"):]) {
+	port := other[strings.LastIndex(other, ":"):]
+	if got := nc.ConnectedUrlRedacted(); !strings.HasSuffix(got, port) {
 		t.Errorf("connected to %s, want %s", got, other)
 	}
 }
@@ -268,11 +271,15 @@ type authority struct {
 
 func newAuthority(t *testing.T) *authority {
 	a := &authority{t: t}
-	_, a.pem, _ = a.issue(func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
+	_, a.pem, _ = a.issue(func(c *x509.Certificate) {
+		c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign
+	})
 	return a
 }
 
-func (a *authority) issue(changes ...func(*x509.Certificate)) (pair tls.Certificate, cert, key string) {
+func (a *authority) issue(
+	changes ...func(*x509.Certificate),
+) (pair tls.Certificate, cert, key string) {
 	a.t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -321,7 +328,8 @@ func (a *authority) pool() *x509.CertPool {
 // secure are options of a server with a certificate of the authority's, which changes may alter.
 func (a *authority) secure(changes ...func(*server.Options)) *server.Options {
 	pair, _, _ := a.issue()
-	o := &server.Options{TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}}, TLSTimeout: 1}
+	o := &server.Options{TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}},
+		TLSTimeout: 1}
 	for _, change := range changes {
 		change(o)
 	}
@@ -416,7 +424,9 @@ func TestWords(t *testing.T) {
 	a, m := newAuthority(t), newMount(t)
 	m.swap(map[string]string{"ca": a.pem})
 	stranger := newAuthority(t)
-	expired, _, _ := a.issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+	expired, _, _ := a.issue(func(c *x509.Certificate) {
+		c.NotAfter = time.Now().Add(-time.Minute)
+	})
 	elsewhere, _, _ := a.issue(func(c *x509.Certificate) {
 		c.IPAddresses, c.DNSNames = nil, []string{"nats.example.com"}
 	})
@@ -442,10 +452,11 @@ func TestWords(t *testing.T) {
 			o.TLSConfig.ClientAuth, o.TLSConfig.ClientCAs = tls.RequireAndVerifyClientCert, a.pool()
 			o.TLSConfig.MaxVersion = tls.VersionTLS12
 		}), "CertFile"},
-		"another CA":   {stranger.secure(), "CAFile has to hold the CA"},
-		"expired":      {a.secure(cert(expired)), "needs a new certificate"},
-		"another name": {a.secure(cert(elsewhere)), "has to name the server as its certificate does"},
-		"no TLS":       {&server.Options{}, "the server has no TLS"},
+		"another CA": {stranger.secure(), "CAFile has to hold the CA"},
+		"expired":    {a.secure(cert(expired)), "needs a new certificate"},
+		"another name": {a.secure(cert(elsewhere)),
+			"has to name the server as its certificate does"},
+		"no TLS": {&server.Options{}, "the server has no TLS"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -473,7 +484,8 @@ func TestNoServer(t *testing.T) {
 	}{
 		"hangs up": {func(c net.Conn) { _ = c.Close() }, "closed it without a word"},
 		"silent":   {func(net.Conn) {}, "said nothing"},
-		"http":     {func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }, "nats: "},
+		"http": {func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") },
+			"nats: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -554,8 +566,9 @@ func TestNoWebSocket(t *testing.T) {
 		}
 	}
 	for name, start := range map[string]func(t *testing.T) string{
-		"NATS":     real(&server.Options{ServerName: "server_bytes"}, "ws://"),
-		"NATS TLS": real(a.secure(func(o *server.Options) { o.TLSHandshakeFirst = true }), "wss://"),
+		"NATS": real(&server.Options{ServerName: "server_bytes"}, "ws://"),
+		"NATS TLS": real(a.secure(func(o *server.Options) { o.TLSHandshakeFirst = true }),
+			"wss://"),
 		"a page":   page("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nserver_bytes"),
 		"a header": page("HTTP/1.1 200 OK\r\nserver_bytes\r\n\r\n"),
 		"TLS":      page("\x15\x03\x01\x00\x02\x02\x46\n"),
@@ -626,7 +639,8 @@ func TestFarAway(t *testing.T) {
 	for range 6 {
 		urls = append(urls, far(t, at))
 	}
-	nc := connect(t, natsdial.At(strings.Join(urls, ",")), nats.ReconnectWait(750*time.Millisecond), nats.IgnoreDiscoveredServers())
+	nc := connect(t, natsdial.At(strings.Join(urls, ",")), nats.ReconnectWait(750*time.Millisecond),
+		nats.IgnoreDiscoveredServers())
 	works(t, nc, "it was connected")
 	stop()
 	lost(t, nc)
@@ -644,7 +658,8 @@ func TestConnectEnds(t *testing.T) {
 	defer ln.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)
-	if _, err := natsdial.At("nats://"+ln.Addr().String()).Connect(ctx, quickly...); !errors.Is(err, context.Canceled) {
+	_, err = natsdial.At("nats://"+ln.Addr().String()).Connect(ctx, quickly...)
+	if !errors.Is(err, context.Canceled) {
 		t.Errorf("it ends with %v", err)
 	}
 }

@@ -31,7 +31,8 @@ var errNoWebSocket = errors.New("what answers at this port of a ws:// or wss:// 
 // plain replaces errors that quote what a server has sent.
 func plain(err error) error {
 	var header textproto.ProtocolError
-	if err == nil || !errors.As(err, &header) && !strings.Contains(err.Error(), "malformed HTTP ") &&
+	if err == nil || !errors.As(err, &header) &&
+		!strings.Contains(err.Error(), "malformed HTTP ") &&
 		!strings.Contains(err.Error(), "invalid websocket connection") {
 		return err
 	}
