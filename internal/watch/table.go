@@ -59,7 +59,8 @@ var columns = []column{
 func table(agents []*schemas.Event, now time.Time) []string {
 	agents = slices.DeleteFunc(agents, func(e *schemas.Event) bool { return !e.Data.Online })
 	slices.SortFunc(agents, func(a, b *schemas.Event) int {
-		return cmp.Or(a.Data.Since.Compare(b.Data.Since), byID(a, b))
+		return cmp.Or(a.Data.Since.Compare(b.Data.Since),
+			cmp.Compare(a.Data.Agent.AgentID, b.Data.Agent.AgentID))
 	})
 	lines := make([]string, 1+len(agents))
 	for i, c := range columns {
@@ -82,10 +83,6 @@ func table(agents []*schemas.Event, now time.Time) []string {
 		lines[i] = strings.TrimRight(lines[i], " ")
 	}
 	return lines
-}
-
-func byID(a, b *schemas.Event) int {
-	return cmp.Compare(a.Data.Agent.AgentID, b.Data.Agent.AgentID)
 }
 
 func value(s *string) string {

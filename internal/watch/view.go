@@ -119,12 +119,14 @@ func (v *view) greet(tenant int64) {
 	v.println(bold, fmt.Sprintf("Tenant %d at %s", tenant, clean(v.cfg.Server)))
 }
 
-// reload takes in all states, at the beginning and after an interruption.
+// reload takes in all states, at the beginning and after an interruption, and shows what changed
+// meanwhile.
 func (v *view) reload(all []*schemas.Event, w *schemas.Watermark, h *schemas.Health) {
 	v.watermark = w
 	v.back()
+	before := v.agents
+	v.agents = make(map[int64]*schemas.Event, len(all))
 	if !v.begun {
-		clear(v.agents)
 		for _, e := range all {
 			v.agents[e.Data.Agent.AgentID] = e
 		}
@@ -133,19 +135,14 @@ func (v *view) reload(all []*schemas.Event, w *schemas.Watermark, h *schemas.Hea
 		return
 	}
 	v.setHealth(h)
-	missing := maps.Clone(v.agents)
 	slices.SortStableFunc(all, func(a, b *schemas.Event) int { return a.Time.Compare(b.Time) })
 	for _, e := range all {
 		id := e.Data.Agent.AgentID
-		delete(missing, id)
-		before := v.agents[id]
-		if before == nil || before.Data.Revision != e.Data.Revision || !before.Time.Equal(e.Time) {
+		was := before[id]
+		v.agents[id] = was
+		if was == nil || was.Data.Revision != e.Data.Revision || !was.Time.Equal(e.Time) {
 			v.state(e)
 		}
-	}
-	for _, e := range slices.SortedFunc(maps.Values(missing), byID) {
-		delete(v.agents, e.Data.Agent.AgentID)
-		v.change(v.now(), e, "gone", "the stream has it no more")
 	}
 }
 
@@ -388,9 +385,7 @@ const (
 	blue    = "36"
 )
 
-var changeStyles = map[string]string{
-	"online": good, "offline": warning, "updated": blue, "gone": warning,
-}
+var changeStyles = map[string]string{"online": good, "offline": warning, "updated": blue}
 
 func (v *view) paint(style, s string) string {
 	if !v.cfg.Color || style == "" || s == "" {
