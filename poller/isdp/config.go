@@ -69,9 +69,6 @@ type Config struct {
 	Transport http.RoundTripper
 }
 
-// An Account is the credentials of the token call.
-type Account struct{ ClientID, ClientSecret, Username, Password string }
-
 // account is the one that the configuration begins with.
 func (c Config) account() Account {
 	return Account{c.ClientID, c.ClientSecret, c.Username, c.Password}

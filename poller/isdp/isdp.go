@@ -160,7 +160,7 @@ func (c *Client) page(r listing.Request, answer *reply) (*listing.Page, *listing
 		return nil, err
 	}
 	r.Again = false
-	read := c.pageReader(c.tokens.tenantID())
+	read := c.pageReader()
 	print := fingerprint{len(answer.utf8), read.maxRow, maphash.Bytes(seed, answer.utf8), answer.lossy}
 	c.mu.Lock()
 	seen := c.seen[r]
@@ -180,9 +180,8 @@ func (c *Client) page(r listing.Request, answer *reply) (*listing.Page, *listing
 	return &page, nil
 }
 
-// pageReader reads the pages of a tenant.
-func (c *Client) pageReader(tenant int64) *pageReader {
-	return &pageReader{tenant, c.cfg.MaxRowBytes(), c.client.excerpt}
+func (c *Client) pageReader() *pageReader {
+	return &pageReader{c.tokens.tenantID(), c.cfg.MaxRowBytes(), c.client.excerpt}
 }
 
 // body is the body of a request for a page.
@@ -215,11 +214,10 @@ type TokenSeen struct {
 // names one, both results are there: the error is [ErrTenant].
 func (c *Client) ProbeToken(ctx context.Context) (TokenSeen, error) {
 	start := time.Now()
-	tok, tenant, err := c.tokens.once(ctx)
-	seen := TokenSeen{Took: time.Since(start)}
-	if err == nil {
-		seen.Tenant, seen.Life = tenant, tok.expire.Sub(start).Round(time.Second)
-		err = c.tokens.keep(tok, tenant)
+	tok, tenant, err := c.tokens.probe(ctx)
+	seen := TokenSeen{Tenant: tenant, Took: time.Since(start)}
+	if tok.value != "" {
+		seen.Life = tok.expire.Sub(start).Round(time.Second)
 	}
 	if err != nil {
 		return seen, err.Doing(c.tokens.op())
@@ -240,7 +238,10 @@ type PageSeen struct {
 // none), once, with the token of [Client.ProbeToken].
 func (c *Client) ProbePage(ctx context.Context, index int) (*PageSeen, error) {
 	r := listing.Request{Listing: index}
-	token, tenant := c.tokens.kept()
+	token, err := c.tokens.get(ctx)
+	if err != nil {
+		return nil, err
+	}
 	answer, err := c.client.post(ctx, c.agentsURL, token, c.body(r))
 	switch {
 	case err != nil:
@@ -256,7 +257,7 @@ func (c *Client) ProbePage(ctx context.Context, index int) (*PageSeen, error) {
 	if err != nil {
 		return nil, err.Doing(c.op(r))
 	}
-	seen := &PageSeen{Page: *c.pageReader(tenant).page(a, answer.text), Rows: a.rows,
+	seen := &PageSeen{Page: *c.pageReader().page(a, answer.text), Rows: a.rows,
 		Expected: min(a.total, c.cfg.PageSize), Bytes: len(answer.utf8)}
 	seen.Listing, seen.Sent, seen.Read = index, answer.sent, answer.read
 	seen.Date, _ = http.ParseTime(answer.header.Get("Date")) // the zero time where it has none
