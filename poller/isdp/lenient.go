@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/tailscale/hujson"
 
@@ -74,37 +76,51 @@ func readDamaged(body []byte) (envelope, bool) {
 		e, err := readEnvelope(text)
 		return e, err == nil
 	}
-	d := damaged{body: body, left: min(64*len(body)+4<<20, maxWork), refused: make(map[int]bool)}
-	if d.begin = d.findRows(); d.begin < 0 {
-		return envelope{}, false
-	}
-	rows, ok := d.rowsFrom(d.begin)
-	if !ok || len(rows) > maxRows {
-		return envelope{}, false
-	}
-	e := d.rest
-	e.rows = rows
-	return e, true
+	d := damaged{rows: body, left: min(64*len(body)+4<<20, maxWork), refused: make(map[int]bool)}
+	return d.read()
 }
 
 // damaged is an answer some of whose rows are no JSON, not even leniently read. A row ends where
-// its brackets and quotes say so. Where they do not, or where what they bracket is no JSON, a later
-// row is looked for from which on everything fits: the rows, the end of their list, and the rest of
-// the answer. So a row within a row is never taken for one: behind it brackets are left over.
+// its brackets and quotes say so. Where they do not, or where what they bracket is no row, a later
+// one is looked for from which on everything fits, up to the list's end. So a row within a row is
+// never taken for one: behind it brackets are left over.
 type damaged struct {
-	body    []byte
-	begin   int // of the first row
-	rest    envelope
+	rows    []byte       // the rows and what is between them; at first, the whole answer
 	left    int          // bytes to look at: bounds the work that a hostile answer makes
 	refused map[int]bool // places from which on it does not fit
 }
 
-var errFound = errors.New("found")
+func (d *damaged) read() (e envelope, ok bool) {
+	begin := beginOfRows(d.rows)
+	if begin < 0 {
+		return e, false
+	}
+	// The list ends where the answer without its rows is JSON.
+	for end := len(d.rows) - 1; end >= begin && d.left > 0; end-- {
+		if d.rows[end] != ']' {
+			continue
+		}
+		text := slices.Concat(d.rows[:begin], d.rows[end:])
+		d.left -= 10 * len(text)
+		e, err := readEnvelope(text)
+		if err != nil {
+			if meant, ok := asMeant(text); ok {
+				e, err = readEnvelope(meant)
+			}
+		}
+		if err == nil && e.list && len(e.rows) == 0 {
+			d.rows = d.rows[begin:end]
+			e.rows, ok = d.from(0)
+			return e, ok && len(e.rows) <= maxRows
+		}
+	}
+	return e, false
+}
 
-// findRows returns where the list of rows begins, behind its bracket; -1 where there is none.
-func (d *damaged) findRows() int {
+// beginOfRows returns where an answer's list of rows begins, behind its bracket; -1: nowhere.
+func beginOfRows(body []byte) int {
 	at := -1
-	_ = jsonwalk.Walk(d.body, func(w *jsonwalk.Walker) error {
+	_ = jsonwalk.Walk(body, func(w *jsonwalk.Walker) error {
 		member := func(name string, read func() error) error {
 			return w.Object(func(n []byte) error {
 				if string(n) == name {
@@ -118,7 +134,7 @@ func (d *damaged) findRows() int {
 			return member("data", func() error {
 				return w.Array(func() error {
 					at = w.Offset()
-					return errFound
+					return errors.New("found")
 				})
 			})
 		})
@@ -126,90 +142,64 @@ func (d *damaged) findRows() int {
 	return at
 }
 
-// rowsFrom returns the rows from a place on, where everything from there on fits.
-func (d *damaged) rowsFrom(at int) (rows []json.RawMessage, ok bool) {
-	for {
-		at = d.skip(at, " \t\r\n,")
-		if at >= len(d.body) {
+// from returns the rows from a place on, where everything from there on fits.
+func (d *damaged) from(at int) (rows []json.RawMessage, ok bool) {
+	for at = d.skip(at, ","); at < len(d.rows); at = d.skip(at, ",") {
+		if d.rows[at] == ']' { // of a list within a broken row
 			return nil, false
 		}
-		if d.body[at] == ']' {
-			return rows, d.endsAt(at)
-		}
-		end := d.rowEnd(at)
+		end := d.end(at)
 		if end < 0 || !d.isRow(at, end) {
 			next, later, ok := d.behindBroken(at, end)
-			return append(append(rows, d.body[at:next]), later...), ok
+			return append(append(rows, d.rows[at:next]), later...), ok
 		}
-		rows = append(rows, d.body[at:end])
+		rows = append(rows, d.rows[at:end])
 		at = end
 	}
+	return rows, true
 }
 
 // behindBroken returns where what follows a broken row begins, and the rows from there on. The row
-// begins at a place; by its brackets it ends at another, or nowhere (-1). In this order: a row
-// begins before that, the brackets are right, a row begins later.
+// begins at a place; by its brackets it ends at another, or nowhere (-1).
 func (d *damaged) behindBroken(at, end int) (next int, rows []json.RawMessage, ok bool) {
-	if end >= 0 {
-		if next, rows, ok := d.nextRow(at+1, end); ok {
-			return next, rows, true
+	for next := at + 1; next < len(d.rows) && d.left > 0; next++ {
+		c := d.rows[next]
+		if next == end {
+			c = d.at(end, "")
 		}
-		if c := d.at(end); (c == ',' || c == ']' || c == '{') && d.left > 0 {
-			if rows, ok := d.rowsFrom(end); ok {
-				return end, rows, true
+		if d.refused[next] || c != '{' && (c != ',' || next != end) {
+			continue
+		}
+		if next == end || d.isRowAt(next) {
+			if rows, ok := d.from(next); ok {
+				return next, rows, true
 			}
 		}
+		d.refused[next] = true
 	}
-	return d.nextRow(max(at+1, end), len(d.body))
-}
-
-// nextRow looks for the first row, or the list's end, that is between two places and from which on
-// everything fits.
-func (d *damaged) nextRow(from, before int) (at int, rows []json.RawMessage, ok bool) {
-	for at := from; at < before && d.left > 0; at++ {
-		switch d.body[at] {
-		case '{':
-			if d.refused[at] {
-				continue
-			}
-			if d.isRowAt(at) {
-				if rows, ok := d.rowsFrom(at); ok {
-					return at, rows, true
-				}
-			}
-			d.refused[at] = true
-		case ']':
-			if d.at(at+1) == ']' { // of a list in a list
-				continue
-			}
-			if d.endsAt(at) {
-				return at, nil, true
-			}
-		}
-	}
-	return from, nil, false
+	return len(d.rows), nil, d.left > 0
 }
 
 // isRowAt reports whether the row of an agent begins at a place, and behind it another row or the
 // list's end: behind an object that is a field's value there may be the next field's name.
 func (d *damaged) isRowAt(at int) bool {
-	end := d.rowEnd(at)
+	end := d.end(at)
 	if end < 0 || !d.isRow(at, end) {
 		return false
 	}
-	c := d.at(d.skip(end, " \t\r\n,"))
-	return c == '{' || c == ']'
+	c := d.at(end, ",")
+	return c == '{' || c == 0
 }
 
 // isRow reports whether what is between two places is the row of an agent.
 func (d *damaged) isRow(from, to int) bool {
-	text := d.body[from:to]
+	text := d.rows[from:to]
 	d.left -= 10 * len(text)
-	look := func(text []byte) (named int) {
-		err := jsonwalk.Walk(text, func(w *jsonwalk.Walker) error {
+	named := func(text []byte) (n int, err error) {
+		err = jsonwalk.Walk(text, func(w *jsonwalk.Walker) error {
 			err := w.Object(func(name []byte) error {
-				if n := string(name); n == "agentId" || n == "onlineStatus" {
-					named++
+				if s := string(name); s == "agentId" || s == "onlineStatus" {
+					n++
 				}
 				_, err := w.Value()
 				return err
@@ -219,79 +209,56 @@ func (d *damaged) isRow(from, to int) bool {
 			}
 			return w.Done()
 		})
-		if err != nil {
-			return -1
-		}
-		return named
+		return n, err
 	}
-	n := look(text)
-	if n < 0 {
+	n, err := named(text)
+	if err != nil {
 		if meant, ok := asMeant(text); ok {
-			n = look(meant)
+			n, err = named(meant)
 		}
 	}
-	return n >= 2
+	return err == nil && n >= 2
 }
 
-// rowEnd returns where the row that begins at a place ends by its brackets and quotes; -1: nowhere.
-func (d *damaged) rowEnd(at int) (end int) {
+// end returns where the row that begins at a place ends by its brackets and quotes; -1: nowhere.
+func (d *damaged) end(at int) int {
 	depth, quoted := 0, false
 	seen := at
 	defer func() { d.left -= seen - at }()
-	for i := at; i < len(d.body); i++ {
-		seen = i
-		switch c := d.body[i]; {
+	for ; seen < len(d.rows); seen++ {
+		switch c := d.rows[seen]; {
 		case quoted && c == '\\':
-			i++
+			seen++
 		case c == '"':
 			quoted = !quoted
 		case quoted:
 		case c == '{' || c == '[':
 			depth++
 		case depth == 0 && (c == ',' || c == ']'): // of what is no object
-			return i
+			return seen
 		case c == '}' || c == ']':
 			if depth--; depth < 0 {
 				return -1
 			}
 			if depth == 0 {
-				return i + 1
+				return seen + 1
 			}
 		}
 	}
 	return -1
 }
 
-// endsAt reports whether the list of rows ends at a bracket: without rows, the answer is JSON.
-func (d *damaged) endsAt(at int) bool {
-	text := append(append(make([]byte, 0, 512), d.body[:d.begin]...), d.body[at:]...)
-	d.left -= 10 * len(text)
-	e, err := readEnvelope(text)
-	if err != nil {
-		meant, ok := asMeant(text)
-		if !ok {
-			return false
-		}
-		e, err = readEnvelope(meant)
-	}
-	if err != nil || !e.list || len(e.rows) > 0 {
-		return false
-	}
-	d.rest = e
-	return true
-}
-
-// at returns what is at a place, white space left out; 0: nothing.
-func (d *damaged) at(at int) byte {
-	if at = d.skip(at, " \t\r\n"); at < len(d.body) {
-		return d.body[at]
+// at returns what is at a place, white space and these bytes left out; 0: the list's end.
+func (d *damaged) at(at int, these string) byte {
+	if at = d.skip(at, these); at < len(d.rows) {
+		return d.rows[at]
 	}
 	return 0
 }
 
-// skip returns the first place from one on where none of these bytes is.
+// skip returns the first place from one on where there is neither white space nor one of these.
 func (d *damaged) skip(at int, these string) int {
-	for at < len(d.body) && bytes.IndexByte([]byte(these), d.body[at]) >= 0 {
+	for at < len(d.rows) && strings.IndexByte(" \t\r\n"+these, d.rows[at]) >= 0 {
 		at++
 	}
 	return at
