@@ -67,15 +67,9 @@ type proxyError struct{ text, hint string }
 
 func (e *proxyError) Error() string { return e.text }
 
-// proxied refuses a proxy's refusal.
+// proxied refuses what a proxy answers when it was asked to connect, but for 200.
 func proxied(_ context.Context, _ *url.URL, r *http.Request, resp *http.Response) error {
-	return ProxyRefusal(resp.StatusCode, r.Host)
-}
-
-// ProxyRefusal is the error of a proxy that answered with that status when it was to connect to
-// target, host:port; nil for 200. [Hint] says what to look at.
-func ProxyRefusal(status int, target string) error {
-	name := proxyVariable()
+	name, status := proxyVariable(), resp.StatusCode
 	refused := fmt.Sprintf("the proxy (%s) refused the connection: HTTP %d", name, status)
 	switch status {
 	case http.StatusOK:
@@ -84,9 +78,9 @@ func ProxyRefusal(status int, target string) error {
 		return &proxyError{refused, "it wants a user and a password, or others: put them into " + name +
 			", as http://user:password@host:port"}
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return &proxyError{fmt.Sprintf("the proxy (%s) can't connect to %s: HTTP %d", name, target, status), checkURL}
+		return &proxyError{fmt.Sprintf("the proxy (%s) can't connect to %s: HTTP %d", name, r.Host, status), checkURL}
 	}
-	return &proxyError{refused, "does it let this machine reach " + target + "?"}
+	return &proxyError{refused, "does it let this machine reach " + r.Host + "?"}
 }
 
 // proxyHint says why the proxy can't be used, and what to look at; nothing where err is about
