@@ -39,8 +39,10 @@ func TestBrokerFails(t *testing.T) {
 	}{
 		{"all published", fails, until(nil), fails, nil},
 		{"not all published", fails, until(unpublished), fails, unpublished},
-		{"a closed connection", fails, at(fmt.Errorf("commit: %w", nats.ErrConnectionClosed)), fails, nil},
-		{"one that nobody explains", nil, at(nats.ErrConnectionClosed), nats.ErrConnectionClosed, nil},
+		{"a closed connection", fails, at(fmt.Errorf("commit: %w", nats.ErrConnectionClosed)),
+			fails, nil},
+		{"one that nobody explains", nil, at(nats.ErrConnectionClosed), nats.ErrConnectionClosed,
+			nil},
 		{"another end", nil, at(unpublished), unpublished, nil},
 		{"a good end", nil, at(nil), nil, nil},
 	} {

@@ -61,7 +61,8 @@ func documented(t *testing.T, look map[string]string) string {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	b.WriteString("| metric | type | labels | meaning | what to look at |\n| --- | --- | --- | --- | --- |\n")
+	b.WriteString("| metric | type | labels | meaning | what to look at |\n| --- | --- | --- | " +
+		"--- | --- |\n")
 	for _, f := range families {
 		if !strings.HasPrefix(f.GetName(), "rollcall_") {
 			continue // Go's and the process's are client_golang's
@@ -83,7 +84,8 @@ func documented(t *testing.T, look map[string]string) string {
 			}
 			labels = append(labels, label)
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()),
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", f.GetName(),
+			strings.ToLower(f.GetType().String()),
 			strings.Join(labels, "; "), f.GetHelp(), look[f.GetName()])
 	}
 	return b.String()

@@ -74,7 +74,8 @@ func TestOutputStuckReader(t *testing.T) {
 			}
 		}
 		if next == 0 || next+told != most || told != o.lost() {
-			t.Errorf("%d lines were written: %d arrived, %d are told to be missing, %d count as lost", most, next, told, o.lost())
+			t.Errorf("%d lines were written: %d arrived, %d are told to be missing, "+
+				"%d count as lost", most, next, told, o.lost())
 		}
 	})
 }
@@ -135,7 +136,8 @@ func TestOutputFailing(t *testing.T) {
 		if o.end(time.Second); gone != 0 {
 			t.Error("a disk that is full is taken for a reader that has gone")
 		}
-		const want = "line 0\nmore\nline 1\n(lines missing here, since nobody read them in time: 3)\nline 3\nmore\n"
+		const want = "line 0\nmore\nline 1\n(lines missing here, since nobody read them in time: " +
+			"3)\nline 3\nmore\n"
 		if got := f.String(); got != want {
 			t.Errorf("written: %q\nwant:    %q", got, want)
 		}

@@ -64,7 +64,8 @@ func TestRunbookMessages(t *testing.T) {
 		t.Fatalf("only %d messages were found in the source; the search is broken", len(logged))
 	}
 	told := map[string]string{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `(.+?)` \\| (warning|error) \\| .+ \\| .+ \\|$").FindAllStringSubmatch(section(t, "messages"), -1) {
+	rows := regexp.MustCompile("(?m)^\\| `(.+?)` \\| (warning|error) \\| .+ \\| .+ \\|$")
+	for _, row := range rows.FindAllStringSubmatch(section(t, "messages"), -1) {
 		if _, twice := told[row[1]]; twice {
 			t.Errorf("%s has a message twice: %s", runbook, row[1])
 		}
@@ -89,11 +90,13 @@ func TestRunbookAlerts(t *testing.T) {
 			continue // what stands before the first
 		}
 		alerts = append(alerts, name)
-		if want := "/" + runbook + "#" + strings.ToLower(name) + "\n"; !strings.Contains(rest+"\n", want) {
+		if want := "/" + runbook + "#" + strings.ToLower(name) + "\n"; !strings.Contains(rest+"\n",
+			want) {
 			t.Errorf("the runbook_url of %s does not end in %s", name, want)
 		}
 	}
-	for _, h := range regexp.MustCompile(`(?m)^### (.+)$`).FindAllStringSubmatch(section(t, "alerts"), -1) {
+	for _, h := range regexp.MustCompile(`(?m)^### (.+)$`).FindAllStringSubmatch(section(t,
+		"alerts"), -1) {
 		headings = append(headings, h[1])
 	}
 	if len(alerts) == 0 {
@@ -127,17 +130,18 @@ func sources(t *testing.T) []string {
 	t.Helper()
 	var files []string
 	for _, root := range []string{"cmd", "diff", "internal", "poller", "publisher", "schemas"} {
-		err := fs.WalkDir(os.DirFS("../.."), root, func(path string, d fs.DirEntry, err error) error {
-			switch {
-			case err != nil:
-				return err
-			case d.IsDir() && (d.Name() == "testdata" || slices.Contains(testsOnly, path)):
-				return fs.SkipDir
-			case strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go"):
-				files = append(files, path)
-			}
-			return nil
-		})
+		err := fs.WalkDir(os.DirFS("../.."), root,
+			func(path string, d fs.DirEntry, err error) error {
+				switch {
+				case err != nil:
+					return err
+				case d.IsDir() && (d.Name() == "testdata" || slices.Contains(testsOnly, path)):
+					return fs.SkipDir
+				case strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go"):
+					files = append(files, path)
+				}
+				return nil
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +209,8 @@ func warnings(path string, src []byte) (found map[string]string, problems []stri
 			messages = []string{m}
 		}
 		if len(messages) == 0 {
-			problems = append(problems, fmt.Sprintf("%s: can't tell what this logs; add %q to composed, or its constant to constants",
+			problems = append(problems, fmt.Sprintf("%s: can't tell what this logs; add %q to "+
+				"composed, or its constant to constants",
 				fset.Position(call.Pos()), where))
 		}
 		for _, m := range messages {
@@ -262,7 +267,8 @@ func f() {
 	log.Warn(dynamic)
 }`))
 	want := map[string]string{
-		"plain": "warning", "with a context": "error", "attributes": "warning", "sometimes": "warning", "on " + schemas.LogPrefix + ">": "error",
+		"plain": "warning", "with a context": "error", "attributes": "warning",
+		"sometimes": "warning", "on " + schemas.LogPrefix + ">": "error",
 	}
 	if d := cmp.Diff(want, found); d != "" {
 		t.Error(d)

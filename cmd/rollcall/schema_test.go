@@ -49,7 +49,8 @@ func TestSchemaUsage(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"schema", "events"}, `there is no schema "events"; there are event, watermark, health, asyncapi`},
+		{[]string{"schema", "events"}, `there is no schema "events"; there are event, watermark, ` +
+			`health, asyncapi`},
 		{[]string{"schema", ""}, `there is no schema ""`},
 		{[]string{"schema", "event", "health"}, "at most 1"},
 	} {

@@ -137,7 +137,8 @@ func TestDefaults(t *testing.T) {
 		{"MaxMissing", s.MaxMissing, 0.5},
 		{"MissingHold", s.MissingHold, 15 * time.Minute},
 		{"QuietFields", s.QuietFields, []string{
-			"lastUpdateTimestamp", "lastUpdateDate", "lastUpdatedBy", "lastUpdateName", "agentSignInTime", "agentSignInDate", "*"}},
+			"lastUpdateTimestamp", "lastUpdateDate", "lastUpdatedBy", "lastUpdateName",
+			"agentSignInTime", "agentSignInDate", "*"}},
 		{"BufferEvents", s.BufferEvents, 100000},
 		{"NATSURL", s.NATSURL.reveal(), ""},
 		{"embedded", s.embedded(), true},
@@ -216,7 +217,8 @@ func TestValues(t *testing.T) {
 		name, value string
 		want        any
 	}{
-		{"ROLLCALL_ISDP_URL", " https://gateway.example.com:8443/isdp/ ", "https://gateway.example.com:8443/isdp/"},
+		{"ROLLCALL_ISDP_URL", " https://gateway.example.com:8443/isdp/ ",
+			"https://gateway.example.com:8443/isdp/"},
 		{"ROLLCALL_ISDP_URL", "http://127.0.0.1:8099", "http://127.0.0.1:8099"},
 		{"ROLLCALL_ISDP_URL", "http://[::1]:8099", "http://[::1]:8099"},
 		{"ROLLCALL_ISDP_URL", "http://localhost", "http://localhost"},
@@ -240,9 +242,11 @@ func TestValues(t *testing.T) {
 		{"ROLLCALL_QUIET_FIELDS", "capacity, *", []string{"capacity", "*"}},
 		{"ROLLCALL_QUIET_FIELDS", "none", []string{}},
 		{"ROLLCALL_BUFFER_EVENTS", "1", 1},
-		{"ROLLCALL_NATS_URL", "nats://a:4222, tls://u:p@b,c,c:4223", "nats://a:4222, tls://u:p@b,c,c:4223"},
+		{"ROLLCALL_NATS_URL", "nats://a:4222, tls://u:p@b,c,c:4223",
+			"nats://a:4222, tls://u:p@b,c,c:4223"},
 		{"ROLLCALL_NATS_URL", "wss://a/path", "wss://a/path"},
-		{"ROLLCALL_NATS_URL", "nats://[::1]:4222,127.0.0.1:4222,nats://u:p@h_1.example:1", "nats://[::1]:4222,127.0.0.1:4222,nats://u:p@h_1.example:1"},
+		{"ROLLCALL_NATS_URL", "nats://[::1]:4222,127.0.0.1:4222,nats://u:p@h_1.example:1",
+			"nats://[::1]:4222,127.0.0.1:4222,nats://u:p@h_1.example:1"},
 		{"ROLLCALL_NATS_LISTEN", ":0", ":0"},
 		{"ROLLCALL_NATS_LISTEN", "[::1]:4222", "[::1]:4222"},
 		{"ROLLCALL_DATA_DIR", "/var/lib/roll call", "/var/lib/roll call"},
@@ -275,9 +279,12 @@ func TestUnusableValues(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
 	text := write(t, "text", "nothing of use\n")
 	for name, values := range map[string][]string{
-		"ROLLCALL_ISDP_URL": {"https://h:0", "https://:::", "https://::1", "isdp.example.com", "http://isdp.example.com", "https://", "https://u@h", "https://h?q", "https://h#f", "ftp://h", "https:h",
+		"ROLLCALL_ISDP_URL": {"https://h:0", "https://:::", "https://::1", "isdp.example.com",
+			"http://isdp.example.com", "https://", "https://u@h", "https://h?q", "https://h#f",
+			"ftp://h", "https:h",
 			"https://h:x", "https://h:70000", "http://localhost.example.com", "%"},
-		"ROLLCALL_ISDP_TYPES":      {"video", "0,,10", "0,0", "0,00", "-1", "1.5", ",", "99999999999999999999"},
+		"ROLLCALL_ISDP_TYPES": {"video", "0,,10", "0,0", "0,00", "-1", "1.5", ",",
+			"99999999999999999999"},
 		"ROLLCALL_ISDP_CA_FILE":    {missing, text, t.TempDir()},
 		"ROLLCALL_TENANT_ID":       {"0", "-886", "tenant", "0x10", "1_000", "9223372036854775808"},
 		"ROLLCALL_POLL_INTERVAL":   {"5", "0s", "-1s", "soon", "1ns"},
@@ -291,20 +298,25 @@ func TestUnusableValues(t *testing.T) {
 		"ROLLCALL_MISSING_HOLD":    {"0", "15"},
 		"ROLLCALL_QUIET_FIELDS":    {"a,,b", "a,a", "none,a", ","},
 		"ROLLCALL_BUFFER_EVENTS":   {"0", "100k"},
-		"ROLLCALL_NATS_URL": {"http://a", "nats://", "nats://a:x", "nats://a,ws://b", "a,,b", "nats://a b", ":::", "::", "nats://:::", "::1",
-			"nats://a:0", "a:00", "nats://a:", "a:65536", "tls://[::1", "nats://[a]", "a:1:2", "nats://-", ":4222", "nats://u:p@:4222", "a,b:0"},
-		"ROLLCALL_NATS_LISTEN":    {"4222", "off", "127.0.0.1", "127.0.0.1:nats", "h:65536", "h:-1", "a b:1", "[nonsense]:1", "[a:b]:1"},
+		"ROLLCALL_NATS_URL": {"http://a", "nats://", "nats://a:x", "nats://a,ws://b", "a,,b",
+			"nats://a b", ":::", "::", "nats://:::", "::1",
+			"nats://a:0", "a:00", "nats://a:", "a:65536", "tls://[::1", "nats://[a]", "a:1:2",
+			"nats://-", ":4222", "nats://u:p@:4222", "a,b:0"},
+		"ROLLCALL_NATS_LISTEN": {"4222", "off", "127.0.0.1", "127.0.0.1:nats", "h:65536", "h:-1",
+			"a b:1", "[nonsense]:1", "[a:b]:1"},
 		"ROLLCALL_NATS_REPLICAS":  {"0", "6", "three"},
 		"ROLLCALL_NATS_MANAGE":    {"yes", "2"},
 		"ROLLCALL_EVENTS_MAX_AGE": {"0s", "500ms", "1500ms", "7d", "-1h"},
-		"ROLLCALL_NATS_MAX_BYTES": {"0", "1GB", "1G", "1.5GiB", "-1GiB", "GiB", "1048575", "9999999999GiB", "1gib"},
-		"ROLLCALL_LEASE_TTL":      {"1s", "2500ms", "10"},
-		"ROLLCALL_INSTANCE":       {"two words", "bell\a", strings.Repeat("x", 129), "\xff"},
-		"ROLLCALL_HTTP_LISTEN":    {"8080", "none", "on"},
-		"ROLLCALL_OPS_LISTEN":     {"9090", "off"},
-		"ROLLCALL_LOG_LEVEL":      {"trace", "3", "info+1"},
-		"ROLLCALL_LOG_FORMAT":     {"xml"},
-		"ROLLCALL_DATA_DIR":       nil, // any path will do here; whether it can be written to shows at the start
+		"ROLLCALL_NATS_MAX_BYTES": {"0", "1GB", "1G", "1.5GiB", "-1GiB", "GiB", "1048575",
+			"9999999999GiB", "1gib"},
+		"ROLLCALL_LEASE_TTL":   {"1s", "2500ms", "10"},
+		"ROLLCALL_INSTANCE":    {"two words", "bell\a", strings.Repeat("x", 129), "\xff"},
+		"ROLLCALL_HTTP_LISTEN": {"8080", "none", "on"},
+		"ROLLCALL_OPS_LISTEN":  {"9090", "off"},
+		"ROLLCALL_LOG_LEVEL":   {"trace", "3", "info+1"},
+		"ROLLCALL_LOG_FORMAT":  {"xml"},
+		// any path will do here; whether it can be written to shows at the start
+		"ROLLCALL_DATA_DIR": nil,
 	} {
 		for _, value := range values {
 			t.Run(name+"="+value, func(t *testing.T) {
@@ -316,7 +328,8 @@ func TestUnusableValues(t *testing.T) {
 				if e.Want == "" || strings.Contains(e.Want, "`") {
 					t.Errorf("what would be right: %q", e.Want)
 				}
-				shown := e.Value == shortened(value) || name == "ROLLCALL_NATS_URL" && e.Value == "" ||
+				shown := e.Value == shortened(value) || name == "ROLLCALL_NATS_URL" &&
+					e.Value == "" ||
 					name == "ROLLCALL_ISDP_URL" && e.Value == shownURL(value)
 				if !shown {
 					t.Errorf("shows %q", e.Value)
@@ -355,17 +368,23 @@ func TestAllToldTogether(t *testing.T) {
 		"ROLLCALL_ISDP_PASSWRD":  "canary",
 	})
 	_, warnings, err := loadSettings(withVendor)
-	want := `ROLLCALL_ISDP_URL is "isdp.example.com": want the base URL of the ISDP+ domain, https://… without user info, query and fragment; http:// for loopback only
-ROLLCALL_ISDP_CLIENT_ID: want the client id of the OpenAPI account (isdp-…-openapi); it is not set and has no default
-ROLLCALL_ISDP_CLIENT_SECRET: want the client secret of the OpenAPI account; it is not set and has no default
-ROLLCALL_ISDP_PASSWORD: want the application token; it is not set and has no default
-ROLLCALL_PAGE_SIZE is "51": want a whole number from 1 to 50
-ROLLCALL_MAX_MISSING is "50%": want a number above 0 and at most 1
-ROLLCALL_LOG_FORMAT is "xml\ninjected": want text or json`
+	want := strings.Join([]string{
+		`ROLLCALL_ISDP_URL is "isdp.example.com": want the base URL of the ISDP+ domain, ` +
+			`https://… without user info, query and fragment; http:// for loopback only`,
+		`ROLLCALL_ISDP_CLIENT_ID: want the client id of the OpenAPI account (isdp-…-openapi); ` +
+			`it is not set and has no default`,
+		`ROLLCALL_ISDP_CLIENT_SECRET: want the client secret of the OpenAPI account; ` +
+			`it is not set and has no default`,
+		`ROLLCALL_ISDP_PASSWORD: want the application token; it is not set and has no default`,
+		`ROLLCALL_PAGE_SIZE is "51": want a whole number from 1 to 50`,
+		`ROLLCALL_MAX_MISSING is "50%": want a number above 0 and at most 1`,
+		`ROLLCALL_LOG_FORMAT is "xml\ninjected": want text or json`,
+	}, "\n")
 	if d := cmp.Diff(want, fmt.Sprint(err)); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]string{"ROLLCALL_ISDP_PASSWRD is none of rollcall's settings and has no effect; did you mean ROLLCALL_ISDP_PASSWORD?"}, warnings); d != "" {
+	if d := cmp.Diff([]string{"ROLLCALL_ISDP_PASSWRD is none of rollcall's settings and has no " +
+		"effect; did you mean ROLLCALL_ISDP_PASSWORD?"}, warnings); d != "" {
 		t.Error(d)
 	}
 }
@@ -373,8 +392,10 @@ ROLLCALL_LOG_FORMAT is "xml\ninjected": want text or json`
 // What polls no vendor does without its settings, whatever they hold.
 func TestWithoutVendor(t *testing.T) {
 	setEnv(t, map[string]string{
-		"ROLLCALL_ISDP_URL": "nonsense", "ROLLCALL_ISDP_TYPES": "x", "ROLLCALL_ISDP_CA_FILE": "/missing",
-		"ROLLCALL_ISDP_PASSWORD_FILE": "/missing", "ROLLCALL_POLL_INTERVAL": "1s", "ROLLCALL_TENANT_ID": "886",
+		"ROLLCALL_ISDP_URL": "nonsense", "ROLLCALL_ISDP_TYPES": "x",
+		"ROLLCALL_ISDP_CA_FILE":       "/missing",
+		"ROLLCALL_ISDP_PASSWORD_FILE": "/missing", "ROLLCALL_POLL_INTERVAL": "1s",
+		"ROLLCALL_TENANT_ID": "886",
 	})
 	s, _, err := loadSettings(withoutVendor)
 	if err != nil {
@@ -396,7 +417,8 @@ func TestWithoutVendor(t *testing.T) {
 func TestOnlyFullNames(t *testing.T) {
 	t.Setenv("LOG_LEVEL", "debug")
 	t.Setenv("INSTANCE", "someone else's")
-	if s := mustLoad(t, working(nil)); s.LogLevel != slog.LevelInfo || strings.Contains(s.Instance, "else") {
+	if s := mustLoad(t, working(nil)); s.LogLevel != slog.LevelInfo ||
+		strings.Contains(s.Instance, "else") {
 		t.Errorf("level %v, instance %q", s.LogLevel, s.Instance)
 	}
 }
@@ -429,14 +451,17 @@ func TestSecretFiles(t *testing.T) {
 			})
 		}
 		t.Run(name+"/both", func(t *testing.T) {
-			env := working(map[string]string{name: "canary", name + "_FILE": write(t, "secret", "canary")})
+			env := working(map[string]string{name: "canary",
+				name + "_FILE": write(t, "secret", "canary")})
 			told := unusable(t, env)
-			if e := told[name+" and "+name+"_FILE"]; e == nil || len(told) != 1 || strings.Contains(e.Error(), "canary") {
+			if e := told[name+" and "+name+"_FILE"]; e == nil || len(told) != 1 ||
+				strings.Contains(e.Error(), "canary") {
 				t.Errorf("told: %v", told)
 			}
 		})
 		for what, path := range map[string]string{
-			"missing": filepath.Join(t.TempDir(), "missing"), "directory": t.TempDir(), "empty": write(t, "secret", "\n"),
+			"missing": filepath.Join(t.TempDir(), "missing"), "directory": t.TempDir(),
+			"empty": write(t, "secret", "\n"),
 			"large": write(t, "secret", strings.Repeat("x", 1<<20+1)),
 		} {
 			t.Run(name+"/"+what, func(t *testing.T) {
@@ -450,8 +475,10 @@ func TestSecretFiles(t *testing.T) {
 	t.Run("reason", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "missing")
 		_, err := os.Open(path)
-		told := unusable(t, working(map[string]string{"ROLLCALL_ISDP_PASSWORD": "", "ROLLCALL_ISDP_PASSWORD_FILE": path}))
-		want := fmt.Sprintf("ROLLCALL_ISDP_PASSWORD_FILE is %q: want the path of a readable file (%v)", path, errors.Unwrap(err))
+		told := unusable(t, working(map[string]string{"ROLLCALL_ISDP_PASSWORD": "",
+			"ROLLCALL_ISDP_PASSWORD_FILE": path}))
+		want := fmt.Sprintf("ROLLCALL_ISDP_PASSWORD_FILE is %q: want the path of a readable "+
+			"file (%v)", path, errors.Unwrap(err))
 		if got := told["ROLLCALL_ISDP_PASSWORD_FILE"].Error(); got != want {
 			t.Error(got)
 		}
@@ -477,8 +504,10 @@ func pair(t *testing.T) (cert, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return write(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))),
-		write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
+	return write(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+			Bytes: der}))),
+		write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY",
+			Bytes: keyDER})))
 }
 
 // seeds writes a user's seed by itself and as part of a creds file, and an account's seed.
@@ -497,7 +526,8 @@ func seeds(t *testing.T) (user, creds, account string) {
 	}
 	s := seed(nkeys.CreateUser)
 	return write(t, "user.nk", s+"\n"),
-		write(t, "user.creds", "-----BEGIN NATS USER JWT-----\neyJ0.eyJ1.c2ln\n------END NATS USER JWT------\n\n"+
+		write(t, "user.creds", "-----BEGIN NATS USER JWT-----\neyJ0.eyJ1.c2ln\n------END NATS "+
+			"USER JWT------\n\n"+
 			"-----BEGIN USER NKEY SEED-----\n"+s+"\n------END USER NKEY SEED------\n"),
 		write(t, "account.nk", seed(nkeys.CreateAccount)+"\n")
 }
@@ -510,15 +540,18 @@ func TestFiles(t *testing.T) {
 
 	s := mustLoad(t, working(map[string]string{
 		"ROLLCALL_ISDP_CA_FILE": cert, url: "tls://nats", "ROLLCALL_NATS_CA_FILE": cert,
-		"ROLLCALL_NATS_CREDS_FILE": creds, "ROLLCALL_NATS_CERT_FILE": cert, "ROLLCALL_NATS_KEY_FILE": key,
+		"ROLLCALL_NATS_CREDS_FILE": creds, "ROLLCALL_NATS_CERT_FILE": cert,
+		"ROLLCALL_NATS_KEY_FILE": key,
 	}))
 	if pool, err := s.vendorRoots()(); pool == nil || err != nil {
 		t.Errorf("no extra CA: %v", err)
 	}
-	if s.NATSCAFile != cert || s.NATSCredsFile != creds || s.NATSCertFile != cert || s.NATSKeyFile != key {
+	if s.NATSCAFile != cert || s.NATSCredsFile != creds || s.NATSCertFile != cert ||
+		s.NATSKeyFile != key {
 		t.Error("paths are not kept")
 	}
-	if s = mustLoad(t, working(map[string]string{url: "nats", "ROLLCALL_NATS_NKEY_FILE": user})); s.NATSNKeyFile != user {
+	if s = mustLoad(t, working(map[string]string{url: "nats",
+		"ROLLCALL_NATS_NKEY_FILE": user})); s.NATSNKeyFile != user {
 		t.Error("the NKey's path is not kept")
 	}
 
@@ -526,17 +559,27 @@ func TestFiles(t *testing.T) {
 		env  map[string]string
 		told string
 	}{
-		"missing CA":       {map[string]string{"ROLLCALL_NATS_CA_FILE": "/missing"}, "ROLLCALL_NATS_CA_FILE"},
-		"CA without any":   {map[string]string{"ROLLCALL_NATS_CA_FILE": key}, "ROLLCALL_NATS_CA_FILE"},
-		"creds are a seed": {map[string]string{"ROLLCALL_NATS_CREDS_FILE": user}, "ROLLCALL_NATS_CREDS_FILE"},
-		"seed is a cert":   {map[string]string{"ROLLCALL_NATS_NKEY_FILE": cert}, "ROLLCALL_NATS_NKEY_FILE"},
-		"account's seed":   {map[string]string{"ROLLCALL_NATS_NKEY_FILE": account}, "ROLLCALL_NATS_NKEY_FILE"},
-		"missing cert":     {map[string]string{"ROLLCALL_NATS_CERT_FILE": "/missing", "ROLLCALL_NATS_KEY_FILE": key}, "ROLLCALL_NATS_CERT_FILE"},
-		"cert alone":       {map[string]string{"ROLLCALL_NATS_CERT_FILE": cert}, "ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"},
-		"key alone":        {map[string]string{"ROLLCALL_NATS_KEY_FILE": key}, "ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"},
-		"another's key": {map[string]string{"ROLLCALL_NATS_CERT_FILE": cert, "ROLLCALL_NATS_KEY_FILE": otherKey},
+		"missing CA": {map[string]string{"ROLLCALL_NATS_CA_FILE": "/missing"},
+			"ROLLCALL_NATS_CA_FILE"},
+		"CA without any": {map[string]string{"ROLLCALL_NATS_CA_FILE": key},
+			"ROLLCALL_NATS_CA_FILE"},
+		"creds are a seed": {map[string]string{"ROLLCALL_NATS_CREDS_FILE": user},
+			"ROLLCALL_NATS_CREDS_FILE"},
+		"seed is a cert": {map[string]string{"ROLLCALL_NATS_NKEY_FILE": cert},
+			"ROLLCALL_NATS_NKEY_FILE"},
+		"account's seed": {map[string]string{"ROLLCALL_NATS_NKEY_FILE": account},
+			"ROLLCALL_NATS_NKEY_FILE"},
+		"missing cert": {map[string]string{"ROLLCALL_NATS_CERT_FILE": "/missing",
+			"ROLLCALL_NATS_KEY_FILE": key}, "ROLLCALL_NATS_CERT_FILE"},
+		"cert alone": {map[string]string{"ROLLCALL_NATS_CERT_FILE": cert},
 			"ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"},
-		"two ways to sign in": {map[string]string{"ROLLCALL_NATS_CREDS_FILE": creds, "ROLLCALL_NATS_NKEY_FILE": user},
+		"key alone": {map[string]string{"ROLLCALL_NATS_KEY_FILE": key},
+			"ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"},
+		"another's key": {map[string]string{"ROLLCALL_NATS_CERT_FILE": cert,
+			"ROLLCALL_NATS_KEY_FILE": otherKey},
+			"ROLLCALL_NATS_CERT_FILE and ROLLCALL_NATS_KEY_FILE"},
+		"two ways to sign in": {map[string]string{"ROLLCALL_NATS_CREDS_FILE": creds,
+			"ROLLCALL_NATS_NKEY_FILE": user},
 			"ROLLCALL_NATS_CREDS_FILE and ROLLCALL_NATS_NKEY_FILE"},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -555,14 +598,21 @@ func TestConflicts(t *testing.T) {
 		env  map[string]string
 		told []string
 	}{
-		"request longer than sweep": {map[string]string{"ROLLCALL_POLL_TIMEOUT": "5s"}, []string{"ROLLCALL_REQUEST_TIMEOUT"}},
-		"replicas of one server":    {map[string]string{"ROLLCALL_NATS_REPLICAS": "3"}, []string{"ROLLCALL_NATS_REPLICAS"}},
-		"creds for nobody":          {map[string]string{"ROLLCALL_NATS_CREDS_FILE": creds}, []string{"ROLLCALL_NATS_CREDS_FILE"}},
-		"NKey for nobody":           {map[string]string{"ROLLCALL_NATS_NKEY_FILE": user}, []string{"ROLLCALL_NATS_NKEY_FILE"}},
-		"TLS with nobody": {map[string]string{"ROLLCALL_NATS_CA_FILE": cert, "ROLLCALL_NATS_CERT_FILE": cert, "ROLLCALL_NATS_KEY_FILE": key},
+		"request longer than sweep": {map[string]string{"ROLLCALL_POLL_TIMEOUT": "5s"},
+			[]string{"ROLLCALL_REQUEST_TIMEOUT"}},
+		"replicas of one server": {map[string]string{"ROLLCALL_NATS_REPLICAS": "3"},
+			[]string{"ROLLCALL_NATS_REPLICAS"}},
+		"creds for nobody": {map[string]string{"ROLLCALL_NATS_CREDS_FILE": creds},
+			[]string{"ROLLCALL_NATS_CREDS_FILE"}},
+		"NKey for nobody": {map[string]string{"ROLLCALL_NATS_NKEY_FILE": user},
+			[]string{"ROLLCALL_NATS_NKEY_FILE"}},
+		"TLS with nobody": {map[string]string{"ROLLCALL_NATS_CA_FILE": cert,
+			"ROLLCALL_NATS_CERT_FILE": cert, "ROLLCALL_NATS_KEY_FILE": key},
 			[]string{"ROLLCALL_NATS_CA_FILE", "ROLLCALL_NATS_CERT_FILE", "ROLLCALL_NATS_KEY_FILE"}},
-		"board and ops": {map[string]string{"ROLLCALL_OPS_LISTEN": "127.0.0.1:8080"}, []string{"ROLLCALL_HTTP_LISTEN"}},
-		"ops and NATS":  {map[string]string{"ROLLCALL_OPS_LISTEN": "127.0.0.1:4222"}, []string{"ROLLCALL_OPS_LISTEN"}},
+		"board and ops": {map[string]string{"ROLLCALL_OPS_LISTEN": "127.0.0.1:8080"},
+			[]string{"ROLLCALL_HTTP_LISTEN"}},
+		"ops and NATS": {map[string]string{"ROLLCALL_OPS_LISTEN": "127.0.0.1:4222"},
+			[]string{"ROLLCALL_OPS_LISTEN"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			told := unusable(t, working(c.env))
@@ -577,11 +627,14 @@ func TestConflicts(t *testing.T) {
 		})
 	}
 	for what, env := range map[string]map[string]string{
-		"equal timeouts":    {"ROLLCALL_POLL_TIMEOUT": "10s"},
-		"replicas":          {"ROLLCALL_NATS_REPLICAS": "5", "ROLLCALL_NATS_URL": "nats"},
-		"creds":             {"ROLLCALL_NATS_CREDS_FILE": creds, "ROLLCALL_NATS_URL_FILE": write(t, "url", "nats")},
-		"any ports":         {"ROLLCALL_HTTP_LISTEN": "127.0.0.1:0", "ROLLCALL_OPS_LISTEN": "127.0.0.1:0"},
-		"nothing embedded":  {"ROLLCALL_HTTP_LISTEN": "127.0.0.1:4222", "ROLLCALL_NATS_URL": "nats"},
+		"equal timeouts": {"ROLLCALL_POLL_TIMEOUT": "10s"},
+		"replicas":       {"ROLLCALL_NATS_REPLICAS": "5", "ROLLCALL_NATS_URL": "nats"},
+		"creds": {"ROLLCALL_NATS_CREDS_FILE": creds,
+			"ROLLCALL_NATS_URL_FILE": write(t, "url", "nats")},
+		"any ports": {"ROLLCALL_HTTP_LISTEN": "127.0.0.1:0",
+			"ROLLCALL_OPS_LISTEN": "127.0.0.1:0"},
+		"nothing embedded": {"ROLLCALL_HTTP_LISTEN": "127.0.0.1:4222",
+			"ROLLCALL_NATS_URL": "nats"},
 		"off and not there": {"ROLLCALL_HTTP_LISTEN": "off"},
 	} {
 		t.Run(what, func(t *testing.T) { mustLoad(t, working(env)) })
@@ -592,20 +645,26 @@ func TestConflicts(t *testing.T) {
 func TestNoSecretIsTold(t *testing.T) {
 	const canary = "canary"
 	file := write(t, "file", canary+"-in-file")
-	credentials := []string{"ROLLCALL_ISDP_CLIENT_ID", "ROLLCALL_ISDP_CLIENT_SECRET", "ROLLCALL_ISDP_USERNAME", "ROLLCALL_ISDP_PASSWORD"}
+	credentials := []string{"ROLLCALL_ISDP_CLIENT_ID", "ROLLCALL_ISDP_CLIENT_SECRET",
+		"ROLLCALL_ISDP_USERNAME", "ROLLCALL_ISDP_PASSWORD"}
 
 	// Every other setting is unusable.
 	wrong := map[string]string{"ROLLCALL_DATA_DIR": "\t"}
 	for _, name := range names() {
-		if !slices.Contains(credentials, name) && !strings.HasSuffix(name, "_FILE") && name != "ROLLCALL_DATA_DIR" {
+		if !slices.Contains(credentials, name) && !strings.HasSuffix(name, "_FILE") &&
+			name != "ROLLCALL_DATA_DIR" {
 			wrong[name] = "not / usable"
 		}
 	}
 	for _, url := range []string{
-		"https://user:canary@isdp.example.com", "https://canary@isdp.example.com", "https://isdp.example.com?password=canary",
-		"https://isdp.example.com#canary", "http://user:canary@h:x", "https://user:canary", "user:canary@h", "isdp:canary",
-		"https:///user:canary@h", "https://user:ca/canary@h", "https://user:%canary@h", "//user:canary@h", "user@canary", "https:user:canary@h",
-		"https://user:p?canary@h", "https://h/user:canary@", "nats://h,nats://user:p,canary@h", "nats://canary@h:x", "ht tp://user:canary@h",
+		"https://user:canary@isdp.example.com", "https://canary@isdp.example.com",
+		"https://isdp.example.com?password=canary",
+		"https://isdp.example.com#canary", "http://user:canary@h:x", "https://user:canary",
+		"user:canary@h", "isdp:canary",
+		"https:///user:canary@h", "https://user:ca/canary@h", "https://user:%canary@h",
+		"//user:canary@h", "user@canary", "https:user:canary@h",
+		"https://user:p?canary@h", "https://h/user:canary@", "nats://h,nats://user:p,canary@h",
+		"nats://canary@h:x", "ht tp://user:canary@h",
 	} {
 		env := map[string]string{}
 		for name, value := range wrong {
@@ -639,7 +698,8 @@ func TestNoSecretIsTold(t *testing.T) {
 	// The secret itself in place of the path to it.
 	for _, value := range []string{"canary", "canary/+=", "-----BEGIN\ncanary/\n", "/\ncanary"} {
 		env := working(map[string]string{"ROLLCALL_NATS_URL_FILE": value})
-		for _, name := range append(slices.Clone(credentials), "ROLLCALL_NATS_CREDS", "ROLLCALL_NATS_NKEY", "ROLLCALL_NATS_KEY") {
+		for _, name := range append(slices.Clone(credentials), "ROLLCALL_NATS_CREDS",
+			"ROLLCALL_NATS_NKEY", "ROLLCALL_NATS_KEY") {
 			delete(env, name)
 			env[name+"_FILE"] = value
 		}
@@ -654,7 +714,8 @@ func TestNoSecretIsTold(t *testing.T) {
 func TestSecretsDoNotPrint(t *testing.T) {
 	const canary = "canary"
 	s := mustLoad(t, working(map[string]string{
-		"ROLLCALL_ISDP_CLIENT_ID": canary, "ROLLCALL_ISDP_CLIENT_SECRET": canary, "ROLLCALL_ISDP_USERNAME": canary,
+		"ROLLCALL_ISDP_CLIENT_ID": canary, "ROLLCALL_ISDP_CLIENT_SECRET": canary,
+		"ROLLCALL_ISDP_USERNAME": canary,
 		"ROLLCALL_ISDP_PASSWORD": "", "ROLLCALL_ISDP_PASSWORD_FILE": write(t, "password", canary),
 		"ROLLCALL_NATS_URL": "nats://user:canary@h", "ROLLCALL_LOG_LEVEL": "debug",
 	}))
@@ -662,11 +723,14 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		t.Fatal("the secret itself is lost")
 	}
 	type holder struct{ hidden any }
-	values := []any{s, *s, s.ISDPPassword, s.ISDPPassword, &s.ISDPPassword, s.NATSURL, holder{*s}, holder{s.NATSURL},
+	values := []any{s, *s, s.ISDPPassword, s.ISDPPassword, &s.ISDPPassword, s.NATSURL, holder{*s},
+		holder{s.NATSURL},
 		[]secret{s.ISDPPassword}, map[string]secret{"x": s.ISDPPassword}}
 	for i, v := range values {
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%p", "%T", "%5.2v", "%!"} {
-			if got := fmt.Sprintf(verb, v); strings.Contains(got, canary) || strings.Contains(got, "63616e617279") {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%p",
+			"%T", "%5.2v", "%!"} {
+			if got := fmt.Sprintf(verb, v); strings.Contains(got, canary) ||
+				strings.Contains(got, "63616e617279") {
 				t.Errorf("value %d, %s: %s", i, verb, got)
 			}
 		}
@@ -676,7 +740,8 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		for _, format := range []string{"text", "json"} {
 			var b bytes.Buffer
 			s.LogFormat = format
-			newLogger(&b, s).Debug("settings", "value", v, slog.Any("group", slog.GroupValue(slog.Any("value", v))))
+			newLogger(&b, s).Debug("settings", "value", v,
+				slog.Any("group", slog.GroupValue(slog.Any("value", v))))
 			if b.Len() == 0 || strings.Contains(b.String(), canary) {
 				t.Errorf("value %d: %s log: %s", i, format, b.String())
 			}
@@ -714,7 +779,8 @@ func TestUnknownVariables(t *testing.T) {
 		"ROLLCALL_ISDP_SECRET" + none + "; did you mean ROLLCALL_ISDP_CLIENT_SECRET?",
 		"ROLLCALL_POLL_INTERVALL" + none + "; did you mean ROLLCALL_POLL_INTERVAL?",
 		"ROLLCALL_SOMETHING_ELSE" + none,
-		`ROLLCALL_QUIET_FIELDS names "agentSignInTimes", a field that the vendor does not document; did you mean agentSignInTime?`,
+		`ROLLCALL_QUIET_FIELDS names "agentSignInTimes", a field that the vendor does not ` +
+			`document; did you mean agentSignInTime?`,
 	}
 	if d := cmp.Diff(want, warnings); d != "" {
 		t.Error(d)
@@ -730,7 +796,8 @@ func TestShortened(t *testing.T) {
 // tableRow is a row on settings in a document: names, default and the rest.
 var tableRow = regexp.MustCompile("(?m)^\\| (`ROLLCALL_[A-Z_]+`.*?) \\| (.*?) \\| (.*) \\|$")
 
-// documentedDefault is the default of a variable, as documents write it; empty where it takes words.
+// documentedDefault is the default of a variable, as documents write it; empty where that takes
+// words.
 func documentedDefault(v variable) string {
 	switch {
 	case v.required:
@@ -760,8 +827,10 @@ func TestSettingsDocument(t *testing.T) {
 		}
 		takes, meaning, _ := strings.Cut(rows[i][3], " | ")
 		std := gocmp.Or(documentedDefault(v), rows[i][2])
-		if want := []string{name, std, v.takes}; !slices.Equal(want, []string{rows[i][1], rows[i][2], takes}) || meaning == "" {
-			t.Errorf("row %d is\n%s\nwant\n| %s | and the meaning |", i+1, rows[i][0], strings.Join(want, " | "))
+		if want := []string{name, std, v.takes}; !slices.Equal(want,
+			[]string{rows[i][1], rows[i][2], takes}) || meaning == "" {
+			t.Errorf("row %d is\n%s\nwant\n| %s | and the meaning |", i+1, rows[i][0],
+				strings.Join(want, " | "))
 		}
 	}
 }
@@ -779,7 +848,8 @@ func TestREADMESettings(t *testing.T) {
 	variables := new(settings).variables()
 	for _, row := range rows {
 		for name := range strings.SplitSeq(row[1], ", ") {
-			i := slices.IndexFunc(variables, func(v variable) bool { return "`"+v.name+"`" == name })
+			i := slices.IndexFunc(variables,
+				func(v variable) bool { return "`"+v.name+"`" == name })
 			if i < 0 {
 				t.Errorf("the README names %s", name)
 			} else if want := gocmp.Or(documentedDefault(variables[i]), row[2]); row[2] != want {
@@ -803,6 +873,7 @@ func TestReadText(t *testing.T) {
 // Whatever a package says of a setting names one that there is.
 func TestFieldsInTexts(t *testing.T) {
 	known, named := byField(), 0
+	placeholder := regexp.MustCompile(`\{([A-Z][A-Za-z]*)\}`)
 	for _, path := range sources(t) {
 		src, err := os.ReadFile(filepath.Join("../..", path))
 		if err != nil {
@@ -817,7 +888,7 @@ func TestFieldsInTexts(t *testing.T) {
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
 			if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING {
-				for _, field := range regexp.MustCompile(`\{([A-Z][A-Za-z]*)\}`).FindAllStringSubmatch(text.Value, -1) {
+				for _, field := range placeholder.FindAllStringSubmatch(text.Value, -1) {
 					named++
 					if known[field[1]] == "" {
 						t.Errorf("%s names the field %s, which no variable sets", path, field[1])

@@ -18,9 +18,12 @@ func TestStandardLog(t *testing.T) {
 	defer func() { stdlog.SetFlags(flags); stdlog.SetOutput(out) }()
 	const secret = "tok-s3cret"
 	for _, tc := range []struct{ line, want string }{
-		{fmt.Sprintf("Unsolicited response received on idle HTTP channel starting with %q; err=%v", "{\"access_token\":\""+secret, nil),
-			"a server sends bytes behind an answer; they are dropped, and the connection is closed"},
-		{fmt.Sprintf("http2: Transport encoding header %q = %q", "authorization", "bearer "+secret), "http2: Transport encoding header …"},
+		{fmt.Sprintf("Unsolicited response received on idle HTTP channel starting with %q; err=%v",
+			"{\"access_token\":\""+secret, nil),
+			"a server sends bytes behind an answer; they are dropped, " +
+				"and the connection is closed"},
+		{fmt.Sprintf("http2: Transport encoding header %q = %q", "authorization", "bearer "+secret),
+			"http2: Transport encoding header …"},
 		{"protocol error: received " + fmt.Sprintf("%q", secret), "protocol error: received …"},
 		{"one\ntwo " + secret, "one"},
 		{"a `" + secret + "`", "a …"},
@@ -33,7 +36,8 @@ func TestStandardLog(t *testing.T) {
 			for range 100 {
 				stdlog.Print(tc.line)
 			}
-			if n := strings.Count(b.String(), "\n"); n != 1 || !strings.HasPrefix(b.String(), `{"time":`) {
+			if n := strings.Count(b.String(), "\n"); n != 1 ||
+				!strings.HasPrefix(b.String(), `{"time":`) {
 				t.Errorf("%d lines: %s", n, &b)
 			}
 			if !strings.Contains(b.String(), tc.want) || strings.Contains(b.String(), secret) {

@@ -51,14 +51,16 @@ func config(v *e2e.Vendor, natsURL string) check.Config {
 	}
 	return check.Config{
 		Vendor: isdp.Config{
-			BaseURL: v.URL, ClientID: e["ROLLCALL_ISDP_CLIENT_ID"], ClientSecret: e["ROLLCALL_ISDP_CLIENT_SECRET"],
-			Username: e["ROLLCALL_ISDP_USERNAME"], Password: e["ROLLCALL_ISDP_PASSWORD"],
+			BaseURL: v.URL, ClientID: e["ROLLCALL_ISDP_CLIENT_ID"],
+			ClientSecret: e["ROLLCALL_ISDP_CLIENT_SECRET"],
+			Username:     e["ROLLCALL_ISDP_USERNAME"], Password: e["ROLLCALL_ISDP_PASSWORD"],
 			RequestTimeout: 10 * time.Second, PageSize: 50, RateLimit: 10,
 		},
-		Poller:    poller.Config{Concurrency: 4},
-		Publisher: publisher.Config{Instance: "check", Replicas: 1, Manage: true, EventsMaxAge: time.Hour, MaxBytes: 1 << 26, LeaseTTL: 10 * time.Second},
-		Interval:  5 * time.Second,
-		NATS:      servers,
+		Poller: poller.Config{Concurrency: 4},
+		Publisher: publisher.Config{Instance: "check", Replicas: 1, Manage: true,
+			EventsMaxAge: time.Hour, MaxBytes: 1 << 26, LeaseTTL: 10 * time.Second},
+		Interval: 5 * time.Second,
+		NATS:     servers,
 	}
 }
 
@@ -125,7 +127,9 @@ func TestChangesNothing(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			v := e2e.NewVendor(t, isdpsim.Config{Agents: 120})
 			url := broker(t, &server.Options{})
-			env := e2e.Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": url, "ROLLCALL_ISDP_TYPES": c.types, "ROLLCALL_POLL_INTERVAL": calm})
+			env := e2e.Settings(v.Env(),
+				map[string]string{"ROLLCALL_NATS_URL": url, "ROLLCALL_ISDP_TYPES": c.types,
+					"ROLLCALL_POLL_INTERVAL": calm})
 			if c.run {
 				p := e2e.Rollcall(t, env)
 				p.WaitFor("first complete sweep")
@@ -138,23 +142,29 @@ func TestChangesNothing(t *testing.T) {
 			if code := p.Wait(); code != 0 {
 				t.Errorf("exit %d:\n%s", code, p.Output())
 			}
-			if d := cmp.Diff(before, everything(t, url), cmpopts.IgnoreFields(jetstream.StreamInfo{}, "TimeStamp")); d != "" {
+			if d := cmp.Diff(before, everything(t, url),
+				cmpopts.IgnoreFields(jetstream.StreamInfo{}, "TimeStamp")); d != "" {
 				t.Errorf("the broker has changed:\n%s", d)
 			}
 			if c.run == (len(before) == 0) {
 				t.Errorf("%d streams before", len(before))
 			}
 			now := v.Stats()
-			if tokens, pages, all := now.TokenRequests-asked.TokenRequests, now.PageRequests-asked.PageRequests, now.Requests-asked.Requests; tokens != 1 ||
+			if tokens, pages, all := now.TokenRequests-asked.TokenRequests,
+				now.PageRequests-asked.PageRequests, now.Requests-asked.Requests; tokens != 1 ||
 				pages != c.pages || all != 1+c.pages {
 				t.Errorf("%d token calls, %d page calls, %d in all", tokens, pages, all)
 			}
 			at80(t, p)
 			p.NoSecrets(v.Secrets()...)
 			if c.run {
-				wantSpoken(t, p, "ok permissions", "ok stream AGENT_EVENTS fits", "ok bucket bucket rollcall fits", "ok lease nobody polls tenant 886 now", "agents,", "rollcall can do its work.")
+				wantSpoken(t, p, "ok permissions", "ok stream AGENT_EVENTS fits",
+					"ok bucket bucket rollcall fits", "ok lease nobody polls tenant 886 now",
+					"agents,", "rollcall can do its work.")
 			} else {
-				wantSpoken(t, p, "ok stream AGENT_EVENTS does not exist; rollcall creates it, with 1 replica and at most 64 MiB", "ok bucket bucket rollcall does not exist; rollcall creates it")
+				wantSpoken(t, p, "ok stream AGENT_EVENTS does not exist; rollcall creates it, "+
+					"with 1 replica and at most 64 MiB",
+					"ok bucket bucket rollcall does not exist; rollcall creates it")
 			}
 		})
 	}
@@ -170,8 +180,10 @@ func TestRefusedForWhatItSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := publisher.Open(t.Context(), nc, publisher.Config{Tenant: 886, Instance: "x", Replicas: 1, Manage: true, EventsMaxAge: time.Hour,
-		MaxBytes: 1 << 20, LeaseTTL: 2 * time.Second}); err != nil {
+	if _, err := publisher.Open(t.Context(), nc,
+		publisher.Config{Tenant: 886, Instance: "x", Replicas: 1, Manage: true,
+			EventsMaxAge: time.Hour,
+			MaxBytes:     1 << 20, LeaseTTL: 2 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range publisher.Needs(886, true) {
@@ -217,13 +229,20 @@ func TestOddListing(t *testing.T) {
 		want  string
 		exit  int
 	}{
-		{"undocumented", fields("mood", `"good"`), "ok listing: fields that the vendor does not document: ", 0},
-		{"dropped", fields("capacity", `{"a": 1}`), "warning listing: fields whose value is of a kind that it should not be: capacity (1) > they are left out", 0},
-		{"status", fields("onlineStatus", "2"), "warning listing: onlineStatus other than 0 and 1: 2 (1) > it counts as not online", 0},
+		{"undocumented", fields("mood", `"good"`), "ok listing: fields that the vendor does not " +
+			"document: ", 0},
+		{"dropped", fields("capacity", `{"a": 1}`), "warning listing: fields whose value is of a " +
+			"kind that it should not be: capacity (1) > they are left out", 0},
+		{"status", fields("onlineStatus", "2"), "warning listing: onlineStatus other than 0 and " +
+			"1: 2 (1) > it counts as not online", 0},
 		{"not text", isdpsim.ChangeRow(1, isdpsim.Fields{"agentName": "\"\xd5\xc5\""}),
-			"warning listing: 1 row that can't be used: agentName is not UTF-8, and can be read as GBK: the answer's Content-Type has to name that charset", 0},
-		{"not every parser's", isdpsim.ChangeRow(1, isdpsim.Fields{"mood": `"\ud800"`}), "warning listing: 1 value that not every JSON parser takes", 0},
-		{"rejected", isdpsim.All(fields("agentId", `"?"`), isdpsim.ChangeRow(2, isdpsim.Fields{"tenantId": "9"})), "warning listing: rows that can't be used, by reason: agentId (1), tenant (1)", 0},
+			"warning listing: 1 row that can't be used: agentName is not UTF-8, and can be read " +
+				"as GBK: the answer's Content-Type has to name that charset", 0},
+		{"not every parser's", isdpsim.ChangeRow(1, isdpsim.Fields{"mood": `"\ud800"`}),
+			"warning listing: 1 value that not every JSON parser takes", 0},
+		{"rejected", isdpsim.All(fields("agentId", `"?"`),
+			isdpsim.ChangeRow(2, isdpsim.Fields{"tenantId": "9"})),
+			"warning listing: rows that can't be used, by reason: agentId (1), tenant (1)", 0},
 		{"most rejected", isdpsim.Rows(func(rows []isdpsim.Row) []isdpsim.Row {
 			for i := range rows[:6] {
 				row, err := isdpsim.Patch(rows[i].JSON, isdpsim.Fields{"onlineStatus": "true"})
@@ -233,14 +252,24 @@ func TestOddListing(t *testing.T) {
 				rows[i].JSON = row
 			}
 			return rows
-		}), "failure listing: 6 of 50 rows that can't be used, by reason: onlineStatus (6) > their agents stay published as they were", 1},
-		{"twice", isdpsim.All(isdpsim.DropRows(3), isdpsim.DuplicateRow(1, nil)), "warning listing: agents listed more than once: 17814", 0},
-		{"page size", isdpsim.DropRows(nums(20, 50)...), "failure listing: asked for 50 agents a page, got 20 of 60: pageSize is not honoured, so no sweep would be complete > set ROLLCALL_PAGE_SIZE=20", 1},
-		{"too many rows", isdpsim.TotalCount(4), "failure listing: the page has 50 rows, and total_count 4 calls for 4", 1},
-		{"another page", isdpsim.Pos(3), "failure listing: the answer was for another page than the first", 1},
+		}), "failure listing: 6 of 50 rows that can't be used, by reason: onlineStatus (6) > " +
+			"their agents stay published as they were", 1},
+		{"twice", isdpsim.All(isdpsim.DropRows(3), isdpsim.DuplicateRow(1, nil)),
+			"warning listing: agents listed more than once: 17814", 0},
+		{"page size", isdpsim.DropRows(nums(20, 50)...),
+			"failure listing: asked for 50 agents a page, got 20 of 60: pageSize is not " +
+				"honoured, so no sweep would be complete > set ROLLCALL_PAGE_SIZE=20", 1},
+		{"too many rows", isdpsim.TotalCount(4), "failure listing: the page has 50 rows, and " +
+			"total_count 4 calls for 4", 1},
+		{"another page", isdpsim.Pos(3), "failure listing: the answer was for another page than " +
+			"the first", 1},
 		{"empty", isdpsim.EmptyListing(), "warning listing: the listing is empty", 0},
-		{"clock ahead", isdpsim.Header("Date", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)), "ahead of this machine's > one of the two is wrong", 0},
-		{"clock behind", isdpsim.Header("Date", time.Now().Add(-2*time.Minute).UTC().Format(http.TimeFormat)), "behind this machine's > one of the two is wrong", 0},
+		{"clock ahead", isdpsim.Header("Date",
+			time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)),
+			"ahead of this machine's > one of the two is wrong", 0},
+		{"clock behind", isdpsim.Header("Date",
+			time.Now().Add(-2*time.Minute).UTC().Format(http.TimeFormat)),
+			"behind this machine's > one of the two is wrong", 0},
 		{"hostile name", fields("mood\x1b[31m\n"+strings.Repeat("长", 500), "1"), "mood [31m 长长", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -269,17 +298,19 @@ func TestRate(t *testing.T) {
 	t.Parallel()
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 1})
 	natsURL := broker(t, &server.Options{})
-	v.SetFault(isdpsim.OnAgents(isdpsim.All(isdpsim.TotalCount(100_000), isdpsim.Rows(func(rows []isdpsim.Row) []isdpsim.Row {
-		var out []isdpsim.Row
-		for i := range 50 {
-			row, err := isdpsim.Patch(rows[0].JSON, isdpsim.Fields{"agentId": strconv.Itoa(i + 1)})
-			if err != nil {
-				t.Error(err)
+	v.SetFault(isdpsim.OnAgents(isdpsim.All(isdpsim.TotalCount(100_000),
+		isdpsim.Rows(func(rows []isdpsim.Row) []isdpsim.Row {
+			var out []isdpsim.Row
+			for i := range 50 {
+				row, err := isdpsim.Patch(rows[0].JSON,
+					isdpsim.Fields{"agentId": strconv.Itoa(i + 1)})
+				if err != nil {
+					t.Error(err)
+				}
+				out = append(out, isdpsim.Row{ID: int64(i + 1), JSON: row})
 			}
-			out = append(out, isdpsim.Row{ID: int64(i + 1), JSON: row})
-		}
-		return out
-	}))))
+			return out
+		}))))
 	for _, c := range []struct {
 		name string
 		with func(*check.Config)
@@ -287,15 +318,28 @@ func TestRate(t *testing.T) {
 		exit int
 	}{
 		{"slower than the interval", func(*check.Config) {},
-			"warning rate: a sweep of 2000 pages takes about 3m20s at 10 requests a second, 4 at a time, and ROLLCALL_POLL_INTERVAL is 5s > the next sweep waits for the last to end, so changes show after about 3m20s; raise ROLLCALL_RATE_LIMIT", 0},
-		{"fits", func(c *check.Config) { c.Interval = 10 * time.Minute }, "ok rate: a sweep of 2000 pages takes about 3m20s", 0},
-		{"as the vendor is known to allow", func(c *check.Config) { c.Vendor.RateLimit, c.Interval = 1, time.Hour },
-			"ok rate: a sweep of 2000 pages takes about 33m19s at 1 request a second, 4 at a time; every 1h", 0},
-		{"calls a minute", func(c *check.Config) { c.Vendor.RateLimit = 2.5 }, "ok rate: at most 150 calls a minute; the vendor publishes no limit for this call, " +
-			"and documents 60 a minute for a sibling service > for more, ask the vendor what this account may do, then raise ROLLCALL_RATE_LIMIT", 0},
+			"warning rate: a sweep of 2000 pages takes about 3m20s at 10 requests a second, 4 at " +
+				"a time, and ROLLCALL_POLL_INTERVAL is 5s > the next sweep waits for the last to " +
+				"end, so changes show after about 3m20s; raise ROLLCALL_RATE_LIMIT", 0},
+		{"fits", func(c *check.Config) { c.Interval = 10 * time.Minute },
+			"ok rate: a sweep of 2000 pages takes about 3m20s", 0},
+		{"as the vendor is known to allow",
+			func(c *check.Config) { c.Vendor.RateLimit, c.Interval = 1, time.Hour },
+			"ok rate: a sweep of 2000 pages takes about 33m19s at 1 request a second, 4 at a " +
+				"time; every 1h", 0},
+		{"calls a minute", func(c *check.Config) { c.Vendor.RateLimit = 2.5 },
+			"ok rate: at most 150 calls a minute; the vendor publishes no limit for this call, " +
+				"and documents 60 a minute for a sibling service > for more, ask the vendor what " +
+				"this account may do, then raise ROLLCALL_RATE_LIMIT", 0},
 		{"never complete", func(c *check.Config) { c.Poller.SweepTimeout = 2 * time.Minute },
-			"and ROLLCALL_POLL_TIMEOUT ends it after 2m > raise ROLLCALL_RATE_LIMIT as far as the vendor lets you, or raise ROLLCALL_POLL_TIMEOUT: like this no sweep is ever complete", 1},
-		{"hardly", func(c *check.Config) { c.Interval, c.Poller.SweepTimeout = 10*time.Minute, 5*time.Minute }, "warning rate: a sweep of 2000 pages takes about 3m20s at 10 requests a second, 4 at a time, and ROLLCALL_POLL_TIMEOUT is 5m", 0},
+			"and ROLLCALL_POLL_TIMEOUT ends it after 2m > raise ROLLCALL_RATE_LIMIT as far as " +
+				"the vendor lets you, or raise ROLLCALL_POLL_TIMEOUT: like this no sweep is ever " +
+				"complete", 1},
+		{"hardly", func(c *check.Config) {
+			c.Interval, c.Poller.SweepTimeout = 10*time.Minute,
+				5*time.Minute
+		}, "warning rate: a sweep of 2000 pages takes about 3m20s at 10 " +
+			"requests a second, 4 at a time, and ROLLCALL_POLL_TIMEOUT is 5m", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := config(v, natsURL)
@@ -343,24 +387,31 @@ func TestLog(t *testing.T) {
 			t.Errorf("exit %d:\n%s", r.Exit, strings.Join(out, "\n"))
 		}
 	}
-	say("ok lease: nobody polls tenant 886 now", "ok watermark: none: nothing has been published for tenant 886", "ok health: none yet",
-		"ok stream: AGENT_EVENTS is kept in files, on one server > a power failure there can lose what sync_interval allows")
+	say("ok lease: nobody polls tenant 886 now", "ok watermark: none: nothing has been published "+
+		"for tenant 886", "ok health: none yet",
+		"ok stream: AGENT_EVENTS is kept in files, on one server > a power failure there can "+
+			"lose what sync_interval allows")
 
 	const watermark, health = "rollcall.log.watermark.886", "rollcall.log.health.886"
 	now := time.Now()
-	w := schemas.Watermark{TenantID: 886, Sweep: 7, StartedAt: now.Add(-time.Minute), CompletedAt: now.Add(-time.Minute), StaleAfter: now.Add(time.Hour),
+	w := schemas.Watermark{TenantID: 886, Sweep: 7, StartedAt: now.Add(-time.Minute),
+		CompletedAt: now.Add(-time.Minute), StaleAfter: now.Add(time.Hour),
 		Agents: 60, Online: 12, Instance: "host-1", Commit: schemas.Commit{ID: "x", Messages: 1}}
 	put(t, nc, watermark, w)
 	say("ok watermark: 1m", "old: sweep 7, 60 agents, 12 online, by host-1")
 
 	w.StaleAfter, w.Missing = now.Add(-30*time.Second), 3
 	put(t, nc, watermark, w)
-	put(t, nc, health, schemas.Health{TenantID: 886, State: schemas.HealthFailing, Since: now, Reason: schemas.Credentials, Detail: "refused\x1b[2J"})
-	say("warning watermark: stale since", "> nobody polls: start rollcall, or see why it ended", "warning watermark: 3 of the agents missing",
+	put(t, nc, health, schemas.Health{TenantID: 886, State: schemas.HealthFailing, Since: now,
+		Reason: schemas.Credentials, Detail: "refused\x1b[2J"})
+	say("warning watermark: stale since", "> nobody polls: start rollcall, or see why it ended",
+		"warning watermark: 3 of the agents missing",
 		"warning health: failing (credentials) since", "refused [2J > see token and listing above")
 
-	put(t, nc, "$KV.rollcall.lease.886", map[string]any{"instance": "host-1", "id": "x", "since": now.Add(-3 * time.Hour)})
-	say("ok lease: host-1 polls tenant 886, since", "(3h)", "warning watermark: stale since", "> see the log of host-1, and the health below")
+	put(t, nc, "$KV.rollcall.lease.886",
+		map[string]any{"instance": "host-1", "id": "x", "since": now.Add(-3 * time.Hour)})
+	say("ok lease: host-1 polls tenant 886, since", "(3h)", "warning watermark: stale since",
+		"> see the log of host-1, and the health below")
 
 	// Who polls commits, or says why it can't read the listing: one that has done neither for a
 	// while can't commit.
@@ -390,14 +441,16 @@ func TestLog(t *testing.T) {
 
 	// The log can't be altered, and what was asked for is another matter.
 	cfg.Publisher.Replicas = 3
-	say("warning stream: AGENT_EVENTS has 1 replica, and ROLLCALL_NATS_REPLICAS is 3 > rollcall never alters it: nats stream edit AGENT_EVENTS --replicas 3")
+	say("warning stream: AGENT_EVENTS has 1 replica, and ROLLCALL_NATS_REPLICAS is 3 > rollcall " +
+		"never alters it: nats stream edit AGENT_EVENTS --replicas 3")
 }
 
 func TestAccountLimits(t *testing.T) {
 	t.Parallel()
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
 	file := filepath.Join(t.TempDir(), "nats.conf")
-	if err := os.WriteFile(file, []byte(`accounts { A { jetstream: {max_file: 32MB}, users: [{user: rollcall, password: `+brokerSecret+`}] } }`), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(`accounts { A { jetstream: {max_file: 32MB}, users: `+
+		`[{user: rollcall, password: `+brokerSecret+`}] } }`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	opts, err := server.ProcessConfigFile(file)
@@ -405,7 +458,9 @@ func TestAccountLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, r := lines(t, config(v, withUser(broker(t, opts), "rollcall")))
-	wantLines(t, out, "failure stream: AGENT_EVENTS does not exist; rollcall creates it, with 1 replica and at most 64 MiB: refused, since the account may store 32 MiB > lower ROLLCALL_NATS_MAX_BYTES",
+	wantLines(t, out, "failure stream: AGENT_EVENTS does not exist; rollcall creates it, with 1 "+
+		"replica and at most 64 MiB: refused, since the account may store 32 MiB > lower "+
+		"ROLLCALL_NATS_MAX_BYTES",
 		"ok jetstream: on; the account uses 0 bytes of at most 32 MiB")
 	if r.Exit != 1 {
 		t.Errorf("exit %d", r.Exit)
@@ -417,7 +472,8 @@ func TestToken(t *testing.T) {
 	t.Parallel()
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
 	url := broker(t, &server.Options{Authorization: brokerSecret})
-	env := e2e.Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": strings.Replace(url, "://", "://"+brokerSecret+"@", 1)})
+	env := e2e.Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": strings.Replace(url, "://",
+		"://"+brokerSecret+"@", 1)})
 	p := e2e.Rollcall(t, env, "check")
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit %d: %s", code, p.Output())
@@ -443,21 +499,28 @@ func TestNeeds(t *testing.T) {
 		if i < len(allow) {
 			some = append(some[:i], some[i+1:]...)
 		}
-		user := &server.User{Username: "rollcall", Password: brokerSecret, Permissions: &server.Permissions{
-			Publish: &server.SubjectPermission{Allow: some}, Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}}}}
+		user := &server.User{Username: "rollcall", Password: brokerSecret,
+			Permissions: &server.Permissions{
+				Publish:   &server.SubjectPermission{Allow: some},
+				Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}}}}
 		url := withUser(broker(t, &server.Options{Users: []*server.User{user}}), "rollcall")
 		out, _ := lines(t, config(v, url))
 		if i < len(allow) {
-			wantLines(t, out, "failure permissions: this user may not publish on "+allow[i]+" > let it")
+			wantLines(t, out,
+				"failure permissions: this user may not publish on "+allow[i]+" > let it")
 			continue
 		}
-		wantLines(t, out, "ok permissions: ", "ok jetstream: on", "ok stream: AGENT_EVENTS does not exist; rollcall creates it")
-		env := e2e.Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": url, "ROLLCALL_POLL_INTERVAL": calm})
+		wantLines(t, out, "ok permissions: ", "ok jetstream: on",
+			"ok stream: AGENT_EVENTS does not exist; rollcall creates it")
+		env := e2e.Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": url,
+			"ROLLCALL_POLL_INTERVAL": calm})
 		for range 2 { // the second time there is a log to read
 			first, second := e2e.Rollcall(t, env), e2e.Rollcall(t, env)
 			wait.Eventually(t, "a leader and a standby", func() bool {
 				out := first.Output() + second.Output()
-				return strings.Contains(out, "standing by") && (strings.Contains(out, "first complete sweep") || strings.Contains(out, "sweep complete"))
+				return strings.Contains(out, "standing by") &&
+					(strings.Contains(out, "first complete sweep") ||
+						strings.Contains(out, "sweep complete"))
 			})
 			for _, p := range []*e2e.Process{first, second} {
 				if code, _ := p.Terminate(); code != 0 {
@@ -469,7 +532,8 @@ func TestNeeds(t *testing.T) {
 			}
 		}
 		out, r := lines(t, config(v, url))
-		wantLines(t, out, "ok lease: nobody polls tenant 886 now", "ok watermark: ", "ok health: ok since")
+		wantLines(t, out, "ok lease: nobody polls tenant 886 now", "ok watermark: ",
+			"ok health: ok since")
 		if r.Exit != 0 {
 			t.Errorf("exit %d:\n%s", r.Exit, strings.Join(out, "\n"))
 		}
@@ -491,8 +555,10 @@ func TestCluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		url, stop := natstest.StartOptions(t, &server.Options{ServerName: fmt.Sprintf("n%d", i+1), Routes: server.RoutesFromStr(strings.Join(routes, ",")),
-			Cluster: server.ClusterOpts{Name: "three", Host: "127.0.0.1", Port: n}})
+		url, stop := natstest.StartOptions(t,
+			&server.Options{ServerName: fmt.Sprintf("n%d", i+1),
+				Routes:  server.RoutesFromStr(strings.Join(routes, ",")),
+				Cluster: server.ClusterOpts{Name: "three", Host: "127.0.0.1", Port: n}})
 		urls, stops = append(urls, url), append(stops, stop)
 	}
 	cfg := config(v, urls[0])
@@ -530,18 +596,22 @@ func TestEmbedded(t *testing.T) {
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	wantSpoken(t, p, "is not there yet and can be created, with room for", "ok nats the embedded server is not running; rollcall starts it on 127.0.0.1:", "skip stream needs nats")
+	wantSpoken(t, p, "is not there yet and can be created, with room for",
+		"ok nats the embedded server is not running; rollcall starts it on 127.0.0.1:",
+		"skip stream needs nats")
 	if _, err := os.Stat(env["ROLLCALL_DATA_DIR"]); err == nil {
 		t.Error("the data directory was created")
 	}
 
 	daemon := e2e.Rollcall(t, env)
-	daemon.WaitFor(`"msg":"health","state":"ok"`) // logged when the first sweep's commit is in the log
+	// logged when the first sweep's commit is in the log
+	daemon.WaitFor(`"msg":"health","state":"ok"`)
 	p = e2e.Rollcall(t, env, "check")
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	wantSpoken(t, p, "is in use by a running rollcall", "ok stream AGENT_EVENTS fits", "old: sweep", "60 agents", "ok health ok since")
+	wantSpoken(t, p, "is in use by a running rollcall", "ok stream AGENT_EVENTS fits", "old: sweep",
+		"60 agents", "ok health ok since")
 	at80(t, p)
 
 	other, _ := e2e.Embedded(t)
@@ -572,7 +642,8 @@ func TestLittleRoom(t *testing.T) {
 	t.Parallel()
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
 	cfg := config(v, "")
-	cfg.Embedded = natsd.Config{Listen: fmt.Sprintf("127.0.0.1:%d", e2e.FreePort(t)), DataDir: t.TempDir(), MaxBytes: 1 << 60}
+	cfg.Embedded = natsd.Config{Listen: fmt.Sprintf("127.0.0.1:%d", e2e.FreePort(t)),
+		DataDir: t.TempDir(), MaxBytes: 1 << 60}
 	out, _ := lines(t, cfg)
 	wantLines(t, out, "and the stream may take 1048576 TiB > a full disk can tear a commit")
 }
@@ -584,13 +655,15 @@ func TestRunningCantCommit(t *testing.T) {
 	s := site(t, false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ready := strings.Contains(commits, `"ok":true`)
 		w.WriteHeader(map[bool]int{true: 200, false: 503}[ready])
-		fmt.Fprintf(w, `{"ready":%t,"role":"leader","nats":{"ok":true},"stream":{"ok":true},"lease":{"ok":true},"commits":%s}`, ready, commits)
+		fmt.Fprintf(w, `{"ready":%t,"role":"leader","nats":{"ok":true},"stream":{"ok":true},`+
+			`"lease":{"ok":true},"commits":%s}`, ready, commits)
 	}))
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
 	cfg := config(v, broker(t, &server.Options{}))
 	cfg.Listens = []check.Listen{{Field: "HTTPListen", Addr: s.Listener.Addr().String()}}
 	out, r := lines(t, cfg)
-	wantLines(t, out, "is served by a running rollcall (ROLLCALL_HTTP_LISTEN), which can't commit > nothing could be committed for 1m: the stream is full")
+	wantLines(t, out, "is served by a running rollcall (ROLLCALL_HTTP_LISTEN), which can't "+
+		"commit > nothing could be committed for 1m: the stream is full")
 	if r.Exit != 1 {
 		t.Errorf("exit %d", r.Exit)
 	}
@@ -604,7 +677,8 @@ func TestRunningCantCommit(t *testing.T) {
 func proxy(t *testing.T, target, password string) *httptest.Server {
 	t.Helper()
 	return site(t, false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodConnect || !strings.HasPrefix(r.Header.Get("Proxy-Authorization"), "Basic ") || password == "" {
+		if r.Method != http.MethodConnect ||
+			!strings.HasPrefix(r.Header.Get("Proxy-Authorization"), "Basic ") || password == "" {
 			w.WriteHeader(http.StatusProxyAuthRequired)
 			return
 		}
@@ -635,11 +709,19 @@ func TestTLSWords(t *testing.T) {
 		tls  *tls.Config
 		want string
 	}{
-		{"a certificate of the client demanded", &tls.Config{ClientAuth: tls.RequireAnyClientCert}, "FAIL tls the server demands a certificate of the client, which rollcall has none of > is there an address"},
-		{"the same, TLS 1.2", &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, "FAIL tls the server demands a certificate of the client"},
-		{"asked for, and not demanded", &tls.Config{ClientAuth: tls.RequestClientCert}, "ok tls TLS 1.3"},
-		{"old versions", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "FAIL tls the server and rollcall speak no TLS version in common"},
-		{"old ciphers", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA}}, "FAIL tls the server and rollcall have no cipher in common"},
+		{"a certificate of the client demanded", &tls.Config{ClientAuth: tls.RequireAnyClientCert},
+			"FAIL tls the server demands a certificate of the client, which rollcall has none of " +
+				"> is there an address"},
+		{"the same, TLS 1.2", &tls.Config{ClientAuth: tls.RequireAnyClientCert,
+			MaxVersion: tls.VersionTLS12},
+			"FAIL tls the server demands a certificate of the client"},
+		{"asked for, and not demanded", &tls.Config{ClientAuth: tls.RequestClientCert},
+			"ok tls TLS 1.3"},
+		{"old versions", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
+			"FAIL tls the server and rollcall speak no TLS version in common"},
+		{"old ciphers", &tls.Config{MaxVersion: tls.VersionTLS12,
+			CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA}},
+			"FAIL tls the server and rollcall have no cipher in common"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -648,7 +730,8 @@ func TestTLSWords(t *testing.T) {
 			srv.StartTLS()
 			t.Cleanup(srv.Close)
 			p := e2e.Rollcall(t, e2e.Settings(v.Env(), map[string]string{
-				"ROLLCALL_NATS_URL": natsURL, "ROLLCALL_ISDP_URL": srv.URL, "ROLLCALL_ISDP_CA_FILE": caFile(t, srv)}), "check")
+				"ROLLCALL_NATS_URL": natsURL, "ROLLCALL_ISDP_URL": srv.URL,
+				"ROLLCALL_ISDP_CA_FILE": caFile(t, srv)}), "check")
 			p.Wait()
 			wantSpoken(t, p, c.want)
 		})
@@ -659,15 +742,20 @@ func TestTLSThroughProxy(t *testing.T) {
 	t.Parallel()
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
 	secure := site(t, true, v)
-	env := e2e.Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": broker(t, &server.Options{}),
+	env := e2e.Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": broker(t,
+		&server.Options{}),
 		"ROLLCALL_ISDP_URL": "https://example.com", "ROLLCALL_ISDP_CA_FILE": caFile(t, secure)})
 	for _, c := range []struct {
 		name, password string
 		exit           int
 		wants          []string
 	}{
-		{"let through", "yes", 0, []string{"warn dns connections to the vendor go through the proxy 127.0.0.1:", "ok tls TLS 1.3, certificate for example.com, ", "ok token tenant 886"}},
-		{"refused", "", 1, []string{"FAIL tls the proxy (HTTPS_PROXY) refused the connection: HTTP 407 > it wants a user and a password, or others: put them into HTTPS_PROXY, as http://user:password@host:port"}},
+		{"let through", "yes", 0, []string{"warn dns connections to the vendor go through the " +
+			"proxy 127.0.0.1:", "ok tls TLS 1.3, certificate for example.com, ",
+			"ok token tenant 886"}},
+		{"refused", "", 1, []string{"FAIL tls the proxy (HTTPS_PROXY) refused the connection: " +
+			"HTTP 407 > it wants a user and a password, or others: put them into HTTPS_PROXY, as " +
+			"http://user:password@host:port"}},
 	} {
 		p := proxy(t, secure.Listener.Addr().String(), c.password)
 		env["HTTPS_PROXY"] = withUser(p.URL, "somebody")
@@ -685,7 +773,8 @@ func TestTLSThroughProxy(t *testing.T) {
 	if code := checked.Wait(); code != 1 {
 		t.Errorf("exit %d", code)
 	}
-	wantSpoken(t, checked, "FAIL tls the certificate is for example.com, *.example.com, 127.0.0.1, ::1, not for localhost > is the domain in ROLLCALL_ISDP_URL right?")
+	wantSpoken(t, checked, "FAIL tls the certificate is for example.com, *.example.com, "+
+		"127.0.0.1, ::1, not for localhost > is the domain in ROLLCALL_ISDP_URL right?")
 }
 
 // Whoever accepts connections and says nothing holds the check up only so long.
@@ -704,13 +793,17 @@ func TestSilence(t *testing.T) {
 		}()
 		return ln.Addr().String()
 	}
-	p := e2e.Rollcall(t, map[string]string{"ROLLCALL_ISDP_URL": "https://" + silent(), "ROLLCALL_ISDP_CLIENT_ID": "i", "ROLLCALL_ISDP_CLIENT_SECRET": brokerSecret,
-		"ROLLCALL_ISDP_USERNAME": "u", "ROLLCALL_ISDP_PASSWORD": brokerSecret, "ROLLCALL_NATS_URL": "nats://x:" + brokerSecret + "@" + silent() + "," + silent(), "ROLLCALL_HTTP_LISTEN": silent()}, "check")
+	p := e2e.Rollcall(t, map[string]string{"ROLLCALL_ISDP_URL": "https://" + silent(),
+		"ROLLCALL_ISDP_CLIENT_ID": "i", "ROLLCALL_ISDP_CLIENT_SECRET": brokerSecret,
+		"ROLLCALL_ISDP_USERNAME": "u", "ROLLCALL_ISDP_PASSWORD": brokerSecret,
+		"ROLLCALL_NATS_URL":    "nats://x:" + brokerSecret + "@" + silent() + "," + silent(),
+		"ROLLCALL_HTTP_LISTEN": silent()}, "check")
 	begun := time.Now()
 	if code := p.Wait(); code != 1 || time.Since(begun) > check.Limit {
 		t.Errorf("exit %d after %v", code, time.Since(begun))
 	}
-	wantSpoken(t, p, "FAIL tls no TLS: no answer in time", "it took the connection and said nothing", "FAIL listen")
+	wantSpoken(t, p, "FAIL tls no TLS: no answer in time",
+		"it took the connection and said nothing", "FAIL listen")
 	p.NoSecrets(brokerSecret)
 }
 
@@ -738,13 +831,25 @@ func TestReady(t *testing.T) {
 		code   int
 		want   string
 	}{
-		{"ready", map[string]string{"ROLLCALL_HTTP_LISTEN": ":" + port}, 200, `{"ready":true,"role":"standby","leader":"b","nats":{"ok":true},"stream":{"ok":true},"lease":{"ok":true}}`, 0, "ready, standby; b leads\n"},
-		{"says nothing", map[string]string{"ROLLCALL_HTTP_LISTEN": "0.0.0.0:" + port}, 200, "", 1, "is no rollcall: unexpected end of JSON input\n"},
-		{"for probes", map[string]string{"ROLLCALL_OPS_LISTEN": "[::]:" + port, "ROLLCALL_HTTP_LISTEN": "off"}, 503, `{"ready":false,"role":"leader","nats":{"problem":"not connected\u001b[2J"}}`, 1, "not ready, leader; NATS: not connected [2J\n"},
-		{"a page that leads elsewhere", map[string]string{"ROLLCALL_HTTP_LISTEN": ":" + port}, 302, "", 1, "(HTTP 302) is no rollcall: unexpected end of JSON input\n"},
-		{"nothing runs", map[string]string{"ROLLCALL_HTTP_LISTEN": "127.0.0.1:" + strconv.Itoa(e2e.FreePort(t))}, 0, "", 1, "is rollcall running?\n"},
-		{"hangs", map[string]string{"ROLLCALL_HTTP_LISTEN": hung}, 0, "", 1, "no answer from http://" + hung + "/readyz within 2s\n"},
-		{"off", map[string]string{"ROLLCALL_HTTP_LISTEN": "off"}, 0, "", 1, "rollcall serves no /readyz: ROLLCALL_HTTP_LISTEN is off; set ROLLCALL_OPS_LISTEN, for the daemon and for this check\n"},
+		{"ready", map[string]string{"ROLLCALL_HTTP_LISTEN": ":" + port}, 200,
+			`{"ready":true,"role":"standby","leader":"b","nats":{"ok":true},"stream":{"ok":true},` +
+				`"lease":{"ok":true}}`, 0, "ready, standby; b leads\n"},
+		{"says nothing", map[string]string{"ROLLCALL_HTTP_LISTEN": "0.0.0.0:" + port}, 200, "", 1,
+			"is no rollcall: unexpected end of JSON input\n"},
+		{"for probes", map[string]string{"ROLLCALL_OPS_LISTEN": "[::]:" + port,
+			"ROLLCALL_HTTP_LISTEN": "off"}, 503,
+			`{"ready":false,"role":"leader","nats":{"problem":"not connected\u001b[2J"}}`, 1,
+			"not ready, leader; NATS: not connected [2J\n"},
+		{"a page that leads elsewhere", map[string]string{"ROLLCALL_HTTP_LISTEN": ":" + port}, 302,
+			"", 1, "(HTTP 302) is no rollcall: unexpected end of JSON input\n"},
+		{"nothing runs", map[string]string{
+			"ROLLCALL_HTTP_LISTEN": "127.0.0.1:" + strconv.Itoa(e2e.FreePort(t)),
+		}, 0, "", 1, "is rollcall running?\n"},
+		{"hangs", map[string]string{"ROLLCALL_HTTP_LISTEN": hung}, 0, "", 1,
+			"no answer from http://" + hung + "/readyz within 2s\n"},
+		{"off", map[string]string{"ROLLCALL_HTTP_LISTEN": "off"}, 0, "", 1,
+			"rollcall serves no /readyz: ROLLCALL_HTTP_LISTEN is off; set ROLLCALL_OPS_LISTEN, " +
+				"for the daemon and for this check\n"},
 	} {
 		status, body = c.status, c.body
 		p := e2e.Rollcall(t, c.env, "check", "--ready")
@@ -752,12 +857,15 @@ func TestReady(t *testing.T) {
 		if code := p.Wait(); code != c.code || time.Since(begun) > 5*time.Second {
 			t.Errorf("%s: exit %d after %v", c.name, code, time.Since(begun))
 		}
-		if out := p.Stdout(); !strings.HasSuffix(out, c.want) || strings.Count(out, "\n") != 1 || p.Stderr() != "" {
+		if out := p.Stdout(); !strings.HasSuffix(out, c.want) || strings.Count(out, "\n") != 1 ||
+			p.Stderr() != "" {
 			t.Errorf("%s: %q, %q", c.name, out, p.Stderr())
 		}
 	}
-	p := e2e.Rollcall(t, map[string]string{"ROLLCALL_HTTP_LISTEN": "8080"}, "check", "--ready") // no port
-	if code := p.Wait(); code != 2 || !strings.Contains(p.Stderr(), `rollcall: ROLLCALL_HTTP_LISTEN is "8080"`) {
+	// no port
+	p := e2e.Rollcall(t, map[string]string{"ROLLCALL_HTTP_LISTEN": "8080"}, "check", "--ready")
+	if code := p.Wait(); code != 2 || !strings.Contains(p.Stderr(),
+		`rollcall: ROLLCALL_HTTP_LISTEN is "8080"`) {
 		t.Errorf("exit %d: %s", code, p.Output())
 	}
 }
@@ -771,18 +879,28 @@ func TestJSON(t *testing.T) {
 		want check.Result
 	}{
 		{nil, 0, check.Result{Name: "lease", Level: check.Skipped, Text: "needs bucket"}},
-		{map[string]string{"ROLLCALL_TENANT_ID": "6"}, 2, check.Result{Name: "token", Level: check.Failure, Text: "the credentials are tenant 5's, but ROLLCALL_TENANT_ID is 6",
-			Do: "set ROLLCALL_TENANT_ID to 5 or leave it out, or use the credentials of tenant 6", Setting: true}},
-		{map[string]string{"ROLLCALL_LEASE_TTL": "1s"}, 2, check.Result{Name: "settings", Level: check.Failure,
-			Text: `ROLLCALL_LEASE_TTL is "1s": want a duration of whole seconds such as 30s or 12h, at least 2s`, Setting: true}},
-		{map[string]string{"ROLLCALL_RATE_LIMITS": "1"}, 0, check.Result{Name: "settings", Level: check.Warning,
-			Text: "ROLLCALL_RATE_LIMITS is none of rollcall's settings and has no effect; did you mean ROLLCALL_RATE_LIMIT?"}},
+		{map[string]string{"ROLLCALL_TENANT_ID": "6"}, 2,
+			check.Result{Name: "token", Level: check.Failure,
+				Text: "the credentials are tenant 5's, but ROLLCALL_TENANT_ID is 6",
+				Do: "set ROLLCALL_TENANT_ID to 5 or leave it out, or use the credentials of " +
+					"tenant 6",
+				Setting: true}},
+		{map[string]string{"ROLLCALL_LEASE_TTL": "1s"}, 2,
+			check.Result{Name: "settings", Level: check.Failure,
+				Text: `ROLLCALL_LEASE_TTL is "1s": want a duration of whole seconds such as 30s ` +
+					`or 12h, at least 2s`, Setting: true}},
+		{map[string]string{"ROLLCALL_RATE_LIMITS": "1"}, 0,
+			check.Result{Name: "settings", Level: check.Warning,
+				Text: "ROLLCALL_RATE_LIMITS is none of rollcall's settings and has no effect; " +
+					"did you mean ROLLCALL_RATE_LIMIT?"}},
 	} {
-		env := e2e.Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": broker(t, &server.Options{})}, c.env)
+		env := e2e.Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": broker(t,
+			&server.Options{})}, c.env)
 		p := e2e.Rollcall(t, env, "check", "--json")
 		code := p.Wait()
 		var r check.Report
-		if err := json.Unmarshal([]byte(p.Stdout()), &r); err != nil || code != c.exit || r.Exit != c.exit {
+		if err := json.Unmarshal([]byte(p.Stdout()), &r); err != nil || code != c.exit ||
+			r.Exit != c.exit {
 			t.Errorf("exit %d, %v: %s", code, err, p.Output())
 		}
 		found := false
@@ -790,7 +908,8 @@ func TestJSON(t *testing.T) {
 			found = found || res == c.want
 		}
 		s := r.Summary
-		if !found || len(r.Results) != s.OK+s.Warnings+s.Failures+s.Skipped || (s.Failures == 0) != (c.exit == 0) {
+		if !found || len(r.Results) != s.OK+s.Warnings+s.Failures+s.Skipped ||
+			(s.Failures == 0) != (c.exit == 0) {
 			t.Errorf("%+v is not there: %s", c.want, p.Stdout())
 		}
 		p.NoSecrets(v.Secrets()...)
@@ -801,7 +920,9 @@ func TestPrinter(t *testing.T) {
 	var b strings.Builder
 	p := check.Printer{W: &b, Width: 60}
 	for _, r := range []check.Result{
-		{Name: "listing", Level: check.Failure, Text: "the vendor says stateCode 1403 \"应用未订阅该接口所以不能调用请联系管理员开通后再重试一遍\"", Do: "has the application subscribed to the API findOnlineAgent?"},
+		{Name: "listing", Level: check.Failure, Text: "the vendor says stateCode 1403 " +
+			"\"应用未订阅该接口所以不能调用请联系管理员开通后再重试一遍\"", Do: "has the application subscribed to the API " +
+			"findOnlineAgent?"},
 		{Name: "permissions", Level: check.OK, Text: "everything"},
 	} {
 		if err := p.Print(r); err != nil {
@@ -835,7 +956,8 @@ func TestDaemonNotConnected(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	daemon := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, `{"ready":false,"role":"leader","nats":{"ok":false,"problem":"not connected"}}`)
+		_, _ = io.WriteString(w,
+			`{"ready":false,"role":"leader","nats":{"ok":false,"problem":"not connected"}}`)
 	}))
 	defer daemon.Close()
 	cfg := config(v, url)

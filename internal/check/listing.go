@@ -81,7 +81,8 @@ func (s *state) page(l listed) {
 			fmt.Sprintf("set {PageSize}=%d", n))
 	case n != l.Expected:
 		s.fail(fmt.Sprintf("%sthe page has %s, and total_count %d calls for %d: "+
-			"no sweep would be complete", l.of, count(n, "row"), l.Total, l.Expected), "ask the vendor")
+			"no sweep would be complete", l.of, count(n, "row"), l.Total, l.Expected),
+			"ask the vendor")
 	}
 }
 
@@ -247,8 +248,9 @@ func (s *state) rate(context.Context) {
 	if limit == 1 {
 		aSecond = "1 request a second"
 	}
-	s.say(OK, fmt.Sprintf("at most %s calls a minute; the vendor publishes no limit for this call, "+
-		"and documents 60 a minute for a sibling service", strconv.FormatFloat(60*limit, 'f', -1, 64)),
+	s.say(OK, fmt.Sprintf("at most %s calls a minute; the vendor publishes no limit for this "+
+		"call, and documents 60 a minute for a sibling service",
+		strconv.FormatFloat(60*limit, 'f', -1, 64)),
 		"for more, ask the vendor what this account may do, then raise {RateLimit}; "+
 			"where it refuses, rollcall slows down by itself")
 	text := fmt.Sprintf("a sweep of %s takes about %s at %s, %d at a time",
@@ -263,8 +265,8 @@ func (s *state) rate(context.Context) {
 			faster+", or raise {SweepTimeout}: like this no sweep is ever complete")
 	case sweep > s.Interval:
 		s.warn(text+setting.Text(", and {Interval} is ")+dur(s.Interval),
-			"the next sweep waits for the last to end, so changes show after about "+dur(sweep)+"; "+
-				faster+", or raise the interval")
+			"the next sweep waits for the last to end, so changes show after about "+dur(sweep)+
+				"; "+faster+", or raise the interval")
 	case 2*sweep > timeout:
 		s.warn(text+setting.Text(", and {SweepTimeout} is ")+dur(timeout)+derived,
 			"a few repeated requests would end it incomplete: raise {SweepTimeout}")

@@ -108,7 +108,8 @@ func (s *state) listen(ctx context.Context) {
 			s.fail(text+", which can't commit", r.Commits.Problem)
 		case !r.NATS.OK && s.nc != nil:
 			s.warn(text+", which has no connection to NATS, though this check has one",
-				"it tries again by itself, with what the settings' files hold now; where it stays so, "+
+				"it tries again by itself, with what the settings' files hold now; where it stays "+
+					"so, "+
 					"its environment is another one, or it has not noticed: see its log")
 		default:
 			s.ok(text)
@@ -121,7 +122,8 @@ func (s *state) taken(addr, field string, err error) {
 	set := "set {" + field + "} to "
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		s.fail(addr+" is in use by something else", set+"a free address, or stop what uses this one")
+		s.fail(addr+" is in use by something else",
+			set+"a free address, or stop what uses this one")
 	case errors.Is(err, syscall.EACCES):
 		s.fail("this user may not listen on "+addr, set+"a port above 1023")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

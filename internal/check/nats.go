@@ -174,7 +174,8 @@ func (s *state) jetstream(ctx context.Context) {
 // permitted.
 func (s *state) violated(subject string) bool {
 	err := s.nc.LastError()
-	return errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject+`"`)
+	return errors.Is(err, nats.ErrPermissionViolation) &&
+		strings.Contains(err.Error(), `"`+subject+`"`)
 }
 
 // denies asks whether this user may publish on a subject, by publishing what the receiver refuses

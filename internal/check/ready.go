@@ -23,7 +23,8 @@ func Ready(ctx context.Context, baseURL string) (Level, string) {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return Failure, "nothing listens on " + baseURL + ": is rollcall running?"
 	case errors.Is(err, context.DeadlineExceeded):
-		return Failure, fmt.Sprintf("no answer from %s%s within %s", baseURL, ops.PathReady, readyLimit)
+		return Failure, fmt.Sprintf("no answer from %s%s within %s",
+			baseURL, ops.PathReady, readyLimit)
 	case err != nil:
 		return Failure, (&state{}).clean(err.Error())
 	case !r.Ready:

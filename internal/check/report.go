@@ -84,7 +84,8 @@ func (p *Printer) Print(r Result) error {
 	fmt.Fprintf(&b, "%s%-*s", level, textColumn-nameColumn, r.Name)
 	b.WriteString(strings.Join(p.wrap(r.Text, textColumn), "\n"+indent) + "\n")
 	if r.Do != "" {
-		b.WriteString(indent + "> " + strings.Join(p.wrap(r.Do, textColumn+2), "\n"+indent+"  ") + "\n")
+		lines := p.wrap(r.Do, textColumn+2)
+		b.WriteString(indent + "> " + strings.Join(lines, "\n"+indent+"  ") + "\n")
 	}
 	_, err := io.WriteString(p.W, b.String())
 	return err

@@ -83,7 +83,8 @@ func (s *state) noStream(ctx context.Context) {
 	c := s.Publisher
 	if !c.Manage {
 		s.fail(missing+setting.Text(", and {Manage} is false"),
-			"create it (nats stream add --config deploy/nats/agent-events.json), or set {Manage}=true")
+			"create it (nats stream add --config deploy/nats/agent-events.json), "+
+				"or set {Manage}=true")
 		return
 	}
 	if denied, err := s.denies(ctx, "$JS.API.STREAM.NAMES", ""); err != nil || denied {
@@ -137,7 +138,8 @@ func (s *state) replicas(what string, info *jetstream.StreamInfo) {
 	case info.Cluster.Leader == "":
 		s.fail(what+" has no leader", "more than half of its servers must be up: see their logs")
 	case len(away) > 0:
-		s.warn(fmt.Sprintf("%s: of %d replicas these do not keep up: %s", what, have, list(away, 5)),
+		s.warn(fmt.Sprintf("%s: of %d replicas these do not keep up: %s",
+			what, have, list(away, 5)),
 			"see those servers' logs")
 	default:
 		s.ok(fmt.Sprintf("%s: %d replicas up to date, leader %s", what, have, info.Cluster.Leader))
@@ -153,7 +155,8 @@ func (s *state) durable(c jetstream.StreamConfig) {
 	case c.Replicas <= 1:
 		s.say(OK, schemas.Stream+" is kept in files, on one server",
 			"a power failure there can lose what sync_interval allows, two minutes unless set "+
-				"(clients can't see it); sync_interval: always, or three replicas, if that is too much")
+				"(clients can't see it); sync_interval: always, or three replicas, if that "+
+				"is too much")
 	default:
 		s.ok(schemas.Stream + " is kept in files")
 	}
@@ -176,7 +179,8 @@ func (s *state) bucket(ctx context.Context) {
 		s.replicas(publisher.BucketStream, info)
 	case setup != nil && info == nil:
 		s.fail(name+setting.Text(" does not exist, and {Manage} is false"),
-			"create it (nats stream add --config deploy/nats/kv-rollcall.json), or set {Manage}=true")
+			"create it (nats stream add --config deploy/nats/kv-rollcall.json), "+
+				"or set {Manage}=true")
 	case setup != nil:
 		s.fail(setup.Err.Error(), setup.Hint)
 	default:
@@ -306,24 +310,25 @@ func (s *state) health(ctx context.Context) {
 	s.fail(fmt.Sprintf("%s polls tenant %d, and nothing has been committed since %s (%s)",
 		cmp.Or(s.lead.by, "the rollcall that runs here"), s.tenant,
 		at(s.committed), dur(s.Now().Sub(s.committed))),
-		"its log and its /readyz name the error; see that the stream, its account and the servers' "+
-			"disks have room; a nats-server whose disk was full writes again only after a restart")
+		"its log and its /readyz name the error; see that the stream, its account and the "+
+			"servers' disks have room; a nats-server whose disk was full writes again only "+
+			"after a restart")
 }
 
 func (s *state) healthHint(r schemas.HealthReason) string {
 	switch r {
 	case schemas.Credentials:
 		if !s.stopped["token"] && !s.stopped["listing"] {
-			return "see token and listing above, which work now: a rollcall that runs takes that up " +
-				"by itself within a minute, with the credentials that stand in files then; " +
+			return "see token and listing above, which work now: a rollcall that runs takes that " +
+				"up by itself within a minute, with the credentials that stand in files then; " +
 				"those in variables are read at its start only"
 		}
-		return "see token and listing above, which tried the same just now"
+		fallthrough
 	case schemas.Unreachable, schemas.Unusable:
 		return "see token and listing above, which tried the same just now"
 	case schemas.MissingMany:
-		return "many agents are missing from the listing together: they are kept until {MissingHold} " +
-			"is over; ask the vendor whether it is true"
+		return "many agents are missing from the listing together: they are kept " +
+			"until {MissingHold} is over; ask the vendor whether it is true"
 	}
 	return "the vendor's listings contradict themselves; if this lasts, ask the vendor"
 }

@@ -288,7 +288,8 @@ func (s *state) noTLS(t *trip, base *url.URL) {
 			list(names(cert), 5), base.Hostname()),
 			"is the domain in {BaseURL} right?")
 	case errors.As(err, &authority):
-		s.fail(fmt.Sprintf("nobody whom this machine trusts vouches for the certificate for %s from %s",
+		s.fail(fmt.Sprintf("nobody whom this machine trusts vouches for the certificate for %s "+
+			"from %s",
 			list(names(cert), 3), issuer(cert)),
 			"is there a gateway of yours in between? Then set {RootCAs} to its CA")
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
@@ -330,7 +331,8 @@ func (s *state) credentials(t *trip) {
 			"set {TenantID} to the tenant's number")
 		return
 	case errors.Is(t.err, isdp.ErrTenant):
-		unusable(fmt.Sprintf("the credentials are tenant %d's, but {TenantID} is %d", seen.Tenant, want),
+		unusable(fmt.Sprintf("the credentials are tenant %d's, but {TenantID} is %d",
+			seen.Tenant, want),
 			fmt.Sprintf("set {TenantID} to %d or leave it out, or use the credentials of tenant %d",
 				seen.Tenant, want))
 		return

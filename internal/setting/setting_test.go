@@ -17,7 +17,8 @@ func TestText(t *testing.T) {
 		want string
 	}{
 		{Error{Field: "BaseURL", Want: "a URL"}, "VENDOR_URL: want a URL"},
-		{Error{Field: "PageSize", Value: "x\n", Want: "a number"}, `PageSize is "x\n": want a number`},
+		{Error{Field: "PageSize", Value: "x\n", Want: "a number"},
+			`PageSize is "x\n": want a number`},
 	} {
 		if got := c.err.Error(); got != c.want {
 			t.Errorf("%s, want %s", got, c.want)
