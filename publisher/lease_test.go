@@ -87,6 +87,7 @@ func bucket(t *testing.T, nc *nats.Conn) (jetstream.KeyValue, func() Holder) {
 
 // The second replica stands by until the first gives the lease up, and then gets it at once.
 func TestLeaseHandedOver(t *testing.T) {
+	t.Parallel()
 	url, _ := natstest.Start(t, "")
 	a := startReplica(t, url, "a", nil)
 	a.waitLeading(t)
@@ -121,6 +122,7 @@ func TestLeaseHandedOver(t *testing.T) {
 
 // A replica that dies holds the lease for its TTL, and no longer.
 func TestLeaseExpires(t *testing.T) {
+	t.Parallel()
 	url, _ := natstest.Start(t, "")
 	a := startReplica(t, url, "a", nil)
 	a.waitLeading(t)

@@ -46,31 +46,19 @@ type Subject struct {
 // EventSubject is where an event is stored: agent.online.886.10.17813. typeToken is
 // [Agent.TypeToken]'s.
 func EventSubject(t EventType, tenant int64, typeToken string, agentID int64) string {
-	return string(
-		t,
-	) + "." + strconv.FormatInt(
-		tenant,
-		10,
-	) + "." + typeToken + "." + strconv.FormatInt(
-		agentID,
-		10,
-	)
+	return string(t) + "." + decimal(tenant) + "." + typeToken + "." + decimal(agentID)
 }
 
 // StateSubject is where an agent's state is stored: agent.state.886.17813.
 func StateSubject(tenant, agentID int64) string {
-	return "agent.state." + strconv.FormatInt(tenant, 10) + "." + strconv.FormatInt(agentID, 10)
+	return "agent.state." + decimal(tenant) + "." + decimal(agentID)
 }
 
 // WatermarkSubject is where a tenant's watermark is stored: agent.watermark.886.
-func WatermarkSubject(
-	tenant int64,
-) string {
-	return "agent.watermark." + strconv.FormatInt(tenant, 10)
-}
+func WatermarkSubject(tenant int64) string { return "agent.watermark." + decimal(tenant) }
 
 // HealthSubject is where a tenant's health is stored: agent.health.886.
-func HealthSubject(tenant int64) string { return "agent.health." + strconv.FormatInt(tenant, 10) }
+func HealthSubject(tenant int64) string { return "agent.health." + decimal(tenant) }
 
 // EventFilters match every event of a tenant: agent.online.886.> and so on. (agent.*.886.> would
 // bring each change twice, as event and as state; see [ChangeFilter].)
@@ -90,15 +78,15 @@ func AgentEventFilter(tenant, agentID int64) string {
 func ChangeFilter(tenant int64) string { return fmt.Sprintf("agent.*.%d.>", tenant) }
 
 // StateFilter matches every agent's state: agent.state.886.*.
-func StateFilter(tenant int64) string {
-	return "agent.state." + strconv.FormatInt(tenant, 10) + ".*"
-}
+func StateFilter(tenant int64) string { return "agent.state." + decimal(tenant) + ".*" }
 
 // WatermarkFilter matches the watermarks of all tenants.
 const WatermarkFilter = "agent.watermark.*"
 
 // LeaseKey is the key of a tenant's lease in the bucket: lease.886.
-func LeaseKey(tenant int64) string { return "lease." + strconv.FormatInt(tenant, 10) }
+func LeaseKey(tenant int64) string { return "lease." + decimal(tenant) }
+
+func decimal(id int64) string { return strconv.FormatInt(id, 10) }
 
 // ParseSubject takes a stored subject apart.
 func ParseSubject(s string) (Subject, error) {

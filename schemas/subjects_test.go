@@ -2,6 +2,7 @@ package schemas
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,6 +32,16 @@ func TestSubjects(t *testing.T) {
 	}
 	if got, want := e.ID(), "886-17813-42"; got != want {
 		t.Errorf("ID = %s, want %s", got, want)
+	}
+}
+
+func TestFilters(t *testing.T) {
+	got := append(EventFilters(886), AgentEventFilter(886, 17813), ChangeFilter(886),
+		StateFilter(886), WatermarkFilter)
+	want := []string{"agent.online.886.>", "agent.offline.886.>", "agent.updated.886.>",
+		"agent.*.886.*.17813", "agent.*.886.>", "agent.state.886.*", "agent.watermark.*"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 
