@@ -80,42 +80,36 @@ func NewProcess(instance string, now func() time.Time) *Process {
 	return &Process{instance: instance, now: now, waitingFor: "the connection to NATS"}
 }
 
-// Connected says that there is a connection to NATS, and how to ask for the stream's status.
-func (p *Process) Connected(b Broker, status func(context.Context) publisher.Status) {
+func (p *Process) set(change func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.broker, p.status = b, status
+	change()
+}
+
+// Connected says that there is a connection to NATS, and how to ask for the stream's status.
+func (p *Process) Connected(b Broker, status func(context.Context) publisher.Status) {
+	p.set(func() { p.broker, p.status = b, status })
 }
 
 // Waiting says what the start waits for, and why it has to; "": it waits no longer.
 func (p *Process) Waiting(what string, why error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.waitingFor, p.cause = what, why
+	p.set(func() { p.waitingFor, p.cause = what, why })
 }
 
 // Running says that the start is over, and whose agents are polled.
 func (p *Process) Running(tenant int64, stream Stream, loop Loop) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.tenant, p.stream, p.status, p.loop = tenant, stream, stream.Status, loop
-	p.waitingFor, p.cause = "", nil
-	p.lastLook = nil // it asked another
+	p.set(func() {
+		p.tenant, p.stream, p.status, p.loop = tenant, stream, stream.Status, loop
+		p.waitingFor, p.cause = "", nil
+		p.lastLook = nil // it asked another
+	})
 }
 
 // Stopping says that the end has begun.
-func (p *Process) Stopping() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stopping = true
-}
+func (p *Process) Stopping() { p.set(func() { p.stopping = true }) }
 
 // Ending says what the end waits for, for [Process.Unfinished].
-func (p *Process) Ending(what string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ending = what
-}
+func (p *Process) Ending(what string) { p.set(func() { p.ending = what }) }
 
 // Unfinished says what the end waits for, and how many changes are not known to be published.
 func (p *Process) Unfinished() (what string, unpublished int) {
