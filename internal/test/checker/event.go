@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -205,13 +206,14 @@ func (r rules) watermark(m *Message) (*watermark, error) {
 type health struct {
 	msg           *Message
 	state, reason string
+	stalled       bool // it says only that no sweep has completed in time, as on a busy machine
 }
 
 func (r rules) health(m *Message) (*health, error) {
 	o := strictly("health", m.Body, "tenantId state since reason detail", "")
-	h := &health{m, o.text("state"), o.text("reason")}
+	h := &health{msg: m, state: o.text("state"), reason: o.text("reason")}
+	h.stalled = strings.HasPrefix(o.text("detail"), "no complete sweep within")
 	o.time("since")
-	o.text("detail")
 	legal := map[string]string{"ok": "", "failing": "unreachable credentials unusable inconsistent",
 		"holding": "missing unidentified"}
 	reasons, known := legal[h.state]

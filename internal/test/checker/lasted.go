@@ -199,7 +199,7 @@ func (c *check) final() {
 			c.report(RuleFinal, id, 0, "there has never been such an agent")
 		}
 	}
-	if c.health != nil && c.health.state != "ok" && !nameless {
+	if c.health != nil && c.health.state != "ok" && !c.health.stalled && !nameless {
 		c.report(RuleFinal, 0, c.health.msg.Seq, "at rest health is %s (%s)", c.health.state,
 			c.health.reason)
 	}

@@ -390,12 +390,12 @@ func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 	opt.MaxMissing, opt.MissingHold = r.setup.maxMissing, r.setup.missingHold
 	opt.Bound, opt.RemovalBound = 3*time.Second, cmp.Or(opt.RemovalBound, 4*time.Second)
 	opt.Outages = append(opt.Outages, r.gaps()...)
-	report := r.check(log, truth, opt)
+	report := checker.Check(log, truth, opt)
 	if err := report.Err(); err != nil {
 		r.t.Errorf("seed %d: by the pages, %v", r.setup.seed, err)
 	}
 	if honest {
-		witness := r.check(log, checker.Truth{History: truth.History}, opt)
+		witness := checker.Check(log, checker.Truth{History: truth.History}, opt)
 		// The history does not know whom a sweep skipped because the pages shifted.
 		witness.Violations = slices.DeleteFunc(witness.Violations, func(v checker.Violation) bool {
 			return v.Rule == checker.RuleFresh || v.Rule == checker.RuleWatermark ||
@@ -413,15 +413,6 @@ func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 func stalled(h schemas.Health) bool {
 	return strings.HasPrefix(h.Detail,
 		"no complete sweep within")
-}
-
-// check is the checker's, but for a health that only says that this machine is busy.
-func (r *rig) check(log checker.Log, truth checker.Truth, opt checker.Options) *checker.Report {
-	report := checker.Check(log, truth, opt)
-	report.Violations = slices.DeleteFunc(report.Violations, func(v checker.Violation) bool {
-		return v.Rule == checker.RuleFinal && v.Agent == 0 && stalled(r.lastHealth())
-	})
-	return report
 }
 
 // gaps are the stretches in which no sweep completed, by the log itself: from when rollcall could
