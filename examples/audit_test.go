@@ -21,8 +21,8 @@ import (
 )
 
 // The audit is killed again and again while events come, now and then with rollcall and its NATS
-// server: its file has every event of the stream once, in the order of the stream, and says that nothing
-// lacks.
+// server: its file has every event of the stream once, in the order of the stream, and says that
+// none is missing.
 func TestAuditKilled(t *testing.T) {
 	t.Parallel()
 	seed := *chaosSeed

@@ -20,8 +20,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
-// Whatever is killed and when: once all of it runs again, the engine's roster is the stream's, and its
-// calls are those that it has confirmed.
+// Whatever is killed and when: once all of it runs again, the engine's roster is the stream's, and
+// its calls are those that it has confirmed.
 func TestChaos(t *testing.T) { testChaos(t, goRouting) }
 
 func testChaos(t *testing.T, e engine) {
