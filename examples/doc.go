@@ -4,7 +4,7 @@
 //
 //	go test ./examples                                                   # Go alone, some seconds
 //	npm ci --prefix examples/routing-js && go test -tags ci ./examples   # and the JavaScript
-//	go test ./examples -run Chaos -chaos 30m -timeout 40m -v             # new seeds for 30 minutes
+//	go test ./examples -run Chaos -chaos 30m -timeout 40m -v             # 30 minutes, any seed
 //
 // A failure prints its seed; -chaos.seed takes one.
 package examples
