@@ -31,6 +31,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/setting"
 )
 
+func init() { setting.Use(byField()) } // as main does
+
 // setEnv makes env all that the environment says of rollcall, for the time of the test.
 func setEnv(t *testing.T, env map[string]string) {
 	t.Helper()

@@ -153,7 +153,8 @@ func oldBroker(t *testing.T, version string, members ...string) string {
 			go func() {
 				defer conn.Close()
 				fmt.Fprintf(conn, `INFO {"server_id":"OLD","version":%q,"proto":1,"headers":true,`+
-					`"jetstream":true,"max_payload":1048576,"connect_urls":%s}`+"\r\n", version, more)
+					`"jetstream":true,"max_payload":1048576,"connect_urls":%s}`+"\r\n",
+					version, more)
 				for lines := bufio.NewScanner(conn); lines.Scan(); {
 					if lines.Text() == "PING" {
 						io.WriteString(conn, "PONG\r\n")
