@@ -142,7 +142,7 @@ func TestEvent(t *testing.T) {
 
 		{"quiet alone", there(), row(signedIn(5)), nil},
 		{"stray alone", there(), row(stray("x", "1")), nil},
-		{"quiet, stray and loud, by name", there(stray("a", "1"), stray("m", "[1]")),
+		{"quiet, stray and significant, by name", there(stray("a", "1"), stray("m", "[1]")),
 			row(name(""), signedIn(5), stray("m", "[ 1]"), stray("z", `""`)),
 			&event{schemas.Updated, schemas.Fields, false, at(40), time.Time{},
 				agent(1, name(""), signedIn(5), stray("m", "[ 1]"), stray("z", `""`)),
@@ -261,7 +261,7 @@ func TestEventTimes(t *testing.T) {
 }
 
 func TestQuiet(t *testing.T) {
-	loud := []string{
+	significant := []string{
 		"userId", "agentCode", "agentAccount", "agentName", "type", "productType", "deliveryScene",
 		"businessType", "areaName", "cityId",
 		// deleteFlag and onlineStatus say more
@@ -287,7 +287,7 @@ func TestQuiet(t *testing.T) {
 		list  []string
 		quiet func(string) bool
 	}{
-		{"default", nil, func(f string) bool { return !slices.Contains(loud, f) }},
+		{"default", nil, func(f string) bool { return !slices.Contains(significant, f) }},
 		{"none", []string{}, func(string) bool { return false }},
 		{"undocumented only", []string{"*"},
 			func(f string) bool { return slices.Contains(undocumented, f) }},
@@ -297,7 +297,7 @@ func TestQuiet(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			rules := &Rules{Quiet: tc.list}
 			bare := schemas.Agent{AgentID: 1, TenantID: tenant}
-			for _, f := range slices.Concat(loud, quiet, undocumented) {
+			for _, f := range slices.Concat(significant, quiet, undocumented) {
 				a := with(f)
 				for _, pair := range [][2]*schemas.Agent{{&bare, &a}, {&a, &bare}} {
 					prev := &State{Revision: 1, Time: at(0), Since: at(0),
@@ -308,7 +308,8 @@ func TestQuiet(t *testing.T) {
 					}
 					r := NewRoster(*rules)
 					load(r, map[int64]*State{1: prev}, nil)
-					p := toldPage{Sweep: 1, Sent: at(1), Read: at(1), Agents: []packed.Agent{c.agent}}
+					p := toldPage{Sweep: 1, Sent: at(1), Read: at(1),
+						Agents: []packed.Agent{c.agent}}
 					if got := observe(r, p); len(got) == 1 == tc.quiet(f) {
 						t.Errorf("%q: observed %d", f, len(got))
 					}

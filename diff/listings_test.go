@@ -154,6 +154,19 @@ func TestGuardWithoutTypesAtRestart(t *testing.T) {
 	}
 }
 
+// A few of them are always all of those that may be in any listing: that alone is no reason to hold
+// them.
+func TestGuardOfFewWithoutTypes(t *testing.T) {
+	r := newReader(t, Rules{RemoveAfter: 2, MaxMissing: 0.5, MissingHold: time.Hour})
+	ten := in(1, many(101, 70, kind("10"))...)
+	r.read(true, in(0, many(1, 2, untyped)...), ten)
+	r.again()
+	r.read(true, in(0), ten)
+	if _, v := r.read(true, in(0), ten); v.Held > 0 || len(v.Removed) != 2 {
+		t.Errorf("%d held, %d removed", v.Held, len(v.Removed))
+	}
+}
+
 // Agents without a usable type, and of odd types, belong to the listing that showed them.
 func TestRowsWithoutType(t *testing.T) {
 	rules := Rules{RemoveAfter: 2, MaxMissing: 1}
@@ -278,12 +291,14 @@ func TestAgentMovesToAnotherListing(t *testing.T) {
 		r.want("which is the one now", got, "1 status true")
 	})
 	t.Run("its row in the old one is rejected", func(t *testing.T) {
-		r := newReader(t, rules)
-		r.read(true, in(0, agent(1, kind("0"))), in(1))
-		for _, typ := range []string{"0", "10"} {
-			got, v := r.read(true, listed{rejected: []int64{1}}, in(1, agent(1, kind(typ), on)))
-			if r.want("type "+typ, got); v.Missing > 0 {
-				t.Errorf("%d missing", v.Missing)
+		for _, types := range [][]string{{"0", "10"}, {"10"}} {
+			r := newReader(t, rules)
+			r.read(true, in(0, agent(1, kind("0"))), in(1))
+			for _, typ := range types {
+				got, v := r.read(true, listed{rejected: []int64{1}}, in(1, agent(1, kind(typ), on)))
+				if r.want("type "+typ, got); v.Missing > 0 {
+					t.Errorf("%d missing", v.Missing)
+				}
 			}
 		}
 	})

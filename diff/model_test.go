@@ -32,8 +32,8 @@ func (o object) online() bool { return o.there() && string(o["onlineStatus"]) ==
 // Of the fields that the tests change, those that make no event alone.
 var quietHere = []string{"agentSignInTime", "lastUpdateTimestamp", "mood"}
 
-// loud is what two objects have to share for nothing to have happened between them.
-func (o object) loud() string {
+// significant is what two objects have to share for nothing to have happened between them.
+func (o object) significant() string {
 	if !o.there() {
 		return ""
 	}
@@ -117,7 +117,7 @@ type modelAgent struct {
 	sights   []modelSight    // rows that counted
 	signs    map[uint64]bool // sweeps that listed it, usable or not
 	rejected map[uint64]bool // sweeps that had an unusable row of it
-	log      []wireEvent
+	events   []wireEvent
 	pending  []modelObservation
 	held     time.Time
 }
@@ -149,8 +149,8 @@ func (a *modelAgent) view() object {
 	if n := len(a.pending); n > 0 {
 		return a.pending[n-1].row
 	}
-	if n := len(a.log); n > 0 && a.log[n-1].Data.Reason != "removed" {
-		return a.log[n-1].Data.Agent
+	if n := len(a.events); n > 0 && a.events[n-1].Data.Reason != "removed" {
+		return a.events[n-1].Data.Agent
 	}
 	return nil
 }
@@ -178,13 +178,13 @@ func (m *model) lookedAt(a *modelAgent, row object) time.Time {
 	switch {
 	case last != nil:
 		return last.sent
-	case len(a.log) == 0:
+	case len(a.events) == 0:
 		return time.Time{}
 	case m.watermark.Sweep > 0 && m.watermark.Missing == 0 && m.watermark.Rejected == 0 &&
-		among(m.watermark.Polled, a.log[len(a.log)-1].Data.Agent.typeOf()):
+		among(m.watermark.Polled, a.events[len(a.events)-1].Data.Agent.typeOf()):
 		return m.watermark.StartedAt
 	default:
-		return parse(a.log[len(a.log)-1].Time)
+		return parse(a.events[len(a.events)-1].Time)
 	}
 }
 
@@ -211,9 +211,9 @@ func (m *model) page(p toldPage) (out []modelObservation) {
 		if slices.ContainsFunc(a.sights, func(s modelSight) bool { return p.Sent.Before(s.read) }) {
 			continue
 		}
-		if a.view().loud() != row.loud() {
+		if a.view().significant() != row.significant() {
 			o := modelObservation{a.id, row, p.Sweep, m.lookedAt(a, row), p.Read, p.Baseline,
-				len(a.sights) == 0 && len(a.log) > 0}
+				len(a.sights) == 0 && len(a.events) > 0}
 			a.pending = append(a.pending, o)
 			out = append(out, o)
 		}
@@ -302,8 +302,8 @@ func (m *model) publish(id int64) (w wireEvent, ok bool) {
 		[]wireChange{}
 	w.Time = said(o.time, true)
 	removed, wasOnline := true, false
-	if n := len(a.log); n > 0 {
-		prev := a.log[n-1]
+	if n := len(a.events); n > 0 {
+		prev := a.events[n-1]
 		removed, wasOnline = prev.Data.Reason == "removed", prev.Data.Online
 		d.Revision = prev.Data.Revision + 1
 		w.Time = max(w.Time, prev.Time)
@@ -323,7 +323,7 @@ func (m *model) publish(id int64) (w wireEvent, ok bool) {
 		}
 		slices.SortFunc(d.Changes,
 			func(x, y wireChange) int { return cmp.Compare(x.Field, y.Field) })
-		if !removed && prev.Data.Agent.loud() == o.row.loud() {
+		if !removed && prev.Data.Agent.significant() == o.row.significant() {
 			return w, false
 		}
 		if wasOnline != d.Online {
@@ -335,7 +335,7 @@ func (m *model) publish(id int64) (w wireEvent, ok bool) {
 		return w, false
 	case !there:
 		d.Reason = "removed"
-	case removed && len(a.log) == 0 && o.baseline:
+	case removed && len(a.events) == 0 && o.baseline:
 		d.Reason = "baseline"
 	case removed:
 		d.Reason = "appeared"
@@ -344,7 +344,7 @@ func (m *model) publish(id int64) (w wireEvent, ok bool) {
 	default:
 		d.Reason = "fields"
 		if o.unseen {
-			o.notBefore = parse(a.log[len(a.log)-1].Time)
+			o.notBefore = parse(a.events[len(a.events)-1].Time)
 		}
 	}
 	switch {
@@ -355,21 +355,21 @@ func (m *model) publish(id int64) (w wireEvent, ok bool) {
 	default:
 		w.Type = "agent.updated"
 	}
-	if wasOnline != d.Online || len(a.log) == 0 {
+	if wasOnline != d.Online || len(a.events) == 0 {
 		d.Since = w.Time
 	}
 	d.NotBefore = min(said(o.notBefore, false), w.Time)
 	w.ID = string(d.Agent["tenantId"]) + "-" + string(d.Agent["agentId"]) + "-" +
 		string(must(json.Marshal(d.Revision)))
-	a.log = append(a.log, w)
+	a.events = append(a.events, w)
 	return w, true
 }
 
-// read takes the log's watermark over; a start forgets everything but the log too.
+// read takes over the watermark of the stream; a start forgets everything else.
 func (m *model) read(w schemas.Watermark, start bool) {
 	if start {
 		for _, a := range m.agents {
-			*a = modelAgent{id: a.id, log: a.log, signs: make(map[uint64]bool),
+			*a = modelAgent{id: a.id, events: a.events, signs: make(map[uint64]bool),
 				rejected: make(map[uint64]bool)}
 		}
 		m.complete, m.trusted = nil, nil

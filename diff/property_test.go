@@ -57,8 +57,8 @@ func FuzzRoster(f *testing.F) {
 	})
 }
 
-// A machine is a vendor whose agents change, a roster that reads it, and a log. It asks pick for
-// every decision, holds every answer against the model's, and in the end looks at the log as a
+// A machine is a vendor whose agents change, a roster that reads it, and a stream. It asks pick for
+// every decision, holds every answer against the model's, and in the end looks at the stream as a
 // whole.
 type machine struct {
 	t interface {
@@ -72,7 +72,7 @@ type machine struct {
 	now     time.Time
 	agents  []schemas.Agent
 	listed  []bool
-	changed [][]time.Time // when what is loud about an agent changed
+	changed [][]time.Time // when what is significant about an agent changed
 	// a complete sweep has every agent that is listed, and clocks never go back
 	honest bool
 
@@ -81,7 +81,7 @@ type machine struct {
 	sweep        uint64
 	had          bool
 	ends         []sweepEnd
-	watermark    schemas.Watermark // the log's
+	watermark    schemas.Watermark // the stream's
 	log          []schemas.Event
 	by           map[int64][]schemas.Event
 
@@ -159,7 +159,7 @@ func (m *machine) step() {
 func (m *machine) edit() {
 	i := m.pick(len(m.agents))
 	a := &m.agents[i]
-	loud := true
+	significant := true
 	switch m.pick(12) {
 	case 0, 1, 2:
 		a.OnlineStatus = 1 - a.OnlineStatus&1
@@ -174,16 +174,16 @@ func (m *machine) edit() {
 	case 8:
 		a.AgentName = new(strconv.Itoa(m.pick(3)))
 	case 9:
-		a.AgentSignInTime, loud = new(int64(m.pick(3))), false
+		a.AgentSignInTime, significant = new(int64(m.pick(3))), false
 	case 10:
-		a.Other, loud = nil, false
+		a.Other, significant = nil, false
 		if v := m.pick(3); v > 0 {
 			a.Other = []schemas.Field{{Name: "mood", Value: json.RawMessage(strconv.Itoa(v))}}
 		}
 	case 11:
 		a.Type = new([]string{"10", "0"}[m.pick(2)])
 	}
-	if m.tick(); loud {
+	if m.tick(); significant {
 		m.changed[i] = append(m.changed[i], m.now)
 	}
 }
@@ -436,7 +436,7 @@ func (m *machine) fold() {
 	}
 }
 
-// restart forgets everything but the log; or only reads the log anew.
+// restart forgets everything but the stream; or only reads the stream again.
 func (m *machine) restart() {
 	anew := m.pick(3) > 0
 	known := states(m.log)
@@ -486,7 +486,7 @@ func (m *machine) finish() {
 		switch {
 		case m.listed[i] && m.polled(a) && a.There():
 			if s == nil || s.Removed ||
-				objectOf(new(s.Agent.Unpack())).loud() != objectOf(a).loud() ||
+				objectOf(new(s.Agent.Unpack())).significant() != objectOf(a).significant() ||
 				s.Online != a.Online() {
 				m.t.Fatalf("agent %d is %s\npublished %+v", a.AgentID, a.AppendJSON(nil), s)
 			}

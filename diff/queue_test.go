@@ -11,8 +11,8 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// Whatever is folded and however it is cut into commits: the same states in the end, the log a
-// sound one, and no sweep said to be published before all that it saw is.
+// Whatever is folded and however it is cut into commits: the same states in the end, the events
+// sound, and no sweep said to be published before all that it saw is.
 func TestQueue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const agents = 4
@@ -56,7 +56,7 @@ func TestQueue(t *testing.T) {
 					flying = nil
 				}
 			},
-			"it is in the log": func(t *rapid.T) {
+			"it is in the stream": func(t *rapid.T) {
 				if flying == nil {
 					return
 				}
@@ -75,7 +75,7 @@ func TestQueue(t *testing.T) {
 					for id, is := range ended[w.Sweep] {
 						if s := published(r, id); s == nil || s.Online != is {
 							t.Fatalf("sweep %d is said to be published, and saw agent %d "+
-								"online=%t; the log says %+v", w.Sweep, id, is, s)
+								"online=%t; the stream says %+v", w.Sweep, id, is, s)
 						}
 					}
 				}
@@ -84,6 +84,9 @@ func TestQueue(t *testing.T) {
 				held, pinned := len(queued(r, 0)), 0
 				if flying != nil {
 					pinned = flying.Changes
+				}
+				if ends := len(r.queue) - held; ends > held+2 {
+					t.Fatalf("%d ends of sweeps are held with %d changes", ends, held)
 				}
 				if held+pinned != r.Pending() || held > limit {
 					t.Fatalf("%d changes are held and %d are on their way, counted are %d, "+
@@ -98,7 +101,8 @@ func TestQueue(t *testing.T) {
 		commit(r, all)
 		for id, is := range seen {
 			if s := published(r, id); s == nil || s.Online != is {
-				t.Fatalf("in the end agent %d was seen online=%t, and the log says %+v", id, is, s)
+				t.Fatalf("in the end agent %d was seen online=%t, and the stream says %+v", id, is,
+					s)
 			}
 		}
 	})

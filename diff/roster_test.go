@@ -25,8 +25,8 @@ import (
 //	)      the sweep was complete, and ends at 90 seconds        ]   it was not
 //	!      commit now
 //	F      fold what is pending, for every agent
-//	R      restart: a new roster that knows what the log says
-//	L      read the log anew
+//	R      restart: a new roster that knows what the stream says
+//	L      read the stream again
 //	+900   nothing for 900 seconds
 //
 // What it notes: "1 r2 offline status 110..215" for an event (agent, revision, type, reason,
@@ -166,7 +166,7 @@ func (p *play) note(e *schemas.Event) {
 			when(e.Time)))
 }
 
-// load makes the roster read the log; what is pending of agents that have moved is given up.
+// load makes the roster read the stream; what is pending of agents that have moved is given up.
 func (p *play) load() map[int64]bool { return load(p.roster, states(p.log), p.mark) }
 
 func states(log []schemas.Event) map[int64]*State {
@@ -297,7 +297,7 @@ func TestRoster(t *testing.T) {
 		{"missing, and a restart in between", usual, "( 1+ ) ( ) R ( ) ( )",
 			[]string{"1 r1 online baseline ..115", "missing 1 held 0", "missing 1 held 0",
 				"1 r2 offline removed 115..490"}},
-		{"missing, and the log read anew in between", usual, "( 1+ ) ( ) L ( )",
+		{"missing, and the stream read again in between", usual, "( 1+ ) ( ) L ( )",
 			[]string{"1 r1 online baseline ..115", "missing 1 held 0",
 				"1 r2 offline removed 110..390"}},
 		{"gone online, back as it was", after(1), "( 1+ ) ( ) ( 1+ )",
@@ -417,7 +417,7 @@ func TestRoster(t *testing.T) {
 		{"given up by a restart", usual, "( 1-,2- ) ( 1+ 2+ R 1+,2- )",
 			[]string{"1 r1 updated baseline ..115", "2 r1 updated baseline ..115",
 				"1 r2 online status 100..235"}},
-		{"kept when the log is read anew", usual, "( 1- ) ( 1+ L )",
+		{"kept when the stream is read again", usual, "( 1- ) ( 1+ L )",
 			[]string{"1 r1 updated baseline ..115", "1 r2 online status 110..215"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -541,7 +541,7 @@ func TestLoad(t *testing.T) {
 			t.Error(d)
 		}
 	})
-	t.Run("the log went backwards", func(t *testing.T) {
+	t.Run("the stream went backwards", func(t *testing.T) {
 		p := newPlay(t, Rules{RemoveAfter: 1, MaxMissing: 1})
 		p.run("( 1-,2- ) ( 1+,2- ) ( 1-,2+ )")
 		p.log, p.mark, p.notes = p.log[:1], mark(1), nil // of agent 1 the first, of agent 2 nothing
@@ -715,6 +715,36 @@ func TestCommit(t *testing.T) {
 			t.Fatalf("%+v", f)
 		}
 	})
+	t.Run("too large, and not tried again once it has changed", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1})
+		observe(r, 1, agent(1))
+		commit(r, all)
+		observe(r, 2, agent(1, long))
+		commit(r, small)
+		observe(r, 3, agent(1, on))
+		r.Retry()
+		observe(r, 4, agent(1))
+		if f := commit(r, small); len(f.Events) != 2 || published(r, 1).Online {
+			t.Fatalf("%+v", f)
+		}
+	})
+	t.Run("a part was stored", func(t *testing.T) {
+		r := NewRoster(Rules{RemoveAfter: 1})
+		observe(r, 1, agent(1))
+		commit(r, all)
+		observe(r, 2, agent(1, on))
+		c := r.Next(2, 1, all)
+		observe(r, 3, agent(1, name("b")))
+		r.Requeue(c)
+		stored := packed.StateOf(&c.Events[0])
+		if l := r.Load(map[int64]*State{1: stored}, nil, 0); l.Dropped != 1 || r.Pending() != 1 {
+			t.Fatalf("%d dropped, %d pending", l.Dropped, r.Pending())
+		}
+		observe(r, 4, agent(1, on)) // as it was stored, but not as it was seen since
+		if f := commit(r, all); len(f.Events) != 2 || !published(r, 1).Online {
+			t.Fatalf("%+v", f)
+		}
+	})
 	t.Run("too large, to be tried again, and back", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1})
 		observe(r, 1, agent(1))
@@ -731,14 +761,20 @@ func TestCommit(t *testing.T) {
 		observe(r, 1, agent(1, long), agent(2, long))
 		commit(r, small)
 		r.Observe(2, (&toldPage{Sent: at(200), Read: at(205), Rejected: []int64{1, 3}}).page())
-		if n := r.rejectedTwice(2); n != 1 {
-			t.Errorf("%d agents count twice", n)
+		observe(r, 2, agent(2, long))
+		complete(r, toldSweep{Number: 2, StartedAt: at(200), EndedAt: at(209), Rejected: 2})
+		commit(r, small)
+		if n := r.Watermark().Rejected; n != 3 {
+			t.Errorf("%d agents are rejected, want 1, 2 and 3", n)
 		}
-		if n := r.rejectedTwice(3); n != 0 {
-			t.Errorf("%d agents count twice in the next sweep", n)
+		observe(r, 3, agent(1, long), agent(2, long))
+		complete(r, toldSweep{Number: 3, StartedAt: at(300), EndedAt: at(309)})
+		commit(r, small)
+		if n := r.Watermark().Rejected; n != 2 {
+			t.Errorf("%d agents are rejected in the next sweep, want 1 and 2", n)
 		}
 	})
-	t.Run("too large, and the stream read anew", func(t *testing.T) {
+	t.Run("too large, and the stream read again", func(t *testing.T) {
 		r := NewRoster(Rules{RemoveAfter: 1})
 		observe(r, 1, agent(1, long), agent(2))
 		commit(r, small)

@@ -107,7 +107,7 @@ func on(id int64) schemas.Agent {
 }
 func off(id int64) schemas.Agent { return schemas.Agent{AgentID: id, TenantID: tenant} }
 
-// A memory is a log that keeps its commits in memory.
+// A memory is a stream that keeps its commits in memory.
 type memory struct {
 	commits []publisher.Batch
 	at      []time.Time
@@ -230,7 +230,7 @@ func play(t *testing.T, cfg Config, v *vendor, m *memory, d time.Duration) error
 func wantStory(t *testing.T, m *memory, want ...string) {
 	t.Helper()
 	if got := m.story(); got != strings.Join(want, "\n") {
-		t.Errorf("the log says\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+		t.Errorf("the stream says\n%s\nwant\n%s", got, strings.Join(want, "\n"))
 	}
 }
 
@@ -256,7 +256,7 @@ func TestLeaseLostInGracePeriod(t *testing.T) {
 		err := New(config(), v, m).Run(ctx)
 		var unpublished *UnpublishedError
 		if !errors.As(err, &unpublished) || unpublished.Changes != 2 {
-			t.Errorf("it ends with %v, and the log says\n%s", err, m.story())
+			t.Errorf("it ends with %v, and the stream says\n%s", err, m.story())
 		}
 	})
 }
@@ -300,8 +300,8 @@ func TestWatermarks(t *testing.T) {
 	})
 }
 
-// A change is in the log while the sweep is still under way, and a sweep longer than the interval
-// is followed by the next at once.
+// A change is in the stream while the sweep is still under way, and a sweep longer than the
+// interval is followed by the next at once.
 func TestChangesDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
@@ -438,8 +438,8 @@ func TestBrokerAway(t *testing.T) {
 	})
 }
 
-// Somebody else has written: the log is read anew, what it has of other agents goes on, and what it
-// has otherwise counts.
+// Somebody else has written: the stream is read again, what it has of other agents goes on, and
+// what it has otherwise counts.
 func TestSuperseded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{foreign: []schemas.Event{theirs(nil, on(1), 0, time.Now())}}
@@ -511,7 +511,7 @@ func TestHealth(t *testing.T) {
 	})
 }
 
-// healths tells the health messages of the log, with their details.
+// healths tells the health messages of the stream, with their details.
 func (m *memory) healths() (out []string) {
 	for _, b := range m.commits {
 		if h := b.Health; h != nil {
@@ -601,7 +601,7 @@ func TestHealthDetailFollows(t *testing.T) {
 	})
 }
 
-// What a page showed that came while the stream was read anew keeps its agents from being missing.
+// What a page showed that came while the stream was reloaded keeps its agents from being missing.
 func TestDroppedPageIsASignOfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{slow: 500 * time.Millisecond}
@@ -851,13 +851,13 @@ func TestTornCommit(t *testing.T) {
 		for _, want := range []string{"online:1/2(status)", "offline:1/3(status)",
 			"online:1/4(status)", "online:2/2(status)", "offline:2/3(status)"} {
 			if !strings.Contains(got, want) {
-				t.Errorf("%s is not in the log:\n%s", want, got)
+				t.Errorf("%s is not in the stream:\n%s", want, got)
 			}
 		}
 	})
 }
 
-// A log that refuses for good ends the run.
+// A stream that refuses for good ends the run.
 func TestSetupError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := &publisher.SetupError{Err: errors.New("atomic publish was turned off")}
@@ -943,12 +943,12 @@ func TestWatermarksNeverGoBack(t *testing.T) {
 				"[0 0/0]", // another writer's
 				"[0 0/0 +2]", "online:1/1(baseline) [0 1/1 +2]", "[2 1/1]"}, "\n")
 		if got := strings.ReplaceAll(m.story(), "ok ", ""); got != want {
-			t.Errorf("the log says\n%s\nwant\n%s", got, want)
+			t.Errorf("the stream says\n%s\nwant\n%s", got, want)
 		}
 	})
 }
 
-// Time during which the log could not be taken over is nobody's failure.
+// Time during which the stream could not be taken over is nobody's failure.
 func TestSlowStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{slow: time.Minute}

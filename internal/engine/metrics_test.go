@@ -49,7 +49,7 @@ func typed(a schemas.Agent, kind string) schemas.Agent {
 var counted = []string{"rollcall_events_total", "rollcall_agents",
 	"rollcall_publish_delay_seconds_count", "rollcall_detection_delay_seconds_count"}
 
-// said is what the commits of a log say, counted from its messages alone.
+// said is what the commits of a stream say, counted from its messages alone.
 func said(m *memory) metrictest.Series {
 	out := metrictest.Series{}
 	last := map[int64]*schemas.Event{}
@@ -114,7 +114,7 @@ func TestMetrics(t *testing.T) {
 		end, err := observed(t, config(), v, m, 29*time.Second,
 			func(e *Engine, got metrictest.Series) {
 				if d := cmp.Diff(said(m), got.Of(counted...).Some()); d != "" {
-					t.Errorf("events and agents (-the log, +the metrics):\n%s\n%s", d, m.story())
+					t.Errorf("events and agents (-the stream, +the metrics):\n%s\n%s", d, m.story())
 				}
 				w := m.commits[len(m.commits)-1].Watermark
 				unix := func(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
@@ -235,7 +235,7 @@ func TestMetricsBounded(t *testing.T) {
 					t.Errorf("-from the start, +after odd types:\n%s", d)
 				}
 				if d := cmp.Diff(said(m), got.Of(counted...).Some()); d != "" {
-					t.Errorf("-the log, +the metrics:\n%s", d)
+					t.Errorf("-the stream, +the metrics:\n%s", d)
 				}
 				if n := got[`rollcall_agents{state="online",type="other"}`]; n == 0 {
 					t.Error("no agent of an odd type")

@@ -111,7 +111,8 @@ func (l *loop) verdict(v *listing.Verdict) {
 		l.ended(string(class))
 		if l.health.incomplete(schemas.HealthReason(class), v.Err, l.now()) {
 			log.Warn("sweep incomplete: changes on the pages that it read are published; "+
-				"removals and the watermark wait for a complete sweep", "class", class, "err", v.Err)
+				"removals and the watermark wait for a complete sweep",
+				"class", class, "err", v.Err)
 		} else {
 			log.Debug("sweep incomplete", "class", class, "err", v.Err)
 		}
