@@ -91,8 +91,8 @@ func (d *diskServer) kill() {
 	}
 }
 
-// A disk that runs full in the middle of a commit, staged as a limit on the size of files: the log
-// is true again when there is room. What the server does with its store meanwhile is its own
+// A disk that runs full in the middle of a commit, staged as a limit on the size of files: the
+// stream is true again when there is room. What the server does with its store meanwhile is its own
 // affair; that it comes up again is not asserted.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()

@@ -1,5 +1,5 @@
 // Package broker shows that no fault of the broker, of the way to it, or of the process itself
-// makes the log lose, double or invent anything.
+// makes the stream lose, double or invent anything.
 //
 // Everything is real but the vendor: poller, engine and publisher as they are run, a nats-server in
 // the test's own process with its store in files, and a simulated tenant over HTTP. Between a

@@ -33,7 +33,7 @@ type setting int
 const (
 	running  setting = iota // a process runs, and eight agents flip
 	idle                    // a process runs, and nothing changes
-	starting                // a process starts on a log that is there
+	starting                // a process starts on a stream that is there
 	leasing                 // the same, and the lease is another's until it runs out
 	stopping                // a process is told to stop
 	split                   // more changes than one commit takes
@@ -230,7 +230,7 @@ func (t *table) log(tb testing.TB, names []string) {
 }
 
 // TestFaults: at every point of the cycle the process dies, or the call fails, once with its effect
-// persisted and once not. After each the log is exact.
+// persisted and once not. After each the stream is exact.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	var results table
@@ -268,7 +268,7 @@ func fault(t *testing.T, w row, results *table) {
 	}
 }
 
-// run plays the fault in its setting, and judges the log.
+// run plays the fault in its setting, and judges the stream.
 func (r *rig) run(w row, trap *rule) *checker.Report {
 	t := r.t
 	few := r.agents[:flippers]

@@ -70,7 +70,7 @@ func (c *crowd) Sweep(_ context.Context, emit func(*listing.Page)) listing.Verdi
 		Agents: len(page.Agents)}
 }
 
-// An absent is a log whose broker is away until it comes back.
+// An absent is a stream whose broker is away until it comes back.
 type absent struct {
 	back chan struct{}
 

@@ -231,7 +231,7 @@ func TestFullStream(t *testing.T) {
 	})
 }
 
-// A squeeze takes the space away that the log would need, and gives it back.
+// A squeeze takes the space away that the stream would need, and gives it back.
 type squeeze interface {
 	leave(bytes int) // all but so many
 	end()
@@ -310,7 +310,7 @@ func (a allowance) leave(bytes int) {
 func (a allowance) end() { a.set(1 << 30) }
 
 // An account or a server that runs full in the middle of a commit can tear it. It is repaired, and
-// the log is exact.
+// the stream is exact.
 func TestRunningFull(t *testing.T) {
 	t.Parallel()
 	kinds := []struct {

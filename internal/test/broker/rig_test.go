@@ -446,7 +446,7 @@ func (p *process) run(ctx context.Context, eng engine.Config, cfg publisher.Conf
 		}
 	})
 	var pub *publisher.Publisher
-	err = retry("open the log", func() (err error) {
+	err = retry("open the stream", func() (err error) {
 		attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		pub, err = publisher.Open(attempt, p.nc, cfg)
@@ -542,11 +542,11 @@ func (r *rig) healthState() schemas.HealthState {
 	return h.State
 }
 
-// settle waits until the log says that all that is true now has been published.
+// settle waits until the stream says that all that is true now has been published.
 func (r *rig) settle(p *process) {
 	r.t.Helper()
 	now := time.Now()
-	wait.Eventually(r.t, "a complete sweep in the log", func() bool {
+	wait.Eventually(r.t, "a complete sweep in the stream", func() bool {
 		p.running()
 		w, _ := r.watermark()
 		return w.Instance == p.name && w.StartedAt.After(now) && w.InProgress == nil &&
@@ -554,7 +554,7 @@ func (r *rig) settle(p *process) {
 	})
 }
 
-// finish lets the tenant rest, ends the process, and judges the log.
+// finish lets the tenant rest, ends the process, and judges the stream.
 func (r *rig) finish(p *process) *checker.Report {
 	r.t.Helper()
 	r.settle(p)
@@ -564,7 +564,7 @@ func (r *rig) finish(p *process) *checker.Report {
 	return r.check()
 }
 
-// check judges the log that nobody writes any more.
+// check judges the stream that nobody writes any more.
 func (r *rig) check() *checker.Report {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
@@ -574,7 +574,7 @@ func (r *rig) check() *checker.Report {
 		r.t.Fatal(err)
 	}
 	if len(stored) == 0 {
-		r.t.Fatal("the log is empty")
+		r.t.Fatal("the stream is empty")
 	}
 	if !r.opt.LossyLive {
 		last := stored[len(stored)-1].Seq
@@ -584,7 +584,7 @@ func (r *rig) check() *checker.Report {
 			})
 		})
 	}
-	log, truth := checker.Log{Stored: stored, Live: r.rec.Messages()}, checker.TruthOf(r.sim)
+	log, truth := checker.Stream{Stored: stored, Live: r.rec.Messages()}, checker.TruthOf(r.sim)
 	if r.opt.Expired {
 		log.ReadAt = time.Now()
 	}
@@ -647,8 +647,8 @@ func (r *rig) dump(dir string, stored []checker.Message) {
 		0o600)
 }
 
-// allFlips checks that the log has every flip that a living process has seen: once, and in order,
-// which the alternation says.
+// allFlips checks that the stream has every flip that a living process has seen: once, and in
+// order, which the alternation says.
 func (r *rig) allFlips() {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
@@ -673,7 +673,8 @@ func (r *rig) allFlips() {
 		}
 		if got[id] != want {
 			if wrong++; wrong <= 5 {
-				r.t.Errorf("agent %d went on or off %d times, and the log says %d times", id, want,
+				r.t.Errorf("agent %d went on or off %d times, and the stream says %d times", id,
+					want,
 					got[id])
 			}
 		}
@@ -683,7 +684,7 @@ func (r *rig) allFlips() {
 	}
 }
 
-// stream is the log, for what no process does.
+// stream is the stream, for what no process does.
 func (r *rig) stream() jetstream.Stream {
 	r.t.Helper()
 	s, err := r.js().Stream(r.t.Context(), schemas.Stream)

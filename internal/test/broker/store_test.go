@@ -19,13 +19,13 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// msgs is where the server keeps the log's messages.
+// msgs is where the server keeps the stream's messages.
 func (b *broker) msgs() string {
 	return filepath.Join(b.dir, "jetstream", "$G", "streams", schemas.Stream, "msgs")
 }
 
-// cutTail takes bytes off the end of the log's newest block, as a machine that lost its power may.
-// stale keeps the server's index, which then tells of more than there is.
+// cutTail takes bytes off the end of the stream's newest block, as a machine that lost its power
+// may. stale keeps the server's index, which then tells of more than there is.
 func (b *broker) cutTail(bytes int64, stale bool) {
 	b.t.Helper()
 	blocks, err := filepath.Glob(filepath.Join(b.msgs(), "*.blk"))
@@ -70,7 +70,7 @@ func (b *broker) restore(from string) {
 	}
 }
 
-// committedLast flips agents and returns as soon as their commit is the log's last: nothing is
+// committedLast flips agents and returns as soon as their commit is the stream's last: nothing is
 // polled meanwhile. resume goes on.
 func (r *rig) committedLast(p *process, ids ...int64) (resume func()) {
 	r.t.Helper()
@@ -279,7 +279,7 @@ func TestRolledBack(t *testing.T) {
 			r.flip(r.agents[4:9]...)
 			t.Logf("%+v", r.finish(p).Stats)
 		}},
-		{"the log is deleted while it is written", func(t *testing.T) {
+		{"the stream is deleted while it is written", func(t *testing.T) {
 			r, p, _ := prepare(t, checker.Remembered)
 			if err := r.js().DeleteStream(t.Context(), schemas.Stream); err != nil {
 				t.Fatal(err)
@@ -323,7 +323,7 @@ func TestRolledBack(t *testing.T) {
 	})
 }
 
-// A forgery is a message in the log that no commit brought.
+// A forgery is a message in the stream that no commit brought.
 type forgery struct {
 	name    string
 	subject string
@@ -446,7 +446,7 @@ func TestForgeries(t *testing.T) {
 					t.Error("it was not logged")
 				}
 				if n := p.log.count("took over the stream"); n > 3 {
-					t.Errorf("the log was taken over %d times", n)
+					t.Errorf("the stream was taken over %d times", n)
 				}
 				r.finish(p)
 			}})

@@ -13,7 +13,7 @@ type check struct {
 	history history
 	pages   []answer // nil: not recorded
 
-	line       []*Message         // the log, by sequence
+	line       []*Message         // the stream, by sequence
 	events     map[uint64]*event  // of the line, by sequence
 	byAgent    map[int64][]*event // of the line, in its order
 	lost       map[int64][]*event // those that the broker lost
@@ -22,11 +22,12 @@ type check struct {
 	health     *health      // the last
 }
 
-// Check tells every breach of the contract that the log shows, given the truth.
-func Check(log Log, truth Truth, opt Options) *Report {
+// Check tells every breach of the contract that the stream shows, given the truth.
+func Check(stream Stream, truth Truth, opt Options) *Report {
 	opt = opt.withDefaults()
 	c := &check{
-		opt: opt, rules: newRules(opt), live: len(log.Live) > 0 && !opt.LossyLive, out: &Report{},
+		opt: opt, rules: newRules(opt), live: len(stream.Live) > 0 && !opt.LossyLive,
+		out:   &Report{},
 		known: map[*byte]seen{}, events: map[uint64]*event{}, byAgent: map[int64][]*event{},
 		lost:       map[int64][]*event{},
 		watermarks: map[uint64]*watermark{},
@@ -37,7 +38,7 @@ func Check(log Log, truth Truth, opt Options) *Report {
 	}
 	c.learnHistory(truth.History)
 	c.learnPages(truth.Pages)
-	line, lost := c.gather(log)
+	line, lost := c.gather(stream)
 	c.read(line, lost)
 	c.follow()
 	c.commits()
@@ -76,7 +77,7 @@ func (c *check) read(line, lost []*Message) {
 			}
 		case m.kind() == "state": // judged by its agent's event
 		default:
-			c.report(RuleEnvelope, 0, m.Seq, "%s is no subject of the log", m.Subject)
+			c.report(RuleEnvelope, 0, m.Seq, "%s is no subject of the stream", m.Subject)
 		}
 		if err != nil {
 			c.report(RuleEnvelope, agentOf(m), m.Seq, "%s: %v", m.Subject, err)

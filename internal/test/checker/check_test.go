@@ -8,13 +8,13 @@ import (
 
 func TestCorrectLog(t *testing.T) {
 	w := lived(t)
-	for name, log := range map[string]Log{
+	for name, stream := range map[string]Stream{
 		"recorded and stored": {Live: w.live, Stored: stored(w.live)},
 		"recorded":            {Live: w.live},
 		"stored":              {Stored: stored(w.live)},
 	} {
 		for _, pages := range []bool{true, false} {
-			r := Check(log, w.truth(pages), strict())
+			r := Check(stream, w.truth(pages), strict())
 			if err := r.Err(); err != nil {
 				t.Errorf("%s, pages %t: %v", name, pages, err)
 			}
@@ -49,7 +49,7 @@ func TestRemovedTogether(t *testing.T) {
 		opt := strict()
 		opt.MaxMissing, opt.MissingHold = tc.share, tc.hold
 		opt.RemovalBound = -1
-		report := Check(Log{Stored: stored(w.live), Live: w.live}, w.truth(true), opt)
+		report := Check(Stream{Stored: stored(w.live), Live: w.live}, w.truth(true), opt)
 		if told := slices.ContainsFunc(report.Violations, func(v Violation) bool {
 			return v.Rule == RuleGuard
 		}); told != tc.want {

@@ -48,7 +48,7 @@ func (c *check) commits() {
 	}
 }
 
-// group sorts the log into commits, and checks that their messages lie side by side.
+// group sorts the stream into commits, and checks that their messages lie side by side.
 func (c *check) group() []*commit {
 	byID := map[string]*commit{}
 	var all []*commit

@@ -1,6 +1,6 @@
-// Package checker is a model checker for tests: it reads the whole log of a tenant and the history
-// of the simulated tenant that it was made from, and tells every breach of the contract that the
-// two together show.
+// Package checker is a model checker for tests: it reads the whole stream of a tenant and the
+// history of the simulated tenant that it was made from, and tells every breach of the contract
+// that the two together show.
 //
 // It shares no code with what it checks: it takes messages apart, normalises the vendor's rows,
 // recomputes changes and replays watermarks by itself, from the contract's text. It imports the
@@ -8,14 +8,14 @@
 //
 // # What it knows
 //
-// The stored log alone lacks most watermarks and states, which are rolled up: then commits are
+// The stored stream alone lacks most watermarks and states, which are rolled up: then commits are
 // judged as far as their remains show them. With a Recording of everything republished since the
 // start every commit is judged whole.
 //
 // The history says what was true, the recorded pages what was shown. Where pages are given they
 // alone decide whether an event had been shown, because faults can make a page differ from the
-// truth. The history always decides what must be in the log in the end, and what lasted long enough
-// to be there in between.
+// truth. The history always decides what must be in the stream in the end, and what lasted long
+// enough to be there in between.
 //
 // # What it can't know
 //

@@ -13,18 +13,18 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-func mustPass(t *testing.T, log Log, truth Truth, opt Options) *Report {
+func mustPass(t *testing.T, stream Stream, truth Truth, opt Options) *Report {
 	t.Helper()
-	r := Check(log, truth, opt)
+	r := Check(stream, truth, opt)
 	if err := r.Err(); err != nil {
 		t.Error(err)
 	}
 	return r
 }
 
-func mustTell(t *testing.T, want Rule, log Log, truth Truth, opt Options) {
+func mustTell(t *testing.T, want Rule, stream Stream, truth Truth, opt Options) {
 	t.Helper()
-	r := Check(log, truth, opt)
+	r := Check(stream, truth, opt)
 	if !slices.ContainsFunc(r.Violations, func(v Violation) bool { return v.Rule == want }) {
 		t.Errorf("no breach of %s was told: %v", want, r.Err())
 	}
@@ -58,9 +58,9 @@ func TestLyingPages(t *testing.T) {
 	w.doSweep(nil)
 	w.pass(time.Second)
 	w.doSweep(nil)
-	log := Log{Live: w.live, Stored: stored(w.live)}
-	mustPass(t, log, w.truth(true), strict())
-	mustTell(t, RuleShown, log, w.truth(false), strict())
+	stream := Stream{Live: w.live, Stored: stored(w.live)}
+	mustPass(t, stream, w.truth(true), strict())
+	mustTell(t, RuleShown, stream, w.truth(false), strict())
 }
 
 // Rows that can't be used leave their agent as it is, and a nameless one suspends removals.
@@ -81,15 +81,15 @@ func TestRejectedRows(t *testing.T) {
 	for range 4 {
 		step(func() {})
 	}
-	log := Log{Live: w.live, Stored: stored(w.live)}
+	stream := Stream{Live: w.live, Stored: stored(w.live)}
 	for _, pages := range []bool{true, false} {
-		if r := mustPass(t, log, w.truth(pages), strict()); r.Stats.Removals != 0 {
+		if r := mustPass(t, stream, w.truth(pages), strict()); r.Stats.Removals != 0 {
 			t.Errorf("%d removals", r.Stats.Removals)
 		}
 	}
 }
 
-// A state that nobody could see during an outage need not be in the log, and must be where there
+// A state that nobody could see during an outage need not be in the stream, and must be where there
 // was none.
 func TestOutage(t *testing.T) {
 	w := newWorld(t, 7)
@@ -106,14 +106,14 @@ func TestOutage(t *testing.T) {
 		w.doSweep(nil)
 		w.pass(100 * time.Millisecond)
 	}
-	log := Log{Live: w.live, Stored: stored(w.live)}
-	mustTell(t, RuleLasted, log, w.truth(true), strict())
+	stream := Stream{Live: w.live, Stored: stored(w.live)}
+	mustTell(t, RuleLasted, stream, w.truth(true), strict())
 	opt := strict()
 	opt.Outages = []Interval{out}
-	mustPass(t, log, w.truth(true), opt)
+	mustPass(t, stream, w.truth(true), opt)
 }
 
-// The broker forgets the end of the log, and rollcall goes on above it, or does not know.
+// The broker forgets the end of the stream, and rollcall goes on above it, or does not know.
 func TestRollback(t *testing.T) {
 	for _, remembers := range []bool{true, false} {
 		w := newWorld(t, 7)
@@ -144,21 +144,22 @@ func TestRollback(t *testing.T) {
 			w.pass(200 * time.Millisecond)
 			w.doSweep(nil)
 		}
-		log := Log{Live: slices.Concat(w.live[:kept], lost, w.live[kept:]), Stored: stored(w.live)}
+		stream := Stream{Live: slices.Concat(w.live[:kept], lost, w.live[kept:]),
+			Stored: stored(w.live)}
 		opt := strict()
 		opt.Outages = []Interval{{from, to}}
-		mustTell(t, RuleLog, log, w.truth(true), opt)
+		mustTell(t, RuleStream, stream, w.truth(true), opt)
 		opt.Rollback = Remembered
 		if remembers {
-			if r := mustPass(t, log, w.truth(true), opt); r.Stats.Lost != len(lost) {
+			if r := mustPass(t, stream, w.truth(true), opt); r.Stats.Lost != len(lost) {
 				t.Errorf("%d messages lost, want %d", r.Stats.Lost, len(lost))
 			}
 		} else {
-			mustTell(t, RuleRevision, log, w.truth(true), opt)
+			mustTell(t, RuleRevision, stream, w.truth(true), opt)
 		}
 		opt.Rollback = Forgotten
-		mustPass(t, log, w.truth(true), opt)
-		mustPass(t, Log{Stored: stored(w.live)}, w.truth(true), opt)
+		mustPass(t, stream, w.truth(true), opt)
+		mustPass(t, Stream{Stored: stored(w.live)}, w.truth(true), opt)
 	}
 }
 
@@ -180,10 +181,10 @@ func TestTornCommit(t *testing.T) {
 	s.live = slices.Insert(s.live, repair, state)
 	s.live = slices.Delete(s.live, from+1, to)
 	s.renumber()
-	log := Log{Live: s.live, Stored: stored(s.live)}
-	mustTell(t, RuleCommit, log, s.truth, s.opt)
+	stream := Stream{Live: s.live, Stored: stored(s.live)}
+	mustTell(t, RuleCommit, stream, s.truth, s.opt)
 	s.opt.Torn = true
-	mustPass(t, log, s.truth, s.opt)
+	mustPass(t, stream, s.truth, s.opt)
 }
 
 // Every complete sweep ends with a watermark of its own, before any change of the next one.
@@ -193,52 +194,52 @@ func TestCompletionStatedByTheNextCommit(t *testing.T) {
 		opt: strict()}
 	_, to := s.commitOf(s.find("updated", "fields", 2, 0))
 	s.without(to, to+1) // the plain watermark; the next commit repeats its figures
-	mustTell(t, RuleWatermark, Log{Live: s.live, Stored: stored(s.live)}, s.truth, s.opt)
+	mustTell(t, RuleWatermark, Stream{Live: s.live, Stored: stored(s.live)}, s.truth, s.opt)
 }
 
-// An event leaves the log when its time is over.
+// An event leaves the stream when its time is over.
 func TestExpiry(t *testing.T) {
 	w := lived(t)
 	kept := slices.DeleteFunc(stored(w.live), func(m Message) bool {
 		return m.isEvent() && m.Seq < 80
 	})
 	truth, opt := w.truth(true), strict()
-	log := Log{Live: w.live, Stored: kept, ReadAt: w.now.Add(167 * time.Hour)}
-	mustTell(t, RuleLog, log, truth, opt)
-	log.ReadAt = w.now.Add(169 * time.Hour)
-	mustPass(t, log, truth, opt)
+	stream := Stream{Live: w.live, Stored: kept, ReadAt: w.now.Add(167 * time.Hour)}
+	mustTell(t, RuleStream, stream, truth, opt)
+	stream.ReadAt = w.now.Add(169 * time.Hour)
+	mustPass(t, stream, truth, opt)
 	opt.Bound = 0
-	mustTell(t, RuleRevision, Log{Stored: kept}, truth, opt)
+	mustTell(t, RuleRevision, Stream{Stored: kept}, truth, opt)
 	opt.Expired = true
-	mustPass(t, Log{Stored: kept}, truth, opt)
+	mustPass(t, Stream{Stored: kept}, truth, opt)
 }
 
 func TestHolesInTheRecording(t *testing.T) {
 	w := lived(t)
 	live := slices.DeleteFunc(slices.Clone(w.live), func(m Message) bool { return m.Seq%7 == 3 })
-	log, opt := Log{Live: live, Stored: stored(w.live)}, strict()
-	mustTell(t, RuleCommit, log, w.truth(true), opt)
+	stream, opt := Stream{Live: live, Stored: stored(w.live)}, strict()
+	mustTell(t, RuleCommit, stream, w.truth(true), opt)
 	opt.LossyLive = true
-	mustPass(t, log, w.truth(true), opt)
+	mustPass(t, stream, w.truth(true), opt)
 }
 
 func TestForeignMessages(t *testing.T) {
 	w := lived(t)
 	forged := Message{Seq: uint64(len(w.live) + 1), Subject: schemas.StateSubject(tenant, 1),
 		Body: []byte("{")}
-	log, opt := Log{Live: append(slices.Clone(w.live), forged)}, strict()
-	mustTell(t, RuleCommit, log, w.truth(true), opt)
+	stream, opt := Stream{Live: append(slices.Clone(w.live), forged)}, strict()
+	mustTell(t, RuleCommit, stream, w.truth(true), opt)
 	opt.Foreign = func(m Message) bool { return m.Seq == forged.Seq }
-	mustPass(t, log, w.truth(true), opt)
+	mustPass(t, stream, w.truth(true), opt)
 }
 
 func TestEmptyLog(t *testing.T) {
 	w := lived(t)
 	opt := strict()
 	opt.Until = w.now
-	mustTell(t, RuleLasted, Log{}, w.truth(true), opt)
-	mustTell(t, RuleFinal, Log{}, w.truth(true), opt)
-	mustTell(t, RuleSetup, Log{}, Truth{}, Options{})
+	mustTell(t, RuleLasted, Stream{}, w.truth(true), opt)
+	mustTell(t, RuleFinal, Stream{}, w.truth(true), opt)
+	mustTell(t, RuleSetup, Stream{}, Truth{}, Options{})
 }
 
 func TestStory(t *testing.T) {
@@ -246,7 +247,7 @@ func TestStory(t *testing.T) {
 	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(true),
 		opt: strict()}
 	s.without(s.commitOf(s.find("online", "status", 2, 0)))
-	err := Check(Log{Live: s.live}, s.truth, s.opt).Err()
+	err := Check(Stream{Live: s.live}, s.truth, s.opt).Err()
 	if err == nil {
 		t.Fatal("nothing was told")
 	}

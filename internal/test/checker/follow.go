@@ -50,7 +50,7 @@ func (c *check) followOne(prev, e *event) {
 }
 
 // followLost judges an event above a gap that a rollback left. The revision before it is one that
-// was lost, or, where rollcall went by the log, the last one that was not.
+// was lost, or, where rollcall went by the stream, the last one that was not.
 func (c *check) followLost(prev, e *event) {
 	faults := c.link(prev, e)
 	if len(faults) == 0 {

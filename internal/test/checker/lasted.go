@@ -46,8 +46,8 @@ func (c *check) asBefore(a, b *row) bool {
 	return a == b || a != nil && b != nil && c.rules.alike(a, b)
 }
 
-// lasted checks that every state that lasted for the bound, outages not counted, is in the log by
-// then.
+// lasted checks that every state that lasted for the bound, outages not counted, is in the stream
+// by then.
 func (c *check) lasted() {
 	if c.opt.Bound <= 0 {
 		return
@@ -78,7 +78,8 @@ func (c *check) lasted() {
 					what = "was there with onlineStatus " + brief(s.row.fields["onlineStatus"])
 				}
 				c.report(RuleLasted, id, 0,
-					"it %s from %s on, and at %s the log still did not say so", what, clock(s.from),
+					"it %s from %s on, and at %s the stream still did not say so", what,
+					clock(s.from),
 					clock(due))
 			}
 		}
@@ -218,7 +219,7 @@ func (c *check) atRest(id int64, e *event, r *row) {
 	}
 }
 
-// expired reads a state whose event is no longer in the log.
+// expired reads a state whose event is no longer in the stream.
 func (c *check) expired(m *Message) (*event, error) {
 	as := *m
 	o := strictly("state", m.Body,

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Message is one message of the log, as the stream stores it.
+// Message is one message of the stream, as it is stored.
 type Message struct {
 	Seq     uint64 // in the stream
 	Subject string // "agent.…"
@@ -77,12 +77,12 @@ func token(subject string, i int) string {
 	return first
 }
 
-// gather makes one log of what is stored and what was republished: every message that still counts,
-// by sequence, and those that the broker has lost, in the order of their arrival.
+// gather makes one stream of what is stored and what was republished: every message that still
+// counts, by sequence, and those that the broker has lost, in the order of their arrival.
 //
 // A message counts as lost where another one took its sequence, or one before it, later; and where
 // it should be stored and is not.
-func (c *check) gather(log Log) (line, lost []*Message) {
+func (c *check) gather(stream Stream) (line, lost []*Message) {
 	keep := func(m *Message) bool { return c.opt.Foreign == nil || !c.opt.Foreign(*m) }
 	type arrival struct {
 		m *Message
@@ -99,12 +99,13 @@ func (c *check) gather(log Log) (line, lost []*Message) {
 	}
 	clash := func(m, o *Message) {
 		if c.opt.Rollback == NoRollback {
-			c.report(RuleLog, 0, m.Seq, "the log went backwards: sequence %d was %s and is %s",
+			c.report(RuleStream, 0, m.Seq,
+				"the stream went backwards: sequence %d was %s and is %s",
 				m.Seq, m.Subject, o.Subject)
 		}
 	}
-	for n := range log.Live {
-		m := &log.Live[n]
+	for n := range stream.Live {
+		m := &stream.Live[n]
 		was, ok := now[m.Seq]
 		if ok && !was.m.equal(m) {
 			clash(was.m, m)
@@ -117,8 +118,8 @@ func (c *check) gather(log Log) (line, lost []*Message) {
 	}
 	latest := map[string]uint64{} // stored, by subject
 	stored := map[uint64]*Message{}
-	for n := range log.Stored {
-		m := &log.Stored[n]
+	for n := range stream.Stored {
+		m := &stream.Stored[n]
 		if !m.of(c.opt.Tenant) || !keep(m) {
 			continue
 		}
@@ -135,13 +136,13 @@ func (c *check) gather(log Log) (line, lost []*Message) {
 		if !m.of(c.opt.Tenant) || stored[seq] != nil {
 			continue
 		}
-		gone := m.isEvent() && !m.expired(log.ReadAt) || !m.isEvent() && latest[m.Subject] < seq
+		gone := m.isEvent() && !m.expired(stream.ReadAt) || !m.isEvent() && latest[m.Subject] < seq
 		switch {
-		case gone && log.Stored != nil && c.opt.Rollback != NoRollback:
+		case gone && stream.Stored != nil && c.opt.Rollback != NoRollback:
 			lost = append(lost, m)
 			continue
-		case gone && log.Stored != nil:
-			c.report(RuleLog, agentOf(m), seq, "%s was committed and is no longer in the log",
+		case gone && stream.Stored != nil:
+			c.report(RuleStream, agentOf(m), seq, "%s was committed and is no longer in the stream",
 				m.Subject)
 		}
 		line = append(line, m)

@@ -270,13 +270,13 @@ var mutations = []struct {
 	{"no time to live", RuleEnvelope, func(s *specimen) {
 		delete(s.live[s.find("online", "status", 2, 0)].Header, "Nats-TTL")
 	}},
-	{"a committed event that is gone", RuleLog, func(s *specimen) {
+	{"a committed event that is gone", RuleStream, func(s *specimen) {
 		seq := s.live[s.find("online", "status", 2, 0)].Seq
 		s.store = func(live []Message) []Message {
 			return slices.DeleteFunc(stored(live), func(m Message) bool { return m.Seq == seq })
 		}
 	}},
-	{"a committed event that changed", RuleLog, func(s *specimen) {
+	{"a committed event that changed", RuleStream, func(s *specimen) {
 		seq := s.live[s.find("online", "status", 2, 0)].Seq
 		s.store = func(live []Message) []Message {
 			return stored(edit(s.t, live, seq, func(e *schemas.Event) { e.Data.Sweep++ }))
@@ -309,7 +309,7 @@ func TestMutations(t *testing.T) {
 				s.live = append(s.live, msg)
 			}
 			m.do(s)
-			r := Check(Log{Live: s.live, Stored: s.store(s.live)}, s.truth, s.opt)
+			r := Check(Stream{Live: s.live, Stored: s.store(s.live)}, s.truth, s.opt)
 			i := slices.IndexFunc(r.Violations, func(v Violation) bool { return v.Rule == m.want })
 			if i < 0 {
 				t.Fatalf("no breach of %s was told: %v", m.want, r.Err())

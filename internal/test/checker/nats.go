@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// stream is the log's name.
-const stream = "AGENT_EVENTS"
+// streamName is the stream's.
+const streamName = "AGENT_EVENTS"
 
 // Read returns all that the stream holds of a tenant, in its order. Nobody should write meanwhile:
 // what is rolled up while it reads may be missing, and a commit may be cut off.
@@ -29,14 +29,14 @@ func ReadAs(ctx context.Context, nc *nats.Conn, cfg jetstream.OrderedConsumerCon
 	err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("checker: read %s: %w", stream, err)
+			err = fmt.Errorf("checker: read %s: %w", streamName, err)
 		}
 	}()
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
-	cons, err := js.OrderedConsumer(ctx, stream, cfg)
+	cons, err := js.OrderedConsumer(ctx, streamName, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func ReadAs(ctx context.Context, nc *nats.Conn, cfg jetstream.OrderedConsumerCon
 	}
 }
 
-// A Recording collects what the log republishes. Its methods are safe for concurrent use.
+// A Recording collects what the stream republishes. Its methods are safe for concurrent use.
 type Recording struct {
 	sub *nats.Subscription
 
@@ -78,7 +78,7 @@ type Recording struct {
 	changed chan struct{} // closed and replaced with each message
 }
 
-// Record keeps everything that the log republishes from now on, of all tenants, up to about
+// Record keeps everything that the stream republishes from now on, of all tenants, up to about
 // maxBytes of subjects, headers and bodies (0: 1 GiB). Start it before rollcall, on a connection of
 // its own that nothing slows down. While the connection is away messages are missed: see
 // Options.LossyLive.
@@ -106,7 +106,7 @@ func (r *Recording) add(m *nats.Msg) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
-	if err != nil || m.Header.Get("Nats-Stream") != stream {
+	if err != nil || m.Header.Get("Nats-Stream") != streamName {
 		r.foreign++
 		return
 	}
@@ -128,7 +128,7 @@ func (r *Recording) Messages() []Message {
 	return slices.Clone(r.msgs)
 }
 
-// Dropped says how many messages were not kept for want of room, and how many on agent.> the log
+// Dropped says how many messages were not kept for want of room, and how many on agent.> the stream
 // had not republished.
 func (r *Recording) Dropped() (dropped, foreign int) {
 	r.mu.Lock()

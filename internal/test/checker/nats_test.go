@@ -12,7 +12,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 )
 
-// A log that went through a real stream is read back and recorded whole.
+// A stream that went through a real stream is read back and recorded whole.
 func TestReadAndRecord(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -23,7 +23,7 @@ func TestReadAndRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err = js.CreateStream(ctx, jetstream.StreamConfig{
-		Name: stream, Subjects: []string{"rollcall.log.>"}, MaxBytes: 1 << 28,
+		Name: streamName, Subjects: []string{"rollcall.log.>"}, MaxBytes: 1 << 28,
 		SubjectTransform: &jetstream.SubjectTransformConfig{Source: "rollcall.log.>",
 			Destination: "agent.>"},
 		RePublish: &jetstream.RePublish{Source: "agent.>", Destination: "agent.>"},
@@ -34,13 +34,13 @@ func TestReadAndRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	if msgs, err := Read(ctx, nc, tenant); err != nil || len(msgs) != 0 {
-		t.Fatalf("an empty log: %d messages, %v", len(msgs), err)
+		t.Fatalf("an empty stream: %d messages, %v", len(msgs), err)
 	}
 	rec, err := Record(natstest.Connect(t, url), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := nc.Publish("agent.online.886.10.1", []byte("not of the log")); err != nil {
+	if err := nc.Publish("agent.online.886.10.1", []byte("not of the stream")); err != nil {
 		t.Fatal(err)
 	}
 
@@ -78,7 +78,7 @@ func TestReadAndRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := mustPass(t, Log{Stored: msgs, Live: rec.Messages(), ReadAt: time.Now()}, w.truth(true),
+	r := mustPass(t, Stream{Stored: msgs, Live: rec.Messages(), ReadAt: time.Now()}, w.truth(true),
 		strict())
 	if r.Stats.Messages != len(w.live) || r.Stats.WholeCommits != r.Stats.Commits ||
 		len(msgs) >= len(w.live) {
@@ -87,7 +87,7 @@ func TestReadAndRecord(t *testing.T) {
 	if dropped, foreign := rec.Dropped(); dropped != 0 || foreign != 1 {
 		t.Errorf("dropped %d, foreign %d", dropped, foreign)
 	}
-	mustPass(t, Log{Stored: msgs}, w.truth(true), strict())
+	mustPass(t, Stream{Stored: msgs}, w.truth(true), strict())
 	if msgs, err := Read(ctx, nc, 5); err != nil || len(msgs) != 0 {
 		t.Errorf("another tenant: %d messages, %v", len(msgs), err)
 	}
@@ -97,7 +97,7 @@ func TestRecordIsBounded(t *testing.T) {
 	r := &Recording{left: 300, changed: make(chan struct{})}
 	for i := range 10 {
 		r.add(&nats.Msg{Subject: "agent.x", Data: make([]byte, 50), Header: nats.Header{
-			"Nats-Stream": {stream}, "Nats-Sequence": {string(rune('0' + i))}}})
+			"Nats-Stream": {streamName}, "Nats-Sequence": {string(rune('0' + i))}}})
 	}
 	if dropped, _ := r.Dropped(); dropped == 0 || dropped == 10 || dropped+len(r.Messages()) != 10 {
 		t.Errorf("%d dropped, %d kept", dropped, len(r.Messages()))

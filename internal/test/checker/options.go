@@ -7,8 +7,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
-// Log is what is known of the log. It may hold other tenants' messages, which are left aside.
-type Log struct {
+// Stream is what is known of the stream. It may hold other tenants' messages, which are left aside.
+type Stream struct {
 	// Stored is what the stream holds, by sequence: see Read. Read it when nothing is being written
 	// any more.
 	Stored []Message
@@ -53,7 +53,7 @@ const (
 // Options says what was set up and what was done to rollcall, the broker and the vendor. The zero
 // value, with a Tenant, is the strictest: no fault but those of the vendor that its record shows.
 type Options struct {
-	Tenant int64 // whose log; required
+	Tenant int64 // whose stream; required
 
 	// Settings of rollcall, as it was run.
 	Quiet       []string // fields whose change alone makes no event; nil: the contract's list
@@ -65,8 +65,8 @@ type Options struct {
 	MaxPayload  int   // the largest message that the server takes; 0: 1 MiB
 	MaxRowBytes int   // rows at least nine tenths as long may have been rejected; 0: 256 KiB
 
-	// Bound is how long a state must last, outages not counted, to be certain to be in the log with
-	// a time within it: a few sweeps and the longest answer. 0: not checked.
+	// Bound is how long a state must last, outages not counted, to be certain to be in the stream
+	// with a time within it: a few sweeps and the longest answer. 0: not checked.
 	Bound time.Duration
 
 	// RemovalBound is the same for an agent's absence from the listing, which takes RemoveAfter
@@ -78,7 +78,7 @@ type Options struct {
 	Outages []Interval
 
 	// Until is how long rollcall was there to see changes. Zero: until the last complete sweep that
-	// the log knows of.
+	// the stream knows of.
 	Until time.Time
 
 	// Quiescent says that the tenant had come to rest and rollcall had seen it: states equal the
@@ -98,8 +98,8 @@ type Options struct {
 	// Folded says that the buffer's limit was passed: since may lie between two events.
 	Folded bool
 
-	// Expired says that events have left the log by their age: an agent's first known revision may
-	// be above 1.
+	// Expired says that events have left the stream by their age: an agent's first known revision
+	// may be above 1.
 	Expired bool
 
 	// LossyLive says that the recording has holes, as after reconnects. Without it every commit

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// replay goes through the log from its beginning and checks every watermark at its place.
+// replay goes through the stream from its beginning and checks every watermark at its place.
 func (c *check) replay() {
 	roster := map[int64]*event{}
 	var last, complete *watermark // the last one, and the last of a complete sweep
@@ -91,7 +91,8 @@ func (c *check) figures(w *watermark, roster map[int64]*event) {
 	}
 	if w.agents != agents || w.online != online {
 		c.report(RuleWatermark, 0, w.msg.Seq,
-			"it says %d agents, %d online; the log up to it has %d, %d online", w.agents, w.online,
+			"it says %d agents, %d online; the stream up to it has %d, %d online", w.agents,
+			w.online,
 			agents, online)
 	}
 }

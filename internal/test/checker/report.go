@@ -14,7 +14,7 @@ type Rule string
 // The rules.
 const (
 	RuleSetup    Rule = "setup"    // the checker can't work with what it was given
-	RuleLog      Rule = "log"      // nothing that was committed gets lost or changes
+	RuleStream   Rule = "stream"   // nothing that was committed gets lost or changes
 	RuleEnvelope Rule = "envelope" // every message is well-formed, complete, and where it belongs
 	RuleRevision Rule = "revision" // 1, 2, 3 … for every agent, in the order of the stream
 	// online and offline alternate; type and data.online follow from the agent
@@ -36,7 +36,7 @@ const (
 	RuleWatermark Rule = "watermark" // its figures replay, its sweeps never go back
 	// a complete sweep's watermark never says more than is published
 	RuleFresh  Rule = "fresh"
-	RuleLasted Rule = "lasted" // what lasted is in the log
+	RuleLasted Rule = "lasted" // what lasted is in the stream
 	RuleFinal  Rule = "final"  // at rest, states are the truth
 )
 
@@ -79,7 +79,7 @@ type Stats struct {
 
 // Report is what Check found.
 type Report struct {
-	Violations []Violation // by their place in the log; those that have none last
+	Violations []Violation // by their place in the stream; those that have none last
 	More       int         // violations beyond Options.MaxViolations
 	Stats      Stats
 }
@@ -91,7 +91,7 @@ func (r *Report) Err() error {
 	}
 	const most = 5
 	var b strings.Builder
-	fmt.Fprintf(&b, "the log breaks the contract %d times:", len(r.Violations)+r.More)
+	fmt.Fprintf(&b, "the stream breaks the contract %d times:", len(r.Violations)+r.More)
 	for i, v := range r.Violations {
 		if i == most {
 			b.WriteString("\n…")
@@ -193,13 +193,13 @@ func (r rules) tellEvent(e *event) string {
 
 // tellChanges are some changes for people: quiet fields are left out, unless there is nothing else.
 func (r rules) tellChanges(changes []change) (s string) {
-	loud := slices.DeleteFunc(slices.Clone(changes), func(c change) bool {
+	significant := slices.DeleteFunc(slices.Clone(changes), func(c change) bool {
 		return r.isQuiet(c.field)
 	})
-	if len(loud) == 0 {
-		loud = changes
+	if len(significant) == 0 {
+		significant = changes
 	}
-	for i, c := range loud {
+	for i, c := range significant {
 		if i == 4 {
 			return s + " …"
 		}

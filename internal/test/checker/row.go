@@ -36,11 +36,11 @@ var listed = func() map[string]byte {
 // text is: "n1" for the number, "s1" for the string, "r" and the bytes of a field that no table
 // lists. wild stands for one that the contract leaves open.
 type row struct {
-	id            int64
-	fields        map[string]string
-	there, online bool
-	full, loud    string // all fields, and those whose change makes an event
-	wild          bool   // one of its fields is
+	id                int64
+	fields            map[string]string
+	there, online     bool
+	full, significant string // all fields, and those whose change makes an event
+	wild              bool   // one of its fields is
 }
 
 const wild = "*"
@@ -120,16 +120,16 @@ func (r rules) lenient(raw json.RawMessage) seen {
 
 func (r rules) newRow(id int64, fields map[string]string) *row {
 	w := &row{id: id, fields: fields}
-	var full, loud strings.Builder
+	var full, significant strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		pair := strconv.Quote(name) + fields[name] + "\x00"
 		full.WriteString(pair)
 		if !r.isQuiet(name) {
-			loud.WriteString(pair)
+			significant.WriteString(pair)
 		}
 		w.wild = w.wild || fields[name] == wild
 	}
-	w.full, w.loud = full.String(), loud.String()
+	w.full, w.significant = full.String(), significant.String()
 	w.there = fields["deleteFlag"] != "n1"
 	w.online = w.there && fields["onlineStatus"] == "n1"
 	return w
@@ -221,7 +221,7 @@ func (w *row) same(o *row) bool {
 
 // alike reports whether two rows agree in every field that is not quiet.
 func (r rules) alike(w, o *row) bool {
-	return w.loud == o.loud || (w.wild || o.wild) && w.agrees(o, r.isQuiet)
+	return w.significant == o.significant || (w.wild || o.wild) && w.agrees(o, r.isQuiet)
 }
 
 func (w *row) agrees(o *row, skip func(string) bool) bool {

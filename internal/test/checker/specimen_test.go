@@ -11,7 +11,7 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// A specimen is a correct log with its truth, to be spoilt.
+// A specimen is a correct stream with its truth, to be spoilt.
 type specimen struct {
 	t     *testing.T
 	live  []Message

@@ -151,7 +151,7 @@ func (w *world) observe(a schemas.Agent, sent, read time.Time) (schemas.Event, b
 	}
 	was := k.last.Data
 	changes := schemas.Changes(&was.Agent, &a)
-	loud := slices.ContainsFunc(changes, func(c schemas.Change) bool {
+	significant := slices.ContainsFunc(changes, func(c schemas.Change) bool {
 		return schemas.Listed(c.Field) && !quiet[c.Field]
 	})
 	switch {
@@ -161,7 +161,7 @@ func (w *world) observe(a schemas.Agent, sent, read time.Time) (schemas.Event, b
 		reason = schemas.Removed
 	case a.Online() != was.Online:
 		reason = schemas.Status
-	case loud:
+	case significant:
 		reason = schemas.Fields
 	default:
 		k.seen = sent

@@ -110,7 +110,7 @@ func TestFullDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		report := checker.Check(checker.Log{Stored: stored}, checker.TruthOf(v.Tenant),
+		report := checker.Check(checker.Stream{Stored: stored}, checker.TruthOf(v.Tenant),
 			checker.Options{Tenant: tenant, Torn: true, LossyLive: true, Quiescent: true})
 		if err := report.Err(); err != nil {
 			t.Error(err)

@@ -112,7 +112,7 @@ func is(state, reason string) func(ops.Readiness) bool {
 	}
 }
 
-// What the pages of two replicas say is what happened: as the log, the vendor and a plain
+// What the pages of two replicas say is what happened: as the stream, the vendor and a plain
 // subscriber have it.
 func TestPages(t *testing.T) {
 	t.Parallel()
@@ -144,7 +144,7 @@ func TestPages(t *testing.T) {
 		t.Errorf("the standby says %+v", standing)
 	}
 
-	// Something of every kind. The test goes on when the log shows all of it.
+	// Something of every kind. The test goes on when the stream shows all of it.
 	on, off := v.IDs()[20], v.IDs()[21]
 	v.Atomically(func() {
 		v.SetOnline(on, true)
@@ -179,7 +179,7 @@ func TestPages(t *testing.T) {
 		r.LastSweep != "unreachable" {
 		t.Errorf("the leader says %+v", r)
 	}
-	b.until("the same of the log", func(r ops.Readiness) bool {
+	b.until("the same of the stream", func(r ops.Readiness) bool {
 		return is("failing", "unreachable")(r) && r.Role == ops.RoleStandby && r.Watermark.Stale
 	})
 	got := a.metrics()

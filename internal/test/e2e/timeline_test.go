@@ -784,7 +784,7 @@ func (w *world) judge() {
 	end := stored[len(stored)-1].Seq
 	w.live.Through(w.t, end)
 	live := w.live.Messages()
-	report := checker.Check(checker.Log{Stored: stored, Live: live},
+	report := checker.Check(checker.Stream{Stored: stored, Live: live},
 		checker.TruthOf(w.vendor.Tenant), checker.Options{
 			Tenant: tenant, MaxMissing: 0.5, MissingHold: time.Hour, Quiescent: true, Skew: clocks,
 		})

@@ -148,14 +148,14 @@ func TestCluster(t *testing.T) {
 	}
 	// What can't be done on one server can't be done on three.
 	all := victims(t, map[string]*nats.Conn{"its own account": nodes[0].connect(u.reader.opt),
-		"the log's account": nodes[1].connect(u.operator.opt)})
+		"the stream's account": nodes[1].connect(u.operator.opt)})
 	forger{t, reader}.pushes(targets[0])
 	forger{t, reader}.replies()
 	time.Sleep(300 * time.Millisecond) // for what should not come
 	for _, line := range seen(all) {
 		t.Error("forged, seen in " + line)
 	}
-	// A reader sees the log go on when a server goes.
+	// A reader sees the stream go on when a server goes.
 	nodes[0].stop()
 	js := stream(t, reader, "")
 	wait.Eventually(t, "an ordered consumer on the two that are left", func() bool {

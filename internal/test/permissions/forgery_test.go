@@ -183,7 +183,7 @@ func TestForgery(t *testing.T) {
 	u, other := newUsers(t), newUser(t)
 	w := newWorld(t, filepath.Join(twoReaders(t, u, other), "server.conf"), u)
 	conns := map[string]*nats.Conn{"its own account": w.connect(u.reader.opt),
-		"another reader's account": w.connect(other.opt), "the log's account": w.operatorConn}
+		"another reader's account": w.connect(other.opt), "the stream's account": w.operatorConn}
 	all := victims(t, conns)
 	inboxes := make([]victim, 0)
 	for _, subject := range []string{"_INBOX.victim", "_INBOX.victim.1"} {
@@ -209,7 +209,7 @@ func TestForgery(t *testing.T) {
 		}
 	}
 	if after := w.state(); !slices.Equal(before, after) {
-		t.Errorf("the log, the lease or the copy has changed:\n%s\nnow\n%s",
+		t.Errorf("the stream, the lease or the copy has changed:\n%s\nnow\n%s",
 			strings.Join(before, "\n"), strings.Join(after, "\n"))
 	}
 	// They do see what is committed, each once.
@@ -238,7 +238,7 @@ func TestForgerySeen(t *testing.T) {
 		edit  []string // of accounts.conf
 		forge func(f forger)
 	}{
-		{"consumers on the log itself", []string{
+		{"consumers on the stream itself", []string{
 			`{service: "$JS.FC.AGENT_EVENTS.>", accounts: [ROLLCALL_COPY]}`,
 			`{service: "$JS.FC.AGENT_EVENTS.>", accounts: [ROLLCALL_COPY]}, {service: ` +
 				`"$JS.API.CONSUMER.CREATE.AGENT_EVENTS.>"}`,

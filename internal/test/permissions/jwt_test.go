@@ -245,7 +245,7 @@ func TestCreds(t *testing.T) {
 		return len(n.log.with("Subscription Violation")) > 0
 	})
 	all := victims(t, map[string]*nats.Conn{"its own account": n.connect(creds("NATS_NKEY_READER")),
-		"the log's account": operator})
+		"the stream's account": operator})
 	forger{t, reader}.pushes(targets...)
 	forger{t, reader}.replies()
 	time.Sleep(300 * time.Millisecond) // for what should not come

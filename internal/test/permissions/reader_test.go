@@ -30,7 +30,7 @@ func twoReaders(t testing.TB, u users, other user) (dir string) {
 				"\"reader.conf\"\n  }\n\n  READER {\n", other.public))
 }
 
-// A world is a server with the log, its copy and some messages.
+// A world is a server with the stream, its copy and some messages.
 type world struct {
 	*node
 	users
@@ -74,7 +74,7 @@ func (w *world) publish(subject, body, header, value string) {
 	}
 }
 
-// copied waits until the copy has caught up. It makes its first try to find the log when it is
+// copied waits until the copy has caught up. It makes its first try to find the stream when it is
 // created and one every ten seconds.
 func (w *world) copied() {
 	w.t.Helper()
@@ -132,7 +132,7 @@ func TestReaderReads(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer states.Stop()
-			// The sequences and the subjects are the log's, and each state is the last one.
+			// The sequences and the subjects are the stream's, and each state is the last one.
 			var got []string
 			for pending := uint64(1); pending > 0; {
 				m, err := states.Next(jetstream.NextContext(ctx))
@@ -154,7 +154,7 @@ func TestReaderReads(t *testing.T) {
 			if d := cmp.Diff(append(want, `22 agent.watermark.886 {"sweep":2}`), got); d != "" {
 				t.Errorf("states (-want +got):\n%s", d)
 			}
-			// What the log has, the copy has, and no more: rolled up, with its time to live.
+			// What the stream has, the copy has, and no more: rolled up, with its time to live.
 			log, err := stream(t, w.operatorConn, "").Stream(ctx, e2e.Stream)
 			if err != nil {
 				t.Fatal(err)
@@ -166,7 +166,7 @@ func TestReaderReads(t *testing.T) {
 			logState, copyState := log.CachedInfo().State, copied.CachedInfo().State
 			logState.Consumers, copyState.Consumers = 0, 0
 			if d := cmp.Diff(logState, copyState); d != "" {
-				t.Errorf("the copy is not the log (-log +copy):\n%s", d)
+				t.Errorf("the copy is not the stream (-stream +copy):\n%s", d)
 			}
 
 			w.publish("online.886.10.3", `{"revision":3}`, "Nats-TTL", "1s")
@@ -199,7 +199,7 @@ func TestReaderReads(t *testing.T) {
 				string(m.Data) != `{"revision":3}` {
 				t.Errorf("direct get: %v %v", m, err)
 			}
-			wait.Eventually(t, "an event to expire in the log and in the copy", func() bool {
+			wait.Eventually(t, "an event to expire in the stream and in the copy", func() bool {
 				_, err1 := log.GetMsg(ctx, 23)
 				_, err2 := copied.GetMsg(ctx, 23)
 				return err1 != nil && err2 != nil
@@ -250,7 +250,7 @@ func forbidden() [][2]string {
 	return out
 }
 
-// Whatever a reader asks for, the log, the lease and the copy stay as they are.
+// Whatever a reader asks for, the stream, the lease and the copy stay as they are.
 func TestReaderForbidden(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, filepath.Join(deployed, "server.conf"), newUsers(t))

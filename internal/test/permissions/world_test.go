@@ -256,7 +256,7 @@ func request(t testing.TB, nc *nats.Conn, subject string, body []byte, answer an
 	}
 }
 
-// last is the last sequence of the log, or of its copy, as nc sees it; 0: it can't be had.
+// last is the last sequence of the stream, or of its copy, as nc sees it; 0: it can't be had.
 func last(js jetstream.JetStream) uint64 {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

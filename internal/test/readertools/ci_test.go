@@ -328,7 +328,8 @@ func javaScript(t *testing.T, w *world) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("events (-want +got):\n%s", d)
 	}
-	t.Logf("live %d, latest %d, events %d messages; the log had %d", len(live), len(ways["latest"]),
+	t.Logf("live %d, latest %d, events %d messages; the stream had %d", len(live),
+		len(ways["latest"]),
 		len(got), len(all))
 }
 

@@ -18,7 +18,7 @@ import (
 // streams are what the cluster keeps for rollcall.
 var streams = []string{e2e.Stream, "KV_rollcall"}
 
-// leader is the node that leads the log; nil: none is known just now.
+// leader is the node that leads the stream; nil: none is known just now.
 func (w *world) leader() *e2e.NATSServer {
 	for i, n := range w.nodes {
 		if c := w.cluster(e2e.Stream); c != nil && c.Leader == nodeName(i) {
@@ -81,7 +81,7 @@ func TestClusterLeaderKilled(t *testing.T) {
 	clusterRun(t, 1, 2, "go test ./internal/test/soak -run TestClusterLeaderKilled")
 }
 
-// clusterRun kills the log's leader a number of times during churn.
+// clusterRun kills the stream's leader a number of times during churn.
 func clusterRun(t *testing.T, seed uint64, kills int, again string) *world {
 	w := newWorld(t, layout{nodes: 3, replicas: 2}, seed, again)
 	w.record()
@@ -93,7 +93,10 @@ func clusterRun(t *testing.T, seed uint64, kills int, again string) *world {
 	for range kills {
 		w.current()
 		var n *e2e.NATSServer
-		wait.Eventually(t, "a leader of the log", func() bool { n = w.leader(); return n != nil })
+		wait.Eventually(t, "a leader of the stream", func() bool {
+			n = w.leader()
+			return n != nil
+		})
 		w.aim()
 		at = append(at, time.Now())
 		w.killNode(n)
@@ -109,7 +112,7 @@ func clusterRun(t *testing.T, seed uint64, kills int, again string) *world {
 		if i+1 < len(at) {
 			to = at[i+1]
 		}
-		t.Logf("kill %d of the log's leader: the writer stalled for %v", i+1,
+		t.Logf("kill %d of the stream's leader: the writer stalled for %v", i+1,
 			stall(stored, from, to).Round(time.Millisecond))
 	}
 	t.Log(summary(w.stats), tally(w.counts), fmt.Sprint("seed ", seed))

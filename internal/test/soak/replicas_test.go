@@ -13,7 +13,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
-// leads waits until a tenant's replica holds the lease and has put a watermark into the log, and
+// leads waits until a tenant's replica holds the lease and has put a watermark into the stream, and
 // returns that one's sequence.
 func (w *world) leads(t *tenant, r *replica) (seq uint64) {
 	w.t.Helper()
@@ -127,8 +127,8 @@ func TestReplicas(t *testing.T) {
 	w.standsBy(standby, 1)
 
 	// Stopped past its lease with changes on their way to it, and then continued: at once when the
-	// other one leads, so soon after its own last commit that it has no reason to look at the log
-	// before the next one; or after a while.
+	// other one leads, so soon after its own last commit that it has no reason to look at the
+	// stream before the next one; or after a while.
 	for round := range 4 {
 		said := len(leader.proc.Logged("standing by"))
 		wait.Eventually(t, "the lease to have been renewed some time ago", func() bool {

@@ -169,13 +169,13 @@ func killBoth(w *world) {
 	}
 }
 
-// killLeader kills the node that leads the log, or at times any other. The next fault waits until
-// the cluster is whole: it stands the loss of one node.
+// killLeader kills the node that leads the stream, or at times any other. The next fault waits
+// until the cluster is whole: it stands the loss of one node.
 func killLeader(w *world) {
 	w.current()
 	n := w.nodes[w.rand.IntN(len(w.nodes))]
 	if w.rand.IntN(4) > 0 {
-		wait.Eventually(w.t, "a leader of the log", func() bool {
+		wait.Eventually(w.t, "a leader of the stream", func() bool {
 			l := w.leader()
 			n = l
 			return l != nil

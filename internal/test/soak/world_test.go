@@ -34,7 +34,7 @@ const (
 	churn       = 40              // changes a second and tenant
 
 	// A state that lasts for bound while complete sweeps are published at least every mostGap is
-	// certain to be in the log.
+	// certain to be in the stream.
 	bound        = 3 * time.Second
 	removalBound = 6 * time.Second
 	mostGap      = time.Second
@@ -83,7 +83,7 @@ type tenant struct {
 	id       int64
 	vendor   *e2e.Vendor
 	replicas []*replica
-	stored   []checker.Message // the log, as it was judged
+	stored   []checker.Message // the stream, as it was judged
 	trouble  int               // faults until the vendor behaves again
 }
 
@@ -362,7 +362,7 @@ func (w *world) mark(tenant int64) (mark, uint64, bool) {
 	return m, msg.Seq, true
 }
 
-// swept waits until a tenant's complete sweep begun after t is in the log, of an instance unless
+// swept waits until a tenant's complete sweep begun after t is in the stream, of an instance unless
 // that is empty, and returns the sequence of its watermark.
 func (w *world) swept(tenant int64, after time.Time, instance string) (seq uint64) {
 	w.t.Helper()
@@ -408,7 +408,7 @@ func (w *world) finish(change func(*checker.Options)) {
 	w.judge(change)
 }
 
-// judge ends every process, and has the checker judge the log of each tenant. change, if any,
+// judge ends every process, and has the checker judge the stream of each tenant. change, if any,
 // alters its options.
 func (w *world) judge(change func(*checker.Options)) {
 	w.t.Helper()
@@ -430,7 +430,7 @@ func (w *world) judge(change func(*checker.Options)) {
 	if w.live != nil {
 		live = w.live.Messages()
 		if dropped, foreign := w.live.Dropped(); dropped+foreign > 0 {
-			w.t.Errorf("the recording left out %d messages, and %d were not the log's", dropped,
+			w.t.Errorf("the recording left out %d messages, and %d were not the stream's", dropped,
 				foreign)
 		}
 	}
@@ -450,7 +450,7 @@ func (w *world) judge(change func(*checker.Options)) {
 			change(&opt)
 		}
 		t.stored = stored
-		report := checker.Check(checker.Log{Stored: stored, Live: live, ReadAt: time.Now()},
+		report := checker.Check(checker.Stream{Stored: stored, Live: live, ReadAt: time.Now()},
 			checker.TruthOf(t.vendor.Tenant), opt)
 		if err := report.Err(); err != nil {
 			w.t.Errorf("tenant %d, seed %d: %v", t.id, w.seed, err)
@@ -506,8 +506,8 @@ func add(sum *checker.Stats, s checker.Stats) {
 	sum.Final += s.Final
 }
 
-// clean checks that no process of the tenant's has panicked, raced, told a secret, or found the log
-// other than it should be.
+// clean checks that no process of the tenant's has panicked, raced, told a secret, or found the
+// stream other than it should be.
 func (t *tenant) clean(tb testing.TB) {
 	tb.Helper()
 	for _, r := range t.replicas {
@@ -531,7 +531,7 @@ func (t *tenant) clean(tb testing.TB) {
 func (t *tenant) outages(begun time.Time) []checker.Interval {
 	type point struct {
 		at    time.Time
-		epoch int // of one process, that reads the log anew now and then
+		epoch int // of one process, that reads the stream again now and then
 	}
 	points := []point{{begun, -1}}
 	epochs := 0

@@ -619,7 +619,7 @@ func badRow(spoil func(r *rig, id int64), known bool) func(r *rig) {
 	}
 }
 
-// removed reports whether the log's state of an agent is its removal.
+// removed reports whether the stream's state of an agent is its removal.
 func (r *rig) removed(id int64) bool {
 	m, err := r.nc.Request("$JS.API.DIRECT.GET."+schemas.Stream+"."+schemas.StateSubject(tenant,
 		id), nil, wait.Patience)

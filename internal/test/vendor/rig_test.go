@@ -382,7 +382,7 @@ func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 	if err := r.live.Wait(ctx, stored[len(stored)-1].Seq); err != nil {
 		r.t.Fatal(err)
 	}
-	log := checker.Log{Stored: stored, Live: r.live.Messages()}
+	log := checker.Stream{Stored: stored, Live: r.live.Messages()}
 	truth := checker.TruthOf(r.sim)
 
 	opt.Tenant, opt.Types, opt.MaxPayload, opt.MaxRowBytes, opt.Quiescent = tenant, r.setup.types,
@@ -415,8 +415,8 @@ func stalled(h schemas.Health) bool {
 		"no complete sweep within")
 }
 
-// gaps are the stretches in which no sweep completed, by the log itself: from when rollcall could
-// begin, or one began, to the end of the next.
+// gaps are the stretches in which no sweep completed, by the stream itself: from when rollcall
+// could begin, or one began, to the end of the next.
 func (r *rig) gaps() (out []checker.Interval) {
 	last := r.began
 	for _, w := range r.heardMarks() {
