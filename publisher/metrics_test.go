@@ -149,7 +149,7 @@ func TestLeader(t *testing.T) {
 	b := start("b")
 	for name, r := range map[string]*replica{"a": a, "b": b} {
 		s := r.p.Status(t.Context())
-		if s.Stream != nil || s.Lease != nil || s.Leader != "a" || s.Creatable ||
+		if s.Stream != nil || s.Lease != nil || s.Leader != "a" ||
 			r.p.Leading() != (name == "a") {
 			t.Errorf("%s: %+v, leading %v", name, s, r.p.Leading())
 		}
@@ -175,12 +175,12 @@ func TestLook(t *testing.T) {
 	nc := natstest.Connect(t, url)
 	cfg := config()
 	if s := NewReader(nc, cfg).Status(t.Context()); s.Stream != nil || s.Lease != nil ||
-		!s.Creatable || s.Watermark != nil || s.Leader != "" {
+		s.Watermark != nil || s.Leader != "" {
 		t.Errorf("an empty server: %+v", s)
 	}
 	cfg.Manage = false
 	if s := NewReader(nc, cfg).Status(t.Context()); !isSetup(s.Stream, "Manage") ||
-		!isSetup(s.Lease, "Manage") || s.Creatable {
+		!isSetup(s.Lease, "Manage") {
 		t.Errorf("an empty server, and nothing may be created: %+v", s)
 	}
 	js, _ := jetstream.New(nc)

@@ -167,7 +167,7 @@ func TestCommit(t *testing.T) {
 
 	_, r, revisions := recovered(t, nc)
 	if r.LastSweep != 3 || r.Watermark.Commit.Messages != 1 || r.Watermark.Instance != "test-1" ||
-		r.Health.State != schemas.HealthOK || r.Agents != 2 {
+		r.Health.State != schemas.HealthOK || len(revisions) != 2 {
 		t.Errorf("recovered %+v, watermark %+v, health %+v", r, r.Watermark, r.Health)
 	}
 	if revisions[1] != 2 || revisions[2] != 1 {

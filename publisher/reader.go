@@ -46,16 +46,14 @@ func NewReader(nc *nats.Conn, cfg Config) *Reader {
 	return r
 }
 
-// Status is what a look at the server showed. It says nothing about whether commits succeed.
+// Status is what a look at the server showed. It says nothing about whether commits succeed. What
+// is missing fits where Config.Manage lets rollcall create it.
 type Status struct {
 	// Stream is why the server or the stream is not what rollcall needs, or can't be asked; nil:
 	// they fit.
 	Stream error
 	// Lease is why the bucket or the lease in it is not; nil: this replica leads, or could.
 	Lease error
-	// Creatable says that Stream and Lease are nil although the stream or the bucket is missing:
-	// Config.Manage lets rollcall create it.
-	Creatable bool
 
 	Leader    string             // who holds the lease; empty: nobody, or not known
 	Watermark *schemas.Watermark // nil: there is none that can be read
@@ -76,7 +74,6 @@ func (r *Reader) Status(ctx context.Context) Status {
 		h, _, s.Lease = r.Lease(ctx)
 		s.Leader = h.Instance
 	}
-	s.Creatable = s.Stream == nil && stream == nil || s.Lease == nil && bucket == nil
 	return s
 }
 

@@ -37,7 +37,6 @@ type Recovered struct {
 	Watermark *schemas.Watermark
 	Health    *schemas.Health // nil: none
 	LastSweep uint64          // the highest sweep number found
-	Agents    int             // how many agents have a state
 
 	lackingStates []lackingState // states that are older than their agent's last event, or missing
 }
@@ -108,7 +107,6 @@ func (r *Reader) read(
 		r.log.Warn("the stream has events whose states are missing, as after a commit that was "+
 			"torn: the events count, and the states are written again", "agents", n)
 	}
-	s.Agents = len(s.revisions)
 	return &s.Recovered, s.at, s.judgeWatermark(ctx)
 }
 
