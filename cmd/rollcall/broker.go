@@ -77,16 +77,16 @@ func (d *daemon) embeddedBroker(ctx context.Context) (*broker, error) {
 		}
 		return err
 	}
-	var told repeated
-	tell := func(err error) {
+	var seen repeated
+	report := func(err error) {
 		d.Waiting("room on the disk of ROLLCALL_DATA_DIR", err)
 		// The error's figures change from try to try.
-		if n, ok := told.worth(natsd.ErrNoRoom.Error()); ok {
+		if n, ok := seen.worth(natsd.ErrNoRoom.Error()); ok {
 			log.Warn("the embedded NATS server can't be started yet, "+
 				"so nothing is polled or published; trying again", "err", err, "leftOut", n)
 		}
 	}
-	if err := retry(ctx, try, tell); err != nil {
+	if err := retry(ctx, try, report); err != nil {
 		return nil, err
 	}
 	reconnected := nats.ReconnectHandler(func(*nats.Conn) {
@@ -145,7 +145,7 @@ func (d *daemon) remoteBroker(ctx context.Context) (*broker, error) {
 			cmp.Or(nc.LastError(), nats.ErrConnectionClosed))
 		select {
 		case failed <- why:
-		default: // it has been told
+		default: // the reason is there already
 		}
 	}))
 	var nc *nats.Conn
@@ -153,15 +153,15 @@ func (d *daemon) remoteBroker(ctx context.Context) (*broker, error) {
 		nc, err = servers.Connect(ctx, opts...)
 		return err
 	}
-	var told repeated
-	tell := func(err error) {
+	var seen repeated
+	report := func(err error) {
 		err = natsdial.Advise(err)
 		d.Waiting("the connection to NATS", err)
-		if n, ok := told.worth(err.Error()); ok {
+		if n, ok := seen.worth(err.Error()); ok {
 			log.Warn("can't connect to NATS yet, trying again", "err", err, "leftOut", n)
 		}
 	}
-	if err := retry(ctx, try, tell); err != nil {
+	if err := retry(ctx, try, report); err != nil {
 		return nil, fmt.Errorf("connect to NATS (ROLLCALL_NATS_URL): %w", err)
 	}
 	url := connectedURL(nc)
@@ -191,7 +191,7 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(5 * time.Second),
 		// The client holds its lock while it writes: to a server that reads nothing, for a minute
-		// unless told otherwise.
+		// by default.
 		nats.FlusherTimeout(5 * time.Second),
 		nats.ReconnectOnFlusherError(),
 		nats.IgnoreAuthErrorAbort(), // permissions may come back as well
@@ -206,7 +206,7 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			if errors.Is(err, natsdial.ErrPending) {
-				return // it is given more time, and told where that was of no use
+				return // it is given more time; where that was of no use, that is logged
 			}
 			tellAway(err)
 		}),
@@ -222,11 +222,11 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 	}
 }
 
-// refusals tells, until the connection is there again or closed, what comes of tries that reach a
+// refusals reports, until the connection is there again or closed, what comes of tries that reach a
 // server and get no further: TLS that does not come about, a greeting that is none. The client
 // calls ReconnectErrHandler only where no server is reached. Refused credentials it gives to
 // ErrorHandler.
-func refusals(nc *nats.Conn, tell func(error)) {
+func refusals(nc *nats.Conn, report func(error)) {
 	changed := nc.StatusChanged()
 	defer nc.RemoveStatusListener(changed)
 	for !nc.IsConnected() && !nc.IsClosed() {
@@ -236,7 +236,7 @@ func refusals(nc *nats.Conn, tell func(error)) {
 		case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired),
 			errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
 		default:
-			tell(err)
+			report(err)
 		}
 		<-changed // also when it is closed
 	}

@@ -98,7 +98,7 @@ func runCheck(ctx context.Context, w io.Writer, asJSON bool) error {
 	return r.end()
 }
 
-// settings tells how the settings were read.
+// settings reports how the settings were read.
 func (r *reporting) settings(s *settings, warnings []string, err error) {
 	const name = "settings"
 	for _, w := range warnings {

@@ -82,7 +82,7 @@ func untilSignal() context.Context {
 	return ctx
 }
 
-// A reported error has been told already: only the exit code is left.
+// A reported error has been printed already: only the exit code is left.
 type reported struct{ code int }
 
 func (e reported) Error() string { return fmt.Sprintf("exit code %d", e.code) }
@@ -92,8 +92,8 @@ func exitCode(err error, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	if told, ok := errors.AsType[reported](err); ok {
-		return told.code
+	if r, ok := errors.AsType[reported](err); ok {
+		return r.code
 	}
 	for line := range strings.Lines(err.Error() + "\n") { // unusable settings are a line each
 		fmt.Fprint(stderr, "rollcall: ", line)

@@ -25,7 +25,7 @@ import (
 )
 
 // A daemon is a rollcall at work: what its settings say, and the side of it that its operators see.
-// That is there before anything else, so that it can tell what the start waits for.
+// That is there before anything else, so that it can say what the start waits for.
 type daemon struct {
 	*ops.Process
 	settings *settings
@@ -186,7 +186,7 @@ func (d *daemon) showBoard(ctx context.Context, js jetstream.JetStream, tenant i
 	}
 }
 
-// connected tells of the connection to NATS.
+// connected lets operators see the connection to NATS.
 func (d *daemon) connected(nc *nats.Conn) {
 	d.nc.Store(nc)
 	cfg := d.settings.publisher(0, d.log) // nobody knows the tenant yet

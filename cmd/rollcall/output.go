@@ -15,27 +15,27 @@ const outputBytes = 256 << 10
 
 // An output takes lines for a reader that may be slow, have stopped reading, or have gone away, and
 // never makes the writer wait. Lines that find no room, or can't be written, are dropped and
-// counted; the reader is told how many, where they would be, as soon as it reads again. Its methods
+// counted; a mark says how many, where they would be, as soon as it is read again. Its methods
 // may be called from any goroutine.
 type output struct {
 	w    io.Writer
 	gone func() // called when nobody can read any more; nil: nobody wants to know
 
 	mu      sync.Mutex
-	changed sync.Cond // signalled when there is something to write, and at the end
-	buf     []byte    // what waits
-	missing int       // lines that were dropped behind buf
-	dropped int       // lines that were ever dropped
-	tell    func(lines int) []byte
+	changed sync.Cond              // signalled when there is something to write, and at the end
+	buf     []byte                 // what waits
+	missing int                    // lines that were dropped behind buf
+	dropped int                    // lines that were ever dropped
+	mark    func(lines int) []byte // what stands in the place of lines that are missing
 	ended   bool
 
 	done chan struct{} // closed when everything is written after the end
 }
 
-// newOutput returns an output to w. What is missing is told in plain words, until tells says
+// newOutput returns an output to w. What is missing is marked in plain words, until markWith says
 // otherwise.
 func newOutput(w io.Writer, gone func()) *output {
-	o := &output{w: w, gone: gone, done: make(chan struct{}), tell: func(lines int) []byte {
+	o := &output{w: w, gone: gone, done: make(chan struct{}), mark: func(lines int) []byte {
 		return fmt.Appendf(nil, "(lines missing here, since nobody read them in time: %d)\n", lines)
 	}}
 	o.changed.L = &o.mu
@@ -43,11 +43,11 @@ func newOutput(w io.Writer, gone func()) *output {
 	return o
 }
 
-// tells sets how the reader is told of lines that are missing.
-func (o *output) tells(tell func(lines int) []byte) {
+// markWith sets how lines that are missing are marked.
+func (o *output) markWith(mark func(lines int) []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.tell = tell
+	o.mark = mark
 }
 
 // Write implements io.Writer for whole lines. It takes all of b or drops all of it; it returns at
@@ -94,7 +94,7 @@ func (o *output) end(patience time.Duration) {
 func (o *output) run() {
 	defer close(o.done)
 	var chunk []byte
-	// Lines that could not be written, of which nobody has been told; a part of the last one was.
+	// Lines that could not be written, and are not marked yet; a part of the last one was.
 	failed, cut := 0, false
 	for {
 		o.mu.Lock()
@@ -106,7 +106,7 @@ func (o *output) run() {
 			return
 		}
 		chunk, o.buf = o.buf, chunk[:0]
-		missing, tell := o.missing, o.tell
+		missing, mark := o.missing, o.mark
 		o.missing = 0
 		o.mu.Unlock()
 
@@ -117,12 +117,12 @@ func (o *output) run() {
 				piece = append(piece, '\n')
 			}
 			if failed > 0 {
-				piece = append(piece, tell(failed)...)
+				piece = append(piece, mark(failed)...)
 			}
 			before = len(piece)
 			piece = append(piece, chunk...)
 			if missing > 0 {
-				piece = append(piece, tell(missing)...)
+				piece = append(piece, mark(missing)...)
 			}
 		}
 		n, err := o.w.Write(piece)

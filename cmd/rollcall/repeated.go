@@ -7,20 +7,20 @@ import (
 )
 
 const (
-	// tellAgain is how often a report that repeats is logged.
-	tellAgain = time.Minute
-	// mostTold bounds how many reports are told apart, and so how many are logged in a minute.
-	mostTold = 20
+	// logAgain is how often a report that repeats is logged.
+	logAgain = time.Minute
+	// mostReports bounds how many reports are remembered, and so how many are logged in a minute.
+	mostReports = 20
 )
 
 // repeated bounds how often reports that may come at every try are logged: each when it is new, and
 // once a minute as long as it comes. Its methods may be called from any goroutine.
 type repeated struct {
-	mu   sync.Mutex
-	told map[string]*telling // by the report; guarded by mu
+	mu     sync.Mutex
+	logged map[string]*entry // by the report; guarded by mu
 }
 
-type telling struct {
+type entry struct {
 	at   time.Time
 	left int // times that it was not logged since
 }
@@ -34,26 +34,26 @@ func (r *repeated) worth(report string) (leftOut int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, key := time.Now(), ownPort.ReplaceAllString(report, "->")
-	t := r.told[key]
-	if t != nil && now.Sub(t.at) < tellAgain {
+	t := r.logged[key]
+	if t != nil && now.Sub(t.at) < logAgain {
 		t.left++
 		return 0, false
 	}
 	if t != nil {
 		leftOut = t.left
 	} else {
-		for k, old := range r.told {
-			if now.Sub(old.at) >= tellAgain {
-				delete(r.told, k)
+		for k, old := range r.logged {
+			if now.Sub(old.at) >= logAgain {
+				delete(r.logged, k)
 			}
 		}
-		if len(r.told) >= mostTold {
+		if len(r.logged) >= mostReports {
 			return 0, false
 		}
 	}
-	if r.told == nil {
-		r.told = make(map[string]*telling)
+	if r.logged == nil {
+		r.logged = make(map[string]*entry)
 	}
-	r.told[key] = &telling{at: now}
+	r.logged[key] = &entry{at: now}
 	return leftOut, true
 }

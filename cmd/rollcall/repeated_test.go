@@ -8,7 +8,7 @@ import (
 )
 
 // An error that comes at every try is told when it is new and once a minute, with how often it came
-// meanwhile; many different ones take no more memory than mostTold.
+// meanwhile; many different ones take no more memory than mostReports.
 func TestRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r repeated
@@ -28,11 +28,11 @@ func TestRepeated(t *testing.T) {
 		if _, ok := r.worth("another reason"); !ok {
 			t.Error("a new reason was not told")
 		}
-		for i := range 10 * mostTold {
+		for i := range 10 * mostReports {
 			r.worth(fmt.Sprintf("reason %d", i))
 		}
-		if len(r.told) > mostTold {
-			t.Errorf("%d reasons are remembered", len(r.told))
+		if len(r.logged) > mostReports {
+			t.Errorf("%d reasons are remembered", len(r.logged))
 		}
 	})
 }

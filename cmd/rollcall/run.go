@@ -200,7 +200,7 @@ func (d *daemon) tenant(ctx context.Context, vendor *isdp.Client) (int64, error)
 	return tenant, err
 }
 
-// openStream prepares the stream, trying until it can be told that trying is of no use.
+// openStream prepares the stream, trying until it is clear that trying is of no use.
 func (d *daemon) openStream(
 	ctx context.Context, nc *nats.Conn, cfg publisher.Config,
 ) (pub *publisher.Publisher, err error) {

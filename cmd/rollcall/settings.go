@@ -129,7 +129,7 @@ func (s *settings) validate() (errs []error) {
 	return errs
 }
 
-// conflicts tells of settings that are usable each by itself but not together. wrong are those that
+// conflicts reports settings that are usable each by itself but not together. wrong are those that
 // are not usable by themselves.
 func (s *settings) conflicts(wrong map[string]error) []error {
 	var errs []error

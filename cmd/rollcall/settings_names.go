@@ -8,7 +8,7 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// unknownVariables tells of each variable that looks like one of rollcall's and is none.
+// unknownVariables warns of each variable that looks like one of rollcall's and is none.
 func unknownVariables(environ, known []string) []string {
 	var warnings []string
 	for _, kv := range environ {
@@ -45,7 +45,7 @@ func serviceLink(name, value string) bool {
 	return false
 }
 
-// oddFields tells of quiet fields that look like a mistyped name of one that is usually quiet.
+// oddFields warns of quiet fields that look like a mistyped name of one that is usually quiet.
 // Names that the vendor's documentation does not list are otherwise fine: such fields come.
 func (s *settings) oddFields() []string {
 	var warnings []string

@@ -179,7 +179,7 @@ func isPort(s string) bool {
 func isServer(u *url.URL) bool {
 	host, port := u.Hostname(), u.Port()
 	if _, err := netip.ParseAddr(host); err == nil {
-		// Without brackets, such a host is not told from the port.
+		// Without brackets, such a host can't be separated from the port.
 		if strings.Contains(host, ":") != strings.HasPrefix(u.Host, "[") {
 			return false
 		}
@@ -302,7 +302,7 @@ func readText(path string) (string, error) {
 	return strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r"), err
 }
 
-// What may be told of a value that can't be used.
+// What may be shown of a value that can't be used.
 
 // shortened keeps a value that someone pasted by mistake from flooding the screen.
 func shortened(s string) string {

@@ -22,7 +22,7 @@ type variable struct {
 
 	// parse sets the value. Its error is errUnusable where takes says all, or else is shown too.
 	parse func(text string) error
-	show  func(text string) string // what may be told of an unusable value; nil: all of it
+	show  func(text string) string // what may be shown of an unusable value; nil: all of it
 }
 
 // ofVendor reports whether only what polls the vendor needs the variable.
@@ -125,7 +125,7 @@ const (
 	someCAs   = "the path of a readable file with CA certificates in PEM"
 )
 
-// variables is the table of all settings, in the order in which they are judged and told.
+// variables is the table of all settings, in the order in which they are judged and reported.
 func (s *settings) variables() []variable {
 	return []variable{
 		{name: "ROLLCALL_ISDP_URL", field: "BaseURL", required: true,

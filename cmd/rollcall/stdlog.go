@@ -19,13 +19,13 @@ func takeStandardLog(log *slog.Logger) {
 // and not too often.
 type libraryLog struct {
 	log  *slog.Logger
-	told repeated
+	seen repeated
 }
 
 // Write implements io.Writer.
 func (l *libraryLog) Write(line []byte) (int, error) {
 	text := unquoted(string(line))
-	leftOut, ok := l.told.worth(text)
+	leftOut, ok := l.seen.worth(text)
 	switch {
 	case !ok:
 	case strings.HasPrefix(text, "Unsolicited response received"):

@@ -44,7 +44,7 @@ func TestStandardLog(t *testing.T) {
 				t.Errorf("%q became %s", tc.line, &b)
 			}
 			b.Reset()
-			time.Sleep(tellAgain)
+			time.Sleep(logAgain)
 			stdlog.Print(tc.line)
 			if !strings.Contains(b.String(), `"leftOut":99`) {
 				t.Errorf("nothing tells of 99 lines left out: %s", &b)

@@ -112,7 +112,7 @@ var embeddedProbes = []probe{
 // state is a Run under way.
 type state struct {
 	Config
-	tell    func(Result)
+	report  func(Result)
 	name    string          // of the probe under way
 	stopped map[string]bool // probes after which those that need them make no sense
 	secrets []string        // the longest first
@@ -130,11 +130,13 @@ type state struct {
 	running   bool // a rollcall has the embedded server's directory
 }
 
-// Run tries everything and tells each result as it is known, in order, on the calling goroutine.
-func Run(ctx context.Context, c Config, tell func(Result)) {
+// Run tries everything and reports each result as it is known, in order, on the calling goroutine.
+func Run(ctx context.Context, c Config, report func(Result)) {
 	ctx, cancel := context.WithTimeout(ctx, Limit)
 	defer cancel()
-	s := &state{Config: c, tell: tell, stopped: make(map[string]bool), tenant: c.Publisher.Tenant}
+	s := &state{
+		Config: c, report: report, stopped: make(map[string]bool), tenant: c.Publisher.Tenant,
+	}
 	if s.Now == nil {
 		s.Now = time.Now
 	}
@@ -164,7 +166,7 @@ func Run(ctx context.Context, c Config, tell func(Result)) {
 	}
 }
 
-// say tells a result of the probe under way.
+// say reports a result of the probe under way.
 func (s *state) say(level Level, text, do string) {
 	s.result(Result{Level: level, Text: text, Do: do})
 }
@@ -175,7 +177,7 @@ func (s *state) result(r Result) {
 	if r.Level == Failure || r.Level == Skipped {
 		s.stopped[s.name] = true
 	}
-	s.tell(r)
+	s.report(r)
 }
 
 func (s *state) ok(text string)       { s.say(OK, text, "") }
