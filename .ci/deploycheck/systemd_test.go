@@ -60,7 +60,7 @@ func TestSystemd(t *testing.T) {
 		for _, m := range regexp.MustCompile(
 			`(?m)^Environment=(\w+_FILE)=%d/(.+)$`).FindAllStringSubmatch(text, -1) {
 			if !loaded[m[2]] {
-				t.Errorf("%s wants the credential %s, which is not loaded from the file of its name",
+				t.Errorf("%s wants the credential %s, which is not loaded from its file",
 					m[1], m[2])
 			}
 			delete(loaded, m[2])

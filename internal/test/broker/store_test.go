@@ -370,7 +370,8 @@ func forgeries(r *rig) []forgery {
 		{"watermark, another tenant's", "agent.watermark.886",
 			text(`{"tenantId":1,"sweep":5,"commit":{"id":"x","messages":1}}`), true, false},
 		{"watermark, far ahead", "agent.watermark.886",
-			text(`{"tenantId":886,"sweep":5,"agents":1,"online":1,"commit":{"id":"x","messages":1}}`),
+			text(`{"tenantId":886,"sweep":5,"agents":1,"online":1,` +
+				`"commit":{"id":"x","messages":1}}`),
 			true, false},
 		{"watermark, besides the real one", "agent.watermark.886", text(`{"tenantId":886}`), false,
 			false},

@@ -464,7 +464,7 @@ func (r *rig) wantTruth() {
 		if !slices.ContainsFunc(spans[e.Data.Agent.AgentID], func(s span) bool {
 			return !s.online && !s.from.After(to) && (s.to.IsZero() || !s.to.Before(from))
 		}) {
-			r.t.Errorf("seed %d: agent %d was never offline between %v and %v, and #%d says so (%s)",
+			r.t.Errorf("seed %d: agent %d was never offline from %v to %v, and #%d says so (%s)",
 				r.setup.seed,
 				e.Data.Agent.AgentID, e.Data.NotBefore, e.Time, m.Seq, e.Data.Reason)
 		}
