@@ -36,7 +36,7 @@ type Error struct {
 	Class Class
 	Op    string // what was being done, to what: "read page 3 of type 10 from https://…"
 	Err   error  // what went wrong; its text holds no secret
-	Hint  string // what to look at: "is ROLLCALL_ISDP_URL right?"; empty where Err speaks for itself
+	Hint  string // what to look at: "is the URL right?"; empty where Err speaks for itself
 
 	Fatal   bool // no other request of this sweep would fare better
 	Refused bool // the vendor was there and said no: to a page behind the last one, that there is none
