@@ -45,8 +45,8 @@ type Engine struct {
 	now     func() time.Time
 	metrics *metrics
 	gaveUp  gaveUp         // kept from one Run to the next
-	stepLog rate.Sometimes // of a clock that jumps all the time
-	foldLog rate.Sometimes // of a buffer that stays full
+	stepLog rate.Sometimes // for a clock that jumps all the time
+	foldLog rate.Sometimes // for a buffer that stays full
 	mu      sync.Mutex
 	status  Status // guarded by mu
 }
@@ -146,6 +146,7 @@ func (l *loop) unpublished() error {
 	return nil
 }
 
+// run is the loop. abandon ends the context of commits.
 func (l *loop) run(ctx context.Context, abandon context.CancelFunc) error {
 	polling, stopPolling := context.WithCancel(ctx)
 	defer func() { // leave nothing running behind

@@ -964,14 +964,14 @@ func TestSlowStart(t *testing.T) {
 func TestNotice(t *testing.T) {
 	at := time.Unix(1_800_000_000, 0)
 	h := newHealth(tenant, time.Second, at)
-	h.note("lost", at)
+	h.addNotice("lost", at)
 	h.set(schemas.HealthFailing, schemas.Unreachable, at, "no answer")
 	n := h.news()
 	if n == nil || n.message.State != schemas.HealthFailing ||
 		n.message.Detail != "lost; no answer" {
 		t.Fatalf("the news are %+v", n)
 	}
-	h.said(n)
+	h.committed(n)
 	if n := h.news(); n != nil {
 		t.Errorf("told twice: %+v", n)
 	}

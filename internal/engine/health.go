@@ -31,20 +31,20 @@ type health struct {
 	detail    string
 	rejecting bool // failing because the last complete sweep rejected too many rows
 
-	staleAfter time.Time     // when to lose patience; zero: not by the clock
-	settled    bool          // staleAfter stands, whatever the vendor answers
-	begun      time.Time     // when this process began to look
-	patience   time.Duration // how long a start may go without a complete sweep
-	stopping   bool          // nobody looks any more, so no sweep is overdue
+	overdueAt time.Time     // when a complete sweep is overdue; zero: never
+	settled   bool          // the vendor's first answer no longer changes overdueAt
+	begun     time.Time     // when this process began to poll
+	patience  time.Duration // how long it may go without any complete sweep
+	stopping  bool          // nobody polls any more, so no sweep is overdue
 }
 
 func newHealth(tenant int64, interval time.Duration, now time.Time) *health {
 	patience := 3 * interval
-	return &health{tenant: tenant, begun: now, patience: patience, staleAfter: now.Add(patience)}
+	return &health{tenant: tenant, begun: now, patience: patience, overdueAt: now.Add(patience)}
 }
 
-// load takes over what the stream says. Time during which nobody polled is nobody's failure: the
-// deadline counts from now on.
+// load takes over what the stream says. That nobody polled before is no failure, so a sweep is
+// overdue by the time that this process has polled.
 func (h *health) load(last *schemas.Health, w schemas.Watermark) {
 	h.published = schemas.Health{}
 	if last != nil {
@@ -55,33 +55,33 @@ func (h *health) load(last *schemas.Health, w schemas.Watermark) {
 	}
 	h.published.Detail = h.now.Detail // that of the message may have had a notice
 	if w.Sweep > 0 && !h.settled {
-		h.staleAfter = h.begun.Add(max(h.patience, w.StaleAfter.Sub(w.CompletedAt)))
+		h.overdueAt = h.begun.Add(max(h.patience, w.StaleAfter.Sub(w.CompletedAt)))
 		h.settled = true
 	}
 }
 
-// stepped says that the clock has moved by d against the time that has passed: patience counts the
-// latter.
+// stepped says that the clock has moved by d against the time that has passed. What is waited for
+// goes by the latter.
 func (h *health) stepped(d time.Duration) {
 	h.begun, h.detailAt = h.begun.Add(d), h.detailAt.Add(d)
-	if !h.staleAfter.IsZero() {
-		h.staleAfter = h.staleAfter.Add(d)
+	if !h.overdueAt.IsZero() {
+		h.overdueAt = h.overdueAt.Add(d)
 	}
 }
 
 // deadline is when overdue has to be called.
 func (h *health) deadline() time.Time {
-	if h.stopping || h.staleAfter.IsZero() || h.failed() {
+	if h.stopping || h.overdueAt.IsZero() || h.failed() {
 		return h.begun.AddDate(100, 0, 0)
 	}
-	return h.staleAfter
+	return h.overdueAt
 }
 
 // answered says that a page has arrived. A tenant's first sweep may take its time as long as it
 // gets answers.
 func (h *health) answered() {
 	if !h.settled {
-		h.settled, h.staleAfter = true, time.Time{}
+		h.settled, h.overdueAt = true, time.Time{}
 	}
 }
 
@@ -90,11 +90,11 @@ func (h *health) failed() bool { return h.now.State == schemas.HealthFailing && 
 
 // complete says that a sweep was complete.
 func (h *health) complete(a diff.Absence, v *listing.Verdict, staleAfter, at time.Time) {
-	h.failures, h.reason, h.detail, h.staleAfter, h.settled = 0, "", "", staleAfter, true
+	h.failures, h.reason, h.detail, h.overdueAt, h.settled = 0, "", "", staleAfter, true
 	h.rejecting = 10*v.Rejected > v.Agents+v.Rejected
 	switch {
 	case h.rejecting:
-		h.set(schemas.HealthFailing, schemas.Unusable, at, tellRejected(v))
+		h.set(schemas.HealthFailing, schemas.Unusable, at, describeRejected(v))
 	case a.Held > 0:
 		h.set(schemas.HealthHolding, schemas.MissingMany, at, fmt.Sprintf(
 			"%d agents went missing from the listing together, and are kept as they were", a.Held))
@@ -106,8 +106,8 @@ func (h *health) complete(a diff.Absence, v *listing.Verdict, staleAfter, at tim
 	}
 }
 
-// tellRejected says what was wrong with so many rows, the most frequent reason first.
-func tellRejected(v *listing.Verdict) string {
+// describeRejected says what was wrong with so many rows, the most frequent reason first.
+func describeRejected(v *listing.Verdict) string {
 	reasons := slices.SortedFunc(maps.Keys(v.Rejections), func(a, b string) int {
 		return cmp.Or(cmp.Compare(v.Rejections[b], v.Rejections[a]), cmp.Compare(a, b))
 	})
@@ -119,8 +119,8 @@ func tellRejected(v *listing.Verdict) string {
 		v.Rejected, v.Agents+v.Rejected, strings.Join(reasons, ", "))
 }
 
-// incomplete says that a sweep was not, and reports whether that is worth a warning: the first, and
-// when the reason changes.
+// incomplete says that a sweep was not complete, and reports whether that is worth a warning: the
+// first time, and when the reason changes.
 func (h *health) incomplete(reason schemas.HealthReason, err error, at time.Time) bool {
 	news := h.failures == 0 || reason != h.reason
 	h.failures++
@@ -146,9 +146,8 @@ func (h *health) overdue(at time.Time) {
 	h.set(schemas.HealthFailing, reason, at, detail)
 }
 
-// set changes the message. The same state for the same reason goes on as it was, and its detail
-// follows the cause: not where only numbers differ, and not more often than a few sweeps, since
-// causes can take turns.
+// set says what health is. Where state and reason stay the same, only the detail changes: not where
+// just its numbers differ, and only once in a few sweeps, since causes can take turns.
 func (h *health) set(
 	state schemas.HealthState, reason schemas.HealthReason, at time.Time, detail string,
 ) {
@@ -158,13 +157,13 @@ func (h *health) set(
 			TenantID: h.tenant, State: state, Reason: reason, Since: at, Detail: detail,
 		}
 		h.detailAt = at
-	case numberless(h.now.Detail) != numberless(detail) && at.Sub(h.detailAt) >= h.patience:
+	case withoutNumbers(h.now.Detail) != withoutNumbers(detail) && at.Sub(h.detailAt) >= h.patience:
 		h.now.Detail, h.detailAt = detail, at
 	}
 }
 
-// numberless is a text with all numbers the same.
-func numberless(s string) string { return numbers.ReplaceAllString(s, "0") }
+// withoutNumbers returns a text with all numbers the same.
+func withoutNumbers(s string) string { return numbers.ReplaceAllString(s, "0") }
 
 var numbers = regexp.MustCompile(`[0-9]+`)
 
@@ -188,11 +187,11 @@ func (h *health) news() *healthNews {
 	return n
 }
 
-// said records that news are in the stream.
-func (h *health) said(n *healthNews) { h.published, h.notice = n.state, "" }
+// committed says that news are in the stream.
+func (h *health) committed(n *healthNews) { h.published, h.notice = n.state, "" }
 
-// note has a message sent with something to tell besides the state.
-func (h *health) note(detail string, at time.Time) {
+// addNotice has a message published that says something besides the state.
+func (h *health) addNotice(detail string, at time.Time) {
 	if h.now.State == "" {
 		h.now.State = schemas.HealthOK // nothing else is known to be wrong
 	}

@@ -39,9 +39,10 @@ func (l *loop) startSweep(ctx context.Context) {
 	s := &l.sweep
 	s.number++
 	s.running, s.reloadedAt, s.begun = true, time.Time{}, l.now()
+	steps := s.steps
 	go func() {
-		v := l.source.Sweep(ctx, func(p *listing.Page) { s.steps <- sweepStep{page: p} })
-		s.steps <- sweepStep{verdict: &v}
+		v := l.source.Sweep(ctx, func(p *listing.Page) { steps <- sweepStep{page: p} })
+		steps <- sweepStep{verdict: &v}
 	}()
 }
 
