@@ -11,7 +11,7 @@ type check struct {
 
 	known   map[*byte]seen // rows by their bytes
 	history history
-	pages   []answer // nil: not recorded
+	pages   []answer // of those that arrived in good order
 
 	line       []*Message         // the stream, by sequence
 	events     map[uint64]*event  // of the line, by sequence

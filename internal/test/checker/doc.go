@@ -12,10 +12,9 @@
 // judged as far as their remains show them. With a Recording of everything republished since the
 // start every commit is judged whole.
 //
-// The history says what was true, the recorded pages what was shown. Where pages are given they
-// alone decide whether an event had been shown, because faults can make a page differ from the
-// truth. The history always decides what must be in the stream in the end, and what lasted long
-// enough to be there in between.
+// The recorded pages say what was shown, and so whether an event may say it; faults can make a page
+// differ from the truth. The history says what was true: it decides what must be in the stream in
+// the end, and what lasted long enough to be there in between.
 //
 // # What it can't know
 //

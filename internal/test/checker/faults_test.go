@@ -59,8 +59,7 @@ func TestLyingPages(t *testing.T) {
 	w.pass(time.Second)
 	w.doSweep(nil)
 	stream := Stream{Live: w.live, Stored: stored(w.live)}
-	mustPass(t, stream, w.truth(true), strict())
-	mustTell(t, RuleShown, stream, w.truth(false), strict())
+	mustPass(t, stream, w.truth(), strict())
 }
 
 // Rows that can't be used leave their agent as it is, and a nameless one suspends removals.
@@ -82,10 +81,8 @@ func TestRejectedRows(t *testing.T) {
 		step(func() {})
 	}
 	stream := Stream{Live: w.live, Stored: stored(w.live)}
-	for _, pages := range []bool{true, false} {
-		if r := mustPass(t, stream, w.truth(pages), strict()); r.Stats.Removals != 0 {
-			t.Errorf("%d removals", r.Stats.Removals)
-		}
+	if r := mustPass(t, stream, w.truth(), strict()); r.Stats.Removals != 0 {
+		t.Errorf("%d removals", r.Stats.Removals)
 	}
 }
 
@@ -107,10 +104,10 @@ func TestOutage(t *testing.T) {
 		w.pass(100 * time.Millisecond)
 	}
 	stream := Stream{Live: w.live, Stored: stored(w.live)}
-	mustTell(t, RuleLasted, stream, w.truth(true), strict())
+	mustTell(t, RuleLasted, stream, w.truth(), strict())
 	opt := strict()
 	opt.Outages = []Interval{out}
-	mustPass(t, stream, w.truth(true), opt)
+	mustPass(t, stream, w.truth(), opt)
 }
 
 // The broker forgets the end of the stream, and rollcall goes on above it, or does not know.
@@ -148,25 +145,25 @@ func TestRollback(t *testing.T) {
 			Stored: stored(w.live)}
 		opt := strict()
 		opt.Outages = []Interval{{from, to}}
-		mustTell(t, RuleStream, stream, w.truth(true), opt)
+		mustTell(t, RuleStream, stream, w.truth(), opt)
 		opt.Rollback = Remembered
 		if remembers {
-			if r := mustPass(t, stream, w.truth(true), opt); r.Stats.Lost != len(lost) {
+			if r := mustPass(t, stream, w.truth(), opt); r.Stats.Lost != len(lost) {
 				t.Errorf("%d messages lost, want %d", r.Stats.Lost, len(lost))
 			}
 		} else {
-			mustTell(t, RuleRevision, stream, w.truth(true), opt)
+			mustTell(t, RuleRevision, stream, w.truth(), opt)
 		}
 		opt.Rollback = Forgotten
-		mustPass(t, stream, w.truth(true), opt)
-		mustPass(t, Stream{Stored: stored(w.live)}, w.truth(true), opt)
+		mustPass(t, stream, w.truth(), opt)
+		mustPass(t, Stream{Stored: stored(w.live)}, w.truth(), opt)
 	}
 }
 
 // A store that ran full cuts a commit off; the next one brings the states that lack.
 func TestTornCommit(t *testing.T) {
 	w := lived(t)
-	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(true),
+	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(),
 		opt: strict()}
 	from, to := s.commitOf(s.find("updated", "fields", 2, 0))
 	state := s.live[from+1]
@@ -190,7 +187,7 @@ func TestTornCommit(t *testing.T) {
 // Every complete sweep ends with a watermark of its own, before any change of the next one.
 func TestCompletionStatedByTheNextCommit(t *testing.T) {
 	w := lived(t)
-	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(true),
+	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(),
 		opt: strict()}
 	_, to := s.commitOf(s.find("updated", "fields", 2, 0))
 	s.without(to, to+1) // the plain watermark; the next commit repeats its figures
@@ -203,7 +200,7 @@ func TestExpiry(t *testing.T) {
 	kept := slices.DeleteFunc(stored(w.live), func(m Message) bool {
 		return m.isEvent() && m.Seq < 80
 	})
-	truth, opt := w.truth(true), strict()
+	truth, opt := w.truth(), strict()
 	stream := Stream{Live: w.live, Stored: kept, ReadAt: w.now.Add(167 * time.Hour)}
 	mustTell(t, RuleStream, stream, truth, opt)
 	stream.ReadAt = w.now.Add(169 * time.Hour)
@@ -218,9 +215,9 @@ func TestHolesInTheRecording(t *testing.T) {
 	w := lived(t)
 	live := slices.DeleteFunc(slices.Clone(w.live), func(m Message) bool { return m.Seq%7 == 3 })
 	stream, opt := Stream{Live: live, Stored: stored(w.live)}, strict()
-	mustTell(t, RuleCommit, stream, w.truth(true), opt)
+	mustTell(t, RuleCommit, stream, w.truth(), opt)
 	opt.LossyLive = true
-	mustPass(t, stream, w.truth(true), opt)
+	mustPass(t, stream, w.truth(), opt)
 }
 
 func TestForeignMessages(t *testing.T) {
@@ -228,23 +225,23 @@ func TestForeignMessages(t *testing.T) {
 	forged := Message{Seq: uint64(len(w.live) + 1), Subject: schemas.StateSubject(tenant, 1),
 		Body: []byte("{")}
 	stream, opt := Stream{Live: append(slices.Clone(w.live), forged)}, strict()
-	mustTell(t, RuleCommit, stream, w.truth(true), opt)
+	mustTell(t, RuleCommit, stream, w.truth(), opt)
 	opt.Foreign = func(m Message) bool { return m.Seq == forged.Seq }
-	mustPass(t, stream, w.truth(true), opt)
+	mustPass(t, stream, w.truth(), opt)
 }
 
 func TestEmptyLog(t *testing.T) {
 	w := lived(t)
 	opt := strict()
 	opt.Until = w.now
-	mustTell(t, RuleLasted, Stream{}, w.truth(true), opt)
-	mustTell(t, RuleFinal, Stream{}, w.truth(true), opt)
+	mustTell(t, RuleLasted, Stream{}, w.truth(), opt)
+	mustTell(t, RuleFinal, Stream{}, w.truth(), opt)
 	mustTell(t, RuleSetup, Stream{}, Truth{}, Options{})
 }
 
 func TestStory(t *testing.T) {
 	w := lived(t)
-	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(true),
+	s := &specimen{t: t, live: slices.Clone(w.live), store: stored, truth: w.truth(),
 		opt: strict()}
 	s.without(s.commitOf(s.find("online", "status", 2, 0)))
 	err := Check(Stream{Live: s.live}, s.truth, s.opt).Err()

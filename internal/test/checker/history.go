@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -121,19 +120,6 @@ func (r rules) tell(ch isdpsim.Change, before, after *seen) string {
 	return s + r.tellChanges(changesOf(before.row, after.row))
 }
 
-// within are the spans of an agent that touch a stretch of time.
-func (h *history) within(id int64, from, to time.Time) []span {
-	spans := h.agents[id]
-	if spans == nil {
-		return []span{{}}
-	}
-	first := sort.Search(len(spans), func(i int) bool {
-		return spans[i].to.IsZero() || !spans[i].to.Before(from)
-	})
-	last := sort.Search(len(spans), func(i int) bool { return spans[i].from.After(to) })
-	return spans[min(first, last):last]
-}
-
 // last is how an agent was in the end.
 func (h *history) last(id int64) span {
 	if spans := h.agents[id]; spans != nil {
@@ -142,55 +128,11 @@ func (h *history) last(id int64) span {
 	return span{}
 }
 
-// A truly is a stretch of the history, as a window.
-type truly struct {
-	h        *history
-	from, to time.Time
-}
-
-func (w truly) saw(id int64, like func(*row) bool) bool {
-	for _, s := range slices.Backward(w.h.within(id, w.from, w.to)) {
-		if slices.ContainsFunc(s.rows, like) {
-			return true
-		}
-	}
-	return false
-}
-
-func (w truly) couldMiss(id int64) bool {
-	return slices.ContainsFunc(w.h.within(id, w.from, w.to), func(s span) bool {
-		return s.absent()
+// isNameless reports whether at a moment a row was listed of which nobody can tell whose it is.
+func (h *history) isNameless(at time.Time) bool {
+	return slices.ContainsFunc(h.nameless, func(i Interval) bool {
+		return !i.From.After(at) && (i.To.IsZero() || !i.To.Before(at))
 	})
-}
-
-func (w truly) mustMiss(id int64) bool {
-	return !slices.ContainsFunc(w.h.within(id, w.from, w.to), func(s span) bool {
-		return !s.absent()
-	})
-}
-
-func (w truly) refused(id int64) bool {
-	return slices.ContainsFunc(w.h.within(id, w.from, w.to), func(s span) bool { return s.refused })
-}
-
-func (w truly) nameless() bool {
-	return slices.ContainsFunc(w.h.nameless, func(i Interval) bool {
-		return !i.From.After(w.to) && (i.To.IsZero() || !i.To.Before(w.from))
-	})
-}
-
-func (w truly) mustSee(yield func(id int64, rows []*row) bool) {
-	for id := range w.h.agents {
-		var rows []*row
-		sure := true
-		for _, s := range w.h.within(id, w.from, w.to) {
-			rows = append(rows, s.rows...)
-			sure = sure && len(s.rows) > 0 && !s.refused
-		}
-		if sure && !yield(id, rows) {
-			return
-		}
-	}
 }
 
 func rowNames(rows []*row) string {

@@ -172,7 +172,7 @@ func (c *check) final() {
 	if !c.opt.Quiescent {
 		return
 	}
-	nameless := (truly{h: &c.history, from: c.until(), to: c.until()}).nameless()
+	nameless := c.history.isNameless(c.until())
 	for _, id := range slices.Sorted(maps.Keys(c.history.agents)) {
 		stays := c.stays(id)
 		if c.history.last(id).refused || len(stays) == 0 || !stays[len(stays)-1].to.IsZero() {

@@ -78,7 +78,7 @@ func TestReadAndRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := mustPass(t, Stream{Stored: msgs, Live: rec.Messages(), ReadAt: time.Now()}, w.truth(true),
+	r := mustPass(t, Stream{Stored: msgs, Live: rec.Messages(), ReadAt: time.Now()}, w.truth(),
 		strict())
 	if r.Stats.Messages != len(w.live) || r.Stats.WholeCommits != r.Stats.Commits ||
 		len(msgs) >= len(w.live) {
@@ -87,7 +87,7 @@ func TestReadAndRecord(t *testing.T) {
 	if dropped, foreign := rec.Dropped(); dropped != 0 || foreign != 1 {
 		t.Errorf("dropped %d, foreign %d", dropped, foreign)
 	}
-	mustPass(t, Stream{Stored: msgs}, w.truth(true), strict())
+	mustPass(t, Stream{Stored: msgs}, w.truth(), strict())
 	if msgs, err := Read(ctx, nc, 5); err != nil || len(msgs) != 0 {
 		t.Errorf("another tenant: %d messages, %v", len(msgs), err)
 	}

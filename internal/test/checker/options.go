@@ -25,7 +25,7 @@ type Stream struct {
 // Truth is what the simulated tenant did and showed. Nothing in it is altered.
 type Truth struct {
 	History []isdpsim.Change     // every change
-	Pages   []isdpsim.PageAnswer // every answer; empty: judge by the history alone
+	Pages   []isdpsim.PageAnswer // every answer
 }
 
 // TruthOf takes the record of a tenant.

@@ -8,24 +8,9 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 )
 
-// A window is what the tenant showed in a stretch of time, to whoever looked.
-type window interface {
-	saw(id int64, like func(*row) bool) bool // at some moment, such a row
-	couldMiss(id int64) bool                 // a complete sweep can have missed the agent
-	mustMiss(id int64) bool                  // and can't have done otherwise
-	// a row of it that could not be used, or need not be
-	refused(id int64) bool
-	nameless() bool // a row of which nobody can tell whose it is
-	// agents that every complete sweep has seen, with all rows shown of them
-	mustSee(yield func(id int64, rows []*row) bool)
-}
-
-// window picks the better witness: the pages where they were recorded.
-func (c *check) window(from, to time.Time) window {
+// window is what the tenant showed in a stretch of time, to whoever looked.
+func (c *check) window(from, to time.Time) *shown {
 	from, to = from.Add(-c.opt.slack()), to.Add(c.opt.slack())
-	if c.pages == nil {
-		return truly{&c.history, from, to}
-	}
 	first := sort.Search(len(c.pages), func(i int) bool { return !c.pages[i].at.Before(from) })
 	last := sort.Search(len(c.pages), func(i int) bool { return c.pages[i].at.After(to) })
 	return &shown{answers: c.pages[min(first, last):last]}
@@ -81,17 +66,15 @@ func (c *check) learnPages(pages []isdpsim.PageAnswer) {
 			rows})
 	}
 	slices.SortStableFunc(c.pages, func(a, b answer) int { return a.at.Compare(b.at) })
-	if c.pages == nil && len(pages) > 0 {
-		c.pages = []answer{} // recorded, and none of use
-	}
 }
 
-// shown is a stretch of the recorded pages, as a window.
+// shown is a stretch of the recorded pages.
 type shown struct {
 	answers []answer
 	choices map[[2]int][]*pageRows // what needed found
 }
 
+// saw reports whether at some moment such a row was shown.
 func (w *shown) saw(id int64, like func(*row) bool) bool {
 	for _, a := range slices.Backward(w.answers) {
 		if slices.ContainsFunc(a.rows.usable[id], like) {
@@ -125,6 +108,7 @@ func (w *shown) needed() map[[2]int][]*pageRows {
 
 func (p *pageRows) has(id int64) bool { return p.refused[id] || len(p.usable[id]) > 0 }
 
+// couldMiss reports whether a complete sweep can have missed the agent.
 func (w *shown) couldMiss(id int64) bool {
 	for _, answers := range w.needed() {
 		if !slices.ContainsFunc(answers, func(p *pageRows) bool { return !p.has(id) }) {
@@ -134,18 +118,22 @@ func (w *shown) couldMiss(id int64) bool {
 	return len(w.answers) > 0
 }
 
+// mustMiss reports whether it can't have done otherwise.
 func (w *shown) mustMiss(id int64) bool {
 	return !slices.ContainsFunc(w.answers, func(a answer) bool { return a.rows.has(id) })
 }
 
+// refused reports whether a row of the agent could not be used, or need not be.
 func (w *shown) refused(id int64) bool {
 	return slices.ContainsFunc(w.answers, func(a answer) bool { return a.rows.refused[id] })
 }
 
+// nameless reports whether there was a row of which nobody can tell whose it is.
 func (w *shown) nameless() bool {
 	return slices.ContainsFunc(w.answers, func(a answer) bool { return a.rows.nameless })
 }
 
+// mustSee yields the agents that every complete sweep has seen, with all rows shown of them.
 func (w *shown) mustSee(yield func(id int64, rows []*row) bool) {
 	for _, answers := range w.needed() {
 		for id := range answers[0].usable {

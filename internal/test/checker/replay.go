@@ -130,8 +130,8 @@ func (c *check) fresh(w *watermark, roster map[int64]*event, told map[*event]boo
 			}
 			continue
 		}
-		if pages, ok := win.(*shown); ok && len(w.polled) > 1 {
-			c.goneBy(w, pages, e)
+		if len(w.polled) > 1 {
+			c.goneBy(w, win, e)
 		}
 		if win.saw(id, func(r *row) bool { return c.rules.alike(r, e.agent) }) {
 			if win.couldMiss(id) {

@@ -263,13 +263,7 @@ func stored(live []Message) []Message {
 	return out
 }
 
-func (w *world) truth(pages bool) Truth {
-	t := Truth{History: w.sim.History()}
-	if pages {
-		t.Pages = w.pages
-	}
-	return t
-}
+func (w *world) truth() Truth { return Truth{History: w.sim.History(), Pages: w.pages} }
 
 // strict is how a world's log is checked.
 func strict() Options {

@@ -697,7 +697,7 @@ func (f fault) play(t *testing.T) (int64, checker.Stats) {
 	if f.lies {
 		f.options.Outages = []checker.Interval{{From: before, To: back}}
 	}
-	stats := r.finish(f.options, !f.lies)
+	stats := r.finish(f.options)
 	if !f.slanders {
 		r.wantTruth()
 	}

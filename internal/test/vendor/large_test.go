@@ -75,7 +75,7 @@ func TestChangesTooManyToList(t *testing.T) {
 		t.Errorf("%d records rejected", w.Rejected)
 	}
 	r.quiesce()
-	r.finish(checker.Options{}, true)
+	r.finish(checker.Options{})
 }
 
 // A change that does not fit even so is a rejected record: counted in every sweep that shows it,
@@ -116,5 +116,5 @@ func TestChangeTooLargeToPublish(t *testing.T) {
 		t.Errorf("published at revision %d after %d", e.Data.Revision, before.Data.Revision)
 	}
 	r.quiesce()
-	r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: e.Time}}}, true)
+	r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: e.Time}}})
 }

@@ -77,7 +77,7 @@ func TestOneListingIsEmpty(t *testing.T) {
 	}
 	nobodyRemoved(r, on)
 	r.quiesce()
-	r.finish(checker.Options{Outages: []checker.Interval{{From: on, To: r.now()}}}, false)
+	r.finish(checker.Options{Outages: []checker.Interval{{From: on, To: r.now()}}})
 }
 
 // A listing that was cut off while nobody looked, with the rows behind it still there, is not
@@ -104,8 +104,7 @@ func TestListingIsCutOffMeanwhile(t *testing.T) {
 			}
 			nobodyRemoved(r, begin)
 			r.quiesce()
-			r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: r.now()}}},
-				false)
+			r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: r.now()}}})
 		})
 	}
 }
@@ -131,7 +130,7 @@ func TestOneOfAFewLeaves(t *testing.T) {
 	r.sim.Restore(ids[2])
 	r.quiesce()
 	r.finish(checker.Options{RemovalBound: -1,
-		Outages: []checker.Interval{{From: on, To: r.now()}}}, true)
+		Outages: []checker.Interval{{From: on, To: r.now()}}})
 }
 
 // An agent in two polled listings, in different states: one of them is gone by.
@@ -180,7 +179,7 @@ func TestAgentInTwoListings(t *testing.T) {
 		t.Error("the agent was removed, and a listing shows it")
 	}
 	r.quiesce()
-	r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: r.now()}}}, false)
+	r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: r.now()}}})
 }
 
 // Agents without a type that left while nobody looked are removed by the next process.
@@ -207,7 +206,7 @@ func TestRowWithoutTypeLeavesMeanwhile(t *testing.T) {
 	r.stopChurn()
 	wait.Eventually(r.t, "the removal", func() bool { return r.removed(stray) })
 	r.quiesce()
-	r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: r.now()}}}, false)
+	r.finish(checker.Options{Outages: []checker.Interval{{From: begin, To: r.now()}}})
 }
 
 // What a process that polled other types had not looked at is not said to have been seen by it.
@@ -257,5 +256,5 @@ func TestNotBeforeOfTypesNotPolled(t *testing.T) {
 	}
 	r.quiesce()
 	r.finish(checker.Options{OtherTypes: true,
-		Outages: []checker.Interval{{From: begin, To: r.now()}}}, true)
+		Outages: []checker.Interval{{From: begin, To: r.now()}}})
 }

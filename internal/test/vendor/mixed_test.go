@@ -256,7 +256,7 @@ func mixed(t *testing.T, seed uint64, length time.Duration) (int64, checker.Stat
 	if lied {
 		opt.Outages = []checker.Interval{{From: began, To: over}}
 	}
-	stats := r.finish(opt, !lied)
+	stats := r.finish(opt)
 	if !lied {
 		r.wantTruth()
 	}

@@ -50,6 +50,6 @@ func TestPatience(t *testing.T) {
 		return r.asked(TokenEndpoint, on) > len(tries)
 	})
 	r.quiesce()
-	r.finish(checker.Options{}, true)
+	r.finish(checker.Options{})
 	r.wantLimits(false)
 }

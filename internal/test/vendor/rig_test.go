@@ -366,9 +366,8 @@ func (r *rig) quiesce() {
 	})
 }
 
-// finish stops rollcall and judges all that it wrote. With honest pages the history is a witness
-// beside the pages.
-func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
+// finish stops rollcall and judges all that it wrote.
+func (r *rig) finish(opt checker.Options) checker.Stats {
 	r.t.Helper()
 	if err := r.stop(); err != nil {
 		r.t.Errorf("rollcall ended with %v", err)
@@ -392,18 +391,7 @@ func (r *rig) finish(opt checker.Options, honest bool) checker.Stats {
 	opt.Outages = append(opt.Outages, r.gaps()...)
 	report := checker.Check(log, truth, opt)
 	if err := report.Err(); err != nil {
-		r.t.Errorf("seed %d: by the pages, %v", r.setup.seed, err)
-	}
-	if honest {
-		witness := checker.Check(log, checker.Truth{History: truth.History}, opt)
-		// The history does not know whom a sweep skipped because the pages shifted.
-		witness.Violations = slices.DeleteFunc(witness.Violations, func(v checker.Violation) bool {
-			return v.Rule == checker.RuleFresh || v.Rule == checker.RuleWatermark ||
-				v.Rule == checker.RuleAbsence
-		})
-		if err := witness.Err(); err != nil {
-			r.t.Errorf("seed %d: by the history, %v", r.setup.seed, err)
-		}
+		r.t.Errorf("seed %d: %v", r.setup.seed, err)
 	}
 	return report.Stats
 }
