@@ -22,7 +22,7 @@ type check struct {
 	health     *health      // the last
 }
 
-// Check tells every breach of the contract that the stream shows, given the truth.
+// Check reports every breach of the contract that the stream shows, given the truth.
 func Check(stream Stream, truth Truth, opt Options) *Report {
 	opt = opt.withDefaults()
 	c := &check{

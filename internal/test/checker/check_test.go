@@ -21,7 +21,7 @@ func TestCorrectLog(t *testing.T) {
 	}
 }
 
-// Too many agents removed together are told, unless they had been held for as long as it takes.
+// Too many agents removed together are reported, unless they had been held for as long as it takes.
 func TestRemovedTogether(t *testing.T) {
 	w := newWorld(t, 10)
 	w.doSweep(nil)
@@ -48,10 +48,10 @@ func TestRemovedTogether(t *testing.T) {
 		opt.MaxMissing, opt.MissingHold = tc.share, tc.hold
 		opt.RemovalBound = -1
 		report := Check(Stream{Stored: stored(w.live), Live: w.live}, w.truth(), opt)
-		if told := slices.ContainsFunc(report.Violations, func(v Violation) bool {
+		if reported := slices.ContainsFunc(report.Violations, func(v Violation) bool {
 			return v.Rule == RuleGuard
-		}); told != tc.want {
-			t.Errorf("%s: told %t: %v", name, told, report.Err())
+		}); reported != tc.want {
+			t.Errorf("%s: reported %t: %v", name, reported, report.Err())
 		}
 	}
 }

@@ -1,5 +1,5 @@
 // Package checker is a model checker for tests: it reads the whole stream of a tenant and the
-// history of the simulated tenant that it was made from, and tells every breach of the contract
+// history of the simulated tenant that it was made from, and reports every breach of the contract
 // that the two together show.
 //
 // It shares no code with what it checks: it takes messages apart, normalises the vendor's rows,
@@ -20,6 +20,6 @@
 //
 // Which answers rollcall took in: a page that was sent may have been dropped by a process that was
 // killed. So every judgement is of the form "some answer showed it" or "no choice of answers can
-// have shown it", never "this answer must have been used". A breach that it tells is one; the
-// absence of breaches is no proof.
+// have shown it", never "this answer must have been used". What it reports is a breach; a
+// report without any proves nothing.
 package checker

@@ -22,11 +22,11 @@ func mustPass(t *testing.T, stream Stream, truth Truth, opt Options) *Report {
 	return r
 }
 
-func mustTell(t *testing.T, want Rule, stream Stream, truth Truth, opt Options) {
+func mustReport(t *testing.T, want Rule, stream Stream, truth Truth, opt Options) {
 	t.Helper()
 	r := Check(stream, truth, opt)
 	if !slices.ContainsFunc(r.Violations, func(v Violation) bool { return v.Rule == want }) {
-		t.Errorf("no breach of %s was told: %v", want, r.Err())
+		t.Errorf("no breach of %s was reported: %v", want, r.Err())
 	}
 }
 
@@ -104,7 +104,7 @@ func TestOutage(t *testing.T) {
 		w.pass(100 * time.Millisecond)
 	}
 	stream := Stream{Live: w.live, Stored: stored(w.live)}
-	mustTell(t, RuleLasted, stream, w.truth(), strict())
+	mustReport(t, RuleLasted, stream, w.truth(), strict())
 	opt := strict()
 	opt.Outages = []Interval{out}
 	mustPass(t, stream, w.truth(), opt)
@@ -145,14 +145,14 @@ func TestRollback(t *testing.T) {
 			Stored: stored(w.live)}
 		opt := strict()
 		opt.Outages = []Interval{{from, to}}
-		mustTell(t, RuleStream, stream, w.truth(), opt)
+		mustReport(t, RuleStream, stream, w.truth(), opt)
 		opt.Rollback = Remembered
 		if remembers {
 			if r := mustPass(t, stream, w.truth(), opt); r.Stats.Lost != len(lost) {
 				t.Errorf("%d messages lost, want %d", r.Stats.Lost, len(lost))
 			}
 		} else {
-			mustTell(t, RuleRevision, stream, w.truth(), opt)
+			mustReport(t, RuleRevision, stream, w.truth(), opt)
 		}
 		opt.Rollback = Forgotten
 		mustPass(t, stream, w.truth(), opt)
@@ -179,7 +179,7 @@ func TestTornCommit(t *testing.T) {
 	s.live = slices.Delete(s.live, from+1, to)
 	s.renumber()
 	stream := Stream{Live: s.live, Stored: stored(s.live)}
-	mustTell(t, RuleCommit, stream, s.truth, s.opt)
+	mustReport(t, RuleCommit, stream, s.truth, s.opt)
 	s.opt.Torn = true
 	mustPass(t, stream, s.truth, s.opt)
 }
@@ -191,7 +191,7 @@ func TestCompletionStatedByTheNextCommit(t *testing.T) {
 		opt: strict()}
 	_, to := s.commitOf(s.find("updated", "fields", 2, 0))
 	s.without(to, to+1) // the plain watermark; the next commit repeats its figures
-	mustTell(t, RuleWatermark, Stream{Live: s.live, Stored: stored(s.live)}, s.truth, s.opt)
+	mustReport(t, RuleWatermark, Stream{Live: s.live, Stored: stored(s.live)}, s.truth, s.opt)
 }
 
 // An event leaves the stream when its time is over.
@@ -202,11 +202,11 @@ func TestExpiry(t *testing.T) {
 	})
 	truth, opt := w.truth(), strict()
 	stream := Stream{Live: w.live, Stored: kept, ReadAt: w.now.Add(167 * time.Hour)}
-	mustTell(t, RuleStream, stream, truth, opt)
+	mustReport(t, RuleStream, stream, truth, opt)
 	stream.ReadAt = w.now.Add(169 * time.Hour)
 	mustPass(t, stream, truth, opt)
 	opt.Bound = 0
-	mustTell(t, RuleRevision, Stream{Stored: kept}, truth, opt)
+	mustReport(t, RuleRevision, Stream{Stored: kept}, truth, opt)
 	opt.Expired = true
 	mustPass(t, Stream{Stored: kept}, truth, opt)
 }
@@ -215,7 +215,7 @@ func TestHolesInTheRecording(t *testing.T) {
 	w := lived(t)
 	live := slices.DeleteFunc(slices.Clone(w.live), func(m Message) bool { return m.Seq%7 == 3 })
 	stream, opt := Stream{Live: live, Stored: stored(w.live)}, strict()
-	mustTell(t, RuleCommit, stream, w.truth(), opt)
+	mustReport(t, RuleCommit, stream, w.truth(), opt)
 	opt.LossyLive = true
 	mustPass(t, stream, w.truth(), opt)
 }
@@ -225,7 +225,7 @@ func TestForeignMessages(t *testing.T) {
 	forged := Message{Seq: uint64(len(w.live) + 1), Subject: schemas.StateSubject(tenant, 1),
 		Body: []byte("{")}
 	stream, opt := Stream{Live: append(slices.Clone(w.live), forged)}, strict()
-	mustTell(t, RuleCommit, stream, w.truth(), opt)
+	mustReport(t, RuleCommit, stream, w.truth(), opt)
 	opt.Foreign = func(m Message) bool { return m.Seq == forged.Seq }
 	mustPass(t, stream, w.truth(), opt)
 }
@@ -234,9 +234,9 @@ func TestEmptyLog(t *testing.T) {
 	w := lived(t)
 	opt := strict()
 	opt.Until = w.now
-	mustTell(t, RuleLasted, Stream{}, w.truth(), opt)
-	mustTell(t, RuleFinal, Stream{}, w.truth(), opt)
-	mustTell(t, RuleSetup, Stream{}, Truth{}, Options{})
+	mustReport(t, RuleLasted, Stream{}, w.truth(), opt)
+	mustReport(t, RuleFinal, Stream{}, w.truth(), opt)
+	mustReport(t, RuleSetup, Stream{}, Truth{}, Options{})
 }
 
 func TestStory(t *testing.T) {
@@ -246,7 +246,7 @@ func TestStory(t *testing.T) {
 	s.without(s.commitOf(s.find("online", "status", 2, 0)))
 	err := Check(Stream{Live: s.live}, s.truth, s.opt).Err()
 	if err == nil {
-		t.Fatal("nothing was told")
+		t.Fatal("nothing was reported")
 	}
 	for _, want := range []string{"revision 4 comes after revision 2", "tenant: signedIn",
 		"#1 revision 1 online (baseline, sweep 1)", "onlineStatus 0→1"} {

@@ -85,7 +85,7 @@ func (c *check) noneTwice(id int64, events []*event) {
 	}
 }
 
-// link tells what is wrong with an event that follows prev; nil: the agent's first.
+// link finds what is wrong with an event that follows prev; nil: the agent's first.
 func (c *check) link(prev, e *event) (faults []fault) {
 	fail := func(rule Rule, format string, args ...any) {
 		faults = append(faults, fault{rule, fmt.Sprintf(format, args...)})

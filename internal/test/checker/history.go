@@ -78,7 +78,7 @@ func (c *check) learnHistory(changes []isdpsim.Change) {
 			if after != nil && after.verdict != nameless && after.id == id {
 				listed[id][ch.ID] = *after
 			}
-			h.add(id, ch.Time, listed[id], c.rules.tell(ch, before, after))
+			h.add(id, ch.Time, listed[id], c.rules.describe(ch, before, after))
 		}
 		switch {
 		case was == 0 && strange > 0:
@@ -106,8 +106,8 @@ func (h *history) add(id int64, at time.Time, listed map[int64]seen, text string
 	h.agents[id] = append(spans, s)
 }
 
-// tell is a change for people.
-func (r rules) tell(ch isdpsim.Change, before, after *seen) string {
+// describe is a change for people.
+func (r rules) describe(ch isdpsim.Change, before, after *seen) string {
 	s := string(ch.Kind)
 	switch {
 	case after == nil:
@@ -117,7 +117,7 @@ func (r rules) tell(ch isdpsim.Change, before, after *seen) string {
 	case before == nil || before.row == nil:
 		return fmt.Sprintf("%s, onlineStatus %s", s, brief(after.row.fields["onlineStatus"]))
 	}
-	return s + r.tellChanges(changesOf(before.row, after.row))
+	return s + r.describeChanges(changesOf(before.row, after.row))
 }
 
 // last is how an agent was in the end.

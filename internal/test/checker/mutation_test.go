@@ -11,7 +11,7 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// mutations each spoil one thing, and say which rule must tell it; others may tell it too.
+// mutations each spoil one thing, and say which rule must report it; others may too.
 var mutations = []struct {
 	name string
 	want Rule
@@ -304,7 +304,7 @@ func TestMutations(t *testing.T) {
 			r := Check(Stream{Live: s.live, Stored: s.store(s.live)}, s.truth, s.opt)
 			i := slices.IndexFunc(r.Violations, func(v Violation) bool { return v.Rule == m.want })
 			if i < 0 {
-				t.Fatalf("no breach of %s was told: %v", m.want, r.Err())
+				t.Fatalf("no breach of %s was reported: %v", m.want, r.Err())
 			}
 			t.Log(r.Violations[i])
 		})

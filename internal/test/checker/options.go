@@ -113,7 +113,7 @@ type Options struct {
 	// Foreign names messages that a test wrote itself, to be left aside. Nil: none.
 	Foreign func(Message) bool
 
-	MaxViolations int // to be told; the rest is counted. 0: 50
+	MaxViolations int // to be reported; the rest is counted. 0: 50
 }
 
 // slack is by how much a time may be off: a millisecond for rounding, and the skew.

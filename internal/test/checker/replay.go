@@ -10,7 +10,7 @@ import (
 func (c *check) replay() {
 	roster := map[int64]*event{}
 	var last, complete *watermark // the last one, and the last of a complete sweep
-	told := map[*event]bool{}
+	reported := map[*event]bool{}
 	newest := uint64(0)
 	for seq := range c.watermarks {
 		newest = max(newest, seq)
@@ -53,7 +53,7 @@ func (c *check) replay() {
 		c.complete = append(c.complete, w)
 		c.out.Stats.CompleteSweeps++
 		if known {
-			c.fresh(w, c.upTo(roster, w.sweep), told)
+			c.fresh(w, c.upTo(roster, w.sweep), reported)
 		}
 	}
 }
@@ -118,8 +118,8 @@ func (c *check) sweeps(w, last, complete *watermark) {
 }
 
 // fresh checks that after a complete sweep the published states are what the sweep read. Of an
-// event that was wrong at an earlier sweep already (told) nothing more is said.
-func (c *check) fresh(w *watermark, roster map[int64]*event, told map[*event]bool) {
+// event that was wrong at an earlier sweep already (reported) nothing more is said.
+func (c *check) fresh(w *watermark, roster map[int64]*event, reported map[*event]bool) {
 	win := c.window(w.startedAt, w.completedAt)
 	var sure, possible int64
 	for _, id := range slices.Sorted(maps.Keys(roster)) {
@@ -145,10 +145,10 @@ func (c *check) fresh(w *watermark, roster map[int64]*event, told map[*event]boo
 			if win.mustMiss(id) {
 				sure++
 			}
-		case !win.refused(id) && !told[e] && !win.saw(id, func(r *row) bool {
+		case !win.refused(id) && !reported[e] && !win.saw(id, func(r *row) bool {
 			return c.unfit(e.agent, r)
 		}):
-			told[e] = true
+			reported[e] = true
 			c.report(RuleFresh, id, w.msg.Seq,
 				"sweep %d, from %s to %s, saw another state than the one published, #%d", w.sweep,
 				clock(w.startedAt), clock(w.completedAt), e.msg.Seq)
@@ -158,9 +158,9 @@ func (c *check) fresh(w *watermark, roster map[int64]*event, told map[*event]boo
 		there := !slices.ContainsFunc(rows, func(r *row) bool {
 			return !r.there || !polledAmong(w.polled, r)
 		})
-		if e := roster[id]; there && e.gone() && !(e != nil && told[e]) {
+		if e := roster[id]; there && e.gone() && !(e != nil && reported[e]) {
 			if e != nil {
-				told[e] = true
+				reported[e] = true
 			}
 			c.report(RuleFresh, id, w.msg.Seq,
 				"sweep %d, from %s to %s, saw an agent that is not published (%s)", w.sweep,

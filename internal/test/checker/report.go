@@ -84,7 +84,7 @@ type Report struct {
 	Stats      Stats
 }
 
-// Err is nil where nothing was found, and otherwise tells the first violations.
+// Err is nil where nothing was found, and otherwise has the first violations.
 func (r *Report) Err() error {
 	if len(r.Violations) == 0 {
 		return nil
@@ -133,7 +133,7 @@ func (c *check) finish() *Report {
 	return c.out
 }
 
-// story tells an agent's last changes and events up to a message; 0: all the way.
+// story is an agent's last changes and events up to a message; 0: all the way.
 func (c *check) story(id int64, seq uint64) string {
 	const most = 4
 	if id == 0 {
@@ -161,7 +161,7 @@ func (c *check) story(id int64, seq uint64) string {
 	}
 	lines = lines[max(0, len(lines)-most):]
 	for _, e := range events[max(0, len(events)-most):] {
-		lines = append(lines, line{e.time, c.rules.tellEvent(e)})
+		lines = append(lines, line{e.time, c.rules.describeEvent(e)})
 	}
 	slices.SortStableFunc(lines, func(a, b line) int { return a.at.Compare(b.at) })
 	var b strings.Builder
@@ -181,18 +181,18 @@ func clock(t time.Time) string {
 	return t.UTC().Format("15:04:05.000")
 }
 
-// tellEvent is an event for people.
-func (r rules) tellEvent(e *event) string {
+// describeEvent is an event for people.
+func (r rules) describeEvent(e *event) string {
 	s := fmt.Sprintf("#%d revision %d %s (%s, sweep %d", e.msg.Seq, e.rev, e.kind, e.reason,
 		e.sweep)
 	if !e.notBefore.IsZero() {
 		s += ", not before " + clock(e.notBefore)
 	}
-	return s + ")" + r.tellChanges(e.changes)
+	return s + ")" + r.describeChanges(e.changes)
 }
 
-// tellChanges are some changes for people: quiet fields are left out, unless there is nothing else.
-func (r rules) tellChanges(changes []change) (s string) {
+// describeChanges are some changes for people: quiet fields are left out, unless there is nothing else.
+func (r rules) describeChanges(changes []change) (s string) {
 	significant := slices.DeleteFunc(slices.Clone(changes), func(c change) bool {
 		return r.isQuiet(c.field)
 	})
