@@ -415,7 +415,7 @@ func TestWithoutVendor(t *testing.T) {
 	}
 }
 
-// envconfig would take the name without the prefix too, were the prefix given to it.
+// A name without the prefix is somebody else's.
 func TestOnlyFullNames(t *testing.T) {
 	t.Setenv("LOG_LEVEL", "debug")
 	t.Setenv("INSTANCE", "someone else's")
