@@ -258,7 +258,7 @@ func TestForgerySeen(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if strings.Contains(c.name, "log itself") {
+			if strings.Contains(c.name, "stream itself") {
 				copyAs("reader-on-the-log.conf",
 					`{account: ROLLCALL_COPY, subject: "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.>"}`,
 					`{account: ROLLCALL, subject: "$JS.API.CONSUMER.CREATE.AGENT_EVENTS.>"}`)
