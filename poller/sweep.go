@@ -37,7 +37,7 @@ type job struct {
 	failures int            // tries that failed
 }
 
-// sweep is one Sweep under way. All of it is the calling goroutine's.
+// sweep is one Sweep under way.
 type sweep struct {
 	*Poller
 	emit        func(*listing.Page)
@@ -51,9 +51,9 @@ type sweep struct {
 	rejected map[rejection]bool
 }
 
-// Sweep reads the whole listing once; one Sweep at a time. It calls emit, on its own goroutine, for
-// every page as soon as that has been read, and reads on meanwhile only as far as
-// Config.Concurrency goes: blocking in emit is back-pressure, and takes of the sweep's time.
+// Sweep reads the whole listing once; one Sweep at a time. It calls emit for every page as soon as
+// that has been read, for one at a time, and reads on meanwhile only as far as Config.Concurrency
+// goes: blocking in emit is back-pressure, and takes of the sweep's time.
 //
 // It returns when everything has been tried, the sweep's time is over, or ctx has ended; nothing of
 // it goes on afterwards. Of an incomplete sweep, what was emitted still has been seen.
@@ -138,78 +138,53 @@ func (s *sweep) round(ctx context.Context, jobs []job) {
 		fmt.Errorf("the sweep did not end within %v", timeout))
 	defer cancel()
 
-	workers := min(s.cfg.Concurrency, len(jobs))
-	todo, done := make(chan job), make(chan job, workers)
+	for _, l := range s.listings {
+		l.end = math.MaxInt
+	}
+	next := func() (j job, ok bool) {
+		for ; !ok && len(jobs) > 0 && ctx.Err() == nil && !s.over(); jobs = jobs[1:] {
+			j, ok = jobs[0], s.listings[jobs[0].listing].wants(jobs[0].number)
+		}
+		return j, ok
+	}
+	turn := make(chan struct{}, 1) // holds the worker that does not read a page; a mutex would stop virtual time
 	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer close(todo)
-	for range workers {
+	for range min(s.cfg.Concurrency, len(jobs)) {
 		wg.Go(func() {
-			for j := range todo {
+			turn <- struct{}{}
+			defer func() { <-turn }()
+			for j, ok := next(); ok; j, ok = next() {
+				<-turn
 				j.read(ctx, s.source)
-				done <- j
+				turn <- struct{}{}
+				s.take(j)
 			}
 		})
 	}
-
-	ends := make([]int, len(s.listings)) // the first page seen that shows its listing's end
-	for i := range ends {
-		ends[i] = math.MaxInt
-	}
-	// needless reports whether a page is behind the listing's end, by the newest total and the ends
-	// seen so far, and not the one that has to be empty.
-	needless := func(j job) bool {
-		l := s.listings[j.listing]
-		return j.number > min(l.pageCount()-1, ends[j.listing]) &&
-			!(l.total < l.before && j.number == l.pageCount())
-	}
-	for pending := 0; ; {
-		if ctx.Err() != nil {
-			s.cut = listing.Worse(s.cut, listing.Ended(ctx.Err(), context.Cause(ctx)))
-		}
-		for len(jobs) > 0 && (s.over() || needless(jobs[0])) {
-			jobs = jobs[1:]
-		}
-		var next chan job // nil, never ready, where nobody is free or there is nothing to do
-		var j job
-		switch {
-		case len(jobs) == 0 && pending == 0:
-			return
-		case len(jobs) > 0 && pending < workers:
-			next, j = todo, jobs[0]
-		}
-		select {
-		case next <- j:
-			jobs = jobs[1:]
-			pending++
-		case j := <-done:
-			pending--
-			if s.take(j) {
-				ends[j.listing] = min(ends[j.listing], j.number)
-			}
-		}
+	wg.Wait()
+	if ctx.Err() != nil {
+		s.cut = listing.Worse(s.cut, listing.Ended(ctx.Err(), context.Cause(ctx)))
 	}
 }
 
-// take keeps what came of a page and hands it over. It reports whether the page shows that the
-// listing ends before it, whatever its total says: it has no rows, or page 0's over again.
-func (s *sweep) take(j job) (end bool) {
+// take keeps what came of a page and hands it over.
+func (s *sweep) take(j job) {
 	l := s.listings[j.listing]
 	for len(l.pages) <= j.number {
 		l.pages = append(l.pages, pageRead{})
 	}
 	p := &l.pages[j.number]
 	p.failures += j.failures
-	if j.err != nil {
-		if j.err.Fatal {
-			s.cut = listing.Worse(s.cut, j.err)
-			return false
-		}
+	switch {
+	case j.err != nil && j.err.Fatal:
+		s.cut = listing.Worse(s.cut, j.err)
+		return
+	case j.err != nil:
 		p.err = j.err
 		if j.err.Class == listing.Unreachable {
 			s.failedInRow++
 		}
-		return false
+		return
 	}
 	s.failedInRow = 0
 	page := j.page
@@ -221,10 +196,12 @@ func (s *sweep) take(j job) (end bool) {
 	if !page.Read.Before(l.read) && page.Total != listing.NoTotal && !nothing {
 		l.total, l.read = page.Total, page.Read
 	}
+	if j.number > 0 && (page.Rows() == 0 || sameAgents(page, l.pages[0].page)) {
+		l.end = min(l.end, j.number) // whatever its total says
+	}
 	s.metrics.page(page)
 	s.logRejected(page)
 	s.emit(page)
-	return j.number > 0 && (page.Rows() == 0 || sameAgents(page, l.pages[0].page))
 }
 
 // sameAgents reports whether two pages show the same agents, in the same order, and some at all.

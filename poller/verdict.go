@@ -20,6 +20,7 @@ type progress struct {
 	total int        // how many agents it has by the newest answer
 	read  time.Time  // when that had been read
 	pages []pageRead // by number, as far as any was tried
+	end   int        // the first page read in this round that shows that the listing ends before it
 
 	// What judge said.
 	err   *listing.Error // why the listing is not complete, the most telling reason; nil: it is
@@ -43,6 +44,12 @@ func (l *progress) page(i int) pageRead {
 
 // pageCount returns how many pages the listing has: the first is always there.
 func (l *progress) pageCount() int { return max(1, (l.total+l.pageSize-1)/l.pageSize) }
+
+// wants reports whether a page is worth asking for: it is not behind the listing's end, by the
+// newest total and by what this round has shown; or it is the one behind it, which has to be empty.
+func (l *progress) wants(n int) bool {
+	return n < l.pageCount() && n <= l.end || n == l.pageCount() && l.total < l.before
+}
 
 // agents returns the usable rows of a page, as far as it was read.
 func (l *progress) agents(page int) []packed.Agent {
