@@ -49,6 +49,13 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark, lastSweep u
 	for id, s := range states {
 		load(id, s)
 	}
+	for _, e := range r.agents {
+		// A stream that has lost events may have lost a commit that was never acknowledged too.
+		if l.Lost > 0 {
+			r.use(e, e.sent)
+		}
+		e.sent = 0
+	}
 	l.Dropped = r.drop(l.moved)
 	for id := range l.moved {
 		e := r.entry(id)

@@ -114,6 +114,10 @@ func (r *Roster) Requeue(c *Commit) {
 			r.entry(it.id).queued++
 		}
 	}
+	for i := range c.Events {
+		e := r.entry(c.Events[i].Data.Agent.AgentID)
+		e.sent = max(e.sent, c.Events[i].Data.Revision)
+	}
 	r.queue = append(c.items, r.queue...)
 	r.fold()
 }

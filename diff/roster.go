@@ -40,7 +40,8 @@ type Roster struct {
 type entry struct {
 	id        int64
 	published *State       // nil: nothing
-	revision  uint64       // the highest ever published, even if the stream has lost it since
+	revision  uint64       // the highest ever used, even if the stream has lost it since
+	sent      uint64       // the highest in a commit that may have been stored; 0: none
 	observed  packed.Agent // the agent as it was last observed; "": not there
 	queued    int          // how many of its changes are in the queue
 
@@ -193,11 +194,16 @@ func (r *Roster) publish(e *entry, s *State) {
 	r.count(s, 1)
 	e.published = s
 	if s != nil {
-		if e.revision == 0 {
-			r.known++
-		}
-		e.revision = max(e.revision, s.Revision)
+		r.use(e, s.Revision)
 	}
+}
+
+// use remembers that a revision of the agent was used, if it is above 0.
+func (r *Roster) use(e *entry, revision uint64) {
+	if e.revision == 0 && revision > 0 {
+		r.known++
+	}
+	e.revision = max(e.revision, revision)
 }
 
 // count adds n to the counts that an agent with the state is in.

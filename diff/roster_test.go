@@ -559,6 +559,27 @@ func TestLoad(t *testing.T) {
 			t.Error(d)
 		}
 	})
+	t.Run("the stream lost a commit that was not acknowledged", func(t *testing.T) {
+		for lost, want := range map[bool]uint64{false: 3, true: 4} {
+			p := newPlay(t, Rules{RemoveAfter: 1, MaxMissing: 1})
+			p.run("( 1- ) ( 1+ )")
+			page := toldPage{Sweep: 3, Sent: at(310), Read: at(315),
+				Agents: []packed.Agent{packed.Pack(new(agent(1)))}}
+			observe(p.roster, page)
+			p.roster.Requeue(p.roster.Next(3, 1, all)) // with revision 3
+			if lost {
+				p.log = p.log[:1]
+			}
+			p.load()
+			page.Agents[0] = packed.Pack(new(agent(1, on, name("b"))))
+			page.Sent, page.Read = at(320), at(325)
+			observe(p.roster, page)
+			f := commit(p.roster, all)
+			if got := f.Events[0].Data.Revision; got != want {
+				t.Errorf("lost %t: the next event is revision %d, want %d", lost, got, want)
+			}
+		}
+	})
 	t.Run("revision or time tells", func(t *testing.T) {
 		p, log := first()
 		later := *log[1]
