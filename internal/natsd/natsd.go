@@ -138,7 +138,7 @@ type Server struct {
 	failed chan error // see Failed
 	stop   sync.Once
 
-	running atomic.Pointer[server.Server] // nil: none runs
+	running atomic.Pointer[server.Server] // nil: none runs, or one is being started
 
 	cancel context.CancelFunc // ends heal
 	healed chan struct{}      // closed when heal has ended
@@ -255,7 +255,9 @@ func (s *Server) start() error {
 	if err != nil {
 		return fmt.Errorf("set up the embedded NATS server: %w", err)
 	}
-	s.running.Store(ns)
+	// Only when it has started: a connection in process is taken before the streams have been read
+	// from the store, and would be told that there are none.
+	defer s.running.Store(ns)
 	sl := newServerLog(s.log)
 	ns.SetLogger(sl, false, false)
 	if err := access.setup(ns); err != nil {
