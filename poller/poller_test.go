@@ -65,8 +65,11 @@ func newRig(t *testing.T, c settings, change func(*settings)) *rig {
 	for _, n := range c.Types {
 		types = append(types, fmt.Sprint(n))
 	}
-	p, err := poller.New(poller.Config{Types: types, SweepTimeout: c.SweepTimeout, Concurrency: c.Concurrency,
-		Logger: c.Logger, Metrics: c.Metrics, Now: c.Now}, client)
+	p, err := poller.New(
+		poller.Config{Types: types, SweepTimeout: c.SweepTimeout, Concurrency: c.Concurrency,
+			Logger: c.Logger, Metrics: c.Metrics, Now: c.Now},
+		client,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,11 +127,13 @@ func TestSweep(t *testing.T) {
 			for range 2 {
 				v, pages := sweeptest.Once(t, p)
 				sweeptest.WantAll(t, sim, v, pages)
-				if v.Pages != tc.pages || len(pages) != tc.pages || v.Agents != max(0, tc.agents) || v.Rejected != 0 {
+				if v.Pages != tc.pages || len(pages) != tc.pages || v.Agents != max(0, tc.agents) ||
+					v.Rejected != 0 {
 					t.Errorf("%d pages emitted, verdict %+v", len(pages), v)
 				}
 			}
-			if s := sim.Stats(); s.TokenRequests != 1 || s.PageRequests != 2*tc.pages || s.MaxInFlight > 4 {
+			if s := sim.Stats(); s.TokenRequests != 1 || s.PageRequests != 2*tc.pages ||
+				s.MaxInFlight > 4 {
 				t.Errorf("the vendor saw %+v", s)
 			}
 		})
@@ -148,7 +153,12 @@ func TestSweepByType(t *testing.T) {
 		agents += len(page.Agents)
 		for _, a := range page.Agents {
 			if of, _ := a.Type(); of != fmt.Sprint(types[page.Listing]) {
-				t.Errorf("agent %d of type %s in the listing of type %d", a.AgentID(), of, types[page.Listing])
+				t.Errorf(
+					"agent %d of type %s in the listing of type %d",
+					a.AgentID(),
+					of,
+					types[page.Listing],
+				)
 			}
 		}
 	}
@@ -196,7 +206,11 @@ func TestSweepTimeout(t *testing.T) {
 			t.Errorf("%d pages in %v", len(pages), took)
 		}
 
-		p = direct(t, sim, func(c *settings) { c.RateLimit = 1 }) // 100 pages: 100s, of three times that
+		p = direct(
+			t,
+			sim,
+			func(c *settings) { c.RateLimit = 1 },
+		) // 100 pages: 100s, of three times that
 		v, pages = sweeptest.Once(t, p)
 		sweeptest.WantAll(t, sim, v, pages)
 	})
@@ -226,7 +240,8 @@ func TestCancel(t *testing.T) {
 		t.Errorf("verdict %+v", v)
 	}
 	asked := sim.Stats().Requests
-	if v, pages := sweeptest.Under(ctx, t, p); sim.Stats().Requests != asked || len(pages) != 0 || !errors.Is(v.Err, context.Canceled) {
+	if v, pages := sweeptest.Under(ctx, t, p); sim.Stats().Requests != asked || len(pages) != 0 ||
+		!errors.Is(v.Err, context.Canceled) {
 		t.Errorf("a sweep that was over before it began: %+v", v)
 	}
 }

@@ -150,7 +150,8 @@ func TestRejectedRecords(t *testing.T) {
 		sim.Add([]byte(`"no object"`))
 		p := direct(t, sim, func(c *settings) { logTo(&log)(c); c.PageSize = 50 })
 		v, _ := sweeptest.Once(t, p)
-		if !v.Complete || v.Agents != 337 || v.Rejected != 4 || v.Unidentified != 2 || v.Dropped != 1 {
+		if !v.Complete || v.Agents != 337 || v.Rejected != 4 || v.Unidentified != 2 ||
+			v.Dropped != 1 {
 			t.Errorf("%+v", v)
 		}
 		for _, want := range []string{
@@ -171,7 +172,8 @@ func TestRejectedRecords(t *testing.T) {
 		if !v.Complete || v.Rejected != 104 {
 			t.Errorf("%+v", v)
 		}
-		if n := strings.Count(log.String(), "\n"); n != 10+1 || !strings.Contains(log.String(), "count=90") {
+		if n := strings.Count(log.String(), "\n"); n != 10+1 ||
+			!strings.Contains(log.String(), "count=90") {
 			t.Errorf("%d lines: %s", n, &log) // the other four have been told
 		}
 		log.Reset()
@@ -279,7 +281,8 @@ func TestPageBehindTheLast(t *testing.T) {
 					if v.Complete != (tc.class == "") {
 						t.Fatalf("complete %t: %v", v.Complete, v.Err)
 					}
-					if n := sim.Stats().PageRequests - before; tc.requests != 0 && n != tc.requests {
+					if n := sim.Stats().PageRequests - before; tc.requests != 0 &&
+						n != tc.requests {
 						t.Errorf("%d requests, want %d", n, tc.requests)
 					}
 					if tc.class == listing.Inconsistent {
@@ -297,8 +300,13 @@ func TestPageBehindTheLast(t *testing.T) {
 						return
 					}
 					before = sim.Stats().PageRequests
-					if v, _ := sweeptest.Once(t, p); !v.Complete || sim.Stats().PageRequests-before != 4 {
-						t.Errorf("the next sweep: %d requests, %v", sim.Stats().PageRequests-before, v.Err)
+					if v, _ := sweeptest.Once(t, p); !v.Complete ||
+						sim.Stats().PageRequests-before != 4 {
+						t.Errorf(
+							"the next sweep: %d requests, %v",
+							sim.Stats().PageRequests-before,
+							v.Err,
+						)
 					}
 				})
 			})

@@ -98,13 +98,18 @@ func TestVerdictCounts(t *testing.T) {
 	}}
 	b := &progress{pageSize: 2, total: 1, pages: []pageRead{{page: shows(1, 3)}}}
 	got := verdict([]*progress{a, b}, nil)
-	if want := (listing.Verdict{Complete: true, Pages: 3, Agents: 3, Rejected: 1, Unidentified: 1, Dropped: 3, Rejections: got.Rejections}); !reflect.DeepEqual(got, want) || len(got.Rejections) != 1 {
+	if want := (listing.Verdict{Complete: true, Pages: 3, Agents: 3, Rejected: 1, Unidentified: 1, Dropped: 3, Rejections: got.Rejections}); !reflect.DeepEqual(
+		got,
+		want,
+	) ||
+		len(got.Rejections) != 1 {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 
 func TestErrorText(t *testing.T) {
-	e := (&listing.Error{Class: listing.Unusable, Err: errors.New("HTTP 404")}).Doing("read page 3").Doing("something else")
+	e := (&listing.Error{Class: listing.Unusable, Err: errors.New("HTTP 404")}).Doing("read page 3").
+		Doing("something else")
 	if got := e.Error(); got != "poller: read page 3: HTTP 404" {
 		t.Error(got)
 	}

@@ -176,12 +176,21 @@ func TestBrokenRow(t *testing.T) {
 			rows := []string{plainRow(5), plainRow(6)}
 			c := mustRead(t, answerOf(slices.Insert(rows, place, tc.row)...))
 			if !slices.Equal(agentIDs(c), []int64{5, 6}) || len(c.Rejected) != 1 || c.Rows() != 3 {
-				t.Errorf("%s, row %d: agents %v, rejected %+v, %d rows", what, place, agentIDs(c), c.Rejected, c.Rows())
+				t.Errorf(
+					"%s, row %d: agents %v, rejected %+v, %d rows",
+					what,
+					place,
+					agentIDs(c),
+					c.Rejected,
+					c.Rows(),
+				)
 				continue
 			}
 			r := c.Rejected[0]
-			if r.Index != place || r.Reason != packed.RejectSyntax || r.Detail == "" || r.Known != tc.known ||
-				r.Known && r.AgentID != 1 || c.Unidentified() > 0 == r.Known {
+			if r.Index != place || r.Reason != packed.RejectSyntax || r.Detail == "" ||
+				r.Known != tc.known ||
+				r.Known && r.AgentID != 1 ||
+				c.Unidentified() > 0 == r.Known {
 				t.Errorf("%s, row %d: %+v, %d unidentified", what, place, r, c.Unidentified())
 			}
 		}
@@ -207,7 +216,8 @@ func TestBrokenRows(t *testing.T) {
 	for i := range all {
 		all[i] = quote
 	}
-	if c, err := readText(text{utf8: []byte(answerOf(all...))}); err == nil && (len(c.Agents) > 0 || len(c.Rejected) == 0) {
+	if c, err := readText(text{utf8: []byte(answerOf(all...))}); err == nil &&
+		(len(c.Agents) > 0 || len(c.Rejected) == 0) {
 		t.Errorf("%+v", c)
 	}
 }
@@ -360,7 +370,8 @@ func TestUndocumentedValues(t *testing.T) {
 				t.Errorf("%q and %q are both published as %q", was, row, got)
 			}
 			seen[got] = row
-			if same := strings.Contains(got, `"x":`+v); same == (c.Repaired > 0) && !strings.Contains(row, ":1}") {
+			if same := strings.Contains(got, `"x":`+v); same == (c.Repaired > 0) &&
+				!strings.Contains(row, ":1}") {
 				t.Errorf("%q is published as %q, with %d repaired", row, got, c.Repaired)
 			}
 		}
@@ -413,13 +424,20 @@ func TestCompression(t *testing.T) {
 // A field that is nested deeper than JSON libraries read rejects its row.
 func TestDeepField(t *testing.T) {
 	field := func(levels int) string {
-		return `{"agentId":1,"onlineStatus":1,"x":` + strings.Repeat("[", levels) + strings.Repeat("]", levels) + `}`
+		return `{"agentId":1,"onlineStatus":1,"x":` + strings.Repeat(
+			"[",
+			levels,
+		) + strings.Repeat(
+			"]",
+			levels,
+		) + `}`
 	}
 	if c := mustRead(t, answerOf(field(maxLevels), plainRow(5))); len(c.Agents) != 2 {
 		t.Errorf("%d levels: %+v", maxLevels, c.Rejected)
 	}
 	c := mustRead(t, answerOf(field(maxLevels+1), plainRow(5)))
-	if !slices.Equal(agentIDs(c), []int64{5}) || len(c.Rejected) != 1 || c.Rejected[0].AgentID != 1 {
+	if !slices.Equal(agentIDs(c), []int64{5}) || len(c.Rejected) != 1 ||
+		c.Rejected[0].AgentID != 1 {
 		t.Errorf("%d levels: agents %v, rejected %+v", maxLevels+1, agentIDs(c), c.Rejected)
 	}
 }
@@ -442,7 +460,8 @@ func TestGBKByChance(t *testing.T) {
 		t.Fatal("the name is not UTF-8: nothing is shown by it")
 	}
 	c := mustRead(t, answerOf(row(1, gbk("张三")), row(2, chance), plainRow(5)))
-	if !slices.Equal(agentIDs(c), []int64{5}) || len(c.Rejected) != 2 || c.Rejected[1].AgentID != 2 {
+	if !slices.Equal(agentIDs(c), []int64{5}) || len(c.Rejected) != 2 ||
+		c.Rejected[1].AgentID != 2 {
 		t.Errorf("agents %v, rejected %+v", agentIDs(c), c.Rejected)
 	}
 	if c := mustRead(t, answerOf(row(2, "Müller"), plainRow(5))); len(c.Agents) != 2 {
@@ -453,7 +472,9 @@ func TestGBKByChance(t *testing.T) {
 // An answer that is made to be looked at for ever is given up when enough of it has been looked at.
 func TestHostileAnswer(t *testing.T) {
 	for _, part := range []string{"{", `<a href="{x}">[]</a>`, `{"agentId":1,"onlineStatus":1},"`} {
-		body := []byte(`{"stateCode":"0","result":{"data":[` + strings.Repeat(part, 300_000/len(part)))
+		body := []byte(
+			`{"stateCode":"0","result":{"data":[` + strings.Repeat(part, 300_000/len(part)),
+		)
 		d := damaged{rows: body, left: 1 << 20, refused: make(map[int]bool)}
 		if _, ok := d.read(); ok {
 			t.Errorf("%s…: it fits", part)

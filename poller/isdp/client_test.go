@@ -151,13 +151,20 @@ func TestEchoedSecrets(t *testing.T) {
 		}
 	}()
 	echo := tokenThen(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, `{"stateCode": "1", "errorMessage": "no\u0007\n %s %s %s"}`, r.Header.Get("Authorization"), isdpsim.DemoPassword, strings.Repeat("长", 1000))
+		fmt.Fprintf(
+			w,
+			`{"stateCode": "1", "errorMessage": "no\u0007\n %s %s %s"}`,
+			r.Header.Get("Authorization"),
+			isdpsim.DemoPassword,
+			strings.Repeat("长", 1000),
+		)
 	})
 	p := served(t, echo, func(c *settings) { c.RateLimit = 1000 })
 	failure := readOnce(t, p)
 	sweeptest.WantClass(t, failure, listing.Unusable, `"no   bearer [secret] [secret] 长`)
 	tok, _ := p.tokens.get(t.Context())
-	if text := failure.Error(); strings.Contains(text, tok) || len(text) > 1000 || strings.ContainsAny(text, "\a\n") {
+	if text := failure.Error(); strings.Contains(text, tok) || len(text) > 1000 ||
+		strings.ContainsAny(text, "\a\n") {
 		t.Errorf("%d bytes: %s", len(text), text)
 	}
 
@@ -172,7 +179,10 @@ func TestRequestTimeout(t *testing.T) {
 		sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 		sim.SetFault(isdpsim.OnPage(2, isdpsim.Delay(time.Hour)))
 		start := time.Now()
-		v, pages := sweeptest.Once(t, direct(t, sim, func(c *settings) { c.RequestTimeout = 3 * time.Second }))
+		v, pages := sweeptest.Once(
+			t,
+			direct(t, sim, func(c *settings) { c.RequestTimeout = 3 * time.Second }),
+		)
 		sweeptest.WantClass(t, v.Err, listing.Unreachable, "page 2", "within 3s")
 		if !errors.Is(v.Err, context.DeadlineExceeded) || len(pages) != 6 {
 			t.Errorf("%d pages, error %v", len(pages), v.Err)
@@ -216,13 +226,19 @@ func TestAnswersWithoutEnd(t *testing.T) {
 	for _, status := range []string{"100 Continue", "101 Switching Protocols", "200 OK", "204 No Content", "206 Partial Content",
 		"302 Found", "304 Not Modified", "401 Unauthorized", "407 Proxy Authentication Required", "429 Too Many", "500 No", "599 No"} {
 		sim := isdpsim.New(isdpsim.Config{})
-		sim.SetFault(func(isdpsim.Request) isdpsim.Fault { return isdpsim.Raw("HTTP/1.1 " + status + "\r\n" + head) })
+		sim.SetFault(
+			func(isdpsim.Request) isdpsim.Fault { return isdpsim.Raw("HTTP/1.1 " + status + "\r\n" + head) },
+		)
 		answers[status] = sim
 	}
 	for name, vendor := range answers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := served(t, vendor, func(c *settings) { c.RateLimit, c.RequestTimeout = 1000, 200*time.Millisecond })
+			p := served(
+				t,
+				vendor,
+				func(c *settings) { c.RateLimit, c.RequestTimeout = 1000, 200*time.Millisecond },
+			)
 			wantEnd := func(ctx context.Context) {
 				ended := make(chan *listing.Error, 1)
 				go func() {
@@ -395,7 +411,8 @@ func TestThrottleWithoutSayingSo(t *testing.T) {
 				p := direct(t, sim, func(c *settings) { c.RateLimit = tc.limit; logTo(&log)(c) })
 				for start := time.Now(); time.Since(start) < 20*time.Minute; time.Sleep(100 * time.Millisecond) {
 					if v, _ := sweeptest.Once(t, p); !v.Complete {
-						if c := v.Err.(*listing.Error).Class; c != listing.Unusable && c != listing.Unreachable {
+						if c := v.Err.(*listing.Error).Class; c != listing.Unusable &&
+							c != listing.Unreachable {
 							t.Errorf("class %s: %v", c, v.Err)
 						}
 					}
@@ -403,7 +420,12 @@ func TestThrottleWithoutSayingSo(t *testing.T) {
 				if !strings.Contains(log.String(), tc.words) {
 					t.Errorf("told: %s", &log)
 				}
-				t.Logf("%d of %d requests refused in 20 minutes; told %d times", refused, asked, strings.Count(log.String(), "level=WARN"))
+				t.Logf(
+					"%d of %d requests refused in 20 minutes; told %d times",
+					refused,
+					asked,
+					strings.Count(log.String(), "level=WARN"),
+				)
 				if refused > tc.most {
 					t.Errorf("%d of %d requests were refused: it did not slow down", refused, asked)
 				}
@@ -439,7 +461,11 @@ func TestRefusedForGood(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var log bytes.Buffer
 					sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
-					p := direct(t, sim, func(c *settings) { c.RateLimit, c.SweepTimeout = 1, timeout; logTo(&log)(c) })
+					p := direct(
+						t,
+						sim,
+						func(c *settings) { c.RateLimit, c.SweepTimeout = 1, timeout; logTo(&log)(c) },
+					)
 					for range 2 {
 						v, pages := sweeptest.Once(t, p)
 						sweeptest.WantAll(t, sim, v, pages)
@@ -579,7 +605,8 @@ func TestHiding(t *testing.T) {
 				t.Errorf("%s became %s", s, got)
 			}
 		}
-		if !strings.HasPrefix(got, "before ") || !strings.HasSuffix(got, " after") || !strings.Contains(got, "[secret]") {
+		if !strings.HasPrefix(got, "before ") || !strings.HasSuffix(got, " after") ||
+			!strings.Contains(got, "[secret]") {
 			t.Errorf("%s became %s", s, got)
 		}
 	}

@@ -36,7 +36,10 @@ type authority struct {
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
 	a := &authority{}
-	a.cert, a.key = a.make(t, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	a.cert, a.key = a.make(
+		t,
+		&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign},
+	)
 	return a
 }
 
@@ -46,7 +49,11 @@ func (a *authority) make(t *testing.T, c *x509.Certificate) (*x509.Certificate, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SerialNumber, c.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: "rollcall test"}
+	c.SerialNumber, c.Subject = big.NewInt(
+		time.Now().UnixNano(),
+	), pkix.Name{
+		CommonName: "rollcall test",
+	}
 	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
 	parent, signer := a.cert, a.key
 	if parent == nil {
@@ -65,7 +72,13 @@ func (a *authority) make(t *testing.T, c *x509.Certificate) (*x509.Certificate, 
 // server is a certificate for 127.0.0.1.
 func (a *authority) server(t *testing.T) tls.Certificate {
 	t.Helper()
-	cert, key := a.make(t, &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	cert, key := a.make(
+		t,
+		&x509.Certificate{
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		},
+	)
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
 }
 
@@ -203,7 +216,11 @@ func TestConnectionDiesSilently(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
-			srv := secure(t, sim, &tls.Config{Certificates: []tls.Certificate{ca.server(t)}, NextProtos: offered})
+			srv := secure(
+				t,
+				sim,
+				&tls.Config{Certificates: []tls.Certificate{ca.server(t)}, NextProtos: offered},
+			)
 			relay := newRelay(t, srv.Listener.Addr().String())
 			p := towards(t, "https://"+relay.Addr().String(), func(c *settings) {
 				c.RequestTimeout = time.Second
@@ -242,7 +259,11 @@ func TestIdleConnectionDies(t *testing.T) {
 	v, pages := sweeptest.Once(t, p)
 	sweeptest.WantAll(t, sim, v, pages)
 	relay.freeze()
-	wait.Eventually(t, "the connection to be given up", func() bool { return relay.closed.Load() == relay.opened.Load() })
+	wait.Eventually(
+		t,
+		"the connection to be given up",
+		func() bool { return relay.closed.Load() == relay.opened.Load() },
+	)
 }
 
 // However well a connection does, it is used for a few minutes only: the vendor's address may have
@@ -255,7 +276,11 @@ func TestConnectionsAge(t *testing.T) {
 			var addresses []string
 			for range 2 {
 				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
-				srv := secure(t, sim, &tls.Config{Certificates: []tls.Certificate{ca.server(t)}, NextProtos: offered})
+				srv := secure(
+					t,
+					sim,
+					&tls.Config{Certificates: []tls.Certificate{ca.server(t)}, NextProtos: offered},
+				)
 				relay := newRelay(t, srv.Listener.Addr().String())
 				sims, addresses = append(sims, sim), append(addresses, relay.Addr().String())
 			}
@@ -302,9 +327,16 @@ func TestCAReplaced(t *testing.T) {
 	use := func(a *authority) { c := a.server(t); serves.Store(&c) }
 	use(old)
 	sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
-	srv := secure(t, sim, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		return &tls.Config{Certificates: []tls.Certificate{*serves.Load()}, NextProtos: []string{"h2"}}, nil
-	}})
+	srv := secure(
+		t,
+		sim,
+		&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return &tls.Config{
+				Certificates: []tls.Certificate{*serves.Load()},
+				NextProtos:   []string{"h2"},
+			}, nil
+		}},
+	)
 	var file atomic.Pointer[authority]
 	file.Store(old)
 	p := towards(t, srv.URL, func(c *settings) {
@@ -324,10 +356,15 @@ func TestCAReplaced(t *testing.T) {
 	}
 	fails := func(words string) {
 		t.Helper()
-		wait.Eventually(t, words, func() bool { // the connection that there was may first have to be found closed
-			_, _, err := p.tokens.once(t.Context())
-			return err != nil && err.Class == listing.Unreachable && strings.Contains(err.Error(), words)
-		})
+		wait.Eventually(
+			t,
+			words,
+			func() bool { // the connection that there was may first have to be found closed
+				_, _, err := p.tokens.once(t.Context())
+				return err != nil && err.Class == listing.Unreachable &&
+					strings.Contains(err.Error(), words)
+			},
+		)
 	}
 	works()
 	use(renewed)
@@ -367,7 +404,11 @@ func TestTLSWords(t *testing.T) {
 			tc.tls.Certificates = []tls.Certificate{ca.server(t)}
 			srv := secure(t, isdpsim.New(isdpsim.Config{}), tc.tls)
 			for range 10 { // what a server says may be overtaken by its farewell
-				p := towards(t, srv.URL, func(c *settings) { c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil } })
+				p := towards(
+					t,
+					srv.URL,
+					func(c *settings) { c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil } },
+				)
 				_, _, err := p.tokens.once(t.Context())
 				sweeptest.WantClass(t, err, listing.Unreachable, tc.words)
 			}
@@ -375,13 +416,35 @@ func TestTLSWords(t *testing.T) {
 	}
 	t.Run("a certificate of the client asked for, and not demanded", func(t *testing.T) {
 		sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
-		srv := secure(t, sim, &tls.Config{Certificates: []tls.Certificate{ca.server(t)}, ClientAuth: tls.RequestClientCert})
-		v, pages := sweeptest.Once(t, towards(t, srv.URL, func(c *settings) { c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil } }))
+		srv := secure(
+			t,
+			sim,
+			&tls.Config{
+				Certificates: []tls.Certificate{ca.server(t)},
+				ClientAuth:   tls.RequestClientCert,
+			},
+		)
+		v, pages := sweeptest.Once(
+			t,
+			towards(
+				t,
+				srv.URL,
+				func(c *settings) { c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil } },
+			),
+		)
 		sweeptest.WantAll(t, sim, v, pages)
 	})
 	// Servers that have worked around all of this say it in an answer.
 	sim := isdpsim.New(isdpsim.Config{})
-	sim.SetFault(isdpsim.OnToken(isdpsim.Answer(400, "text/html", "<html><title>400 No required SSL certificate was sent</title></html>")))
+	sim.SetFault(
+		isdpsim.OnToken(
+			isdpsim.Answer(
+				400,
+				"text/html",
+				"<html><title>400 No required SSL certificate was sent</title></html>",
+			),
+		),
+	)
 	_, _, err := served(t, sim, nil).tokens.once(t.Context())
 	sweeptest.WantClass(t, err, listing.Credentials, "demands a certificate of the client")
 }

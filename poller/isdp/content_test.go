@@ -59,7 +59,11 @@ func TestRowLimitMoves(t *testing.T) {
 	sim := isdpsim.New(isdpsim.Config{Agents: 60})
 	sim.Edit(sim.IDs()[3], isdpsim.Fields{"note": `"` + strings.Repeat("x", 10<<10) + `"`})
 	limit := 8 << 10
-	p := served(t, sim, func(c *settings) { c.RateLimit, c.MaxRowBytes = 1000, func() int { return limit } })
+	p := served(
+		t,
+		sim,
+		func(c *settings) { c.RateLimit, c.MaxRowBytes = 1000, func() int { return limit } },
+	)
 	for _, c := range []struct{ limit, rejected int }{{8 << 10, 1}, {16 << 10, 0}, {16 << 10, 0}, {8 << 10, 1}} {
 		limit = c.limit
 		v, _ := sweeptest.Once(t, p)

@@ -169,7 +169,22 @@ func (d damage) check(t *testing.T) {
 	}
 }
 
-var damageWith = []string{"", `"`, `\`, "{", "}", "[", "]", ",", "\x00", "\xff", "\t", `"},{"`, ":", "0"}
+var damageWith = []string{
+	"",
+	`"`,
+	`\`,
+	"{",
+	"}",
+	"[",
+	"]",
+	",",
+	"\x00",
+	"\xff",
+	"\t",
+	`"},{"`,
+	":",
+	"0",
+}
 
 // TestAnswerDamage does damage of every kind at every place.
 func TestAnswerDamage(t *testing.T) {
@@ -188,16 +203,35 @@ func TestAnswerDamage(t *testing.T) {
 func FuzzAnswer(f *testing.F) {
 	for kind := range damages {
 		for i, with := range damageWith {
-			f.Add(byte(i), byte(kind), uint16(31*i), byte(len(with)+1), []byte(with), i%2 == 0, byte(insert), uint16(77*i))
+			f.Add(
+				byte(i),
+				byte(kind),
+				uint16(31*i),
+				byte(len(with)+1),
+				[]byte(with),
+				i%2 == 0,
+				byte(insert),
+				uint16(77*i),
+			)
 		}
 	}
-	f.Fuzz(func(t *testing.T, rows, kind byte, at uint16, n byte, with []byte, twice bool, again byte, at2 uint16) {
-		d := damage{int(rows) % len(damageRows), int(kind) % damages, int(at), int(n), with, int(again) % damages, int(at2)}
-		if !twice {
-			d.again = -1
-		}
-		d.check(t)
-	})
+	f.Fuzz(
+		func(t *testing.T, rows, kind byte, at uint16, n byte, with []byte, twice bool, again byte, at2 uint16) {
+			d := damage{
+				int(rows) % len(damageRows),
+				int(kind) % damages,
+				int(at),
+				int(n),
+				with,
+				int(again) % damages,
+				int(at2),
+			}
+			if !twice {
+				d.again = -1
+			}
+			d.check(t)
+		},
+	)
 }
 
 // The damage of FuzzAnswer is what it says.
@@ -218,7 +252,8 @@ func TestDamage(t *testing.T) {
 	begin := bytes.Index(a.body, []byte("agentId"))
 	a.replace(begin, begin, []byte("!"))
 	a.replace(len(a.body)-1, len(a.body), nil)
-	if got, want := fmt.Sprint(a.touched), "map[-1:true 0:true]"; got != want || len(a.of) != len(a.body) {
+	if got, want := fmt.Sprint(a.touched), "map[-1:true 0:true]"; got != want ||
+		len(a.of) != len(a.body) {
 		t.Errorf("touched %s, want %s", got, want)
 	}
 }

@@ -23,9 +23,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	setting.Use(map[string]string{"BaseURL": "ROLLCALL_ISDP_URL", "RootCAs": "ROLLCALL_ISDP_CA_FILE",
-		"ClientID": "ROLLCALL_ISDP_CLIENT_ID", "ClientSecret": "ROLLCALL_ISDP_CLIENT_SECRET",
-		"Username": "ROLLCALL_ISDP_USERNAME", "Password": "ROLLCALL_ISDP_PASSWORD", "TenantID": "ROLLCALL_TENANT_ID"})
+	setting.Use(
+		map[string]string{"BaseURL": "ROLLCALL_ISDP_URL", "RootCAs": "ROLLCALL_ISDP_CA_FILE",
+			"ClientID": "ROLLCALL_ISDP_CLIENT_ID", "ClientSecret": "ROLLCALL_ISDP_CLIENT_SECRET",
+			"Username": "ROLLCALL_ISDP_USERNAME", "Password": "ROLLCALL_ISDP_PASSWORD", "TenantID": "ROLLCALL_TENANT_ID"},
+	)
 	goleak.VerifyTestMain(m)
 }
 
@@ -68,8 +70,11 @@ func newRig(t *testing.T, c settings, change func(*settings)) *rig {
 	for _, n := range c.Types {
 		types = append(types, fmt.Sprint(n))
 	}
-	p, err := poller.New(poller.Config{Types: types, SweepTimeout: c.SweepTimeout, Concurrency: c.Concurrency,
-		Logger: c.Logger, Metrics: c.Metrics, Now: c.Now}, client)
+	p, err := poller.New(
+		poller.Config{Types: types, SweepTimeout: c.SweepTimeout, Concurrency: c.Concurrency,
+			Logger: c.Logger, Metrics: c.Metrics, Now: c.Now},
+		client,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,11 @@ import (
 )
 
 // measured is [direct], with the registry that the poller's metrics are in.
-func measured(t *testing.T, sim *isdpsim.Tenant, change func(*settings)) (*rig, *prometheus.Registry) {
+func measured(
+	t *testing.T,
+	sim *isdpsim.Tenant,
+	change func(*settings),
+) (*rig, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	p := direct(t, sim, func(c *settings) {
@@ -62,7 +66,10 @@ func TestMetrics(t *testing.T) {
 				sim.Edit(isdpsim.FirstID+1, isdpsim.Fields{"onlineStatus": "null"})
 				sim.Edit(isdpsim.FirstID+2, isdpsim.Fields{"agentId": `"x"`})
 				sim.Edit(isdpsim.FirstID+8, isdpsim.Fields{"tenantId": "887"})
-				sim.Edit(isdpsim.FirstID+9, isdpsim.Fields{"agentName": `"` + strings.Repeat("长", 100_000) + `"`})
+				sim.Edit(
+					isdpsim.FirstID+9,
+					isdpsim.Fields{"agentName": `"` + strings.Repeat("长", 100_000) + `"`},
+				)
 			},
 			want: metrictest.Series{
 				`rollcall_requests_total{call="token",result="ok"}`: 1, `rollcall_token_refreshes_total{result="ok"}`: 1,
@@ -77,22 +84,39 @@ func TestMetrics(t *testing.T) {
 				`rollcall_requests_total{call="page",result="ok"}`: 11, "rollcall_pages_total": 11, // page 0 does not fit, and is read in each of five rounds
 				`rollcall_rejected_records_total{reason="syntax"}`: 5,
 			}},
-		{name: "an expired token", sweeps: 1, fault: isdpsim.Times(tokenRefusals, isdpsim.OnPage(0, isdpsim.InvalidToken(200))),
+		{
+			name:   "an expired token",
+			sweeps: 1,
+			fault:  isdpsim.Times(tokenRefusals, isdpsim.OnPage(0, isdpsim.InvalidToken(200))),
 			want: metrictest.Series{
 				`rollcall_requests_total{call="token",result="ok"}`: 2, `rollcall_token_refreshes_total{result="ok"}`: 2,
 				`rollcall_requests_total{call="page",result="ok"}`: 7, `rollcall_requests_total{call="page",result="expired"}`: tokenRefusals,
 				"rollcall_pages_total": 7,
-			}},
-		{name: "throttled", sweeps: 1, fault: isdpsim.Times(2, isdpsim.OnPage(3, isdpsim.RetryAfter(503, time.Second))),
+			},
+		},
+		{
+			name:   "throttled",
+			sweeps: 1,
+			fault:  isdpsim.Times(2, isdpsim.OnPage(3, isdpsim.RetryAfter(503, time.Second))),
 			want: metrictest.Series{
 				`rollcall_requests_total{call="token",result="ok"}`: 1, `rollcall_token_refreshes_total{result="ok"}`: 1,
 				`rollcall_requests_total{call="page",result="ok"}`: 7, `rollcall_requests_total{call="page",result="throttled"}`: 2,
 				"rollcall_pages_total": 7,
-			}},
+			},
+		},
 		{name: "errors", sweeps: 1, fault: isdpsim.Hooks(
-			isdpsim.Times(1, isdpsim.OnToken(isdpsim.Status(502))), isdpsim.Times(1, isdpsim.OnPage(0, isdpsim.HTML())),
-			isdpsim.Times(1, isdpsim.OnPage(1, isdpsim.StateCode("1", "no"))), isdpsim.Times(1, isdpsim.OnPage(2, isdpsim.Status(500))),
-			isdpsim.Times(1, isdpsim.OnPage(4, isdpsim.Delay(3*time.Second)))),
+			isdpsim.Times(
+				1,
+				isdpsim.OnToken(isdpsim.Status(502)),
+			),
+			isdpsim.Times(1, isdpsim.OnPage(0, isdpsim.HTML())),
+			isdpsim.Times(
+				1,
+				isdpsim.OnPage(1, isdpsim.StateCode("1", "no")),
+			),
+			isdpsim.Times(1, isdpsim.OnPage(2, isdpsim.Status(500))),
+			isdpsim.Times(1, isdpsim.OnPage(4, isdpsim.Delay(3*time.Second))),
+		),
 			want: metrictest.Series{
 				`rollcall_requests_total{call="token",result="ok"}`: 1, `rollcall_token_refreshes_total{result="ok"}`: 1,
 				`rollcall_requests_total{call="token",result="unreachable"}`: 1,
@@ -129,8 +153,14 @@ func TestMetrics(t *testing.T) {
 					t.Errorf("-want, +got:\n%s", d)
 				}
 				s := sim.Stats()
-				if sums[callToken] != float64(s.TokenRequests) || sums[callPage] != float64(s.PageRequests) {
-					t.Errorf("the durations of %v requests, and the vendor had %d for tokens and %d for pages", sums, s.TokenRequests, s.PageRequests)
+				if sums[callToken] != float64(s.TokenRequests) ||
+					sums[callPage] != float64(s.PageRequests) {
+					t.Errorf(
+						"the durations of %v requests, and the vendor had %d for tokens and %d for pages",
+						sums,
+						s.TokenRequests,
+						s.PageRequests,
+					)
 				}
 			})
 		})
@@ -147,7 +177,8 @@ func TestMetricsCancelled(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		sweeptest.Under(ctx, t, p)
-		if got := of(t, reg).Of("rollcall_requests_total"); len(got) != 1 || got[`rollcall_requests_total{call="token",result="ok"}`] != 1 {
+		if got := of(t, reg).Of("rollcall_requests_total"); len(got) != 1 ||
+			got[`rollcall_requests_total{call="token",result="ok"}`] != 1 {
 			t.Errorf("%v", got)
 		}
 	})
@@ -186,7 +217,10 @@ func TestMetricsBounded(t *testing.T) {
 		random := rand.New(rand.NewPCG(5, 6))
 		faults := []isdpsim.Fault{
 			isdpsim.HTML(), isdpsim.Empty(), isdpsim.CredentialsRefused(), isdpsim.InvalidToken(200), isdpsim.InvalidToken(401), isdpsim.Truncated(100),
-			isdpsim.StateCode("-7", "\x00"), isdpsim.InsertRow(`null`), isdpsim.InsertRow(`{"agentId":1}`), isdpsim.TotalCountOff(3), isdpsim.Corrupt(),
+			isdpsim.StateCode(
+				"-7",
+				"\x00",
+			), isdpsim.InsertRow(`null`), isdpsim.InsertRow(`{"agentId":1}`), isdpsim.TotalCountOff(3), isdpsim.Corrupt(),
 		}
 		for code := 300; code < 600; code += 1 + random.IntN(20) {
 			faults = append(faults, isdpsim.Status(code))

@@ -21,7 +21,12 @@ func plainExcerpt(raw json.RawMessage) string {
 func TestDecodeAnswer(t *testing.T) {
 	const size = 2
 	page := func(pos, total, data string) string {
-		return fmt.Sprintf(`{"stateCode": "0", "errorMessage": null, "result": {"pos": %s, "total_count": %s, "data": %s, "entityName": null}}`, pos, total, data)
+		return fmt.Sprintf(
+			`{"stateCode": "0", "errorMessage": null, "result": {"pos": %s, "total_count": %s, "data": %s, "entityName": null}}`,
+			pos,
+			total,
+			data,
+		)
 	}
 	for _, tc := range []struct {
 		name, body string
@@ -120,7 +125,9 @@ func TestDecodeRows(t *testing.T) {
 	if diff := cmp.Diff(want, p.Rejected); diff != "" {
 		t.Error(diff)
 	}
-	if len(p.Agents) != 2 || p.Agents[0].AgentID() != 1 || p.Agents[1].AgentID() != 9007199254740993 || p.Dropped != 1 {
+	if len(p.Agents) != 2 || p.Agents[0].AgentID() != 1 ||
+		p.Agents[1].AgentID() != 9007199254740993 ||
+		p.Dropped != 1 {
 		t.Errorf("agents %+v, dropped %d", p.Agents, p.Dropped)
 	}
 }
@@ -128,7 +135,9 @@ func TestDecodeRows(t *testing.T) {
 // No string escapes to more than six times its length, which decodeRows relies on.
 func TestRowSizeIsExact(t *testing.T) {
 	for _, name := range []string{"x", "\x01", "<", "世", "\u2028", "\xff"} {
-		raw, err := json.Marshal(map[string]any{"agentId": 1, "onlineStatus": 1, "agentName": strings.Repeat(name, 300)})
+		raw, err := json.Marshal(
+			map[string]any{"agentId": 1, "onlineStatus": 1, "agentName": strings.Repeat(name, 300)},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,15 +150,29 @@ func TestRowSizeIsExact(t *testing.T) {
 			r := pageReader{tenant: 886, maxRow: limit}
 			p := r.page(answer{rows: []json.RawMessage{raw}}, text{})
 			if len(p.Rejected) != rejected {
-				t.Errorf("%q: an encoding of %d bytes, a limit of %d: %d rejected", name, n, limit, len(p.Rejected))
+				t.Errorf(
+					"%q: an encoding of %d bytes, a limit of %d: %d rejected",
+					name,
+					n,
+					limit,
+					len(p.Rejected),
+				)
 			}
 		}
 	}
 }
 
 func FuzzDecodeAnswer(f *testing.F) {
-	f.Add([]byte(`{"stateCode":"0","result":{"pos":0,"total_count":2,"data":[{"agentId":1,"onlineStatus":1},{"agentId":"x"}]}}`))
-	f.Add([]byte(`{"stateCode":"0","result":{"pos":0,"total_count":"2","data":[1,[2,{"a":"],\\"}],null,"\u005d"]}}`))
+	f.Add(
+		[]byte(
+			`{"stateCode":"0","result":{"pos":0,"total_count":2,"data":[{"agentId":1,"onlineStatus":1},{"agentId":"x"}]}}`,
+		),
+	)
+	f.Add(
+		[]byte(
+			`{"stateCode":"0","result":{"pos":0,"total_count":"2","data":[1,[2,{"a":"],\\"}],null,"\u005d"]}}`,
+		),
+	)
 	f.Add([]byte(`{"stateCode":"1","errorMessage":"x"}`))
 	f.Add([]byte(`<html>`))
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -159,7 +182,12 @@ func FuzzDecodeAnswer(f *testing.F) {
 		}
 		p := (&pageReader{tenant: 886, maxRow: 200}).page(a, text{})
 		if len(p.Agents)+len(p.Rejected) != len(a.rows) {
-			t.Fatalf("%d rows became %d agents and %d rejections", len(a.rows), len(p.Agents), len(p.Rejected))
+			t.Fatalf(
+				"%d rows became %d agents and %d rejections",
+				len(a.rows),
+				len(p.Agents),
+				len(p.Rejected),
+			)
 		}
 		for _, agent := range p.Agents {
 			if got := encoded(agent); !strict(got) {

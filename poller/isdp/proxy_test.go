@@ -67,13 +67,15 @@ func TestProxyEnvironment(t *testing.T) {
 				}
 				u, err := Proxy(target)
 				if tc.want != "error" {
-					if got := fmt.Sprint(u); err != nil || tc.want == "" && u != nil || tc.want != "" && got != tc.want {
+					if got := fmt.Sprint(u); err != nil || tc.want == "" && u != nil ||
+						tc.want != "" && got != tc.want {
 						t.Errorf("%v, %v, want %q", u, err, tc.want)
 					}
 					return
 				}
 				var unusable *setting.Error
-				if !errors.As(err, &unusable) || unusable.Field != name || strings.Contains(err.Error(), secret) {
+				if !errors.As(err, &unusable) || unusable.Field != name ||
+					strings.Contains(err.Error(), secret) {
 					t.Errorf("%v, %v", u, err)
 				}
 				if _, err := New(config(tc.target).Config); !errors.As(err, &unusable) {
@@ -91,7 +93,13 @@ func TestProxyWords(t *testing.T) {
 	ca := newAuthority(t)
 	cert, key := ca.make(t, &x509.Certificate{DNSNames: []string{"isdp.invalid"}})
 	sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
-	vendor := secure(t, sim, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}})
+	vendor := secure(
+		t,
+		sim,
+		&tls.Config{
+			Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}},
+		},
+	)
 	proxy := func(answer string) string {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			conn, _, err := http.NewResponseController(w).Hijack()
@@ -158,7 +166,8 @@ func TestProxyWords(t *testing.T) {
 				return
 			}
 			sweeptest.WantClass(t, err, listing.Unreachable, tc.words...)
-			if text := err.Error(); strings.Contains(text, secret) || tc.name != "can't reach the vendor" && strings.Contains(text, "ROLLCALL_ISDP_URL") {
+			if text := err.Error(); strings.Contains(text, secret) ||
+				tc.name != "can't reach the vendor" && strings.Contains(text, "ROLLCALL_ISDP_URL") {
 				t.Error(text)
 			}
 		})

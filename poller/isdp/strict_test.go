@@ -12,7 +12,8 @@ import (
 // strict reports whether every parser takes a JSON text: it is valid UTF-8, has no half of a
 // surrogate pair, and no U+0000, which PostgreSQL's jsonb refuses.
 func strict(text string) bool {
-	if !utf8.ValidString(text) || !jsontext.Value(text).IsValid(jsontext.AllowDuplicateNames(true)) {
+	if !utf8.ValidString(text) ||
+		!jsontext.Value(text).IsValid(jsontext.AllowDuplicateNames(true)) {
 		return false
 	}
 	d := json.NewDecoder(bytes.NewReader([]byte(text)))

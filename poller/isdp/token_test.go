@@ -140,7 +140,9 @@ func TestEarlyRenewal(t *testing.T) {
 
 func TestReusedTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sim := isdpsim.New(isdpsim.Config{Agents: 10, TokenTTL: 359 * time.Second, ReuseTokens: true})
+		sim := isdpsim.New(
+			isdpsim.Config{Agents: 10, TokenTTL: 359 * time.Second, ReuseTokens: true},
+		)
 		p := direct(t, sim, nil)
 		for range 120 {
 			if v, _ := sweeptest.Once(t, p); !v.Complete {
@@ -158,7 +160,9 @@ func TestRevokedToken(t *testing.T) {
 	for _, status := range []int{200, 400, 401, 403, 500, 503} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant, InvalidTokenStatus: status})
+				sim := isdpsim.New(
+					isdpsim.Config{Agents: sweeptest.SmallTenant, InvalidTokenStatus: status},
+				)
 				p := direct(t, sim, nil)
 				for range 3 {
 					v, pages := sweeptest.Once(t, p)
@@ -237,7 +241,15 @@ func TestCredentialsRefused(t *testing.T) {
 				p := direct(t, sim, logTo(&log))
 				start := time.Now()
 				_, err := p.Tenant(t.Context())
-				sweeptest.WantClass(t, err, listing.Credentials, "refused", fmt.Sprint(status), "invalid_grant", "ROLLCALL_ISDP_PASSWORD")
+				sweeptest.WantClass(
+					t,
+					err,
+					listing.Credentials,
+					"refused",
+					fmt.Sprint(status),
+					"invalid_grant",
+					"ROLLCALL_ISDP_PASSWORD",
+				)
 				for ; time.Since(start) < 10*time.Minute; time.Sleep(time.Second) {
 					before := time.Now()
 					v, _ := sweeptest.Once(t, p)
@@ -248,7 +260,9 @@ func TestCredentialsRefused(t *testing.T) {
 				}
 				requests := sim.Requests()
 				for i := range requests[1:] {
-					if gap := requests[i+1].Time.Sub(requests[i].Time); i >= 4 && gap < time.Minute || i < 4 && gap < time.Second {
+					if gap := requests[i+1].Time.Sub(requests[i].Time); i >= 4 &&
+						gap < time.Minute ||
+						i < 4 && gap < time.Second {
 						t.Errorf("try %d came %v after the one before", i+2, gap)
 					}
 				}
@@ -299,7 +313,10 @@ func TestTokenCallRefused(t *testing.T) {
 					sweeptest.WantClass(t, v.Err, listing.Credentials, tc.words)
 				}
 				if n := sim.Stats().TokenRequests; n != 6 {
-					t.Errorf("%d token requests in two minutes, want 6: after 2, 5, 15, 30 and 60 s", n)
+					t.Errorf(
+						"%d token requests in two minutes, want 6: after 2, 5, 15, 30 and 60 s",
+						n,
+					)
 				}
 				if n := strings.Count(log.String(), "level=ERROR"); n != 1 {
 					t.Errorf("told %d times: %s", n, &log)
@@ -370,7 +387,13 @@ func TestTokenRefusedByTurns(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %v a second", tc.name, limit), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var log bytes.Buffer
-					sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant, ReuseTokens: tc.reuse, TokenTTL: 5 * time.Minute})
+					sim := isdpsim.New(
+						isdpsim.Config{
+							Agents:      sweeptest.SmallTenant,
+							ReuseTokens: tc.reuse,
+							TokenTTL:    5 * time.Minute,
+						},
+					)
 					refuses := tc.refuses()
 					var mu sync.Mutex
 					n := -1
@@ -392,7 +415,11 @@ func TestTokenRefusedByTurns(t *testing.T) {
 						}
 						sim.ServeHTTP(w, r)
 					})
-					p := direct(t, vendor, func(c *settings) { c.RateLimit = limit; logTo(&log)(c) })
+					p := direct(
+						t,
+						vendor,
+						func(c *settings) { c.RateLimit = limit; logTo(&log)(c) },
+					)
 					start := time.Now()
 					for range 30 {
 						v, pages := sweeptest.Once(t, p)
@@ -403,7 +430,12 @@ func TestTokenRefusedByTurns(t *testing.T) {
 					if n, most := sim.Stats().TokenRequests, 2+int(took/revokedGap); n > most {
 						t.Errorf("%d token requests in %v, want one in %v", n, took, revokedGap)
 					}
-					t.Logf("30 sweeps in %v, %d requests, %d of them for tokens", took, sim.Stats().Requests, sim.Stats().TokenRequests)
+					t.Logf(
+						"30 sweeps in %v, %d requests, %d of them for tokens",
+						took,
+						sim.Stats().Requests,
+						sim.Stats().TokenRequests,
+					)
 					if log.Len() > 0 {
 						t.Errorf("told: %s", &log)
 					}
@@ -419,11 +451,20 @@ func TestRevokedForGood(t *testing.T) {
 		t.Run(fmt.Sprint(reuse), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant, ReuseTokens: reuse})
+				sim := isdpsim.New(
+					isdpsim.Config{Agents: sweeptest.SmallTenant, ReuseTokens: reuse},
+				)
 				p := direct(t, sim, logTo(&log))
 				v, pages := sweeptest.Once(t, p)
 				sweeptest.WantAll(t, sim, v, pages)
-				sim.SetFault(isdpsim.After(3, isdpsim.OnAgents(isdpsim.Answer(403, "application/json", `{"error":"invalid_token"}`))))
+				sim.SetFault(
+					isdpsim.After(
+						3,
+						isdpsim.OnAgents(
+							isdpsim.Answer(403, "application/json", `{"error":"invalid_token"}`),
+						),
+					),
+				)
 				start := time.Now()
 				for ; time.Since(start) < 10*time.Minute; time.Sleep(5 * time.Second) {
 					if v, _ = sweeptest.Once(t, p); v.Complete {
@@ -460,7 +501,13 @@ func TestCredentialsReplaced(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant, TokenTTL: 5 * time.Minute, RefusedStatus: tc.status})
+				sim := isdpsim.New(
+					isdpsim.Config{
+						Agents:        sweeptest.SmallTenant,
+						TokenTTL:      5 * time.Minute,
+						RefusedStatus: tc.status,
+					},
+				)
 				first := config("").account()
 				var mu sync.Mutex
 				file, unreadable, reads := first, error(nil), 0
@@ -517,7 +564,8 @@ func TestCredentialsReplaced(t *testing.T) {
 					}
 				}
 				sweeptest.NoSecrets(t, text)
-				if strings.Contains(text, renewed) || strings.Contains(p.client.scrub("x "+renewed+" y "+first.Password), renewed) ||
+				if strings.Contains(text, renewed) ||
+					strings.Contains(p.client.scrub("x "+renewed+" y "+first.Password), renewed) ||
 					strings.Contains(p.client.scrub(first.Password), first.Password) {
 					t.Error("a secret shows")
 				}
@@ -546,7 +594,10 @@ func TestHugeTokens(t *testing.T) {
 	} {
 		sim := isdpsim.New(isdpsim.Config{})
 		sim.SetFault(isdpsim.OnToken(isdpsim.Answer(200, "application/json", fmt.Sprintf(
-			`{"access_token": "t", %q: "%s", "expires_in": 359, "plat_user": {"tenantId": 886}}`, tc.name, strings.Repeat("x", tc.n)))))
+			`{"access_token": "t", %q: "%s", "expires_in": 359, "plat_user": {"tenantId": 886}}`,
+			tc.name,
+			strings.Repeat("x", tc.n),
+		))))
 		p := direct(t, sim, nil)
 		switch _, _, err := p.tokens.once(t.Context()); {
 		case tc.words != "":
@@ -628,9 +679,17 @@ func TestTenant(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				vendor := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					fmt.Fprintf(w, `{"access_token": "tok", "expires_in": "359", "plat_user": %s}`, tc.user)
+					fmt.Fprintf(
+						w,
+						`{"access_token": "tok", "expires_in": "359", "plat_user": %s}`,
+						tc.user,
+					)
 				})
-				got, err := direct(t, vendor, func(c *settings) { c.TenantID = tc.configured }).Tenant(t.Context())
+				got, err := direct(
+					t,
+					vendor,
+					func(c *settings) { c.TenantID = tc.configured },
+				).Tenant(t.Context())
 				if got != tc.want {
 					t.Errorf("tenant %d, want %d (%v)", got, tc.want, err)
 				}
@@ -646,7 +705,12 @@ func TestTenantChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tenant := 886
 		vendor := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprintf(w, `{"access_token": "tok-%d", "expires_in": 60, "plat_user": {"tenantId": %d}}`, tenant, tenant)
+			fmt.Fprintf(
+				w,
+				`{"access_token": "tok-%d", "expires_in": 60, "plat_user": {"tenantId": %d}}`,
+				tenant,
+				tenant,
+			)
 		})
 		p := direct(t, vendor, nil)
 		if _, err := p.Tenant(t.Context()); err != nil {
