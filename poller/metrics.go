@@ -20,15 +20,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return auto.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		pages: counter("rollcall_pages_total", "Pages of the listing that arrived and could be used. "+
-			"A page that was read twice in a sweep counts twice."),
-		dropped: counter("rollcall_dropped_values_total", "Documented fields that were dropped because "+
-			"of an unexpected type. One that stays so counts at every reading."),
-		repaired: counter("rollcall_repaired_values_total", "Names and values that were repaired because "+
-			"not every JSON parser takes them. One that stays so counts at every reading."),
+		pages: counter("rollcall_pages_total", "Pages of the listing that arrived and could be "+
+			"used. A page that was read twice in a sweep counts twice."),
+		dropped: counter("rollcall_dropped_values_total", "Documented fields that were dropped "+
+			"because of an unexpected type. One that stays so counts at every reading."),
+		repaired: counter("rollcall_repaired_values_total", "Names and values that were repaired "+
+			"because not every JSON parser takes them. One that stays so counts at every reading."),
 		rejected: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "rollcall_rejected_records_total",
-			Help: "Rows of the listing that could not be used, by reason. One that stays so counts at every reading.",
+			Help: "Rows of the listing that could not be used, by reason. " +
+				"One that stays so counts at every reading.",
 		}, []string{"reason"}),
 	}
 	for _, reason := range []string{packed.RejectSyntax, packed.RejectID, packed.RejectStatus,

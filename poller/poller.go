@@ -42,8 +42,8 @@ type Source interface {
 // Config says what is polled, and how hard. The zero value of a field with a default means that
 // default.
 type Config struct {
-	Types        []string      // business types that are polled, one listing each; empty: one listing of all
-	SweepTimeout time.Duration // for a whole sweep; 0: the larger of 60s and three times pages ÷ rate
+	Types        []string      // business types, one listing each; empty: one listing of all
+	SweepTimeout time.Duration // 0: the larger of 60s and three times pages ÷ rate
 	Concurrency  int           // pages in flight; default 4
 
 	// Logger gets the rejected records. Nil: nobody does.
@@ -66,7 +66,8 @@ func (c Config) Validate() error {
 			Want: "a duration above zero, or 0 to derive it from the listing's size"})
 	}
 	if c.Concurrency < 0 {
-		errs = append(errs, &setting.Error{Field: "Concurrency", Value: fmt.Sprint(c.Concurrency), Want: "a number above zero"})
+		errs = append(errs, &setting.Error{Field: "Concurrency", Value: fmt.Sprint(c.Concurrency),
+			Want: "a number above zero"})
 	}
 	return errors.Join(errs...)
 }

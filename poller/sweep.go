@@ -42,7 +42,7 @@ type sweep struct {
 	*Poller
 	emit        func(*listing.Page)
 	began       time.Time // on the clock that timeouts go by
-	started     time.Time // when the first page of those that arrived was asked for; zero: none arrived
+	started     time.Time // when the first page that arrived was asked for; zero: none did
 	listings    []*progress
 	cut         *listing.Error // why it makes no sense to go on; nil: it does
 	failedInRow int            // pages that were unreachable since the last that was not
@@ -147,7 +147,8 @@ func (s *sweep) round(ctx context.Context, jobs []job) {
 		}
 		return j, ok
 	}
-	turn := make(chan struct{}, 1) // holds the worker that does not read a page; a mutex would stop virtual time
+	// turn is held by whoever does not read a page. A mutex would stop virtual time.
+	turn := make(chan struct{}, 1)
 	var wg sync.WaitGroup
 	for range min(s.cfg.Concurrency, len(jobs)) {
 		wg.Go(func() {
@@ -207,11 +208,13 @@ func (s *sweep) take(j job) {
 // sameAgents reports whether two pages show the same agents, in the same order, and some at all.
 func sameAgents(a, b *listing.Page) bool {
 	return b != nil && len(a.Agents) > 0 &&
-		slices.EqualFunc(a.Agents, b.Agents, func(a, b packed.Agent) bool { return a.AgentID() == b.AgentID() })
+		slices.EqualFunc(a.Agents, b.Agents, func(a, b packed.Agent) bool {
+			return a.AgentID() == b.AgentID()
+		})
 }
 
-// A rejection is what is known of a rejected record in order to tell whether it was rejected before.
-// A record that can't be told whose it is goes by its page.
+// A rejection is what is known of a rejected record in order to tell whether it was rejected
+// before. A record that can't be told whose it is goes by its page.
 type rejection struct {
 	listing, page int
 	agent         int64
@@ -250,10 +253,12 @@ func (s *sweep) logRejected(p *listing.Page) {
 // read reads the page, with as many tries as the job allows.
 func (j *job) read(ctx context.Context, from Source) {
 	b := backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond),
-		backoff.WithMultiplier(2), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+		backoff.WithMultiplier(2), backoff.WithMaxInterval(5*time.Second),
+		backoff.WithMaxElapsedTime(0))
 	tries := backoff.WithContext(backoff.WithMaxRetries(b, uint64(j.tries-1)), ctx)
 	_ = backoff.Retry(func() error { // what it returns is j.err, or that ctx has ended since
-		page, err := from.Read(ctx, listing.Request{Listing: j.listing, Page: j.number, Again: j.failures > 0})
+		page, err := from.Read(ctx,
+			listing.Request{Listing: j.listing, Page: j.number, Again: j.failures > 0})
 		if err == nil {
 			j.page, j.err = page, nil
 			return nil

@@ -69,9 +69,11 @@ func (l *progress) torn(n int, p *listing.Page) *listing.Error {
 	case p.Misplaced:
 		return inconsistent("page %d%s: the answer was for another page", n, l.of)
 	case p.Total != l.total && p.Total != listing.NoTotal:
-		return inconsistent("page %d%s says total_count %d, a later answer says %d", n, l.of, p.Total, l.total)
+		return inconsistent("page %d%s says total_count %d, a later answer says %d",
+			n, l.of, p.Total, l.total)
 	case p.Rows() != want:
-		return inconsistent("page %d%s has %d rows, total_count %d calls for %d", n, l.of, p.Rows(), l.total, want)
+		return inconsistent("page %d%s has %d rows, total_count %d calls for %d",
+			n, l.of, p.Rows(), l.total, want)
 	}
 	return nil
 }
@@ -117,8 +119,8 @@ func (l *progress) judge() {
 	slices.Sort(l.again)
 	l.again = slices.Compact(l.again)
 	if len(on)+rejected != l.total {
-		l.err = inconsistent("total_count%s is %d, but the pages show %d agents, %d of them twice, "+
-			"and %d rejected rows: the listing changed while it was read",
+		l.err = inconsistent("total_count%s is %d, but the pages show %d agents, "+
+			"%d of them twice, and %d rejected rows: the listing changed while it was read",
 			l.of, l.total, len(on), seen-len(on), rejected)
 		return
 	}
@@ -147,8 +149,8 @@ func (l *progress) judgeBehind() {
 	case p.err != nil:
 		l.err = p.err
 	default:
-		l.err = inconsistent("total_count%s fell from %d to %d, and page %d, behind the last one, was not read",
-			l.of, l.before, l.total, n)
+		l.err = inconsistent("total_count%s fell from %d to %d, and page %d, "+
+			"behind the last one, was not read", l.of, l.before, l.total, n)
 	}
 	l.again = []int{n}
 }
@@ -157,7 +159,8 @@ func (l *progress) judgeBehind() {
 // refused it, or fails over it again and again.
 func (p *pageRead) saysNone() bool {
 	if p.err.Class == listing.Unreachable {
-		return p.err.Refused && p.failures >= rounds-2 // it is asked for once a round, from the third on
+		// It is asked for once a round, from the third on.
+		return p.err.Refused && p.failures >= rounds-2
 	}
 	return p.err.Refused
 }
@@ -176,9 +179,17 @@ func (l *progress) showsMore(p *listing.Page) bool {
 			}
 		}
 	}
-	return slices.ContainsFunc(p.Agents, func(a packed.Agent) bool { return !listed[a.AgentID()] }) ||
-		slices.ContainsFunc(p.Rejected, func(r listing.Rejected) bool { return r.Known && !listed[r.AgentID] }) ||
-		len(p.Agents) == 0 && p.Unidentified() > 0
+	for _, a := range p.Agents {
+		if !listed[a.AgentID()] {
+			return true
+		}
+	}
+	for _, r := range p.Rejected {
+		if r.Known && !listed[r.AgentID] {
+			return true
+		}
+	}
+	return len(p.Agents) == 0 && p.Unidentified() > 0
 }
 
 // verdict sums up a sweep whose listings have been judged. cut is why it was cut short, nil where

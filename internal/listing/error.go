@@ -39,7 +39,7 @@ type Error struct {
 	Hint  string // what to look at: "is the URL right?"; empty where Err speaks for itself
 
 	Fatal   bool // no other request of this sweep would fare better
-	Refused bool // the vendor was there and said no: to a page behind the last one, that there is none
+	Refused bool // the vendor said no: to a page behind the last one, that there is none
 }
 
 // Error implements error.

@@ -31,7 +31,9 @@ type answer struct {
 
 // readAnswer reads the body that answered a request for the given page. excerpt makes an
 // errorMessage fit to be shown.
-func readAnswer(body []byte, page int, excerpt func(json.RawMessage) string) (answer, *listing.Error) {
+func readAnswer(
+	body []byte, page int, excerpt func(json.RawMessage) string,
+) (answer, *listing.Error) {
 	e, err := readEnvelope(body)
 	if err != nil && !errors.Is(err, errTooManyRows) && !errors.Is(err, jsonwalk.ErrKind) {
 		if meant, ok := readDamaged(body); ok {
@@ -178,7 +180,8 @@ func notJSON(body []byte, err error, rows []json.RawMessage) *listing.Error {
 	case len(body) == 0:
 		return unusable("the answer is empty")
 	case body[0] == '<':
-		return hinted(unusable("the answer is HTML or XML, not JSON"), "is there a gateway in between, is {BaseURL} right?")
+		return hinted(unusable("the answer is HTML or XML, not JSON"),
+			"is there a gateway in between, is {BaseURL} right?")
 	}
 	var more trailing
 	var walked *jsontext.SyntacticError
@@ -204,12 +207,14 @@ func notJSON(body []byte, err error, rows []json.RawMessage) *listing.Error {
 		}
 	}
 	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF) || decoded != nil && decoded.Offset >= int64(len(body)):
+	case errors.Is(err, io.ErrUnexpectedEOF),
+		decoded != nil && decoded.Offset >= int64(len(body)):
 		return unusable("the answer is cut short %s", where)
 	case bytes.IndexByte(body, 0) >= 0:
 		return unusable("the answer is not JSON %s, but binary, or UTF-16 without a charset", where)
 	case !utf8.Valid(body) && readsAs(body) != "":
-		return unusable("the answer is not JSON %s, nor UTF-8; it can be read as %s", where, readsAs(body))
+		return unusable("the answer is not JSON %s, nor UTF-8; it can be read as %s",
+			where, readsAs(body))
 	}
 	return unusable("the answer is not JSON %s", where)
 }

@@ -29,7 +29,7 @@ type client struct {
 	secrets
 	limits  *limits
 	metrics *metrics
-	http    http.RoundTripper // an http.Client would follow redirects, which would be sent the credentials
+	http    http.RoundTripper // an http.Client would send the credentials on to redirects
 	proxy   *url.URL          // nil: none
 	timeout time.Duration     // for one request
 	now     func() time.Time
@@ -63,9 +63,10 @@ func (c *client) transport(roots *x509.CertPool) *http.Transport {
 				c.wanted.Store(true)
 				return &tls.Certificate{}, nil // there is none
 			}},
-		ForceAttemptHTTP2:      true,
-		DisableCompression:     true, // decompressed tells by the bytes, not by the header
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: c.timeout, WriteByteTimeout: c.timeout},
+		ForceAttemptHTTP2:  true,
+		DisableCompression: true, // decompressed tells by the bytes, not by the header
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: pingAfter, PingTimeout: c.timeout, WriteByteTimeout: c.timeout},
 		MaxIdleConnsPerHost:    math.MaxInt, // there are only as many as were in use
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
@@ -86,7 +87,9 @@ type reply struct {
 
 // post sends one request when its turn has come and reads the answer. Whatever the status, it is an
 // answer; reply.sent is set once the request was about to be sent. The error has no Op.
-func (c *client) post(ctx context.Context, url, token string, body []byte) (r reply, _ *listing.Error) {
+func (c *client) post(
+	ctx context.Context, url, token string, body []byte,
+) (r reply, _ *listing.Error) {
 	if err := c.limits.turn(ctx); err != nil {
 		return r, err
 	}

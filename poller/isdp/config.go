@@ -42,9 +42,9 @@ type Config struct {
 	// certificate is not trusted. Nil: the system's.
 	RootCAs func() (*x509.CertPool, error)
 
-	Types          []int         // business types to read, one listing each; empty: one listing of all
+	Types          []int         // business types, one listing each; empty: one listing of all
 	TenantID       int64         // whose agents these are; 0: as the token says
-	RequestTimeout time.Duration // for one request and its answer, waiting for its turn left out; default 10s
+	RequestTimeout time.Duration // for one request and its answer, without waiting; default 10s
 	PageSize       int           // agents a page, 1 to 50; default 50
 	RateLimit      float64       // the most requests a second, token calls included; default 1
 
@@ -94,10 +94,13 @@ func (c Config) Validate() error {
 	types := slices.Sorted(slices.Values(c.Types))
 	want(len(types) == 0 || types[0] >= 0 && len(slices.Compact(types)) == len(c.Types),
 		"Types", strings.Trim(fmt.Sprint(c.Types), "[]"), "different numbers, none below zero")
-	want(c.TenantID >= 0, "TenantID", c.TenantID, "a number above zero, or 0 for the token's tenant")
+	want(c.TenantID >= 0, "TenantID", c.TenantID,
+		"a number above zero, or 0 for the token's tenant")
 	want(c.RequestTimeout >= 0, "RequestTimeout", c.RequestTimeout, "a duration above zero")
-	want(c.PageSize >= 0 && c.PageSize <= MaxPageSize, "PageSize", c.PageSize, "a number from 1 to 50")
-	want(c.RateLimit >= 0 && !math.IsInf(c.RateLimit, 1), "RateLimit", c.RateLimit, "a number of requests a second above zero")
+	want(c.PageSize >= 0 && c.PageSize <= MaxPageSize, "PageSize", c.PageSize,
+		"a number from 1 to 50")
+	want(c.RateLimit >= 0 && !math.IsInf(c.RateLimit, 1), "RateLimit", c.RateLimit,
+		"a number of requests a second above zero")
 	return errors.Join(errs...)
 }
 
@@ -121,12 +124,14 @@ func (c Config) withDefaults() Config {
 // from them.
 func parseBase(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
-	if err != nil || raw == "" || u.Opaque != "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+	if err != nil || raw == "" || u.Opaque != "" || u.Hostname() == "" ||
+		u.Scheme != "https" && u.Scheme != "http" {
 		shown := raw
 		if strings.ContainsAny(raw, "@?#") {
 			shown = ""
 		}
-		return nil, &setting.Error{Field: "BaseURL", Value: shown, Want: "the ISDP+ domain as a URL, https://…"}
+		return nil, &setting.Error{Field: "BaseURL", Value: shown,
+			Want: "the ISDP+ domain as a URL, https://…"}
 	}
 	plain := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
 	fail := func(want string) (*url.URL, error) {

@@ -83,7 +83,8 @@ func (c *connections) release(l *line, req *http.Request, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	untrusted := (*tls.CertificateVerificationError)(nil)
-	if c.line == l && (errors.Is(req.Context().Err(), context.DeadlineExceeded) || errors.As(err, &untrusted)) {
+	late := errors.Is(req.Context().Err(), context.DeadlineExceeded)
+	if c.line == l && (late || errors.As(err, &untrusted)) {
 		c.line = nil
 	}
 	if c.line != l {

@@ -55,7 +55,8 @@ func (c *credentials) renewed() bool {
 	switch {
 	case err != nil && (c.told.IsZero() || now.Sub(c.told) >= tellRefused):
 		c.told = now
-		c.log.Warn("the credentials are refused and can't be read again; going on with those that are refused", "error", err)
+		c.log.Warn("the credentials are refused and can't be read again; "+
+			"going on with those that are refused", "error", err)
 		return false
 	case err != nil, found == c.inUse:
 		return false

@@ -35,7 +35,9 @@ func hinted(e *listing.Error, hint string) *listing.Error {
 }
 
 // ended is the error of what was not done because ctx was over.
-func ended(ctx context.Context) *listing.Error { return listing.Ended(ctx.Err(), context.Cause(ctx)) }
+func ended(ctx context.Context) *listing.Error {
+	return listing.Ended(ctx.Err(), context.Cause(ctx))
+}
 
 // late is the error of what can't be done before ctx's deadline.
 func late(why string) *listing.Error {
@@ -73,8 +75,9 @@ func Why(err error) string {
 const (
 	checkURL = "is {BaseURL} right?"
 
-	certificateDemanded = "the server demands a certificate of the client, which rollcall has none of"
-	avoidCertificate    = "is there an address without that demand? Ask who runs the gateway"
+	certificateDemanded = "the server demands a certificate of the client, " +
+		"which rollcall has none of"
+	avoidCertificate = "is there an address without that demand? Ask who runs the gateway"
 
 	// What a call that the vendor refuses, though it takes the token, most likely means.
 	notSubscribed = "if this lasts: has the application subscribed to the API findOnlineAgent? " +
@@ -117,13 +120,18 @@ func connectHint(err error, certificateWanted bool) (why, hint string) {
 		return "the certificate is for another domain", checkURL
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "", "is this machine's clock right?"
-	case strings.Contains(alert, "certificate required"), certificateWanted && (alert != "" || broken(err)):
+	case strings.Contains(alert, "certificate required"),
+		certificateWanted && (alert != "" || broken(err)):
 		return certificateDemanded, avoidCertificate
-	case strings.Contains(alert, "protocol version"), strings.Contains(err.Error(), "unsupported protocol version"):
-		return "the server and rollcall speak no TLS version in common, and rollcall speaks 1.2 and 1.3",
+	case strings.Contains(alert, "protocol version"),
+		strings.Contains(err.Error(), "unsupported protocol version"):
+		return "the server and rollcall speak no TLS version in common, " +
+				"and rollcall speaks 1.2 and 1.3",
 			"is a gateway too old? Ask who runs it for TLS 1.2"
-	case strings.Contains(alert, "handshake failure"), strings.Contains(alert, "insufficient security"):
-		return "the server and rollcall have no cipher in common, so it most likely offers old ones only",
+	case strings.Contains(alert, "handshake failure"),
+		strings.Contains(alert, "insufficient security"):
+		return "the server and rollcall have no cipher in common, " +
+				"so it most likely offers old ones only",
 			"is a gateway too old? Ask who runs it for ECDHE with AES-GCM"
 	case strings.Contains(alert, "unrecognized name"):
 		return "the server does not know this domain", checkURL
@@ -135,7 +143,8 @@ func connectHint(err error, certificateWanted bool) (why, hint string) {
 func broken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-		strings.Contains(err.Error(), "client conn could not be established") // HTTP/2 has no error for it
+		// HTTP/2 has no error for it.
+		strings.Contains(err.Error(), "client conn could not be established")
 }
 
 // statusError returns the error that an answer's status is, nil where it is none.
@@ -147,8 +156,8 @@ func statusError(status int) *listing.Error {
 		return hinted(unusable("HTTP %d, a switch of protocols that nobody asked for", status),
 			"does a gateway or proxy of yours answer in the vendor's place? Is {BaseURL} right?")
 	case status/100 == 3:
-		return hinted(unusable("HTTP %d, a redirect: never followed, since it would resend the credentials", status),
-			checkURL)
+		return hinted(unusable("HTTP %d, a redirect: never followed, "+
+			"since it would resend the credentials", status), checkURL)
 	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status >= 500:
 		e := unreachable(fmt.Errorf("HTTP %d", status))
 		e.Refused = status == http.StatusInternalServerError
@@ -173,8 +182,8 @@ func pageStatusError(status int) *listing.Error {
 }
 
 // tokenStatusError returns the error that the status of a token call is: any 4xx refuses it, but
-// for those that statusError says are no answer. code is the answer's OAuth error, where it has one,
-// and said what to show of it.
+// for those that statusError says are no answer. code is the answer's OAuth error, where it has
+// one, and said what to show of it.
 func tokenStatusError(r *reply, code, said string) *listing.Error {
 	e := statusError(r.status)
 	if e == nil {
@@ -188,17 +197,20 @@ func tokenStatusError(r *reply, code, said string) *listing.Error {
 	case r.status/100 != 4 || e.Class == listing.Unreachable:
 		return e
 	case code != "": // it is ISDP+
-	case r.status == http.StatusNotFound, r.status == http.StatusMethodNotAllowed, r.status == http.StatusGone:
-		return hinted(badCredentials("%w: there is no ISDP+ OpenAPI at this address", e.Err), checkURL)
+	case r.status == http.StatusNotFound, r.status == http.StatusMethodNotAllowed,
+		r.status == http.StatusGone:
+		return hinted(badCredentials("%w: there is no ISDP+ OpenAPI at this address", e.Err),
+			checkURL)
 	case says("HTTP request") && says("HTTPS"):
-		return hinted(badCredentials("%w: that port wants https", e.Err), "make {BaseURL} begin with https://")
+		return hinted(badCredentials("%w: that port wants https", e.Err),
+			"make {BaseURL} begin with https://")
 	case says("SSL certificate"):
 		return hinted(badCredentials("%w: "+certificateDemanded, e.Err), avoidCertificate)
 	}
 	refused := refusedCredentials(e.Err, code)
 	if r.status == http.StatusForbidden && code == "" {
-		refused.Err = fmt.Errorf("%w, and the account may be bound to other addresses than this machine's",
-			refused.Err)
+		refused.Err = fmt.Errorf("%w, and the account may be bound to other addresses "+
+			"than this machine's", refused.Err)
 	}
 	return refused
 }
@@ -213,5 +225,6 @@ func refusedCredentials(err error, code string) *listing.Error {
 	case "invalid_grant":
 		which = "{Username} (the application's id) and {Password} (its token)"
 	}
-	return badCredentials("refused: %w: %s must be right, not expired and not swapped", err, setting.Text(which))
+	return badCredentials("refused: %w: %s must be right, not expired and not swapped",
+		err, setting.Text(which))
 }

@@ -1,6 +1,6 @@
-// Package isdp reads the agent listings of an ISDP+ tenant, a page at a time: it keeps a token, asks
-// within the limits of rate, and makes pages of whatever the vendor and the gateways in between
-// answer.
+// Package isdp reads the agent listings of an ISDP+ tenant, a page at a time: it keeps a token,
+// asks within the limits of rate, and makes pages of whatever the vendor and the gateways in
+// between answer.
 //
 // Every error of a [Client] is a [*listing.Error] of one of four classes. When the vendor asks for
 // fewer requests (429, Retry-After) nobody asks before it said so, and the rate halves and recovers
@@ -143,8 +143,9 @@ func (c *Client) ask(ctx context.Context, call string) (reply, string, *listing.
 		moot := c.tokens.refused(token)
 		switch {
 		case n == pageRefusals && moot:
-			return reply{}, "", hinted(unreachable(errors.New("a token that works is refused by turns")),
-				"if this lasts: do all servers behind this address know it? Ask the vendor")
+			err := unreachable(errors.New("a token that works is refused by turns"))
+			return reply{}, "", hinted(err, "if this lasts: do all servers "+
+				"behind this address know it? Ask the vendor")
 		case n == pageRefusals:
 			return reply{}, "", freshRefused()
 		case sleep(ctx, pause.NextBackOff()) != nil:
@@ -161,7 +162,8 @@ func (c *Client) page(r listing.Request, answer *reply) (*listing.Page, *listing
 	}
 	r.Again = false
 	read := c.pageReader()
-	print := fingerprint{len(answer.utf8), read.maxRow, maphash.Bytes(seed, answer.utf8), answer.lossy}
+	sum := maphash.Bytes(seed, answer.utf8)
+	print := fingerprint{len(answer.utf8), read.maxRow, sum, answer.lossy}
 	c.mu.Lock()
 	seen := c.seen[r]
 	c.mu.Unlock()

@@ -35,7 +35,8 @@ func asMeant(text []byte) ([]byte, bool) {
 			i++
 			c = text[i]
 		case c == '"':
-			if quoted && controls && bytes.HasPrefix(bytes.TrimLeft(text[i+1:], " \t\r\n"), []byte(":")) {
+			rest := bytes.TrimLeft(text[i+1:], " \t\r\n")
+			if quoted && controls && bytes.HasPrefix(rest, []byte(":")) {
 				return nil, false // what a name was meant to be nobody can tell
 			}
 			quoted, controls = !quoted, false

@@ -33,7 +33,7 @@ type limits struct {
 
 	mu       sync.Mutex
 	paused   time.Time // nobody sends before
-	slowed   time.Time // when the rate was last halved: answers to earlier requests don't do it again
+	slowed   time.Time // when the rate was last halved: earlier requests don't do it again
 	told     time.Time // when it was last told that the rate is halved; zero: never
 	slowTold bool      // that is the last thing that was told
 
@@ -44,7 +44,8 @@ type limits struct {
 
 func newLimits(c Config) *limits {
 	full := rate.Limit(c.RateLimit)
-	return &limits{limiter: rate.NewLimiter(full, 1), full: full, log: c.Logger, refusing: make(map[string]int)}
+	return &limits{limiter: rate.NewLimiter(full, 1), full: full, log: c.Logger,
+		refusing: make(map[string]int)}
 }
 
 // turn waits for a request's turn. Where that can't come in ctx's time it does not wait.
@@ -64,7 +65,8 @@ func (l *limits) turn(ctx context.Context) *listing.Error {
 			return nil
 		}
 		if deadline, ok := ctx.Deadline(); ok && paused.After(deadline) {
-			return late(fmt.Sprintf("the vendor wants no request for another %v", wait.Round(time.Second)))
+			return late(fmt.Sprintf("the vendor wants no request for another %v",
+				wait.Round(time.Second)))
 		}
 		if sleep(ctx, wait) != nil {
 			return ended(ctx)

@@ -39,7 +39,7 @@ func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
 		}, []string{"call", "result"}),
 		took: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "rollcall_request_duration_seconds",
-			Help: "Time from sending a request to the vendor until its answer was read, or was given up.",
+			Help: "Time from a request to the vendor until its answer was read or given up.",
 
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"call"}),
@@ -52,9 +52,12 @@ func newMetrics(reg prometheus.Registerer, l *limits) *metrics {
 		Name: "rollcall_request_rate_limit",
 		Help: "The most requests a second that rollcall allows itself at present.",
 	}, l.now)
-	for call, other := range map[string]string{callToken: string(listing.Credentials), callPage: requestExpired} {
+	for call, other := range map[string]string{
+		callToken: string(listing.Credentials), callPage: requestExpired,
+	} {
 		m.took.WithLabelValues(call)
-		for _, result := range []string{requestOK, requestThrottled, string(listing.Unreachable), string(listing.Unusable), other} {
+		for _, result := range []string{requestOK, requestThrottled, string(listing.Unreachable),
+			string(listing.Unusable), other} {
 			m.requests.WithLabelValues(call, result)
 		}
 	}

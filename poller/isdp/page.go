@@ -36,7 +36,8 @@ func (r *pageReader) read(t text, number int) (*listing.Page, *listing.Error) {
 
 // page decodes the rows of an answer: each becomes an agent or is rejected.
 func (r *pageReader) page(a answer, t text) *listing.Page {
-	p := &listing.Page{Total: a.total, Misplaced: a.misplaced, Agents: make([]packed.Agent, 0, len(a.rows))}
+	p := &listing.Page{Total: a.total, Misplaced: a.misplaced,
+		Agents: make([]packed.Agent, 0, len(a.rows))}
 	gbk := slices.ContainsFunc(a.rows, func(raw json.RawMessage) bool {
 		return !utf8.Valid(raw) && readsAs(raw) != ""
 	})
@@ -130,8 +131,10 @@ func (r *row) set(name, value []byte) {
 	}
 	switch string(name) {
 	case "agentId", "tenantId", "onlineStatus", "deleteFlag":
-		was, ok := integer(r.fields.Get(string(name)))
-		if is, isToo := integer(value); r.fields.Get(string(name)) != nil && (was != is || ok != isToo) {
+		before := r.fields.Get(string(name))
+		was, wasNumber := integer(before)
+		is, isNumber := integer(value)
+		if before != nil && (was != is || wasNumber != isNumber) {
 			r.contradicts = string(name)
 		}
 	}
@@ -162,9 +165,11 @@ func (r *row) pack(tenant int64) (a packed.Agent, _ *packed.RowError) {
 func (r *row) seen(t text) string {
 	switch as := readsAs(r.notTextValue); {
 	case r.notText == "":
-		return "bytes that mean nothing in charset " + t.charset + ", which the answer's header names"
+		return "bytes that mean nothing in charset " + t.charset +
+			", which the answer's header names"
 	case as != "":
-		return r.notText + " is not UTF-8, and can be read as " + as + ": the answer's Content-Type has to name that charset"
+		return r.notText + " is not UTF-8, and can be read as " + as +
+			": the answer's Content-Type has to name that charset"
 	}
 	return r.notText + " is not UTF-8"
 }
@@ -173,7 +178,8 @@ func (r *row) seen(t text) string {
 // before it broke. Where it names an agent anywhere else too, nobody can tell which one it meant.
 func (r *row) broken(raw []byte) *listing.Rejected {
 	r.open(raw)
-	bad := rejected(0, false, packed.RejectSyntax, fmt.Sprintf("no JSON object from its byte %d on", r.errAt))
+	bad := rejected(0, false, packed.RejectSyntax,
+		fmt.Sprintf("no JSON object from its byte %d on", r.errAt))
 	if !utf8.Valid(raw) && readsAs(raw) != "" {
 		bad.Detail += "; it is not UTF-8, and can be read as " + readsAs(raw)
 	}

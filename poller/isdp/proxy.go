@@ -75,10 +75,11 @@ func proxied(_ context.Context, _ *url.URL, r *http.Request, resp *http.Response
 	case http.StatusOK:
 		return nil
 	case http.StatusProxyAuthRequired:
-		return &proxyError{refused, "it wants a user and a password, or others: put them into " + name +
-			", as http://user:password@host:port"}
+		return &proxyError{refused, "it wants a user and a password, or others: put them into " +
+			name + ", as http://user:password@host:port"}
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return &proxyError{fmt.Sprintf("the proxy (%s) can't connect to %s: HTTP %d", name, r.Host, status), checkURL}
+		away := fmt.Sprintf("the proxy (%s) can't connect to %s: HTTP %d", name, r.Host, status)
+		return &proxyError{away, checkURL}
 	}
 	return &proxyError{refused, "does it let this machine reach " + r.Host + "?"}
 }

@@ -10,19 +10,23 @@ import (
 )
 
 const (
-	xmlRefusal  = "InvalidTokenException" // how the vendor's server calls a token that is not valid, in XML …
-	jsonRefusal = "invalid_token"         // … and in JSON
-	maxRefusal  = 16 << 10                // more bytes than a refusal has
+	// How the vendor's server calls a token that is not valid, in XML and in JSON.
+	xmlRefusal  = "InvalidTokenException"
+	jsonRefusal = "invalid_token"
+
+	maxRefusal = 16 << 10 // more bytes than a refusal has
 )
 
 // refusesToken reports whether an answer says that the token is not valid (any more): any 401 does,
 // and on whatever status the vendor's InvalidTokenException in XML, or the OAuth error
 // invalid_token in JSON.
 func (r *reply) refusesToken() bool {
-	switch {
-	case r.status == http.StatusUnauthorized:
+	if r.status == http.StatusUnauthorized {
 		return true
-	case len(r.utf8) > maxRefusal || !bytes.Contains(r.utf8, []byte(xmlRefusal)) && !bytes.Contains(r.utf8, []byte(jsonRefusal)):
+	}
+	names := bytes.Contains(r.utf8, []byte(xmlRefusal)) ||
+		bytes.Contains(r.utf8, []byte(jsonRefusal))
+	if len(r.utf8) > maxRefusal || !names {
 		return false // as any page, without a closer look
 	}
 	e := oauthError(r.utf8)
@@ -74,7 +78,7 @@ func (e *oauthRefusal) readXML(body []byte) {
 				e.said = strings.HasSuffix(e.root, "Exception")
 			}
 			if depth == 2 && tok.Name.Local == "error" {
-				_ = d.DecodeElement(&e.code, &tok) // where it ends before its time, that is all there is
+				_ = d.DecodeElement(&e.code, &tok) // what there is of it, where it is cut short
 				e.code = strings.TrimSpace(e.code)
 				e.said = true
 				return

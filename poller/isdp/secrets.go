@@ -26,7 +26,8 @@ type secrets struct {
 func (s *secrets) keepAccount(a Account) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.credentials = append(s.credentials[max(0, len(s.credentials)+4-kept):], a.ClientSecret, a.Password, a.ClientID, a.Username)
+	s.credentials = append(s.credentials[max(0, len(s.credentials)+4-kept):],
+		a.ClientSecret, a.Password, a.ClientID, a.Username)
 }
 
 // keepToken has a token kept out of errors from now on.
@@ -71,10 +72,13 @@ func hiding(secrets []string) *strings.Replacer {
 	for _, secret := range secrets {
 		for _, s := range []string{secret, inJSON(secret, true), inJSON(secret, false)} {
 			quoted := strconv.Quote(s)
-			forms = append(forms, s, inJSON(s, true), inJSON(s, false), quoted[1:len(quoted)-1], url.QueryEscape(s), url.PathEscape(s))
+			forms = append(forms, s, inJSON(s, true), inJSON(s, false), quoted[1:len(quoted)-1],
+				url.QueryEscape(s), url.PathEscape(s))
 		}
 	}
-	slices.SortFunc(forms, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), strings.Compare(a, b)) })
+	slices.SortFunc(forms, func(a, b string) int { // the longest first
+		return cmp.Or(cmp.Compare(len(b), len(a)), strings.Compare(a, b))
+	})
 	var pairs []string
 	for _, s := range slices.Compact(forms) {
 		if s != "" {

@@ -15,9 +15,12 @@ import (
 const (
 	maxTries    = 4                // of one token that may fail
 	revokedGap  = 3 * time.Second  // between two tokens asked for because one was refused
-	freshTries  = 3                // fresh tokens that may be refused in a row before it counts as refused credentials
 	tellRefused = 15 * time.Minute // between two lines that say the same of refused credentials
-	justWorked  = time.Minute      // so long after a token was accepted no refusal of one says anything about the credentials
+
+	// So many fresh tokens that are refused in a row count as refused credentials, but not so soon
+	// after a token was accepted.
+	freshTries = 3
+	justWorked = time.Minute
 )
 
 // Of several nodes that answer at one address, some may not know a token (yet) that the others
@@ -31,17 +34,20 @@ const (
 // How long the token endpoint is left alone after n failures in a row: refused credentials, and
 // everything else. The last one repeats.
 var (
-	refusedGaps = []time.Duration{2 * time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute}
-	failedGaps  = []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 10 * time.Second}
+	refusedGaps = []int{2, 5, 15, 30, 60} // seconds
+	failedGaps  = []int{1, 2, 4, 8, 10}
 )
 
-func gap(gaps []time.Duration, n int) time.Duration { return gaps[min(n, len(gaps))-1] }
+func gap(gaps []int, n int) time.Duration {
+	return time.Duration(gaps[min(n, len(gaps))-1]) * time.Second
+}
 
 // newBackOff spaces the tries of one operation. How many there are and when it is all over is for
 // the wrappers to say: no time of its own ends it.
 func newBackOff() *backoff.ExponentialBackOff {
 	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(250*time.Millisecond),
-		backoff.WithMultiplier(2), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+		backoff.WithMultiplier(2), backoff.WithMaxInterval(5*time.Second),
+		backoff.WithMaxElapsedTime(0))
 }
 
 // token is an access token, and until when it is good.
@@ -88,8 +94,8 @@ const (
 )
 
 func newTokens(c Config, cl *client, url string) *tokens {
-	return &tokens{client: cl, url: url, want: c.TenantID, log: c.Logger,
-		credentials: &credentials{reread: c.Reread, keep: cl.keepAccount, log: c.Logger, inUse: c.account()}}
+	creds := &credentials{reread: c.Reread, keep: cl.keepAccount, log: c.Logger, inUse: c.account()}
+	return &tokens{client: cl, url: url, want: c.TenantID, log: c.Logger, credentials: creds}
 }
 
 func (t *tokens) op() string { return "get a token from " + t.url }
@@ -129,7 +135,8 @@ func (t *tokens) get(ctx context.Context) (string, *listing.Error) {
 			return "", heldErr
 		default:
 			if deadline, ok := ctx.Deadline(); ok && held.After(deadline) {
-				return "", late("the token was refused, and it is too early to ask for another").Doing(t.op())
+				why := "the token was refused, and it is too early to ask for another"
+				return "", late(why).Doing(t.op())
 			}
 			_ = sleep(ctx, held.Sub(now))
 		}
@@ -200,14 +207,14 @@ func (t *tokens) tell(what trouble) bool {
 func (t *tokens) check(tenant int64) *listing.Error {
 	switch {
 	case tenant == 0 && t.want == 0 && t.tenant == 0:
-		return hinted(badCredentials("%w: the answer does not say whose token it is (plat_user.tenantId)", ErrTenant),
-			"set {TenantID}")
+		return hinted(badCredentials("%w: the answer does not say whose token it is "+
+			"(plat_user.tenantId)", ErrTenant), "set {TenantID}")
 	case tenant != 0 && t.want != 0 && tenant != t.want:
-		return badCredentials("%w: the credentials are tenant %d's, but %s is %d: one of the two is wrong",
-			ErrTenant, tenant, setting.Text("{TenantID}"), t.want)
+		return badCredentials("%w: the credentials are tenant %d's, but %s is %d: "+
+			"one of the two is wrong", ErrTenant, tenant, setting.Text("{TenantID}"), t.want)
 	case tenant != 0 && t.tenant != 0 && tenant != t.tenant:
-		return hinted(badCredentials("the credentials have become tenant %d's and were tenant %d's", tenant, t.tenant),
-			"restart if that is meant")
+		return hinted(badCredentials("the credentials have become tenant %d's and were tenant %d's",
+			tenant, t.tenant), "restart if that is meant")
 	}
 	t.tenant = max(t.tenant, tenant, t.want) // those that are known are the same
 	return nil
@@ -252,7 +259,8 @@ func (t *tokens) refused(value string) (moot bool) {
 		t.heldErr = freshRefused().Doing(t.op())
 		t.heldErr.Fatal = true
 		if t.tell(freshOnesRefused) {
-			t.log.Error("tokens are refused as soon as they are issued; trying again rarely", "error", t.heldErr)
+			t.log.Error("tokens are refused as soon as they are issued; trying again rarely",
+				"error", t.heldErr)
 		}
 	}
 	t.replaced = now

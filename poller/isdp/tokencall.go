@@ -54,13 +54,15 @@ func (t *tokens) read(r *reply, start time.Time) (tok token, tenant int64, err *
 	}
 	switch {
 	case answer.AccessToken == "" && refusal.said:
-		err = refusedCredentials(fmt.Errorf("HTTP %d, and an error in the place of a token%s", r.status, said), refusal.code)
+		err = refusedCredentials(fmt.Errorf("HTTP %d, and an error in the place of a token%s",
+			r.status, said), refusal.code)
 	case bad != nil:
 		err = notJSON(r.utf8, bad, nil)
 	case answer.AccessToken == "":
 		err = unusable("the answer has no access_token")
 	case len(answer.AccessToken) > maxToken:
-		err = unusable("the access_token has %d bytes, and no header takes more than %d", len(answer.AccessToken), maxToken)
+		err = unusable("the access_token has %d bytes, and no header takes more than %d",
+			len(answer.AccessToken), maxToken)
 	case len(answer.RefreshToken) > maxToken+len(`""`):
 		err = unusable("the refresh_token has more than %d bytes", maxToken)
 	case strings.ContainsFunc(answer.AccessToken, func(r rune) bool { return r <= ' ' || r > '~' }):
@@ -81,8 +83,9 @@ func (t *tokens) read(r *reply, start time.Time) (tok token, tenant int64, err *
 	_ = json.Unmarshal(answer.PlatUser, &user) // what is no object names no tenant
 	tenant, _ = integer(user.TenantID)
 	life := lifetime(answer.ExpiresIn)
-	return token{value: answer.AccessToken, renew: start.Add(life - min(time.Minute, life/5)), expire: start.Add(life)},
-		max(tenant, 0), nil
+	tok = token{value: answer.AccessToken, expire: start.Add(life)}
+	tok.renew = tok.expire.Add(-min(time.Minute, life/5))
+	return tok, max(tenant, 0), nil
 }
 
 // isCode reports whether s is an error code as OAuth has them, "invalid_grant" for one (RFC 6749,
