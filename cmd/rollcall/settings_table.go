@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rollcall-events/rollcall/internal/natsd"
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -180,7 +181,7 @@ func (s *settings) variables() []variable {
 			takes: "`nats://`, `tls://`, `ws://` or `wss://` URLs of NATS servers, `host` or " +
 				"`host:port`, separated by commas, WebSocket or not but not both",
 			parse: natsURLs(&s.NATSURL), show: hidden},
-		{name: "ROLLCALL_NATS_LISTEN", field: "Listen", std: "127.0.0.1:4222",
+		{name: "ROLLCALL_NATS_LISTEN", field: "Listen", std: natsd.DefaultListen,
 			takes: aListen, parse: listen(&s.NATSListen)},
 		{name: "ROLLCALL_DATA_DIR", field: "DataDir", std: "./data",
 			takes: "a path", parse: anyPath(&s.DataDir)},

@@ -83,7 +83,7 @@ type probe struct {
 }
 
 var vendorProbes = []probe{
-	{"token", "", 8 * time.Second, (*state).token}, // and on the way there: dns, tcp, tls
+	{"token", "", 6 * time.Second, (*state).token}, // and on the way there: dns, tcp, tls
 	{"listing", "token", 8 * time.Second, (*state).listing},
 	{"rate", "listing", time.Second, (*state).rate},
 }

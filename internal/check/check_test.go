@@ -674,9 +674,9 @@ func TestRunningCantCommit(t *testing.T) {
 }
 
 // proxy passes CONNECT requests on to where the test wants them, for whoever shows the password.
-func proxy(t *testing.T, target, password string) *httptest.Server {
+func proxy(t *testing.T, secure bool, target, password string) *httptest.Server {
 	t.Helper()
-	return site(t, false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return site(t, secure, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodConnect ||
 			!strings.HasPrefix(r.Header.Get("Proxy-Authorization"), "Basic ") || password == "" {
 			w.WriteHeader(http.StatusProxyAuthRequired)
@@ -747,17 +747,26 @@ func TestTLSThroughProxy(t *testing.T) {
 		"ROLLCALL_ISDP_URL": "https://example.com", "ROLLCALL_ISDP_CA_FILE": caFile(t, secure)})
 	for _, c := range []struct {
 		name, password string
+		secure         bool // the way to the proxy
 		exit           int
 		wants          []string
 	}{
-		{"let through", "yes", 0, []string{"warn dns connections to the vendor go through the " +
+		{"let through", "yes", false, 0, []string{"warn dns connections to the vendor go " +
+			"through the " +
 			"proxy 127.0.0.1:", "ok tls TLS 1.3, certificate for example.com, ",
 			"ok token tenant 886"}},
-		{"refused", "", 1, []string{"FAIL tls the proxy (HTTPS_PROXY) refused the connection: " +
+		{"refused", "", false, 1, []string{"FAIL tls the proxy (HTTPS_PROXY) refused the " +
+			"connection: " +
 			"HTTP 407 > it wants a user and a password, or others: put them into HTTPS_PROXY, as " +
 			"http://user:password@host:port"}},
+		{"let through by https", "yes", true, 0, []string{"ok tls TLS 1.3, certificate for " +
+			"example.com, ",
+			"ok token tenant 886"}},
+		{"refused by https", "", true, 1, []string{"FAIL tls the proxy (HTTPS_PROXY) refused the " +
+			"connection: " +
+			"HTTP 407"}},
 	} {
-		p := proxy(t, secure.Listener.Addr().String(), c.password)
+		p := proxy(t, c.secure, secure.Listener.Addr().String(), c.password)
 		env["HTTPS_PROXY"] = withUser(p.URL, "somebody")
 		checked := e2e.Rollcall(t, env, "check")
 		if code := checked.Wait(); code != c.exit {

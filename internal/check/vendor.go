@@ -33,7 +33,8 @@ type trip struct {
 	mu            sync.Mutex // several addresses may be dialed side by side
 	dns, tcp, tls leg
 	addrs         []string            // what dns found
-	state         tls.ConnectionState // after tls
+	handshakes    int                 // begun; the first is the proxy's, where that is an https one
+	state         tls.ConnectionState // after the last of them
 	answered      bool                // the first byte of an answer has come
 
 	// What came of the call.
@@ -113,7 +114,12 @@ func (t *trip) trace() *httptrace.ClientTrace {
 				}
 			})
 		},
-		TLSHandshakeStart: func() { locked(t.tls.begin) },
+		TLSHandshakeStart: func() {
+			locked(func() {
+				t.tls.begin()
+				t.handshakes++
+			})
+		},
 		TLSHandshakeDone: func(state tls.ConnectionState, err error) {
 			locked(func() {
 				t.tls.end(err)
@@ -236,11 +242,14 @@ func (s *state) tls(t *trip) {
 	// With TLS 1.3 a server demands a client certificate only after the handshake.
 	remote := new(net.OpError)
 	demands := !t.answered && errors.As(t.err, &remote) && remote.Op == "remote error"
-	ofProxy := s.Proxy != nil && t.state.ServerName != base.Hostname()
+	ours := t.handshakes > 0
+	if s.Proxy != nil && s.Proxy.Scheme == "https" {
+		ours = t.handshakes > 1
+	}
 	switch {
-	case t.tls.done() && !demands && !ofProxy:
+	case t.tls.done() && ours && !demands:
 		s.certificate(&t.state)
-	case !t.tls.began.IsZero() && !t.tls.ended:
+	case ours && t.tls.reason() == errNoAnswer:
 		s.fail("no TLS: no answer in time", "does something in between meddle with it?")
 	default:
 		s.noTLS(t, base)
@@ -354,11 +363,15 @@ func (s *state) credentials(t *trip) {
 	s.ok(text)
 }
 
-// trouble reports an error of the client's. of names what it is of, where there is more than one.
+// trouble reports an error of the client's. of says what it is of, where there is more than one.
 func (s *state) trouble(of string, err error) {
-	if e := new(listing.Error); errors.As(err, &e) {
+	e, ok := errors.AsType[*listing.Error](err)
+	switch {
+	case !ok:
+		s.fail(of+err.Error(), "")
+	case e.Err == context.DeadlineExceeded: // the probe's own limit
+		s.fail(of+errNoAnswer.Error(), e.Hint)
+	default:
 		s.fail(of+cmp.Or(isdp.Why(e), e.Err.Error()), e.Hint)
-		return
 	}
-	s.fail(of+err.Error(), "")
 }
