@@ -5,13 +5,12 @@
 // it has been read. Pages that are missing or do not fit together are asked for again, in a few
 // rounds. At the end the verdict says whether the sweep is complete: every page arrived, all pages
 // of a listing name the same total, and the distinct agents plus the rejected rows make that
-// number. Whoever draws conclusions from an agent's absence may do so in complete sweeps only; what
-// a page shows has been seen in any case.
+// number. Only a complete sweep says anything about agents that it did not show. What a page shows
+// counts in any case.
 //
 // Pages arrive in no particular order, and a page that was read twice is handed over twice; see
-// [listing.Page] for how to order what they show. Requests that failed for whatever reason are
-// tried again with growing gaps, a page four times in a round, unless the source says that nothing
-// will help.
+// [listing.Page] for how to order what they show. A request that failed is tried again after
+// growing pauses, four times in all, unless its error is fatal.
 package poller
 
 import (
@@ -46,11 +45,11 @@ type Config struct {
 	SweepTimeout time.Duration // 0: the larger of 60s and three times pages ÷ rate
 	Concurrency  int           // pages in flight; default 4
 
-	// Logger gets the rejected records. Nil: nobody does.
+	// Logger gets the rejected records. Nil: they are not logged.
 	Logger *slog.Logger
 
-	// Metrics gets the poller's collectors, without labels to tell pollers apart: one poller a
-	// registerer. Nil: nobody does.
+	// Metrics is where the collectors are registered. They have no labels to tell pollers apart:
+	// one poller a registerer. Nil: nowhere.
 	Metrics prometheus.Registerer
 
 	// Now stamps verdicts; it must not jump during a sweep. Timeouts always go by the monotonic

@@ -44,7 +44,7 @@ type sweep struct {
 	began       time.Time // on the clock that timeouts go by
 	started     time.Time // when the first page that arrived was asked for; zero: none did
 	listings    []*progress
-	cut         *listing.Error // why it makes no sense to go on; nil: it does
+	cut         *listing.Error // why the sweep was cut short; nil: it was not
 	failedInRow int            // pages that were unreachable since the last that was not
 
 	rejects  int // rejected records that the sweep before had not rejected
@@ -221,8 +221,7 @@ type rejection struct {
 	reason        string
 }
 
-// logRejected tells of every record that is rejected now and was not in the sweep before: one that
-// stays is told once.
+// logRejected logs every record that is rejected now and was not in the sweep before.
 func (s *sweep) logRejected(p *listing.Page) {
 	for _, r := range p.Rejected {
 		key := rejection{p.Listing, 0, r.AgentID, r.Reason}

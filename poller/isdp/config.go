@@ -52,12 +52,12 @@ type Config struct {
 	// It is asked for every page, and may be called from any goroutine. Nil: 256 KiB.
 	MaxRowBytes func() int
 
-	// Logger gets what no return value says: refused credentials (once), the vendor's wish for
-	// fewer requests (once). Nil: nobody does.
+	// Logger gets what no return value says: refused credentials, and that the vendor wants fewer
+	// requests. Nil: that is not logged.
 	Logger *slog.Logger
 
-	// Metrics gets the client's collectors, without labels to tell clients apart: one client a
-	// registerer. Nil: nobody does.
+	// Metrics is where the collectors are registered. They have no labels to tell clients apart:
+	// one client a registerer. Nil: nowhere.
 	Metrics prometheus.Registerer
 
 	// Now stamps pages; it must be safe for concurrent use, and not jump during a sweep: pages are

@@ -16,8 +16,9 @@ import (
 const lineAge = 5 * time.Minute
 
 // connections sends requests, over connections that it gives up when they are old, and when a
-// request on one of them was not answered in time: what goes on acknowledging and does not forward,
-// a proxy for one, would otherwise hold on to all requests for good. It is safe for concurrent use.
+// request on one of them was not answered in time. A proxy, for example, may go on acknowledging
+// packets that it no longer forwards; it would then swallow every request. It is safe for
+// concurrent use.
 type connections struct {
 	// open makes a transport that trusts roots; nil: the system's. All its other properties stay
 	// the same.
@@ -92,7 +93,7 @@ func (c *connections) release(l *line, req *http.Request, err error) {
 	}
 }
 
-// close closes the connections that are idle. What does not take a farewell is no reason to wait.
+// close closes the connections that are idle. It does not wait for peers that do not answer.
 func (l *line) close() { go l.CloseIdleConnections() }
 
 // CloseIdleConnections closes the connections that are idle.

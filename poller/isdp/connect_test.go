@@ -106,7 +106,7 @@ func towards(t *testing.T, url string, change func(*settings)) *rig {
 	c := config(url)
 	c.RateLimit, c.PageSize = 1000, sweeptest.SmallPage
 	p := newRig(t, c, change)
-	t.Cleanup(p.client.http.(*connections).CloseIdleConnections)
+	t.Cleanup(p.caller.http.(*connections).CloseIdleConnections)
 	return p
 }
 
@@ -193,7 +193,7 @@ func (g gate) Write(b []byte) (int, error) {
 // shortPings shortens the times that HTTP/2 connections have to show that they live, where they are
 // asked at all.
 func shortPings(t *testing.T, p *rig, d time.Duration) {
-	conns := p.client.http.(*connections)
+	conns := p.caller.http.(*connections)
 	open := conns.open
 	conns.open = func(roots *x509.CertPool) *http.Transport {
 		tr := open(roots)
@@ -289,7 +289,7 @@ func TestConnectionsAge(t *testing.T) {
 				c.Concurrency = 1
 				c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil }
 			})
-			conns := p.client.http.(*connections)
+			conns := p.caller.http.(*connections)
 			open := conns.open
 			conns.open = func(roots *x509.CertPool) *http.Transport {
 				tr := open(roots)
@@ -378,7 +378,7 @@ func TestCAReplaced(t *testing.T) {
 
 	file.Store(old)
 	works()
-	conns := p.client.http.(*connections)
+	conns := p.caller.http.(*connections)
 	conns.mu.Lock()
 	conns.line.opened = conns.line.opened.Add(-lineAge)
 	conns.mu.Unlock()

@@ -2,17 +2,18 @@
 // asks within the limits of rate, and makes pages of whatever the vendor and the gateways in
 // between answer.
 //
-// Every error of a [Client] is a [*listing.Error] of one of four classes. When the vendor asks for
-// fewer requests (429, Retry-After) nobody asks before it said so, and the rate halves and recovers
-// with success; it does so too when the vendor begins to refuse what it answered before. Refused
-// credentials are logged once and then tried again rarely, in the end once a minute; requests in
-// between fail at once, without one to the vendor. No error and no log entry shows a secret, a
-// token, or more of an answer than a short excerpt of the vendor's own error message.
+// The way of a page: a request is sent (caller.go) when the rate allows it (limits.go), with a
+// token (token.go, tokencall.go), over connections that are replaced when they are old or silent
+// (connect.go). The body is decompressed and decoded to UTF-8 (text.go). Its JSON is read
+// (answer.go), leniently where it is not quite JSON (lenient.go). Each row becomes an agent or is
+// rejected (page.go).
 //
-// The way of an answer: post sends a request (client.go) when its turn has come (limits.go), over
-// connections that are given up when they are old or silent (connect.go). The body is decompressed
-// and becomes UTF-8 (text.go), its JSON is taken apart (answer.go), leniently where strict JSON
-// refuses it (lenient.go), and each row becomes an agent or is rejected (page.go).
+// Every error of a [Client] is a [*listing.Error] of one of four classes (errors.go). When the
+// vendor asks for fewer requests (429, Retry-After), or begins to refuse what it answered before,
+// the rate is halved, and rises again with every good answer. Refused credentials are logged once
+// and tried again rarely, in the end once a minute; requests in between fail at once. No error and
+// no log line shows a secret, a token, or more of an answer than a short excerpt of the vendor's
+// own error message.
 package isdp
 
 import (
@@ -35,7 +36,7 @@ var ErrTenant = errors.New("no agreement on the tenant")
 // Client reads one tenant. Its methods are safe for concurrent use.
 type Client struct {
 	cfg       Config
-	client    *client
+	caller    *caller
 	tokens    *tokens
 	agentsURL string
 
@@ -43,21 +44,20 @@ type Client struct {
 	seen map[listing.Request]seenPage // what pages showed when they were last read
 }
 
-// A seenPage is a page, and the answer that it was.
+// A seenPage is a page, and the fingerprint of the answer that showed it.
 type seenPage struct {
 	answer fingerprint
 	page   *listing.Page
 }
 
-// A fingerprint says whether an answer is, byte for byte, one that was read before, and would be
-// read as it was then.
+// A fingerprint is equal for answers that are the same, byte for byte, and are read the same way.
 type fingerprint struct {
 	bytes, maxRow int
 	sum           uint64
 	lossy         bool
 }
 
-// seed makes the sums of answers unpredictable: nobody can make two that look the same.
+// seed makes the sums unpredictable, so that nobody can send two answers with the same one.
 var seed = maphash.MakeSeed()
 
 // New returns a Client, without asking the vendor anything. Its error is that of [Config.Validate].
@@ -70,10 +70,10 @@ func New(c Config) (*Client, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	cl := newClient(c)
+	cl := newCaller(c)
 	return &Client{
 		cfg:       c,
-		client:    cl,
+		caller:    cl,
 		tokens:    newTokens(c, cl, base.JoinPath("oauth2/oauth/rest_token").String()),
 		agentsURL: base.JoinPath("openapi/v1/openTask/findOnlineAgent").String(),
 		seen:      make(map[listing.Request]seenPage),
@@ -95,11 +95,11 @@ func (c *Client) Tenant(ctx context.Context) (int64, error) {
 func (c *Client) PageSize() int { return c.cfg.PageSize }
 
 // Rate is how many requests a second are allowed at present.
-func (c *Client) Rate() float64 { return c.client.limits.now() }
+func (c *Client) Rate() float64 { return c.caller.limits.now() }
 
 // CloseIdleConnections closes the connections that no request is using.
 func (c *Client) CloseIdleConnections() {
-	if t, ok := c.client.http.(interface{ CloseIdleConnections() }); ok {
+	if t, ok := c.caller.http.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
 	}
 }
@@ -113,13 +113,13 @@ func (c *Client) Read(ctx context.Context, r listing.Request) (*listing.Page, *l
 	if err == nil {
 		page, err = c.page(r, &answer)
 		if err == nil {
-			c.client.limits.answered(call)
+			c.caller.limits.answered(call)
 			c.tokens.accepted(token)
 		} else if err.Refused && err.Class == listing.Unusable && !r.Again {
-			c.client.limits.refused(call, answer.began, err.Err)
+			c.caller.limits.refused(call, answer.began, err.Err)
 		}
 	}
-	c.client.metrics.request(callPage, &answer, err)
+	c.caller.metrics.request(callPage, &answer, err)
 	if err != nil {
 		return nil, err.Doing(c.op(r))
 	}
@@ -135,11 +135,11 @@ func (c *Client) ask(ctx context.Context, call string) (reply, string, *listing.
 		if err != nil {
 			return reply{}, "", err
 		}
-		answer, err := c.client.post(ctx, c.agentsURL, token, []byte(call))
+		answer, err := c.caller.post(ctx, c.agentsURL, token, []byte(call))
 		if err != nil || !answer.refusesToken() {
 			return answer, token, err
 		}
-		c.client.metrics.answered(callPage, &answer, requestExpired)
+		c.caller.metrics.answered(callPage, &answer, requestExpired)
 		moot := c.tokens.refused(token)
 		switch {
 		case n == pageRefusals && moot:
@@ -183,7 +183,7 @@ func (c *Client) page(r listing.Request, answer *reply) (*listing.Page, *listing
 }
 
 func (c *Client) pageReader() *pageReader {
-	return &pageReader{c.tokens.tenantID(), c.cfg.MaxRowBytes(), c.client.excerpt}
+	return &pageReader{c.tokens.tenantID(), c.cfg.MaxRowBytes(), c.caller.excerpt}
 }
 
 // body is the body of a request for a page.
@@ -244,7 +244,7 @@ func (c *Client) ProbePage(ctx context.Context, index int) (*PageSeen, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := c.client.post(ctx, c.agentsURL, token, c.body(r))
+	answer, err := c.caller.post(ctx, c.agentsURL, token, c.body(r))
 	switch {
 	case err != nil:
 	case answer.refusesToken():
@@ -255,7 +255,7 @@ func (c *Client) ProbePage(ctx context.Context, index int) (*PageSeen, error) {
 	if err != nil {
 		return nil, err.Doing(c.op(r))
 	}
-	a, err := readAnswer(answer.utf8, 0, c.client.excerpt)
+	a, err := readAnswer(answer.utf8, 0, c.caller.excerpt)
 	if err != nil {
 		return nil, err.Doing(c.op(r))
 	}

@@ -87,7 +87,7 @@ func served(t *testing.T, vendor http.Handler, change func(*settings)) *rig {
 	srv := httptest.NewServer(vendor)
 	p := newRig(t, config(srv.URL), change)
 	t.Cleanup(func() {
-		p.client.http.(*connections).CloseIdleConnections()
+		p.caller.http.(*connections).CloseIdleConnections()
 		srv.CloseClientConnections()
 		srv.Close()
 	})

@@ -13,8 +13,8 @@ import (
 	"github.com/rollcall-events/rollcall/internal/jsonwalk"
 )
 
-// What strict JSON refuses is looked at a second time here: what is plainly meant is read so, and
-// what is wrong within a row is that row's own matter.
+// Answers that strict JSON refuses are read here: what is plainly meant is read that way, and an
+// error inside a row costs that row only.
 
 // maxWork bounds how many bytes are looked at to find the rows of an answer.
 const maxWork = 128 << 20
@@ -37,10 +37,10 @@ func asMeant(text []byte) ([]byte, bool) {
 		case c == '"':
 			rest := bytes.TrimLeft(text[i+1:], " \t\r\n")
 			if quoted && controls && bytes.HasPrefix(rest, []byte(":")) {
-				return nil, false // what a name was meant to be nobody can tell
+				return nil, false // nobody can tell what the name was meant to be
 			}
 			quoted, controls = !quoted, false
-		case quoted && c == 0: // what stood there before nobody can tell
+		case quoted && c == 0: // nobody can tell what it replaced
 			return nil, false
 		case quoted && c < ' ':
 			controls = true
@@ -48,7 +48,7 @@ func asMeant(text []byte) ([]byte, bool) {
 			continue
 		case quoted:
 		case c == '{' || c == '[':
-			if depth++; depth > maxDepth { // hujson has no bound of its own
+			if depth++; depth > maxDepth { // hujson has no limit of its own
 				return nil, false
 			}
 		case c == '}' || c == ']':

@@ -34,8 +34,8 @@ type limits struct {
 	mu       sync.Mutex
 	paused   time.Time // nobody sends before
 	slowed   time.Time // when the rate was last halved: earlier requests don't do it again
-	told     time.Time // when it was last told that the rate is halved; zero: never
-	slowTold bool      // that is the last thing that was told
+	warnedAt time.Time // when it was last logged that the rate is halved; zero: never
+	warned   bool      // that was logged, and not yet that the rate is the full one again
 
 	good     int            // good answers so far
 	refusals float64        // refused calls, less those that good answers have made up for
@@ -90,10 +90,10 @@ func (l *limits) heard(resp *http.Response, sent time.Time) bool {
 	return true
 }
 
-// refused is told that the vendor refused a call, by its request or name, that was sent at the
-// given time; once for tries that follow one another. There are throttles that say no more than
-// that. So where it answered before and refuses several calls now, it wants fewer of them, as after
-// a 429; but one that it refuses over and over, while it answers others, is another matter.
+// refused is told that the vendor refused a call (its request, or its name) that was sent at the
+// given time; once for tries that follow one another. Some throttles refuse calls without saying
+// why. So when the vendor answered before and now refuses several calls, it wants fewer of them, as
+// after a 429. One call that it keeps refusing, while it answers others, does not count.
 func (l *limits) refused(call string, sent time.Time, why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -108,8 +108,8 @@ func (l *limits) refused(call string, sent time.Time, why error) {
 	}
 }
 
-// slowDown lets nobody send for a while, and halves the rate, unless it was after the request had
-// been sent that it was last halved. mu is held.
+// slowDown stops all requests for a while, and halves the rate, unless it was already halved since
+// the request was sent. mu is held.
 func (l *limits) slowDown(sent time.Time, pause time.Duration, answer string) {
 	now := time.Now()
 	if until := now.Add(pause); until.After(l.paused) {
@@ -118,8 +118,8 @@ func (l *limits) slowDown(sent time.Time, pause time.Duration, answer string) {
 	if sent.Before(l.slowed) {
 		return
 	}
-	if l.limiter.Limit() == l.full && (l.told.IsZero() || now.Sub(l.told) >= tellAgain) {
-		l.told, l.slowTold = now, true
+	if l.limiter.Limit() == l.full && (l.warnedAt.IsZero() || now.Sub(l.warnedAt) >= tellAgain) {
+		l.warnedAt, l.warned = now, true
 		l.log.Warn("slowing down until the vendor answers again: it asks for fewer requests, "+
 			"or refuses what it answered before", "answer", answer, "pause", pause)
 	}
@@ -140,8 +140,8 @@ func (l *limits) answered(call string) {
 	if l.limiter.Limit() < l.full {
 		l.limiter.SetLimit(min(l.limiter.Limit()+l.full/50, l.full))
 	}
-	if l.limiter.Limit() == l.full && l.slowTold {
-		l.slowTold = false
+	if l.limiter.Limit() == l.full && l.warned {
+		l.warned = false
 		l.log.Info("the vendor answers: asking at the full rate again")
 	}
 }

@@ -62,7 +62,7 @@ type token struct {
 // tokens keeps one valid token. Whoever finds that a new one is due asks for it, everybody else
 // waits for that answer.
 type tokens struct {
-	client      *client
+	caller      *caller
 	url         string
 	want        int64 // the configured tenant, 0: none
 	credentials *credentials
@@ -93,9 +93,9 @@ const (
 	freshOnesRefused
 )
 
-func newTokens(c Config, cl *client, url string) *tokens {
+func newTokens(c Config, cl *caller, url string) *tokens {
 	creds := &credentials{reread: c.Reread, keep: cl.keepAccount, log: c.Logger, inUse: c.account()}
-	return &tokens{client: cl, url: url, want: c.TenantID, log: c.Logger, credentials: creds}
+	return &tokens{caller: cl, url: url, want: c.TenantID, log: c.Logger, credentials: creds}
 }
 
 func (t *tokens) op() string { return "get a token from " + t.url }
@@ -172,7 +172,7 @@ func (t *tokens) replace(ctx context.Context) {
 	if err != nil && ctx.Err() != nil {
 		return // says nothing about the endpoint: whoever needs a token next asks
 	}
-	t.client.metrics.refreshed(err)
+	t.caller.metrics.refreshed(err)
 	if err == nil {
 		t.current, t.heldErr, t.failures = tok, nil, 0
 		if t.trouble == callRefused {

@@ -565,8 +565,8 @@ func TestCredentialsReplaced(t *testing.T) {
 				}
 				sweeptest.NoSecrets(t, text)
 				if strings.Contains(text, renewed) ||
-					strings.Contains(p.client.scrub("x "+renewed+" y "+first.Password), renewed) ||
-					strings.Contains(p.client.scrub(first.Password), first.Password) {
+					strings.Contains(p.caller.scrub("x "+renewed+" y "+first.Password), renewed) ||
+					strings.Contains(p.caller.scrub(first.Password), first.Password) {
 					t.Error("a secret shows")
 				}
 				// Refused once more, for good: as rarely as ever.
@@ -602,7 +602,7 @@ func TestHugeTokens(t *testing.T) {
 		switch _, _, err := p.tokens.once(t.Context()); {
 		case tc.words != "":
 			sweeptest.WantClass(t, err, listing.Unusable, tc.words)
-			if len(p.client.tokens) > 0 {
+			if len(p.caller.tokens) > 0 {
 				t.Errorf("%s of %d bytes is kept", tc.name, tc.n)
 			}
 		case err != nil:

@@ -22,11 +22,11 @@ const (
 // once sends one token request. The tenant is 0 where the answer names none.
 func (t *tokens) once(ctx context.Context) (tok token, tenant int64, err *listing.Error) {
 	start := time.Now() // a token lives from when it was asked for at the earliest
-	r, err := t.client.post(ctx, t.url, "", t.credentials.get().body())
+	r, err := t.caller.post(ctx, t.url, "", t.credentials.get().body())
 	if err == nil {
 		tok, tenant, err = t.read(&r, start)
 	}
-	t.client.metrics.request(callToken, &r, err)
+	t.caller.metrics.request(callToken, &r, err)
 	return tok, tenant, err
 }
 
@@ -42,13 +42,13 @@ func (t *tokens) read(r *reply, start time.Time) (tok token, tenant int64, err *
 	refusal := oauthError(r.utf8)
 	said := ""
 	if isCode(refusal.code) { // any other text may repeat the request, which is all secrets
-		said = " " + strconv.Quote(t.client.scrub(refusal.code))
+		said = " " + strconv.Quote(t.caller.scrub(refusal.code))
 	} else {
 		refusal.code = ""
 	}
 	if err := tokenStatusError(r, refusal.code, said); err != nil {
 		if r.status == http.StatusForbidden && t.askedOften() {
-			t.client.limits.refused(callToken, r.began, err)
+			t.caller.limits.refused(callToken, r.began, err)
 		}
 		return tok, 0, err
 	}
@@ -71,11 +71,11 @@ func (t *tokens) read(r *reply, start time.Time) (tok token, tenant int64, err *
 	if err != nil {
 		return tok, 0, err
 	}
-	t.client.limits.answered(callToken)
-	t.client.keepToken(answer.AccessToken)
+	t.caller.limits.answered(callToken)
+	t.caller.keepToken(answer.AccessToken)
 	var refresh string // never used
 	if json.Unmarshal(answer.RefreshToken, &refresh) == nil && refresh != "" {
-		t.client.keepToken(refresh)
+		t.caller.keepToken(refresh)
 	}
 	var user struct {
 		TenantID json.RawMessage `json:"tenantId"`

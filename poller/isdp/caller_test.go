@@ -69,12 +69,12 @@ func TestOversizedAnswers(t *testing.T) {
 			if e != nil {
 				t.Fatal(e)
 			}
-			r, e := p.client.post(t.Context(), p.agentsURL, tok, []byte("{}"))
+			r, e := p.caller.post(t.Context(), p.agentsURL, tok, []byte("{}"))
 			if e == nil {
 				t.Fatalf("%d bytes were accepted", len(r.utf8))
 			}
 			sweeptest.WantClass(t, e, listing.Unusable, "8 MiB")
-			p.client.http.(*connections).CloseIdleConnections()
+			p.caller.http.(*connections).CloseIdleConnections()
 			if n := written.Load(); n > most {
 				t.Errorf("%d bytes were read", n)
 			}
@@ -255,7 +255,7 @@ func TestAnswersWithoutEnd(t *testing.T) {
 				}
 			}
 			wantEnd(t.Context())
-			p.client.timeout = time.Hour // now it is the caller who ends it, once it is under way or before
+			p.caller.timeout = time.Hour // now it is the caller who ends it, once it is under way or before
 			stopping, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer stop()
 			wantEnd(stopping)
@@ -433,9 +433,9 @@ func TestThrottleWithoutSayingSo(t *testing.T) {
 					t.Errorf("told %d times", n)
 				}
 				sim.SetFault(nil)
-				for start := time.Now(); p.client.limits.now() < tc.limit; time.Sleep(time.Second) {
+				for start := time.Now(); p.caller.limits.now() < tc.limit; time.Sleep(time.Second) {
 					if time.Since(start) > 20*time.Minute {
-						t.Fatalf("the rate stays at %v", p.client.limits.now())
+						t.Fatalf("the rate stays at %v", p.caller.limits.now())
 					}
 					sweeptest.Once(t, p)
 				}
@@ -476,7 +476,7 @@ func TestRefusedForGood(t *testing.T) {
 						v, _ := sweeptest.Once(t, p)
 						sweeptest.WantClass(t, v.Err, tc.class)
 					}
-					if got := p.client.limits.now(); got != tc.slowest {
+					if got := p.caller.limits.now(); got != tc.slowest {
 						t.Errorf("a rate of %v, want %v", got, tc.slowest)
 					}
 					if n := strings.Count(log.String(), "slowing down"); n != 1 {
@@ -516,7 +516,7 @@ func TestRefusedButNotThrottled(t *testing.T) {
 				for range 50 {
 					v, _ := sweeptest.Once(t, p)
 					sweeptest.WantClass(t, v.Err, listing.Unusable)
-					if got := p.client.limits.now(); got != 10 {
+					if got := p.caller.limits.now(); got != 10 {
 						t.Fatalf("a rate of %v", got)
 					}
 					time.Sleep(5 * time.Second)
@@ -566,7 +566,7 @@ func TestRefusesToken(t *testing.T) {
 }
 
 func TestExcerpt(t *testing.T) {
-	c := newClient(config("http://localhost").Config.withDefaults())
+	c := newCaller(config("http://localhost").Config.withDefaults())
 	for raw, want := range map[string]string{
 		`"系统繁忙"`:   `"系统繁忙"`,
 		`null`:     ``,
@@ -583,7 +583,7 @@ func TestExcerpt(t *testing.T) {
 // Secrets that come back quoted or escaped are secrets still.
 func TestHiding(t *testing.T) {
 	const secret = `kQ7v"<&>'\%/+=ü pR9w`
-	c := newClient(Config{ClientSecret: secret, Password: "pw-1"}.withDefaults())
+	c := newCaller(Config{ClientSecret: secret, Password: "pw-1"}.withDefaults())
 	c.keepToken("tok-1")
 	encoded := func(s string, html bool) string {
 		var b strings.Builder

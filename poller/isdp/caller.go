@@ -21,25 +21,25 @@ import (
 const (
 	maxBody     = 8 << 20          // bytes of an answer, decompressed; a page has some 50 KB
 	maxFailBody = 64 << 10         // of an answer whose status says that it holds no data
-	pingAfter   = 15 * time.Second // without a byte, an HTTP/2 connection is asked whether it lives
+	pingAfter   = 15 * time.Second // of silence, until an HTTP/2 connection is pinged
 )
 
-// client sends requests, within the limits.
-type client struct {
+// A caller sends requests, within the limits.
+type caller struct {
 	secrets
-	limits  *limits
-	metrics *metrics
-	http    http.RoundTripper // an http.Client would send the credentials on to redirects
-	proxy   *url.URL          // nil: none
-	timeout time.Duration     // for one request
-	now     func() time.Time
-	wanted  atomic.Bool // a server has asked for a certificate of the client …
-	heard   atomic.Bool // … and one has answered a request
+	limits            *limits
+	metrics           *metrics
+	http              http.RoundTripper // an http.Client would send the credentials on to redirects
+	proxy             *url.URL          // nil: none
+	timeout           time.Duration     // for one request
+	now               func() time.Time
+	certificateWanted atomic.Bool // a server has asked for a client certificate …
+	answered          atomic.Bool // … and one has answered a request
 }
 
-func newClient(c Config) *client {
+func newCaller(c Config) *caller {
 	limits := newLimits(c)
-	cl := &client{limits: limits, metrics: newMetrics(c.Metrics, limits), http: c.Transport,
+	cl := &caller{limits: limits, metrics: newMetrics(c.Metrics, limits), http: c.Transport,
 		timeout: c.RequestTimeout, now: c.Now}
 	cl.keepAccount(c.account())
 	if base, err := parseBase(c.BaseURL); err == nil {
@@ -52,7 +52,7 @@ func newClient(c Config) *client {
 }
 
 // transport makes a transport that trusts roots.
-func (c *client) transport(roots *x509.CertPool) *http.Transport {
+func (c *caller) transport(roots *x509.CertPool) *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyURL(c.proxy),
 		OnProxyConnectResponse: proxied,
@@ -60,7 +60,7 @@ func (c *client) transport(roots *x509.CertPool) *http.Transport {
 		TLSHandshakeTimeout:    c.timeout,
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots,
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				c.wanted.Store(true)
+				c.certificateWanted.Store(true)
 				return &tls.Certificate{}, nil // there is none
 			}},
 		ForceAttemptHTTP2:  true,
@@ -87,7 +87,7 @@ type reply struct {
 
 // post sends one request when its turn has come and reads the answer. Whatever the status, it is an
 // answer; reply.sent is set once the request was about to be sent. The error has no Op.
-func (c *client) post(
+func (c *caller) post(
 	ctx context.Context, url, token string, body []byte,
 ) (r reply, _ *listing.Error) {
 	if err := c.limits.turn(ctx); err != nil {
@@ -111,16 +111,16 @@ func (c *client) post(
 		return r, c.lost(ctx, err)
 	}
 	defer resp.Body.Close()
-	c.heard.Store(true)
+	c.answered.Store(true)
 	r.throttled = c.limits.heard(resp, r.began)
 	r.status, r.header = resp.StatusCode, resp.Header
 	switch {
 	case r.status == http.StatusSwitchingProtocols:
-		// What follows is the connection itself, which no timeout ends.
+		// What follows is the connection itself, and no timeout would end that.
 		r.read = c.now()
 		return r, nil
 	case r.status/100 != 2:
-		// What matters is the status; the body may say more, and may as well be missing.
+		// The status is what matters. The body may explain it, and may be missing.
 		r.utf8, _ = io.ReadAll(io.LimitReader(resp.Body, maxFailBody))
 		r.read = c.now()
 		_ = r.decode()
@@ -156,7 +156,7 @@ func tooLarge() *listing.Error {
 }
 
 // lost is the error of a request that got no answer.
-func (c *client) lost(ctx context.Context, err error) *listing.Error {
+func (c *caller) lost(ctx context.Context, err error) *listing.Error {
 	switch {
 	case ctx.Err() != nil:
 		return ended(ctx)
@@ -167,6 +167,6 @@ func (c *client) lost(ctx context.Context, err error) *listing.Error {
 		}
 		return unreachable(fmt.Errorf("no whole answer within %v%s: %w", c.timeout, via, err))
 	}
-	why, hint := connectHint(err, c.wanted.Load() && !c.heard.Load())
+	why, hint := connectHint(err, c.certificateWanted.Load() && !c.answered.Load())
 	return hinted(unreachable(&foreign{c.scrub(err.Error()), why, err}), hint)
 }
