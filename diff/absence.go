@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"slices"
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/listing"
@@ -27,7 +28,7 @@ type Absence struct {
 	Suspended bool // there were rows that can't be told whose they are: no agent counts as missing
 	First     bool // it is the tenant's first complete sweep
 
-	// InTwoListings are agents that two polled listings show in different states. Each agent is
+	// InTwoListings are agents that two polled listings show in different states, by id. Each is
 	// named once.
 	InTwoListings []int64
 }
@@ -82,6 +83,7 @@ func (r *Roster) Complete(sweep uint64, v *listing.Verdict, staleAfter time.Time
 			e.observed, e.missing, e.heldSince = "", 0, time.Time{}
 		}
 	}
+	slices.Sort(a.InTwoListings)
 	r.push(changes)
 	r.pushEnd(schemas.Watermark{
 		Sweep: sweep, Polled: r.rules.Types, StaleAfter: staleAfter,
