@@ -95,6 +95,8 @@ func (l *loop) committed(c *diff.Commit, news *healthNews, err error) error {
 
 // tellCommitted counts and logs what a commit brought.
 func (l *loop) tellCommitted(c *diff.Commit) {
+	_, byType := l.roster.Population()
+	l.metrics.showAgents(byType)
 	now, removed, deleted := l.now(), 0, 0
 	for i := range c.Events {
 		l.metrics.published(&c.Events[i], now)

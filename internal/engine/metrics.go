@@ -125,7 +125,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"When the last watermark is stale, in Unix time; 0 before any; "+notLeading),
 	}
 	m.missing.Set(0)
-	m.show(Status{}, nil)
+	m.showAgents(nil)
+	m.show(Status{})
 	for _, result := range sweepResults {
 		m.sweeps.WithLabelValues(result)
 	}
@@ -137,8 +138,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// show brings the gauges up to what the loop knows. Health that no message can say is not shown.
-func (m *metrics) show(s Status, byType map[string]diff.Population) {
+// showAgents brings the gauge of agents up to the published state.
+func (m *metrics) showAgents(byType map[string]diff.Population) {
 	counts := make(map[string]diff.Population)
 	for kind, p := range byType {
 		switch {
@@ -156,6 +157,11 @@ func (m *metrics) show(s Status, byType map[string]diff.Population) {
 		m.agents.WithLabelValues(kind, "online").Set(float64(p.Online))
 		m.agents.WithLabelValues(kind, "offline").Set(float64(p.Agents - p.Online))
 	}
+}
+
+// show brings the other gauges up to what the loop knows. Health that no message can say is not
+// shown.
+func (m *metrics) show(s Status) {
 	m.pending.Set(float64(s.Pending))
 	m.startedAt.Set(unix(s.Watermark.StartedAt))
 	m.staleAfter.Set(unix(s.Watermark.StaleAfter))

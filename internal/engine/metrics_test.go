@@ -251,8 +251,8 @@ func TestMetricsBounded(t *testing.T) {
 func TestMetricsOddHealth(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := newMetrics(reg)
-	m.show(Status{State: schemas.HealthFailing, Reason: schemas.Unusable}, nil)
-	m.show(Status{State: "splendid", Reason: "no reason"}, nil)
+	m.show(Status{State: schemas.HealthFailing, Reason: schemas.Unusable})
+	m.show(Status{State: "splendid", Reason: "no reason"})
 	if got := metrictest.Gather(t, reg).Of("rollcall_health").Some(); len(got) > 0 {
 		t.Errorf("%v", got)
 	}

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -30,11 +29,10 @@ func (e *Engine) Status() Status {
 
 // show tells others what the loop knows. It runs at every turn of the loop.
 func (l *loop) show() {
-	_, byType := l.roster.Population()
 	l.setStatus(Status{
 		Watermark: l.roster.Watermark(), State: l.health.now.State, Reason: l.health.now.Reason,
 		Pending: l.roster.Pending(), LastSweep: l.sweep.result,
-	}, byType)
+	})
 	if n := l.roster.Folded() - l.folded; n > 0 {
 		l.folded += n
 		l.metrics.folded.Add(float64(n))
@@ -50,11 +48,12 @@ func (l *loop) show() {
 func (l *loop) standBack() {
 	l.metrics.dropped.Add(float64(l.roster.Pending()))
 	l.metrics.missing.Set(0)
-	l.setStatus(Status{}, nil)
+	l.metrics.showAgents(nil)
+	l.setStatus(Status{})
 }
 
-func (e *Engine) setStatus(s Status, byType map[string]diff.Population) {
-	e.metrics.show(s, byType)
+func (e *Engine) setStatus(s Status) {
+	e.metrics.show(s)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.status = s

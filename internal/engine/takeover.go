@@ -104,7 +104,8 @@ func (l *loop) load(t *takeover) {
 	w := l.roster.Watermark()
 	l.health.load(t.recovered.Health, w)
 	l.metrics.missing.Set(float64(w.Missing))
-	all, _ := l.roster.Population()
+	all, byType := l.roster.Population()
+	l.metrics.showAgents(byType)
 	l.logger.Info("took over the stream", "tenant", l.cfg.Tenant,
 		"agents", all.Agents, "online", all.Online, "sweep", w.Sweep)
 }
