@@ -89,7 +89,7 @@ func (p *Publisher) Leading() bool { return p.leading.Load() }
 
 // acquire waits until the lease is ours.
 func (l *lease) acquire(ctx context.Context) error {
-	told := ""
+	leader := "" // as it was last logged
 	try := func() (err error) {
 		if l.kv, err = prepareBucket(ctx, l.Reader); err != nil { // it may have gone meanwhile
 			return final(err)
@@ -111,8 +111,8 @@ func (l *lease) acquire(ctx context.Context) error {
 			case l.cfg.Exclusive: // nobody else can be there: it is an earlier process's
 				return l.put(ctx, seq)
 			}
-			if told != h.ID {
-				told = h.ID
+			if leader != h.ID {
+				leader = h.ID
 				l.log.Info("standing by", "tenant", l.cfg.Tenant, "leader", h.Instance)
 			}
 			if err := l.wait(ctx); err != nil {
@@ -151,7 +151,7 @@ func (l *lease) wait(ctx context.Context) error {
 		select {
 		case e, ok := <-w.Updates():
 			switch {
-			case !ok, e == nil && !there: // nil: all that was there has been told
+			case !ok, e == nil && !there: // nil: that was all that was there
 				return nil
 			case e != nil && e.Operation() != jetstream.KeyValuePut:
 				return nil

@@ -21,7 +21,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +43,7 @@ const maxMessages = 1000
 var (
 	// ErrSuperseded: somebody else has committed, or the stream is not what it was. The commit is
 	// not in the stream, but for what a server that ran full may have stored of it. Take over
-	// again, and form it anew.
+	// again, and form it again.
 	ErrSuperseded = errors.New("the stream has moved on without us")
 	// ErrTampered: the commit is in the stream, and so is a message about the tenant's agents that
 	// no commit brought. Take over again, which puts right what it can.
@@ -53,7 +52,7 @@ var (
 	// Form smaller ones.
 	ErrTooLarge = errors.New("the server refuses a batch of this size")
 	// ErrMaxBody: an event of the commit is larger than [MaxBody], which has become smaller with a
-	// new connection. Nothing of the commit is in the stream. Form it anew.
+	// new connection. Nothing of the commit is in the stream. Form it again.
 	ErrMaxBody = errors.New("an event is larger than the server takes now")
 )
 
@@ -148,22 +147,29 @@ func (p *Publisher) shutOut(ctx context.Context, r *Recovered, w schemas.Waterma
 			return fmt.Errorf("publisher: take over the stream of tenant %d: %w", p.cfg.Tenant, err)
 		}
 	}
-	lacking := slices.DeleteFunc(r.lackingStates, func(s lackingState) bool {
-		size, limit := len(s.body), MaxBody(p.nc)
-		if size > limit {
+	behind := r.behind
+	for agent, body := range behind {
+		if limit := MaxBody(p.nc); len(body) > limit {
+			delete(behind, agent)
 			p.log.Error("a missing state is larger than the server takes, so readers see an old "+
 				"one until the agent's next event: raise the server's max_payload",
-				"agent", s.agent, "bytes", size, "limit", limit)
+				"agent", agent, "bytes", len(body), "limit", limit)
 		}
-		return size > limit
-	})
+	}
 	for {
-		n := min(len(lacking), maxMessages-1)
-		msgs, id := p.messages(Batch{Watermark: w}, lacking[:n])
+		states := make(map[int64][]byte)
+		for agent, body := range behind {
+			if len(states) == maxMessages-1 {
+				break
+			}
+			states[agent] = body
+			delete(behind, agent)
+		}
+		msgs, id := p.messages(Batch{Watermark: w}, states)
 		if err := p.commit(ctx, msgs, id); err != nil {
 			return err
 		}
-		if lacking = lacking[n:]; len(lacking) == 0 {
+		if len(behind) == 0 {
 			return nil
 		}
 	}

@@ -315,17 +315,17 @@ func TestTornTail(t *testing.T) {
 	purge(t, nc, schemas.StateSubject(tenant, 1))
 	purge(t, nc, schemas.StateSubject(tenant, 3))
 	p, r, revisions := recovered(t, nc)
-	if len(r.lackingStates) != 2 || r.LastSweep != 2 || revisions[1] != 2 || revisions[2] != 1 ||
+	if len(r.behind) != 2 || r.LastSweep != 2 || revisions[1] != 2 || revisions[2] != 1 ||
 		revisions[3] != 1 {
-		t.Fatalf("recovered %v, lacking %d states, last sweep %d", revisions, len(r.lackingStates),
+		t.Fatalf("recovered %v, lacking %d states, last sweep %d", revisions, len(r.behind),
 			r.LastSweep)
 	}
 	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, r, revisions = recovered(t, nc); len(r.lackingStates) != 0 || revisions[1] != 2 ||
+	if _, r, revisions = recovered(t, nc); len(r.behind) != 0 || revisions[1] != 2 ||
 		revisions[3] != 1 {
-		t.Errorf("after the repair: %v, lacking %d states", revisions, len(r.lackingStates))
+		t.Errorf("after the repair: %v, lacking %d states", revisions, len(r.behind))
 	}
 }
 
@@ -401,8 +401,8 @@ func TestForgeries(t *testing.T) {
 			if err := p.shutOut(t.Context(), r, complete(8)); err != nil {
 				t.Fatal(err)
 			}
-			if _, r, _ := recovered(t, nc); len(r.lackingStates) != 0 {
-				t.Errorf("%d states still lack", len(r.lackingStates))
+			if _, r, _ := recovered(t, nc); len(r.behind) != 0 {
+				t.Errorf("%d states still lack", len(r.behind))
 			}
 			commit(t, p, 9)
 		})

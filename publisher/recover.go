@@ -38,13 +38,7 @@ type Recovered struct {
 	Health    *schemas.Health // nil: none
 	LastSweep uint64          // the highest sweep number found
 
-	lackingStates []lackingState // states that are older than their agent's last event, or missing
-}
-
-// A lackingState is what an agent's state has to be: its last event.
-type lackingState struct {
-	agent int64
-	body  []byte
+	behind map[int64][]byte // the last events of agents whose state is older, or not there
 }
 
 // position is where a tenant's watermark stands in the stream.
@@ -63,7 +57,6 @@ type reading struct {
 	state     func(*packed.State)
 	at        position
 	revisions map[int64]uint64 // of the agents found so far
-	lacking   map[int64][]byte // the last events of agents whose state is older
 	from      uint64           // where to look for events that are newer than their states
 	doubtful  bool             // a state can't be read: all events have to be looked at
 }
@@ -72,8 +65,8 @@ type reading struct {
 func (r *Reader) read(
 	ctx context.Context, state func(*packed.State),
 ) (*Recovered, position, error) {
-	s := &reading{r: r, state: state, from: 1,
-		revisions: make(map[int64]uint64), lacking: make(map[int64][]byte)}
+	s := &reading{r: r, state: state, from: 1, revisions: make(map[int64]uint64),
+		Recovered: Recovered{behind: make(map[int64][]byte)}}
 	t := r.cfg.Tenant
 
 	// The watermark is the last message of every commit: a replica that has it has all that came
@@ -100,10 +93,7 @@ func (r *Reader) read(
 	if err != nil {
 		return nil, position{}, err
 	}
-	for agent, body := range s.lacking {
-		s.lackingStates = append(s.lackingStates, lackingState{agent, body})
-	}
-	if n := len(s.lacking); n > 0 {
+	if n := len(s.behind); n > 0 {
 		r.log.Warn("the stream has events whose states are missing, as after a commit that was "+
 			"torn: the events count, and the states are written again", "agents", n)
 	}
@@ -175,7 +165,7 @@ func (s *reading) event(m jetstream.Msg, seq uint64) {
 		return
 	}
 	if id := state.Agent.AgentID(); state.Revision > s.revisions[id] {
-		s.lacking[id] = m.Data()
+		s.behind[id] = m.Data()
 		s.found(state, sweep)
 	}
 }

@@ -106,10 +106,10 @@ const maxGaps = 100
 // usualSize is more than most events have, in bytes.
 const usualSize = 2 << 10
 
-// messages encodes a batch, with the lacking states besides those of its events, and returns the
+// messages encodes a batch, with states (by agent) besides those of its events, and returns the
 // commit's id. Messages of a kind share their header, to which send adds what tells them apart.
-func (p *writer) messages(b Batch, lacking []lackingState) ([]*nats.Msg, string) {
-	msgs := make([]*nats.Msg, 0, 2*len(b.Events)+len(lacking)+2)
+func (p *writer) messages(b Batch, states map[int64][]byte) ([]*nats.Msg, string) {
+	msgs := make([]*nats.Msg, 0, 2*len(b.Events)+len(states)+2)
 	header := func(contentType, name, value string) nats.Header {
 		return nats.Header{"Content-Type": {contentType}, name: {value}}
 	}
@@ -131,8 +131,8 @@ func (p *writer) messages(b Batch, lacking []lackingState) ([]*nats.Msg, string)
 			add(schemas.StateSubject(p.cfg.Tenant, agent), rollup, msgs[i].Data)
 		}
 	}
-	for _, s := range lacking {
-		add(schemas.StateSubject(p.cfg.Tenant, s.agent), rollup, s.body)
+	for agent, body := range states {
+		add(schemas.StateSubject(p.cfg.Tenant, agent), rollup, body)
 	}
 	if b.Health != nil {
 		h := *b.Health
@@ -189,7 +189,7 @@ func (p *writer) commit(ctx context.Context, msgs []*nats.Msg, id string) error 
 		}
 		if errors.Is(lost, ErrMaxBody) {
 			// An earlier try may still be on its way. Where it arrives, it shuts out whatever is
-			// formed anew, which then is read from the stream: the fence lets only one of them in.
+			// formed in its place, and is read from the stream: the fence lets only one of them in.
 			return backoff.Permanent(lost)
 		}
 		return lost

@@ -25,7 +25,7 @@ const (
 	lookEvery  = time.Second     // how often the server is asked how it is
 	lookWait   = 5 * time.Second // for its answer, and its end; one that deadlocks gives neither
 	illEnough  = 3               // bad answers in a row: a stream that is being made looks ill, too
-	tellEvery  = time.Minute     // how often it is told that there still is no room
+	logEvery   = time.Minute     // how often it is logged that there still is no room
 	restartGap = 10 * time.Second
 	restartMax = 5 * time.Minute // between restarts that did not help
 )
@@ -158,14 +158,14 @@ func (s *Server) look(ctx context.Context) error {
 
 // awaitRoom waits until the disk has room, and reports whether it has: not so where ctx ends.
 func (s *Server) awaitRoom(ctx context.Context) bool {
-	var told time.Time
+	var logged time.Time
 	for {
 		err := s.cfg.roomFor(s.cfg.DataDir)
 		if err == nil {
 			return true
 		}
-		if time.Since(told) >= tellEvery {
-			told = time.Now()
+		if time.Since(logged) >= logEvery {
+			logged = time.Now()
 			s.log.Warn("the embedded NATS server waits for room on the disk; "+
 				"until then nothing is committed, and what is seen is kept in memory",
 				"dir", s.cfg.DataDir, "err", err)

@@ -399,7 +399,8 @@ func TestReaderForbidden(t *testing.T) {
 
 	push := func(deliver string) string {
 		return `{"stream_name":"AGENT_EVENTS","config":{"ack_policy":"none",` +
-			`"deliver_policy":"all","replay_policy":"instant","headers_only":true,"deliver_subject":"` + deliver + `"}}`
+			`"deliver_policy":"all","replay_policy":"instant","headers_only":true,` +
+			`"deliver_subject":"` + deliver + `"}}`
 	}
 	ask := func(subject, body string) func(*nats.Conn, jetstream.JetStream) error {
 		return func(nc *nats.Conn, _ jetstream.JetStream) error {

@@ -280,7 +280,7 @@ func (p *peeked) Read(b []byte) (int, error) { return p.all.Read(b) }
 // A first connection is one on which TLS comes first. It looks at the first byte of the answer.
 type first struct {
 	net.Conn
-	refused func() // called where the answer is none to TLS
+	refused func() // called where the answer is not TLS
 	looked  bool   // the client reads from one goroutine at a time
 }
 

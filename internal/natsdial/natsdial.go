@@ -48,7 +48,7 @@ func At(urls string) *Servers {
 }
 
 // Connect connects to one of the servers, trying each for a few seconds, with opts besides. It ends
-// with ctx. The connection reads the settings again whenever it is made anew, until it is closed.
+// with ctx. The connection reads the settings again whenever it is made again, until it is closed.
 func (s *Servers) Connect(ctx context.Context, opts ...nats.Option) (*nats.Conn, error) {
 	urls, err := s.URLs()
 	if err != nil {

@@ -23,7 +23,7 @@ func Advise(err error) error {
 	return err
 }
 
-// errNoWebSocket stands for what the client's HTTP says of an answer that is none. Its own words
+// errNoWebSocket stands for what the client's HTTP says of a malformed answer. Its own words
 // quote the server, differ each time, and say nothing of what to do.
 var errNoWebSocket = errors.New("what answers at this port of a ws:// or wss:// URL " +
 	"is not a WebSocket server")
@@ -51,7 +51,7 @@ var said = []struct{ words, advice string }{
 	{"closed by remote after TLS handshake", "most often the server wants a client certificate, " +
 		"or another one: " + setCert},
 	{"remote error: tls: ", "the server does not accept the client certificate in " +
-		"{CertFile}, or wants one where there is none"},
+		"{CertFile}, or wants one and gets none"},
 	{"first record does not look like a TLS handshake", "the server speaks no TLS at this port: " +
 		"write nats:// in {URLs}, or name the right port"},
 }
