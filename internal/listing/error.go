@@ -1,35 +1,26 @@
 package listing
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Class is what kind of trouble an error is. They are the reasons that health gives too.
 type Class string
 
-// The classes, the most telling first.
 const (
-	// Credentials: refused, or for another tenant. Somebody has to look.
-	Credentials Class = "credentials"
-	// Unreachable: network, timeouts, 5xx, 429, time that ran out, a context that ended.
-	Unreachable Class = "unreachable"
-	// Unusable: an answer that is none: HTML, cut short, too large, or one that says no.
-	Unusable Class = "unusable"
 	// Inconsistent: pages that arrived, and do not fit together.
 	Inconsistent Class = "inconsistent"
+	// Unusable: an answer that is none: HTML, cut short, too large, or one that says no.
+	Unusable Class = "unusable"
+	// Unreachable: network, timeouts, 5xx, 429, time that ran out, a context that ended.
+	Unreachable Class = "unreachable"
+	// Credentials: refused, or for another tenant. Somebody has to look.
+	Credentials Class = "credentials"
 )
 
-// rank orders classes by how much they tell.
-func (c Class) rank() int {
-	switch c {
-	case Credentials:
-		return 3
-	case Unreachable:
-		return 2
-	case Unusable:
-		return 1
-	default:
-		return 0
-	}
-}
+// worst are the classes, the most telling last.
+var worst = []Class{Inconsistent, Unusable, Unreachable, Credentials}
 
 // An Error is why a page, or a whole listing, can't be had.
 type Error struct {
@@ -70,7 +61,7 @@ func (e *Error) Doing(op string) *Error {
 
 // Worse returns the more telling of two errors, the first of equals; either may be nil.
 func Worse(a, b *Error) *Error {
-	if a == nil || b != nil && b.Class.rank() > a.Class.rank() {
+	if a == nil || b != nil && slices.Index(worst, b.Class) > slices.Index(worst, a.Class) {
 		return b
 	}
 	return a

@@ -65,18 +65,9 @@ var errTooManyRows = fmt.Errorf("the page has more than %d rows", maxRows)
 // the rows are those that were read before it.
 func readEnvelope(body []byte) (e envelope, err error) {
 	err = jsonwalk.Walk(body, func(w *jsonwalk.Walker) error {
-		err := w.Object(func(name []byte) (err error) {
-			switch string(name) {
-			case "stateCode":
-				e.stateCode, err = w.Value()
-			case "errorMessage":
-				e.errorMessage, err = w.Value()
-			case "result":
-				err = e.readResult(w)
-			default:
-				_, err = w.Value()
-			}
-			return err
+		err := members(w, map[string]func() error{
+			"stateCode": value(w, &e.stateCode), "errorMessage": value(w, &e.errorMessage),
+			"result": func() error { return e.readResult(w) },
 		})
 		if err == nil && w.Done() != nil {
 			err = trailing(w.Offset())
@@ -86,35 +77,21 @@ func readEnvelope(body []byte) (e envelope, err error) {
 	return e, err
 }
 
-// trailing is the error of an answer behind whose end, in bytes, there is more.
-type trailing int
-
-func (at trailing) Error() string { return fmt.Sprintf("more follows behind byte %d", int(at)) }
-
 func (e *envelope) readResult(w *jsonwalk.Walker) error {
 	*e = envelope{stateCode: e.stateCode, errorMessage: e.errorMessage}
-	err := w.Object(func(name []byte) (err error) {
-		switch string(name) {
-		case "pos":
-			e.pos, err = w.Value()
-		case "total_count":
-			e.total, err = w.Value()
-		case "data":
-			err = e.readData(w)
-		default:
-			_, err = w.Value()
-		}
-		return err
+	err := members(w, map[string]func() error{
+		"pos": value(w, &e.pos), "total_count": value(w, &e.total),
+		"data": func() error { return e.readData(w) },
 	})
 	if errors.Is(err, jsonwalk.ErrKind) {
-		e.result, err = w.Value()
+		return value(w, &e.result)()
 	}
 	return err
 }
 
-func (e *envelope) readData(w *jsonwalk.Walker) (err error) {
+func (e *envelope) readData(w *jsonwalk.Walker) error {
 	e.data, e.list, e.rows = nil, false, nil
-	err = w.Array(func() error {
+	err := w.Array(func() error {
 		e.list = true
 		for w.More() {
 			row, err := w.Value()
@@ -128,10 +105,34 @@ func (e *envelope) readData(w *jsonwalk.Walker) (err error) {
 		return w.End()
 	})
 	if !e.list && errors.Is(err, jsonwalk.ErrKind) {
-		e.data, err = w.Value()
+		return value(w, &e.data)()
 	}
 	return err
 }
+
+// members reads an object: each of its members as its name says, and nothing of the others.
+func members(w *jsonwalk.Walker, read map[string]func() error) error {
+	return w.Object(func(name []byte) error {
+		if read := read[string(name)]; read != nil {
+			return read()
+		}
+		_, err := w.Value()
+		return err
+	})
+}
+
+// value reads a member's value as it stands.
+func value(w *jsonwalk.Walker, into *json.RawMessage) func() error {
+	return func() (err error) {
+		*into, err = w.Value()
+		return err
+	}
+}
+
+// trailing is the error of an answer behind whose end, in bytes, there is more.
+type trailing int
+
+func (at trailing) Error() string { return fmt.Sprintf("more follows behind byte %d", int(at)) }
 
 // answer judges an envelope.
 func (e *envelope) answer(page int, excerpt func(json.RawMessage) string) (answer, *listing.Error) {

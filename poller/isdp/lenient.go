@@ -122,23 +122,15 @@ func (d *damaged) read() (e envelope, ok bool) {
 func beginOfRows(body []byte) int {
 	at := -1
 	_ = jsonwalk.Walk(body, func(w *jsonwalk.Walker) error {
-		member := func(name string, read func() error) error {
-			return w.Object(func(n []byte) error {
-				if string(n) == name {
-					return read()
-				}
-				_, err := w.Value()
-				return err
+		rows := func() error {
+			return w.Array(func() error {
+				at = w.Offset()
+				return errors.New("found")
 			})
 		}
-		return member("result", func() error {
-			return member("data", func() error {
-				return w.Array(func() error {
-					at = w.Offset()
-					return errors.New("found")
-				})
-			})
-		})
+		return members(w, map[string]func() error{"result": func() error {
+			return members(w, map[string]func() error{"data": rows})
+		}})
 	})
 	return at
 }
