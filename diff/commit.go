@@ -38,8 +38,13 @@ func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *C
 	latest := make(map[int64]*State, len(c.items)) // of agents with an event
 	for _, it := range c.items {
 		if it.end != nil {
+			it.end.GlancedAt = w.GlancedAt
 			c.complete, *w = true, *it.end
 			w.Rejected += tooLarge
+			continue
+		}
+		if !it.isChange() {
+			w.GlancedAt = it.glanced
 			continue
 		}
 		c.Changes++
@@ -123,6 +128,7 @@ func (r *Roster) Skip(c *Commit) {
 			delete(r.tooLarge, id)
 		}
 	}
+	r.watermark.GlancedAt = c.Watermark.GlancedAt
 	r.pending -= c.Changes
 	clear(c.items)
 }

@@ -139,7 +139,7 @@ func (r *Roster) Stepped(d time.Duration) {
 	}
 	if d < 0 {
 		w := &r.watermark
-		move(d, &w.StartedAt, &w.CompletedAt, &w.StaleAfter)
+		move(d, &w.StartedAt, &w.CompletedAt, &w.StaleAfter, &w.GlancedAt)
 		move(d, &r.complete.startedAt, &r.restart.startedAt)
 	}
 }

@@ -1,6 +1,8 @@
 package diff
 
 import (
+	"time"
+
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -8,12 +10,15 @@ import (
 // fill anybody's buffers.
 const commitBytes = 8 << 20
 
-// An item of the queue is a change, or the end of a complete sweep. A commit goes no further than
-// an end, since the watermark of a complete sweep vouches for exactly what that sweep read.
+// An item of the queue is a change, the end of a complete sweep, or that of a glance. A commit goes
+// no further than the end of a sweep, since its watermark vouches for exactly what that sweep read.
 type item struct {
 	change
-	end *schemas.Watermark // the figures of the sweep that ends; nil: the item is a change
+	end     *schemas.Watermark // the figures of the sweep that ends; nil: it is none
+	glanced time.Time          // when the glance began that ends; zero: it is none
 }
+
+func (it *item) isChange() bool { return it.end == nil && it.glanced.IsZero() }
 
 // push queues changes, sorted by agent.
 func (r *Roster) push(changes []change) {
@@ -33,6 +38,12 @@ func (r *Roster) pushEnd(w schemas.Watermark) {
 		r.queue = r.queue[:n-1]
 	}
 	r.queue = append(r.queue, item{end: &w})
+}
+
+// Glanced is told in a sweep that a glance is complete which began then, and that everything it
+// pointed to has been observed. The watermarks of what is published from here on say so.
+func (r *Roster) Glanced(sweep uint64, began time.Time) {
+	r.queue = append(r.queue, item{change: change{sweep: sweep}, glanced: schemas.FloorTime(began)})
 }
 
 // Pending returns how many changes are not known to be published.
@@ -58,9 +69,9 @@ func (r *Roster) foldOldest(n int) {
 	kept := r.queue[:0]
 	folding := make(map[int64]past) // the past of what goes into the agent's next change
 	for _, it := range r.queue {
-		if it.end != nil {
-			// What is folded is published with a later change, so the end of a sweep in between
-			// can't be published before.
+		if !it.isChange() {
+			// What is folded is published with a later change, so an end in between can't be
+			// published before.
 			if len(folding) == 0 {
 				kept = append(kept, it)
 			}
@@ -95,6 +106,10 @@ func (r *Roster) take(most int) []item {
 			n++
 			break
 		}
+		if !it.isChange() {
+			n++
+			continue
+		}
 		size += it.agent.Size()
 		if n == most || n > 0 && size > commitBytes {
 			break
@@ -110,7 +125,7 @@ func (r *Roster) take(most int) []item {
 // Requeue says that a commit is not in the stream: its changes are still to be published.
 func (r *Roster) Requeue(c *Commit) {
 	for _, it := range c.items {
-		if it.end == nil {
+		if it.isChange() {
 			r.entry(it.id).queued++
 		}
 	}
@@ -128,7 +143,7 @@ func (r *Roster) Requeue(c *Commit) {
 func (r *Roster) drop(moved map[int64]bool) (dropped int) {
 	stored := make(map[int64]int) // the last item of the agent that the stream has
 	for i, it := range r.queue {
-		if it.end == nil && moved[it.id] {
+		if it.isChange() && moved[it.id] {
 			if s := r.entry(it.id).published; s != nil && s.Time.Equal(schemas.CeilTime(it.time)) {
 				stored[it.id] = i
 			}
@@ -136,7 +151,7 @@ func (r *Roster) drop(moved map[int64]bool) (dropped int) {
 	}
 	kept := r.queue[:0]
 	for i, it := range r.queue {
-		if it.end != nil {
+		if !it.isChange() {
 			continue
 		}
 		if last, ok := stored[it.id]; moved[it.id] && !(ok && i > last) {

@@ -9,8 +9,8 @@ import (
 )
 
 type metrics struct {
-	pages, dropped, repaired prometheus.Counter
-	rejected                 *prometheus.CounterVec // by reason
+	pages, glanced, dropped, repaired prometheus.Counter
+	rejected                          *prometheus.CounterVec // by reason
 }
 
 // newMetrics makes the collectors, with all their series, and registers them unless reg is nil.
@@ -22,6 +22,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		pages: counter("rollcall_pages_total", "Pages of the listing that arrived and could be "+
 			"used. A page that was read twice in a sweep counts twice."),
+		glanced: counter("rollcall_glance_pages_total", "Pages of the listing of those who are "+
+			"online that were read between those of a sweep."),
 		dropped: counter("rollcall_dropped_values_total", "Documented fields that were dropped "+
 			"because of an unexpected type. One that stays so counts at every reading."),
 		repaired: counter("rollcall_repaired_values_total", "Names and values that were repaired "+

@@ -30,6 +30,9 @@ import (
 // A Source reads a vendor's listings, one page at a time. Its methods are safe for concurrent use.
 // What a vendor's package has to promise is said in docs/internals.md.
 type Source interface {
+	// Turn waits until a request may be sent, so that it can be decided then which one; Read sends
+	// it at once. Its error says why there will be none in ctx's time.
+	Turn(ctx context.Context) *listing.Error
 	// Read asks for a page, once. Where that can't be had, the error says why.
 	Read(ctx context.Context, r listing.Request) (*listing.Page, *listing.Error)
 	// PageSize is how many agents a full page has.
@@ -44,6 +47,11 @@ type Config struct {
 	Types        []string      // business types, one listing each; empty: one listing of all
 	SweepTimeout time.Duration // 0: the larger of 60s and three times pages ÷ rate
 	Concurrency  int           // pages in flight; default 4
+
+	// GlanceAfter is how long a sweep has to take to have glances beside it, which read the listing
+	// of those who are online between its pages; 0: none has. The interval from one sweep to the
+	// next is what makes sense.
+	GlanceAfter time.Duration
 
 	// Logger gets the rejected records. Nil: they are not logged.
 	Logger *slog.Logger
@@ -64,6 +72,10 @@ func (c Config) Validate() error {
 		errs = append(errs, &setting.Error{Field: "SweepTimeout", Value: c.SweepTimeout.String(),
 			Want: "a duration above zero, or 0 to derive it from the listing's size"})
 	}
+	if c.GlanceAfter < 0 {
+		errs = append(errs, &setting.Error{Field: "GlanceAfter", Value: c.GlanceAfter.String(),
+			Want: "a duration, or 0 for no glances"})
+	}
 	if c.Concurrency < 0 {
 		errs = append(errs, &setting.Error{Field: "Concurrency", Value: fmt.Sprint(c.Concurrency),
 			Want: "a number above zero"})
@@ -78,6 +90,7 @@ type Poller struct {
 	metrics *metrics
 
 	rejected map[rejection]bool // what the last sweep rejected
+	glances  *glances           // nil: none
 	totals   []int              // agents of each listing in the last complete sweep
 	expected []int              // what Expect said since then
 }
@@ -94,7 +107,12 @@ func New(c Config, source Source) (*Poller, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Poller{cfg: c, source: source, metrics: newMetrics(c.Metrics)}, nil
+	p := &Poller{cfg: c, source: source, metrics: newMetrics(c.Metrics)}
+	if c.GlanceAfter > 0 {
+		p.glances = newGlances(c.GlanceAfter, source, max(1, len(c.Types)),
+			filterTrust{log: c.Logger})
+	}
+	return p, nil
 }
 
 // Expect says how many agents each listing had, at the least, when somebody else looked last: a

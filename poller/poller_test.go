@@ -30,6 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type settings struct {
 	isdp.Config
 	SweepTimeout time.Duration
+	GlanceAfter  time.Duration
 	Concurrency  int
 }
 
@@ -66,8 +67,9 @@ func newRig(t *testing.T, c settings, change func(*settings)) *rig {
 		types = append(types, fmt.Sprint(n))
 	}
 	p, err := poller.New(
-		poller.Config{Types: types, SweepTimeout: c.SweepTimeout, Concurrency: c.Concurrency,
-			Logger: c.Logger, Metrics: c.Metrics, Now: c.Now},
+		poller.Config{Types: types, SweepTimeout: c.SweepTimeout, GlanceAfter: c.GlanceAfter,
+			Concurrency: c.Concurrency,
+			Logger:      c.Logger, Metrics: c.Metrics, Now: c.Now},
 		client,
 	)
 	if err != nil {

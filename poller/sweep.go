@@ -29,8 +29,8 @@ const (
 
 // A job is one page to read, and what came of it.
 type job struct {
-	listing, number int
-	tries           int // how often it may fail
+	listing.Request
+	tries int // how often it may fail
 
 	page     *listing.Page  // nil: no answer could be used
 	err      *listing.Error // of the last try
@@ -47,6 +47,9 @@ type sweep struct {
 	cut         *listing.Error // why the sweep was cut short; nil: it was not
 	failedInRow int            // pages that were unreachable since the last that was not
 
+	todo   []job          // what the round under way has yet to ask for
+	flying map[place]bool // pages that were asked for and not answered yet
+
 	rejects  int // rejected records that the sweep before had not rejected
 	rejected map[rejection]bool
 }
@@ -59,7 +62,8 @@ type sweep struct {
 // it goes on afterwards. Of an incomplete sweep, what was emitted still has been seen.
 func (p *Poller) Sweep(ctx context.Context, emit func(*listing.Page)) listing.Verdict {
 	began := p.cfg.Now()
-	s := &sweep{Poller: p, emit: emit, began: time.Now(), rejected: make(map[rejection]bool)}
+	s := &sweep{Poller: p, emit: emit, began: time.Now(),
+		rejected: make(map[rejection]bool), flying: make(map[place]bool)}
 	for i := range max(1, len(p.cfg.Types)) {
 		l := &progress{pageSize: p.source.PageSize()}
 		if len(p.cfg.Types) > 0 {
@@ -93,6 +97,9 @@ func (p *Poller) Sweep(ctx context.Context, emit func(*listing.Page)) listing.Ve
 		for _, l := range s.listings {
 			p.totals = append(p.totals, l.total)
 		}
+		if p.glances != nil {
+			p.glances.forget(v.EndedAt, s.listings)
+		}
 	}
 	return v
 }
@@ -111,7 +118,7 @@ func (s *sweep) jobs() (jobs []job) {
 				left = min(left, 1) // a refusal says that there is nothing
 			}
 			if left > 0 {
-				jobs = append(jobs, job{listing: i, number: n, tries: left})
+				jobs = append(jobs, job{Request: listing.Request{Listing: i, Page: n}, tries: left})
 			}
 		}
 	}
@@ -131,35 +138,49 @@ func (s *sweep) timeout() time.Duration {
 	return max(minSweepTimeout, time.Duration(seconds*float64(time.Second)))
 }
 
-// round reads the pages, in parallel. Behind a page that shows the listing's end it asks for none.
+// round reads the pages, several at a time. Which page a request is for is decided when its turn
+// has come.
 func (s *sweep) round(ctx context.Context, jobs []job) {
 	timeout := s.timeout()
 	ctx, cancel := context.WithDeadlineCause(ctx, s.began.Add(timeout),
 		fmt.Errorf("the sweep did not end within %v", timeout))
 	defer cancel()
+	waiting, stopWaiting := context.WithCancel(ctx) // for turns
+	defer stopWaiting()
 
+	s.todo = jobs
 	for _, l := range s.listings {
 		l.end = math.MaxInt
 	}
-	next := func() (j job, ok bool) {
-		for ; !ok && len(jobs) > 0 && ctx.Err() == nil && !s.over(); jobs = jobs[1:] {
-			j, ok = jobs[0], s.listings[jobs[0].listing].wants(jobs[0].number)
-		}
-		return j, ok
-	}
-	// turn is held by whoever does not read a page. A mutex would stop virtual time.
-	turn := make(chan struct{}, 1)
+	// baton is held by the worker that neither waits nor reads; a mutex would stop virtual time.
+	baton := make(chan struct{}, 1)
+	// One worker at a time waits for a turn: of several that stop waiting, turns would be lost.
+	waiter := make(chan struct{}, 1)
 	var wg sync.WaitGroup
 	for range min(s.cfg.Concurrency, len(jobs)) {
 		wg.Go(func() {
-			turn <- struct{}{}
-			defer func() { <-turn }()
-			for j, ok := next(); ok; j, ok = next() {
-				<-turn
+			baton <- struct{}{}
+			defer func() { <-baton }()
+			for s.more(ctx) {
+				<-baton
+				waiter <- struct{}{}
+				err := s.source.Turn(waiting)
+				<-waiter
+				baton <- struct{}{}
+				if !s.more(ctx) {
+					break
+				}
+				if err != nil {
+					s.cut = listing.Worse(s.cut, err)
+					break
+				}
+				j := s.next(timeout)
+				<-baton
 				j.read(ctx, s.source)
-				turn <- struct{}{}
+				baton <- struct{}{}
 				s.take(j)
 			}
+			stopWaiting() // nobody else has anything left to ask for
 		})
 	}
 	wg.Wait()
@@ -168,13 +189,67 @@ func (s *sweep) round(ctx context.Context, jobs []job) {
 	}
 }
 
+// more reports whether the round has any page left to ask for.
+func (s *sweep) more(ctx context.Context) bool {
+	for len(s.todo) > 0 && !s.listings[s.todo[0].Listing].wants(s.todo[0].Page) {
+		s.todo = s.todo[1:]
+	}
+	return len(s.todo) > 0 && ctx.Err() == nil && !s.over()
+}
+
+// next takes what is to be asked for now: a page of a glance, one that a glance points to, or the
+// sweep's own next one.
+func (s *sweep) next(timeout time.Duration) job {
+	n := 0
+	if s.glances != nil && s.hasTime(timeout) {
+		if r, ok := s.glances.turn(s.pageCounts()); ok {
+			return job{Request: r, tries: 1}
+		}
+		if at, ok := s.glances.hint(s.toRead, s.flying); ok {
+			if n = s.toRead(at); n < 0 {
+				s.flying[at] = true
+				return job{Request: listing.Request{Listing: at.listing, Page: at.page}, tries: 1}
+			}
+		}
+	}
+	j := s.todo[n]
+	s.todo = slices.Delete(slices.Clone(s.todo), n, n+1)
+	s.flying[place{j.Listing, j.Page}] = true
+	return j
+}
+
+// hasTime reports whether the sweep has time for more than what it has yet to read.
+func (s *sweep) hasTime(timeout time.Duration) bool {
+	needed := time.Duration(1.5 * float64(len(s.todo)) / s.source.Rate() * float64(time.Second))
+	return time.Since(s.began)+needed < timeout
+}
+
+// toRead returns where a page stands among those that are yet to be asked for, -1 if it does not.
+func (s *sweep) toRead(at place) int {
+	return slices.IndexFunc(s.todo, func(j job) bool { return place{j.Listing, j.Page} == at })
+}
+
+// pageCounts returns how many pages each listing has, as far as is known.
+func (s *sweep) pageCounts() []int {
+	counts := make([]int, len(s.listings))
+	for i, l := range s.listings {
+		counts[i] = max(l.pageCount(), (l.before+l.pageSize-1)/l.pageSize)
+	}
+	return counts
+}
+
 // take keeps what came of a page and hands it over.
 func (s *sweep) take(j job) {
-	l := s.listings[j.listing]
-	for len(l.pages) <= j.number {
+	if j.Online {
+		s.takeGlance(j)
+		return
+	}
+	delete(s.flying, place{j.Listing, j.Page})
+	l := s.listings[j.Listing]
+	for len(l.pages) <= j.Page {
 		l.pages = append(l.pages, pageRead{})
 	}
-	p := &l.pages[j.number]
+	p := &l.pages[j.Page]
 	p.failures += j.failures
 	switch {
 	case j.err != nil && j.err.Fatal:
@@ -193,16 +268,35 @@ func (s *sweep) take(j job) {
 	if s.started.IsZero() || page.Sent.Before(s.started) {
 		s.started = page.Sent
 	}
-	nothing := page.Rows() == 0 && j.number >= l.pageCount() // and so is its total
+	nothing := page.Rows() == 0 && j.Page >= l.pageCount() // and so is its total
 	if !page.Read.Before(l.read) && page.Total != listing.NoTotal && !nothing {
 		l.total, l.read = page.Total, page.Read
 	}
-	if j.number > 0 && (page.Rows() == 0 || sameAgents(page, l.pages[0].page)) {
-		l.end = min(l.end, j.number) // whatever its total says
+	if j.Page > 0 && (page.Rows() == 0 || sameAgents(page, l.pages[0].page)) {
+		l.end = min(l.end, j.Page) // whatever its total says
 	}
 	s.metrics.page(page)
 	s.logRejected(page)
+	if s.glances != nil {
+		page = s.glances.read(page, s.pageCounts())
+	}
 	s.emit(page)
+}
+
+// takeGlance takes what came of a page of a glance. That it could not be read is no trouble of the
+// sweep's.
+func (s *sweep) takeGlance(j job) {
+	switch {
+	case j.err != nil && j.err.Fatal:
+		s.cut = listing.Worse(s.cut, j.err)
+		s.glances.failed(nil)
+	case j.err != nil:
+		s.glances.failed(j.err)
+	default:
+		l := s.listings[j.Listing]
+		s.metrics.glanced.Inc()
+		s.emit(s.glances.glanced(j.page, max(l.total, l.before)))
+	}
 }
 
 // sameAgents reports whether two pages show the same agents, in the same order, and some at all.
@@ -256,8 +350,9 @@ func (j *job) read(ctx context.Context, from Source) {
 		backoff.WithMaxElapsedTime(0))
 	tries := backoff.WithContext(backoff.WithMaxRetries(b, uint64(j.tries-1)), ctx)
 	_ = backoff.Retry(func() error { // what it returns is j.err, or that ctx has ended since
-		page, err := from.Read(ctx,
-			listing.Request{Listing: j.listing, Page: j.number, Again: j.failures > 0})
+		r := j.Request
+		r.Again = j.failures > 0
+		page, err := from.Read(ctx, r)
 		if err == nil {
 			j.page, j.err = page, nil
 			return nil

@@ -40,22 +40,40 @@ func TestVerdict(t *testing.T) {
 		{"complete", 3, []pageRead{page(3, 1, 2), page(3, 3)}, "", "", nil},
 		{"nobody there", 0, []pageRead{page(0)}, "", "", nil},
 		{"shrunk", 2, []pageRead{page(2, 1, 2), page(3, 3)}, "", "", nil},
-		{"a rejected row", 3, []pageRead{page(3, 1, 2), bad(page(3), func(s *listing.Page) { s.Rejected = make([]listing.Rejected, 1) })}, "", "", nil},
+		{"a rejected row", 3, []pageRead{page(3, 1, 2),
+			bad(page(3), func(s *listing.Page) { s.Rejected = make([]listing.Rejected, 1) })}, "",
+			"", nil},
 		{"nothing read", 0, nil, listing.Inconsistent, "page 0 was not read", []int{0}},
-		{"a page missing", 3, []pageRead{page(3, 1, 2)}, listing.Inconsistent, "page 1 was not read", []int{1}},
-		{"a page failed", 3, []pageRead{page(3, 1, 2), failed(listing.Unusable)}, listing.Unusable, "it failed", []int{1}},
-		{"the worst wins", 9, []pageRead{failed(listing.Unusable), page(8, 1, 2), failed(listing.Unreachable), failed(listing.Credentials), failed(listing.Unreachable)}, listing.Credentials, "", []int{0, 1, 2, 3, 4}},
-		{"unreachable over unusable", 5, []pageRead{failed(listing.Unusable), failed(listing.Unreachable), page(5, 1)}, listing.Unreachable, "", []int{0, 1}},
-		{"grown", 4, []pageRead{page(3, 1, 2), page(4, 3, 4)}, listing.Inconsistent, "page 0 says total_count 3, a later answer says 4", []int{0}},
-		{"grown by a page", 5, []pageRead{page(5, 1, 2), page(5, 3, 4)}, listing.Inconsistent, "page 2 was not read", []int{2}},
-		{"short", 3, []pageRead{page(3, 1), page(3, 3)}, listing.Inconsistent, "page 0 has 1 rows, total_count 3 calls for 2", []int{0}},
-		{"long", 3, []pageRead{page(3, 1, 2), page(3, 3, 4)}, listing.Inconsistent, "page 1 has 2 rows", []int{1}},
-		{"wrong pos", 3, []pageRead{page(3, 1, 2), bad(page(3, 3), func(s *listing.Page) { s.Misplaced = true })}, listing.Inconsistent, "page 1: the answer was for another page", []int{1}},
-		{"an agent twice", 5, []pageRead{page(5, 1, 2), page(5, 3, 4), page(5, 2)}, listing.Inconsistent, "4 agents, 1 of them twice", []int{0, 2}},
-		{"an agent twice on a page", 4, []pageRead{page(4, 1, 2), page(4, 3, 3)}, listing.Inconsistent, "twice", []int{1}},
-		{"an agent twice, and a short page", 5, []pageRead{page(5, 1, 2), page(5, 3), page(5, 2)}, listing.Inconsistent, "page 1 has 1 rows", []int{1}},
-		{"a needless second reading failed", 3, []pageRead{reread(page(3, 1, 2), listing.Unreachable), page(3, 3)}, "", "", nil},
-		{"a needed second reading failed", 3, []pageRead{reread(page(3, 1), listing.Unreachable), page(3, 3)}, listing.Unreachable, "it failed", []int{0}},
+		{"a page missing", 3, []pageRead{page(3, 1, 2)}, listing.Inconsistent,
+			"page 1 was not read", []int{1}},
+		{"a page failed", 3, []pageRead{page(3, 1, 2), failed(listing.Unusable)}, listing.Unusable,
+			"it failed", []int{1}},
+		{"the worst wins", 9, []pageRead{failed(listing.Unusable), page(8, 1, 2),
+			failed(listing.Unreachable), failed(listing.Credentials), failed(listing.Unreachable)},
+			listing.Credentials, "", []int{0, 1, 2, 3, 4}},
+		{"unreachable over unusable", 5, []pageRead{failed(listing.Unusable),
+			failed(listing.Unreachable), page(5, 1)}, listing.Unreachable, "", []int{0, 1}},
+		{"grown", 4, []pageRead{page(3, 1, 2), page(4, 3, 4)}, listing.Inconsistent,
+			"page 0 says total_count 3, a later answer says 4", []int{0}},
+		{"grown by a page", 5, []pageRead{page(5, 1, 2), page(5, 3, 4)}, listing.Inconsistent,
+			"page 2 was not read", []int{2}},
+		{"short", 3, []pageRead{page(3, 1), page(3, 3)}, listing.Inconsistent,
+			"page 0 has 1 rows, total_count 3 calls for 2", []int{0}},
+		{"long", 3, []pageRead{page(3, 1, 2), page(3, 3, 4)}, listing.Inconsistent,
+			"page 1 has 2 rows", []int{1}},
+		{"wrong pos", 3, []pageRead{page(3, 1, 2),
+			bad(page(3, 3), func(s *listing.Page) { s.Misplaced = true })}, listing.Inconsistent,
+			"page 1: the answer was for another page", []int{1}},
+		{"an agent twice", 5, []pageRead{page(5, 1, 2), page(5, 3, 4), page(5, 2)},
+			listing.Inconsistent, "4 agents, 1 of them twice", []int{0, 2}},
+		{"an agent twice on a page", 4, []pageRead{page(4, 1, 2), page(4, 3, 3)},
+			listing.Inconsistent, "twice", []int{1}},
+		{"an agent twice, and a short page", 5, []pageRead{page(5, 1, 2), page(5, 3), page(5, 2)},
+			listing.Inconsistent, "page 1 has 1 rows", []int{1}},
+		{"a needless second reading failed", 3,
+			[]pageRead{reread(page(3, 1, 2), listing.Unreachable), page(3, 3)}, "", "", nil},
+		{"a needed second reading failed", 3, []pageRead{reread(page(3, 1), listing.Unreachable),
+			page(3, 3)}, listing.Unreachable, "it failed", []int{0}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l := &progress{pageSize: size, total: tc.total, pages: tc.pages}
@@ -98,7 +116,8 @@ func TestVerdictCounts(t *testing.T) {
 	}}
 	b := &progress{pageSize: 2, total: 1, pages: []pageRead{{page: shows(1, 3)}}}
 	got := verdict([]*progress{a, b}, nil)
-	if want := (listing.Verdict{Complete: true, Pages: 3, Agents: 3, Rejected: 1, Unidentified: 1, Dropped: 3, Rejections: got.Rejections}); !reflect.DeepEqual(
+	if want := (listing.Verdict{Complete: true, Pages: 3, Agents: 3, Rejected: 1, Unidentified: 1,
+		Dropped: 3, Rejections: got.Rejections}); !reflect.DeepEqual(
 		got,
 		want,
 	) ||
@@ -108,7 +127,8 @@ func TestVerdictCounts(t *testing.T) {
 }
 
 func TestErrorText(t *testing.T) {
-	e := (&listing.Error{Class: listing.Unusable, Err: errors.New("HTTP 404")}).Doing("read page 3").
+	e := (&listing.Error{Class: listing.Unusable,
+		Err: errors.New("HTTP 404")}).Doing("read page 3").
 		Doing("something else")
 	if got := e.Error(); got != "poller: read page 3: HTTP 404" {
 		t.Error(got)

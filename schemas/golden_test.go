@@ -279,6 +279,14 @@ var goldens = map[string]func() wire{
 				"2026-11-22T08:05:10.123Z",
 			), Agents: 340, Online: 52, Instance: "host-1", Commit: Commit{ID: "9fK4", Messages: 1}})
 	},
+	"watermark-glanced": func() wire {
+		return watermark(Watermark{
+			TenantID: 886, Sweep: 1807, GlancedAt: clock("2026-11-22T08:05:03.500Z"),
+			StartedAt: asked, CompletedAt: read, StaleAfter: clock("2026-11-22T08:07:10.123Z"),
+			NextBy: clock("2026-11-22T08:05:20.000Z"), Agents: 340, Online: 52, Instance: "host-1",
+			Commit: Commit{ID: "9fK5", Messages: 1}, InProgress: &InProgress{Sweep: 1808},
+		})
+	},
 	"watermark-in-progress": func() wire {
 		return watermark(Watermark{
 			TenantID: 886, Sweep: 1807, StartedAt: asked, CompletedAt: read, StaleAfter: clock("2026-11-22T08:05:10.123Z"),

@@ -19,6 +19,13 @@ type Watermark struct {
 	CompletedAt time.Time `json:"completedAt"`
 	StaleAfter  time.Time `json:"staleAfter"`
 
+	// GlancedAt is when the last complete glance began whose missing agents have all been looked up;
+	// zero: there was none. A glance is a pass over the listing of those who are online.
+	GlancedAt time.Time `json:"glancedAt"`
+
+	// NextBy is when the next watermark is overdue, whatever becomes of the sweep.
+	NextBy time.Time `json:"nextBy"`
+
 	// Agents and Online count the published state at this commit, removed agents left out.
 	Agents int `json:"agents"`
 	Online int `json:"online"`
@@ -54,9 +61,11 @@ func (w *Watermark) AppendJSON(b []byte) []byte {
 	if len(w.Polled) > 0 {
 		o.strs("polled", w.Polled)
 	}
+	o.time("glancedAt", w.GlancedAt)
 	o.time("startedAt", w.StartedAt)
 	o.time("completedAt", w.CompletedAt)
 	o.time("staleAfter", w.StaleAfter)
+	o.time("nextBy", w.NextBy)
 	o.int("agents", int64(w.Agents))
 	o.int("online", int64(w.Online))
 	o.int("missing", int64(w.Missing))
@@ -86,6 +95,37 @@ func (w *Watermark) LastSweep() uint64 {
 	}
 	return w.Sweep
 }
+
+// TrustedUntil is when the published state is to be trusted no more, unless another watermark comes
+// before: the earlier of StaleAfter and NextBy. It is zero before any complete sweep.
+func (w *Watermark) TrustedUntil() time.Time {
+	if w.Sweep == 0 || w.NextBy.IsZero() || w.StaleAfter.Before(w.NextBy) {
+		return w.StaleAfter
+	}
+	return w.NextBy
+}
+
+// Stale is what the NATS server itself says to plain subscribers when NextBy of a tenant's last
+// watermark has passed and nobody has put the alarm off.
+type Stale struct {
+	TenantID  int64     `json:"tenantId"`
+	Sweep     uint64    `json:"sweep"`     // of that watermark
+	StartedAt time.Time `json:"startedAt"` // of that watermark; zero before any complete sweep
+	NextBy    time.Time `json:"nextBy"`
+}
+
+// AppendJSON appends the message's encoding.
+func (s *Stale) AppendJSON(b []byte) []byte {
+	o := beginObject(b)
+	o.int("tenantId", s.TenantID)
+	o.uint("sweep", s.Sweep)
+	o.time("startedAt", s.StartedAt)
+	o.time("nextBy", s.NextBy)
+	return o.end()
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (s Stale) MarshalJSON() ([]byte, error) { return s.AppendJSON(nil), nil }
 
 // HealthState says how a tenant's listing fares. It says nothing about whether rollcall lives: only
 // the watermark does.

@@ -18,6 +18,11 @@ const (
 	// StoredPrefix begins every subject in the stream.
 	StoredPrefix = "agent."
 
+	// AlarmStream is where the NATS server keeps what it is to say when a watermark is overdue, and
+	// AlarmPrefix begins its subjects.
+	AlarmStream = "ROLLCALL_ALARM"
+	AlarmPrefix = "rollcall.alarm."
+
 	// NoType is the subject token of an agent whose type is missing or can't be a token.
 	NoType = "_"
 )
@@ -82,6 +87,22 @@ func StateFilter(tenant int64) string { return "agent.state." + decimal(tenant) 
 
 // WatermarkFilter matches the watermarks of all tenants.
 const WatermarkFilter = "agent.watermark.*"
+
+// StaleSubject is where the NATS server itself tells plain subscribers that a tenant's watermark is
+// overdue: agent.stale.886. No stream stores it under this subject.
+func StaleSubject(tenant int64) string { return "agent.stale." + strconv.FormatInt(tenant, 10) }
+
+// AlarmArmedSubject is where the message that the server is to deliver waits, and AlarmFiredSubject
+// where it is delivered to: rollcall.alarm.armed.886 and rollcall.alarm.fired.886. The stream
+// republishes the latter as [StaleSubject].
+func AlarmArmedSubject(tenant int64) string {
+	return AlarmPrefix + "armed." + strconv.FormatInt(tenant, 10)
+}
+
+// AlarmFiredSubject is where the alarm is delivered to; see [AlarmArmedSubject].
+func AlarmFiredSubject(tenant int64) string {
+	return AlarmPrefix + "fired." + strconv.FormatInt(tenant, 10)
+}
 
 // LeaseKey is the key of a tenant's lease in the bucket: lease.886.
 func LeaseKey(tenant int64) string { return "lease." + decimal(tenant) }

@@ -37,12 +37,16 @@ func (s *settings) vendor(log *slog.Logger) isdp.Config {
 }
 
 func (s *settings) poller(log *slog.Logger) poller.Config {
-	return poller.Config{
+	c := poller.Config{
 		Types:        s.types(),
 		SweepTimeout: s.PollTimeout,
 		Concurrency:  s.Concurrency,
 		Logger:       log,
 	}
+	if s.Glances {
+		c.GlanceAfter = s.PollInterval
+	}
+	return c
 }
 
 // types are the business types that are polled.

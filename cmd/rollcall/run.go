@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -93,6 +94,16 @@ func (d *daemon) serve(ctx context.Context, nc *nats.Conn) error {
 	if err != nil {
 		return ended(ctx, err)
 	}
+	alarm, err := publisher.NewAlarm(nc, publisherConfig)
+	if err != nil {
+		return err
+	}
+	cfg.Published = alarm.PutOff
+	var alarms sync.WaitGroup
+	alarming, stopAlarm := context.WithCancel(ctx)
+	alarms.Go(func() { alarm.Run(alarming) })
+	defer alarms.Wait()
+	defer stopAlarm()
 	d.log.Info("ready; asking for the lease",
 		"tenant", tenant, "url", s.ISDPURL, "interval", cfg.Interval, "instance", s.Instance)
 	loop := engine.New(cfg, source, pub)

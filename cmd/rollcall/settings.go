@@ -30,6 +30,7 @@ type settings struct {
 	PageSize       int
 	Concurrency    int
 	RateLimit      float64 // requests a second
+	Glances        bool
 
 	RemoveAfter  int
 	MaxMissing   float64

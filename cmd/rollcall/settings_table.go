@@ -162,6 +162,8 @@ func (s *settings) variables() []variable {
 			takes: aNumber, parse: number(&s.Concurrency)},
 		{name: "ROLLCALL_RATE_LIMIT", field: "RateLimit", std: "1",
 			takes: "a number above 0", parse: fraction(&s.RateLimit)},
+		{name: "ROLLCALL_GLANCES", field: "GlanceAfter", std: "auto", takes: "`auto` or `off`",
+			parse: word(&s.Glances, map[string]bool{"auto": true, "off": false})},
 
 		{name: "ROLLCALL_REMOVE_AFTER", field: "RemoveAfter", std: "2",
 			takes: aNumber, parse: number(&s.RemoveAfter)},

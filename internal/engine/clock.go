@@ -35,5 +35,6 @@ func (l *loop) stepClock(step time.Duration) {
 		l.roster.Stepped(step)
 		l.health.stepped(step)
 		l.silence.answered = l.silence.answered.Add(step)
+		l.commit.formedAt = l.commit.formedAt.Add(step)
 	}
 }

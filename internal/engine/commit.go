@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"time"
 
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/publisher"
@@ -16,8 +17,9 @@ type commitState struct {
 	running bool
 	done    chan func() error // what the loop has to do when the work has ended
 
-	maxChanges int // the most changes a commit
-	maxBody    int // the most bytes an event, as last asked
+	formedAt   time.Time // when the last one was formed, or the stream taken over
+	maxChanges int       // the most changes a commit
+	maxBody    int       // the most bytes an event, as last asked
 }
 
 // startCommit starts the next commit, where there is anything to publish and none is under way.
@@ -38,13 +40,16 @@ func (l *loop) startCommit() {
 		buf = e.AppendJSON(buf[:0])
 		return len(buf) <= limit
 	}
-	for news := l.health.news(); news != nil || !l.roster.Idle(); {
+	beat := l.beatDue()
+	for news := l.health.news(); news != nil || beat || !l.roster.Idle(); {
 		c := l.roster.Next(l.sweep.number, l.commit.maxChanges, fits)
-		if c.Empty() && news == nil {
+		if c.Empty() && news == nil && !beat {
 			l.roster.Skip(c)
 			l.tooLarge(c)
 			continue
 		}
+		l.commit.formedAt = l.now()
+		c.Watermark.NextBy = l.cfg.nextBy(l.commit.formedAt)
 		b := publisher.Batch{Events: c.Events, Watermark: c.Watermark}
 		if news != nil {
 			b.Health = &news.message
@@ -58,12 +63,35 @@ func (l *loop) startCommit() {
 	}
 }
 
+// nextBy is when the next watermark is overdue after one that is formed now: in 15 seconds, or
+// three intervals where that is longer.
+func (c *Config) nextBy(now time.Time) time.Time {
+	return schemas.FloorTime(now.Add(max(minNextBy, 3*c.Interval)))
+}
+
+const minNextBy = 15 * time.Second
+
+// beatAt is when a watermark is due for no other reason than that readers wait for one: early
+// enough for a slow broker.
+func (l *loop) beatAt() time.Time {
+	formed := l.commit.formedAt
+	return formed.Add(2 * l.cfg.nextBy(formed).Sub(formed) / 3)
+}
+
+// beatDue reports whether it is due now. A vendor who does not answer is no reason to say that all
+// is well, and who is stopping polls no more.
+func (l *loop) beatDue() bool {
+	return !l.health.stopping && l.silence.answered.After(l.commit.formedAt) &&
+		!l.now().Before(l.beatAt())
+}
+
 // committed applies what became of a commit.
 func (l *loop) committed(c *diff.Commit, news *healthNews, err error) error {
 	var setup *publisher.SetupError
 	switch {
 	case err == nil || errors.Is(err, publisher.ErrTampered):
 		l.roster.Committed(c)
+		l.tellPublished(c.Watermark)
 		l.tellCommitted(c)
 		if news != nil {
 			l.health.committed(news)
@@ -91,6 +119,12 @@ func (l *loop) committed(c *diff.Commit, news *healthNews, err error) error {
 		return err
 	}
 	return nil // where the work was abandoned, the grace period is over
+}
+
+func (l *loop) tellPublished(w schemas.Watermark) {
+	if l.cfg.Published != nil {
+		l.cfg.Published(w)
+	}
 }
 
 // tellCommitted counts and logs what a commit brought.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/setting"
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // Config is what an Engine needs to know.
@@ -38,6 +39,9 @@ type Config struct {
 	// Expect is told how many agents each listing should have at the least, before the first sweep;
 	// see [poller.Poller.Expect]. Nil: nobody is.
 	Expect func(agents []int)
+
+	// Published is told of each watermark that is in the stream. It must not block. Nil: nobody is.
+	Published func(schemas.Watermark)
 
 	// MaxBody is how large an event may be now, in bytes. It is asked when a commit is formed,
 	// since a new connection may have another limit. It may be called from any goroutine. Nil:

@@ -39,6 +39,8 @@ type metrics struct {
 	health     *prometheus.GaugeVec // by state and reason
 	startedAt  prometheus.Gauge
 	staleAfter prometheus.Gauge
+	nextBy     prometheus.Gauge
+	glancedAt  prometheus.Gauge
 }
 
 // agentTypes are the business types that the vendor documents, and what stands for all others, so
@@ -123,6 +125,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"When the sweep of the last watermark began, in Unix time; 0 before any; "+notLeading),
 		staleAfter: gauge("rollcall_watermark_stale_after_timestamp_seconds",
 			"When the last watermark is stale, in Unix time; 0 before any; "+notLeading),
+		nextBy: gauge("rollcall_watermark_next_by_timestamp_seconds",
+			"When the watermark after the last one is overdue, in Unix time; "+notLeading),
+		glancedAt: gauge("rollcall_watermark_glanced_timestamp_seconds",
+			"When the last complete glance began whose missing agents have been looked up, in "+
+				"Unix time; 0 where there was none; "+notLeading),
 	}
 	m.missing.Set(0)
 	m.showAgents(nil)
@@ -165,6 +172,8 @@ func (m *metrics) show(s Status) {
 	m.pending.Set(float64(s.Pending))
 	m.startedAt.Set(unix(s.Watermark.StartedAt))
 	m.staleAfter.Set(unix(s.Watermark.StaleAfter))
+	m.nextBy.Set(unix(s.Watermark.NextBy))
+	m.glancedAt.Set(unix(s.Watermark.GlancedAt))
 	for _, c := range conditions {
 		is := 0.
 		if c.state == s.State && c.reason == s.Reason {

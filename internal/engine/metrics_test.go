@@ -127,6 +127,7 @@ func TestMetrics(t *testing.T) {
 					`rollcall_health{reason="missing",state="holding"}`: 1,
 					"rollcall_watermark_started_timestamp_seconds":      unix(w.StartedAt),
 					"rollcall_watermark_stale_after_timestamp_seconds":  unix(w.StaleAfter),
+					"rollcall_watermark_next_by_timestamp_seconds":      unix(w.NextBy),
 				}
 				rest := metrictest.Series{}
 				for series, n := range got.Some() {

@@ -74,6 +74,10 @@ func (l *loop) wakeAt() time.Time {
 	if giveUp := l.giveUpAt(); l.cfg.GiveUp > 0 && giveUp.Before(at) && now.Before(giveUp) {
 		at = giveUp // once it has passed, what is under way wakes the loop
 	}
+	if beat := l.beatAt(); l.silence.answered.After(l.commit.formedAt) && beat.Before(at) &&
+		now.Before(beat) {
+		at = beat
+	}
 	l.silence.wakeAt = at
 	if at.Before(now) {
 		l.silence.wakeAt = now

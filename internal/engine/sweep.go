@@ -75,6 +75,9 @@ func (l *loop) page(p *listing.Page) {
 		return
 	}
 	l.roster.Observe(l.sweep.number, p)
+	if !p.GlancedAt.IsZero() {
+		l.roster.Glanced(l.sweep.number, p.GlancedAt)
+	}
 }
 
 // verdict ends a sweep.

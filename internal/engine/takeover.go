@@ -39,7 +39,8 @@ func (l *loop) reload() {
 type takeover struct {
 	states    map[int64]*packed.State
 	recovered *publisher.Recovered
-	lastSweep uint64 // the last sweep that our first watermark knows of
+	first     schemas.Watermark // ours, which shuts earlier writers out
+	formedAt  time.Time         // when that was formed
 }
 
 // takeOver reads the stream and shuts every earlier writer out, trying until ctx ends. sweep is the
@@ -53,7 +54,9 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*takeover, error) 
 			func(r *publisher.Recovered) schemas.Watermark {
 				next := max(r.LastSweep+1, sweep)
 				w := diff.FirstWatermark(t.states, r.Watermark, e.cfg.Types, next)
-				t.lastSweep = w.LastSweep()
+				t.formedAt = e.now()
+				w.NextBy = e.cfg.nextBy(t.formedAt)
+				t.first = w
 				return w
 			})
 		var setup *publisher.SetupError
@@ -81,7 +84,8 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*takeover, error) 
 
 // load takes over what the stream said.
 func (l *loop) load(t *takeover) {
-	loaded := l.roster.Load(t.states, t.recovered.Watermark, t.lastSweep)
+	loaded := l.roster.Load(t.states, t.recovered.Watermark, t.first.LastSweep())
+	l.tellPublished(t.first)
 	if n := loaded.Lost; n > 0 {
 		l.logger.Error("the broker has lost messages that it had acknowledged: "+
 			"what still stands is published again, above every revision that was used; "+
@@ -100,6 +104,7 @@ func (l *loop) load(t *takeover) {
 	case l.cfg.Expect != nil:
 		l.cfg.Expect(l.roster.Listed())
 	}
+	l.commit.formedAt = t.formedAt
 	l.sweep.number = max(l.sweep.number, t.recovered.LastSweep)
 	w := l.roster.Watermark()
 	l.health.load(t.recovered.Health, w)

@@ -13,6 +13,7 @@ import (
 type Request struct {
 	Listing int  // which of the polled types, as an index; 0 where there is one listing of all
 	Page    int  // from 0
+	Online  bool // of those alone who are online
 	Again   bool // this follows at once on a request for the same page that failed
 }
 
@@ -34,6 +35,10 @@ type Page struct {
 
 	Total     int  // agents in the whole listing, as this answer has it; or NoTotal
 	Misplaced bool // the answer says that it is another page than the one that was asked for
+
+	// GlancedAt is when the last complete glance began whose missing agents have been looked up, this
+	// page included; zero: not since the page before.
+	GlancedAt time.Time
 
 	Dropped  int // values of documented fields of usable rows that were left out
 	Repaired int // names and values of usable rows in which something that can't stay was marked

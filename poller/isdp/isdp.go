@@ -104,6 +104,9 @@ func (c *Client) CloseIdleConnections() {
 	}
 }
 
+// Turn waits until a request may be sent. The next one is then sent at once.
+func (c *Client) Turn(ctx context.Context) *listing.Error { return c.caller.limits.reserve(ctx) }
+
 // Read asks for a page, once; but where its token is refused, a few times, with that or another
 // token.
 func (c *Client) Read(ctx context.Context, r listing.Request) (*listing.Page, *listing.Error) {
@@ -192,6 +195,9 @@ func (c *Client) body(r listing.Request) []byte {
 	if len(c.cfg.Types) > 0 {
 		b = fmt.Appendf(b, `"type":%d,`, c.cfg.Types[r.Listing])
 	}
+	if r.Online {
+		b = append(b, `"onlineStatus":1,`...)
+	}
 	return fmt.Appendf(b, `"pageStart":%d,"pageSize":%d}`, r.Page, c.cfg.PageSize)
 }
 
@@ -200,6 +206,9 @@ func (c *Client) op(r listing.Request) string {
 	of := ""
 	if len(c.cfg.Types) > 0 {
 		of = fmt.Sprintf(" of type %d", c.cfg.Types[r.Listing])
+	}
+	if r.Online {
+		of += " of those who are online"
 	}
 	return fmt.Sprintf("read page %d%s from %s", r.Page, of, c.agentsURL)
 }

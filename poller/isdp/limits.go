@@ -19,6 +19,8 @@ const (
 	plainPause = time.Second     // after a 429 without Retry-After
 	tellAgain  = 10 * time.Minute
 
+	reservedFor = 50 * time.Millisecond // a turn that is not used by then is void
+
 	// When refusals say that the vendor wants fewer requests.
 	fewGood      = 5    // good answers before which they say nothing of the kind
 	manyRefusals = 2    // refused calls
@@ -32,10 +34,11 @@ type limits struct {
 	log     *slog.Logger
 
 	mu       sync.Mutex
-	paused   time.Time // nobody sends before
-	slowed   time.Time // when the rate was last halved: earlier requests don't do it again
-	warnedAt time.Time // when it was last logged that the rate is halved; zero: never
-	warned   bool      // that was logged, and not yet that the rate is the full one again
+	reserved []time.Time // turns that came and were not used yet, oldest first: when they came
+	paused   time.Time   // nobody sends before
+	slowed   time.Time   // when the rate was last halved: earlier requests don't do it again
+	warnedAt time.Time   // when it was last logged that the rate is halved; zero: never
+	warned   bool        // that was logged, and not yet that the rate is the full one again
 
 	good     int            // good answers so far
 	refusals float64        // refused calls, less those that good answers have made up for
@@ -48,8 +51,39 @@ func newLimits(c Config) *limits {
 		refusing: make(map[string]int)}
 }
 
-// turn waits for a request's turn. Where that can't come in ctx's time it does not wait.
+// reserve waits for a turn, and keeps it for the next request.
+func (l *limits) reserve(ctx context.Context) *listing.Error {
+	if err := l.wait(ctx); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reserved = append(l.reserved, time.Now())
+	return nil
+}
+
+// turn waits for a request's turn, unless one is reserved.
 func (l *limits) turn(ctx context.Context) *listing.Error {
+	if l.takeReserved() {
+		return nil
+	}
+	return l.wait(ctx)
+}
+
+// takeReserved takes a reserved turn, if there is one. One that came a while ago is void: what is
+// sent now would come right before what has its turn next.
+func (l *limits) takeReserved() (ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.reserved) > 0 && !ok {
+		ok = time.Since(l.reserved[0]) < reservedFor && time.Now().After(l.paused)
+		l.reserved = l.reserved[1:]
+	}
+	return ok
+}
+
+// wait waits for a turn. Where that can't come in ctx's time it does not wait.
+func (l *limits) wait(ctx context.Context) *listing.Error {
 	for {
 		if l.limiter.Wait(ctx) != nil {
 			if ctx.Err() != nil {

@@ -635,6 +635,8 @@ func TestTrust(t *testing.T) {
 	t.Parallel()
 	w := complete(10) // begun at 10 s, stale after 25 s
 	at := func(d time.Duration) time.Time { return epoch.Add(d) }
+	soon, late := w, w
+	soon.NextBy, late.NextBy = at(20*time.Second), at(time.Minute)
 	for name, c := range map[string]struct {
 		view view
 		read bool
@@ -650,7 +652,12 @@ func TestTrust(t *testing.T) {
 		"by clocks that differ":    {view: view{watermark: &w}, read: true, now: at(9 * time.Second), age: -time.Second},
 		"at the border":            {view: view{watermark: &w}, read: true, now: w.StaleAfter, age: 15 * time.Second},
 		"past it":                  {view: view{watermark: &w}, read: true, now: w.StaleAfter.Add(1), age: 15*time.Second + 1, want: ErrStale},
-		"in another zone":          {view: view{watermark: &w}, read: true, now: w.StaleAfter.In(time.FixedZone("", 8*3600)), age: 15 * time.Second},
+		"nextBy at the border":     {view: view{watermark: &soon}, read: true, now: soon.NextBy, age: 10 * time.Second},
+		"nextBy has passed": {view: view{watermark: &soon}, read: true, now: soon.NextBy.Add(1), age: 10*time.Second + 1,
+			want: ErrStale},
+		"nextBy after staleAfter": {view: view{watermark: &late}, read: true, now: w.StaleAfter.Add(1), age: 15*time.Second + 1,
+			want: ErrStale},
+		"in another zone": {view: view{watermark: &w}, read: true, now: w.StaleAfter.In(time.FixedZone("", 8*3600)), age: 15 * time.Second},
 	} {
 		r := &Roster{tenant: tenant, view: c.view, read: c.read}
 		got := r.Trust(c.now)

@@ -30,8 +30,8 @@ var (
 	ErrNotRead = errors.New("the states have not been read from the stream yet")
 	// ErrNoSweep: rollcall has not seen the whole listing yet, so agents may lack.
 	ErrNoSweep = errors.New("rollcall has not read the whole listing yet")
-	// ErrStale: the next complete sweep is overdue. rollcall, NATS or the vendor is down, or the
-	// way to them.
+	// ErrStale: the next complete sweep is overdue, or the next watermark. rollcall, NATS or the
+	// vendor is down, or the way to them.
 	ErrStale = errors.New("the picture is stale")
 )
 
@@ -48,7 +48,7 @@ func (r *Roster) Trust(now time.Time) Trust {
 	return t
 }
 
-// Err is nil while the roster may be acted on: the states have been read, and the watermark is not
+// Err is nil while the roster may be acted on: the states have been read, and no watermark is
 // overdue. Otherwise it is, or wraps, [ErrNotRead], [ErrNoSweep] or [ErrStale].
 func (t Trust) Err() error {
 	switch w := t.Watermark; {
@@ -56,13 +56,9 @@ func (t Trust) Err() error {
 		return ErrNotRead
 	case w == nil || w.Sweep == 0:
 		return ErrNoSweep
-	case t.now.After(w.StaleAfter):
-		return fmt.Errorf(
-			"%w: it is as of %s, and a newer one was due at %s",
-			ErrStale,
-			w.StartedAt.Format(time.RFC3339),
-			w.StaleAfter.Format(time.RFC3339),
-		)
+	case t.now.After(w.TrustedUntil()):
+		return fmt.Errorf("%w: it is as of %s, and a newer one was due at %s",
+			ErrStale, w.StartedAt.Format(time.RFC3339), w.TrustedUntil().Format(time.RFC3339))
 	}
 	return nil
 }
