@@ -127,6 +127,7 @@ type watermark struct {
 	msg                             *Message
 	sweep                           uint64
 	startedAt, completedAt, staleAt time.Time // zero before any complete sweep
+	nextBy, glancedAt               time.Time // glancedAt is zero where there was no glance
 	polled                          []string
 	agents, online                  int64
 	missing, rejected               int64
@@ -149,10 +150,11 @@ func (w *watermark) repeats(o *watermark) bool {
 func (r rules) watermark(m *Message) (*watermark, error) {
 	o := strictly("watermark", m.Body,
 		"tenantId sweep agents online missing rejected instance commit",
-		"polled startedAt completedAt staleAfter inProgress")
+		"polled glancedAt startedAt completedAt staleAfter nextBy inProgress")
 	w := &watermark{msg: m, sweep: o.uint("sweep"), startedAt: o.time("startedAt"),
 		completedAt: o.time("completedAt"),
-		staleAt:     o.time("staleAfter"), agents: int64(o.uint("agents")),
+		staleAt:     o.time("staleAfter"), nextBy: o.time("nextBy"), glancedAt: o.time("glancedAt"),
+		agents:  int64(o.uint("agents")),
 		online:  int64(o.uint("online")),
 		missing: int64(o.uint("missing")), rejected: int64(o.uint("rejected")),
 		instance: o.text("instance")}
@@ -194,6 +196,8 @@ func (r rules) watermark(m *Message) (*watermark, error) {
 		o.fail("figures of a complete sweep before any")
 	case w.startedAt.After(w.completedAt) || w.sweep != 0 && !w.staleAt.After(w.completedAt):
 		o.fail("startedAt, completedAt and staleAfter are out of order")
+	case w.nextBy.IsZero() || w.nextBy.Before(w.completedAt):
+		o.fail("nextBy is not there, or before the sweep had ended")
 	case w.isInProgress && w.inProgress <= w.sweep:
 		o.fail("sweep %d in progress after sweep %d completed", w.inProgress, w.sweep)
 	case w.commit == "" || w.messages == 0 || w.instance == "":
