@@ -149,8 +149,8 @@ func (w *watermark) repeats(o *watermark) bool {
 
 func (r rules) watermark(m *Message) (*watermark, error) {
 	o := strictly("watermark", m.Body,
-		"tenantId sweep agents online missing rejected instance commit",
-		"polled glancedAt startedAt completedAt staleAfter nextBy inProgress")
+		"tenantId sweep nextBy agents online missing rejected instance commit",
+		"polled glancedAt startedAt completedAt staleAfter inProgress")
 	w := &watermark{msg: m, sweep: o.uint("sweep"), startedAt: o.time("startedAt"),
 		completedAt: o.time("completedAt"),
 		staleAt:     o.time("staleAfter"), nextBy: o.time("nextBy"), glancedAt: o.time("glancedAt"),
@@ -196,8 +196,6 @@ func (r rules) watermark(m *Message) (*watermark, error) {
 		o.fail("figures of a complete sweep before any")
 	case w.startedAt.After(w.completedAt) || w.sweep != 0 && !w.staleAt.After(w.completedAt):
 		o.fail("startedAt, completedAt and staleAfter are out of order")
-	case w.nextBy.IsZero() || w.nextBy.Before(w.completedAt):
-		o.fail("nextBy is not there, or before the sweep had ended")
 	case w.isInProgress && w.inProgress <= w.sweep:
 		o.fail("sweep %d in progress after sweep %d completed", w.inProgress, w.sweep)
 	case w.commit == "" || w.messages == 0 || w.instance == "":

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -214,6 +215,38 @@ var mutations = []struct {
 	{"figures of the last complete sweep altered", RuleWatermark, func(s *specimen) {
 		s.mark(s.lastMark(true), func(m map[string]any) { m["rejected"] = 7 })
 	}},
+	{"no nextBy", RuleEnvelope, func(s *specimen) {
+		s.mark(s.lastMark(true), func(m map[string]any) { delete(m, "nextBy") })
+	}},
+	{"a nextBy too early", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(false), shifted("nextBy", -200*time.Millisecond))
+	}},
+	{"a nextBy too late", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(true), shifted("nextBy", time.Second))
+	}},
+	{"a nextBy too late for longer intervals", RuleWatermark, func(s *specimen) {
+		s.opt.Interval = 4 * time.Second
+		s.mark(s.lastMark(true), shifted("nextBy", time.Second))
+	}},
+	{"a nextBy that does not know of longer intervals", RuleWatermark, func(s *specimen) {
+		s.opt.Interval = 10 * time.Second
+	}},
+	{"a glancedAt that goes back", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(false), shifted("glancedAt", -time.Second))
+	}},
+	{"no glancedAt after there was one", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(false), func(m map[string]any) { delete(m, "glancedAt") })
+	}},
+	{"a glancedAt to come", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(false), shifted("glancedAt", time.Minute))
+	}},
+	{"a glancedAt before any glance", RuleWatermark, func(s *specimen) {
+		s.truth.Pages = slices.DeleteFunc(slices.Clone(s.truth.Pages),
+			func(p isdpsim.PageAnswer) bool { return p.Online == 1 })
+	}},
+	{"a glancedAt of a glance that had not begun", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(false), shifted("glancedAt", 50*time.Millisecond))
+	}},
 	{"a sweep that goes back", RuleWatermark, func(s *specimen) {
 		s.mark(s.lastMark(false), func(m map[string]any) { m["sweep"] = 2 })
 	}},
@@ -284,6 +317,17 @@ var mutations = []struct {
 		s.live = slices.Insert(s.live, i, h)
 		s.renumber()
 	}},
+}
+
+// shifted moves a time of a watermark.
+func shifted(name string, by time.Duration) func(map[string]any) {
+	return func(m map[string]any) {
+		at, err := time.Parse(time.RFC3339, m[name].(string))
+		if err != nil {
+			panic(err)
+		}
+		m[name] = at.Add(by).Format(schemas.TimeFormat)
+	}
 }
 
 func TestMutations(t *testing.T) {

@@ -59,11 +59,12 @@ type Options struct {
 	Quiet       []string // fields whose change alone makes no event; nil: the contract's list
 	MaxMissing  float64  // the share of a listing that may go missing together; 0: not checked
 	MissingHold time.Duration
-	RemoveAfter int   // complete sweeps that must miss an agent; 0: 2
-	Types       []int // business types polled; empty: all in one listing
-	OtherTypes  bool  // other types than Types were polled at times
-	MaxPayload  int   // the largest message that the server takes; 0: 1 MiB
-	MaxRowBytes int   // rows at least nine tenths as long may have been rejected; 0: 256 KiB
+	Interval    time.Duration // from sweep to sweep; 0: not known
+	RemoveAfter int           // complete sweeps that must miss an agent; 0: 2
+	Types       []int         // business types polled; empty: all in one listing
+	OtherTypes  bool          // other types than Types were polled at times
+	MaxPayload  int           // the largest message that the server takes; 0: 1 MiB
+	MaxRowBytes int           // rows at least nine tenths as long may have been rejected; 0: 256 KiB
 
 	// Bound is how long a state must last, outages not counted, to be certain to be in the stream
 	// with a time within it: a few sweeps and the longest answer. 0: not checked.

@@ -18,12 +18,13 @@ func (c *check) window(from, to time.Time) *shown {
 
 // An answer is one page that was shown.
 type answer struct {
-	at    time.Time
-	list  int // the filter by type
-	page  int
-	first int // the index of its first row in the listing
-	total int
-	rows  *pageRows
+	at     time.Time
+	list   int  // the filter by type
+	glance bool // of those who are online: what it does not show means nothing
+	page   int
+	first  int // the index of its first row in the listing
+	total  int
+	rows   *pageRows
 }
 
 // pageRows are the rows of one or many answers.
@@ -62,8 +63,8 @@ func (c *check) learnPages(pages []isdpsim.PageAnswer) {
 			}
 			known[k] = rows
 		}
-		c.pages = append(c.pages, answer{p.Time, p.Type, p.Page, p.Page * p.PageSize, p.Total,
-			rows})
+		c.pages = append(c.pages, answer{p.Time, p.Type, p.Online == 1, p.Page,
+			p.Page * p.PageSize, p.Total, rows})
 	}
 	slices.SortStableFunc(c.pages, func(a, b answer) int { return a.at.Compare(b.at) })
 }
@@ -92,13 +93,16 @@ func (w *shown) needed() map[[2]int][]*pageRows {
 	}
 	least := map[int]int{}
 	for _, a := range w.answers {
+		if a.glance {
+			continue
+		}
 		if n, ok := least[a.list]; !ok || a.total < n {
 			least[a.list] = a.total
 		}
 	}
 	w.choices = map[[2]int][]*pageRows{}
 	for _, a := range w.answers {
-		if a.first == 0 || a.first < least[a.list] {
+		if !a.glance && (a.first == 0 || a.first < least[a.list]) {
 			k := [2]int{a.list, a.page}
 			w.choices[k] = append(w.choices[k], a.rows)
 		}

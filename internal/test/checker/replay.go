@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // replay goes through the stream from its beginning and checks every watermark at its place.
@@ -38,6 +39,7 @@ func (c *check) replay() {
 			c.figures(w, roster)
 		}
 		c.sweeps(w, last, complete)
+		c.times(w, last)
 		last = w
 		if complete == nil && w.sweep == 0 || complete != nil && w.sweep <= complete.sweep {
 			continue // no news of a complete sweep
@@ -114,6 +116,39 @@ func (c *check) sweeps(w, last, complete *watermark) {
 		w.startedAt.Before(complete.completedAt.Add(-c.opt.slack())):
 		fail("sweep %d began at %s, before sweep %d had ended, at %s", w.sweep, clock(w.startedAt),
 			complete.sweep, clock(complete.completedAt))
+	}
+}
+
+// brokerSlack is by how much the broker's clock may be off, and what it takes to form a commit.
+const brokerSlack = 100 * time.Millisecond
+
+// times checks nextBy and glancedAt of a watermark; last is the one before it, nil: none is known.
+func (c *check) times(w, last *watermark) {
+	fail := func(format string, args ...any) {
+		c.report(RuleWatermark, 0, w.msg.Seq, format, args...)
+	}
+	now := w.msg.Time.Add(c.opt.slack() + brokerSlack)
+	const least = 15 * time.Second // from when it was formed to nextBy
+	formed := w.nextBy.Add(-max(least, 3*c.opt.Interval))
+	switch {
+	case formed.Before(w.completedAt.Add(-c.opt.slack() - time.Millisecond)):
+		fail("by its nextBy, %s, it was formed before its sweep had ended, at %s", clock(w.nextBy),
+			clock(w.completedAt))
+	case c.opt.Interval > 0 && formed.After(now):
+		fail("by its nextBy, %s, it was formed after it was stored, at %s", clock(w.nextBy),
+			clock(w.msg.Time))
+	}
+	switch {
+	case last != nil && w.glancedAt.Before(last.glancedAt.Add(-c.opt.slack())) &&
+		c.opt.Rollback == NoRollback:
+		fail("glancedAt goes back from %s to %s", clock(last.glancedAt), clock(w.glancedAt))
+	case w.glancedAt.IsZero():
+	case w.glancedAt.After(now):
+		fail("glancedAt is %s, and it was stored at %s", clock(w.glancedAt), clock(w.msg.Time))
+	case !slices.ContainsFunc(c.window(w.glancedAt, now).answers, func(a answer) bool {
+		return a.glance && a.page == 0
+	}):
+		fail("no glance began at %s, as it says", clock(w.glancedAt))
 	}
 }
 

@@ -24,7 +24,11 @@ type world struct {
 	now   time.Time
 	sim   *isdpsim.Tenant
 	pages []isdpsim.PageAnswer
-	live  []Message
+
+	glances bool      // each sweep ends with one
+	glanced time.Time // when the last one began; zero: there was none
+
+	live []Message
 
 	sweep  uint64
 	commit int
@@ -58,20 +62,31 @@ type shownPage struct {
 	rows       []isdpsim.Row
 }
 
-// look reads the listing page by page; lie may change what a page shows.
-func (w *world) look(lie func(page int, rows []isdpsim.Row) []isdpsim.Row) []shownPage {
+// look reads a listing page by page, online -1: the whole one, 1: that of those who are online; lie
+// may change what a page shows.
+func (w *world) look(online int,
+	lie func(page int, rows []isdpsim.Row) []isdpsim.Row) []shownPage {
+	listing := func() (rows []isdpsim.Row) {
+		for _, r := range w.sim.Listing() {
+			a, _, err := packed.Decode(r.JSON, tenant)
+			if online != 1 || err == nil && a.Online() {
+				rows = append(rows, r)
+			}
+		}
+		return rows
+	}
 	var out []shownPage
-	for page := 0; page == 0 || page*perPage < len(w.sim.Listing()); page++ {
+	for page := 0; page == 0 || page*perPage < len(listing()); page++ {
 		sent := w.now
 		w.pass(3 * time.Millisecond)
-		all := w.sim.Listing()
+		all := listing()
 		rows := slices.Clone(all[min(page*perPage, len(all)):min((page+1)*perPage, len(all))])
 		if lie != nil {
 			rows = lie(page, rows)
 		}
 		w.pages = append(w.pages, isdpsim.PageAnswer{Request: len(w.pages) + 1, Time: w.now,
 			Page: page, PageSize: perPage,
-			Type: -1, Online: -1, Pos: page, Total: len(all), Rows: rows})
+			Type: -1, Online: online, Pos: page, Total: len(all), Rows: rows})
 		w.pass(4 * time.Millisecond)
 		out = append(out, shownPage{sent, w.now, rows})
 	}
@@ -86,7 +101,11 @@ var quiet = map[string]bool{"lastUpdateTimestamp": true, "lastUpdateDate": true,
 func (w *world) doSweep(lie func(page int, rows []isdpsim.Row) []isdpsim.Row) {
 	w.sweep++
 	started := w.now
-	pages := w.look(lie)
+	pages := w.look(-1, lie)
+	if w.glances {
+		w.glanced = w.now
+		pages = append(pages, w.look(1, nil)...)
+	}
 	met := map[int64]bool{}
 	rejected, missing, nameless := 0, 0, false
 	for _, p := range pages {
@@ -213,6 +232,10 @@ func (w *world) publish(events []schemas.Event, mark *schemas.Watermark) {
 	if mark == nil {
 		m.InProgress = &schemas.InProgress{Sweep: w.sweep}
 	}
+	m.NextBy = schemas.FloorTime(w.now.Add(15 * time.Second))
+	if !w.glanced.IsZero() {
+		m.GlancedAt = schemas.FloorTime(w.glanced)
+	}
 	m.Agents, m.Online = 0, 0
 	for _, k := range w.roster {
 		if k.last.Data.Reason != schemas.Removed {
@@ -267,7 +290,7 @@ func (w *world) truth() Truth { return Truth{History: w.sim.History(), Pages: w.
 
 // strict is how a world's log is checked.
 func strict() Options {
-	return Options{Tenant: tenant, Bound: 500 * time.Millisecond,
+	return Options{Tenant: tenant, Interval: 100 * time.Millisecond, Bound: 500 * time.Millisecond,
 		RemovalBound: 900 * time.Millisecond, Quiescent: true}
 }
 
@@ -275,6 +298,7 @@ func strict() Options {
 func lived(t testing.TB) *world {
 	w := newWorld(t, 10)
 	w.doSweep(nil)
+	w.glances = true
 	ids := w.sim.IDs()
 	a, b, c, d := ids[0], ids[1], ids[2], ids[9]
 	step := func(do func()) {
