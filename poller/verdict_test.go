@@ -6,7 +6,6 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/sweeptest"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/rollcall-events/rollcall/internal/packed"
@@ -123,18 +122,6 @@ func TestVerdictCounts(t *testing.T) {
 	) ||
 		len(got.Rejections) != 1 {
 		t.Errorf("%+v, want %+v", got, want)
-	}
-}
-
-func TestErrorText(t *testing.T) {
-	e := (&listing.Error{Class: listing.Unusable,
-		Err: errors.New("HTTP 404")}).Doing("read page 3").
-		Doing("something else")
-	if got := e.Error(); got != "poller: read page 3: HTTP 404" {
-		t.Error(got)
-	}
-	if !strings.HasPrefix((&listing.Error{Err: errors.New("x")}).Error(), "poller: x") {
-		t.Error("no operation, no text")
 	}
 }
 

@@ -147,29 +147,26 @@ func (p *Publisher) shutOut(ctx context.Context, r *Recovered, w schemas.Waterma
 			return fmt.Errorf("publisher: take over the stream of tenant %d: %w", p.cfg.Tenant, err)
 		}
 	}
-	behind := r.behind
-	for agent, body := range behind {
-		if limit := MaxBody(p.nc); len(body) > limit {
-			delete(behind, agent)
-			p.log.Error("a missing state is larger than the server takes, so readers see an old "+
-				"one until the agent's next event: raise the server's max_payload",
-				"agent", agent, "bytes", len(body), "limit", limit)
-		}
-	}
 	for {
 		states := make(map[int64][]byte)
-		for agent, body := range behind {
+		for agent, body := range r.behind {
 			if len(states) == maxMessages-1 {
 				break
 			}
+			delete(r.behind, agent)
+			if limit := MaxBody(p.nc); len(body) > limit {
+				p.log.Error("a missing state is larger than the server takes, so readers see an "+
+					"old one until the agent's next event: raise the server's max_payload",
+					"agent", agent, "bytes", len(body), "limit", limit)
+				continue
+			}
 			states[agent] = body
-			delete(behind, agent)
 		}
 		msgs, id := p.messages(Batch{Watermark: w}, states)
 		if err := p.commit(ctx, msgs, id); err != nil {
 			return err
 		}
-		if len(behind) == 0 {
+		if len(r.behind) == 0 {
 			return nil
 		}
 	}

@@ -16,8 +16,8 @@ import (
 // the same thing).
 //
 // The fields and their types are those of the vendor's table of findOnlineAgent, plus appName and
-// entityName, which its example answers carry and no table lists. The json tags say which fields are
-// documented: a field that is added here is read, compared, listed in changes and encoded.
+// entityName, which its example answers carry and no table lists. The json tags say which fields
+// are documented: a field that is added here is read, compared, listed in changes and encoded.
 type Agent struct {
 	AgentID      int64 `json:"agentId"` // identifies it within its tenant; may exceed 2^53
 	TenantID     int64 `json:"tenantId"`

@@ -213,7 +213,8 @@ func TestAsyncAPIParts(t *testing.T) {
 				m.Headers,
 			)
 		}
-		if got := at(t, root, "components", "schemas", headers, "properties", "Content-Type", "const"); got != content {
+		if got := at(t, root, "components", "schemas", headers, "properties", "Content-Type",
+			"const"); got != content {
 			t.Errorf("the Content-Type of %s is %v, want %s", kind, got, content)
 		}
 	}

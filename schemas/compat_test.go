@@ -238,35 +238,54 @@ func TestBreaches(t *testing.T) {
 	}{
 		{"nothing", func(map[string]any) {}, ""},
 		{"an optional field", set(obj("type", "string"), p("trace")...), ""},
-		{"an optional field of the data", set(obj("type", "object", "required", strs("a"), "properties", obj("a", obj("type", "integer"))), p("data", "route")...), ""},
-		{"an optional field of the agent", set(obj("type", "integer"), p("data", "agent", "skill")...), ""},
+		{"an optional field of the data", set(obj("type", "object", "required", strs("a"),
+			"properties", obj("a", obj("type", "integer"))), p("data", "route")...), ""},
+		{"an optional field of the agent", set(obj("type", "integer"),
+			p("data", "agent", "skill")...), ""},
 		{"an optional field of a change", func(s map[string]any) {
-			items := at(t, s, append(in("items", "data", "changes"), "properties")...).(map[string]any)
+			items := at(t, s, append(in("items", "data", "changes"),
+				"properties")...).(map[string]any)
 			items["quiet"] = obj("type", "boolean")
 		}, ""},
 		{"other words", set("other words", in("description", "data", "agent", "agentId")...), ""},
 		{"no words", set(nil, in("description", "data", "agent", "agentId")...), ""},
 		{"another title", set("x", "title"), ""},
 		{"other examples", set(strs("x"), in("examples", "data", "reason")...), ""},
-		{"another order of what is required", func(s map[string]any) { slices.Reverse(s["required"].([]any)) }, ""},
-		{"other words in a condition", func(s map[string]any) { s["allOf"].([]any)[0].(map[string]any)["$comment"] = "x" }, ""},
+		{"another order of what is required", func(s map[string]any) {
+			slices.Reverse(s["required"].([]any))
+		}, ""},
+		{"other words in a condition", func(s map[string]any) {
+			s["allOf"].([]any)[0].(map[string]any)["$comment"] = "x"
+		}, ""},
 
 		{"a field gone", set(nil, p("subject")...), "field subject is gone"},
-		{"an optional field gone", set(nil, p("data", "notBefore")...), "data: field notBefore is gone"},
-		{"a field of the agent gone", set(nil, p("data", "agent", "areaName")...), "data.agent: field areaName is gone"},
+		{"an optional field gone", set(nil, p("data", "notBefore")...),
+			"data: field notBefore is gone"},
+		{"a field of the agent gone", set(nil, p("data", "agent", "areaName")...),
+			"data.agent: field areaName is gone"},
 		{"a field of a change gone", func(s map[string]any) {
-			delete(at(t, s, append(in("items", "data", "changes"), "properties")...).(map[string]any), "from")
+			delete(at(t, s, append(in("items", "data", "changes"),
+				"properties")...).(map[string]any), "from")
 		}, "data.changes[]: field from is gone"},
-		{"all fields gone", set(nil, in("properties", "data", "agent")...), "data.agent: field agentAccount is gone"},
-		{"a field retyped", set("string", in("type", "data", "agent", "agentId")...), "data.agent.agentId: type has changed"},
-		{"a field of more types", set(strs("string", "null"), in("type", "data", "agent", "areaName")...), "data.agent.areaName: type has changed"},
-		{"a field of any type", set(nil, in("type", "data", "agent", "areaName")...), "data.agent.areaName: type is gone"},
-		{"a field forbidden", set(false, p("data", "agent", "areaName")...), "data.agent: field areaName has changed"},
+		{"all fields gone", set(nil, in("properties", "data", "agent")...),
+			"data.agent: field agentAccount is gone"},
+		{"a field retyped", set("string", in("type", "data", "agent", "agentId")...),
+			"data.agent.agentId: type has changed"},
+		{"a field of more types", set(strs("string", "null"),
+			in("type", "data", "agent", "areaName")...), "data.agent.areaName: type has changed"},
+		{"a field of any type", set(nil, in("type", "data", "agent", "areaName")...),
+			"data.agent.areaName: type is gone"},
+		{"a field forbidden", set(false, p("data", "agent", "areaName")...),
+			"data.agent: field areaName has changed"},
 		{"an object retyped", set("array", in("type", "data")...), "data: type has changed"},
-		{"an enum value gone", set(strs("agent.online", "agent.offline"), in("enum", "type")...), "type: enum has changed"},
-		{"an enum value more", set(strs("agent.online", "agent.offline", "agent.updated", "agent.busy"), in("enum", "type")...), "type: enum has changed"},
-		{"an enum where there was none", set(strs("baseline"), in("enum", "data", "reason")...), "data.reason: enum is new"},
-		{"another const", set("2.0", in("const", "specversion")...), "specversion: const has changed"},
+		{"an enum value gone", set(strs("agent.online", "agent.offline"), in("enum", "type")...),
+			"type: enum has changed"},
+		{"an enum value more", set(strs("agent.online", "agent.offline", "agent.updated",
+			"agent.busy"), in("enum", "type")...), "type: enum has changed"},
+		{"an enum where there was none", set(strs("baseline"), in("enum", "data", "reason")...),
+			"data.reason: enum is new"},
+		{"another const", set("2.0", in("const", "specversion")...),
+			"specversion: const has changed"},
 		{"a field required", func(s map[string]any) {
 			d := at(t, s, p("data")...).(map[string]any)
 			d["required"] = append(d["required"].([]any), "notBefore")
@@ -276,21 +295,36 @@ func TestBreaches(t *testing.T) {
 			set(obj("type", "string"), p("trace")...)(s)
 			s["required"] = append(s["required"].([]any), "trace")
 		}, "field trace is required now"},
-		{"a field no longer required", set(strs("revision"), in("required", "data")...), "data: field agent is optional now"},
+		{"a field no longer required", set(strs("revision"), in("required", "data")...),
+			"data: field agent is optional now"},
 		{"nothing required", set(nil, "required"), "field data is optional now"},
-		{"a pattern tightened", set("^[1-9]$", in("pattern", "subject")...), "subject: pattern has changed"},
+		{"a pattern tightened", set("^[1-9]$", in("pattern", "subject")...),
+			"subject: pattern has changed"},
 		{"a pattern gone", set(nil, in("pattern", "subject")...), "subject: pattern is gone"},
-		{"a pattern where there was none", set("^x", in("pattern", "data", "agent", "agentName")...), "data.agent.agentName: pattern is new"},
+		{"a pattern where there was none", set("^x",
+			in("pattern", "data", "agent", "agentName")...),
+			"data.agent.agentName: pattern is new"},
 		{"another format", set("date", in("format", "time")...), "time: format has changed"},
-		{"a higher minimum", set(json.Number("2"), in("minimum", "data", "revision")...), "data.revision: minimum has changed"},
-		{"a maximum", set(json.Number("9"), in("maximum", "data", "revision")...), "data.revision: maximum is new"},
-		{"a shortest length", set(json.Number("1"), in("minLength", "data", "agent", "cityId")...), "data.agent.cityId: minLength is new"},
-		{"closed", set(false, in("additionalProperties", "data", "agent")...), "data.agent: additionalProperties is new"},
-		{"closed in another way", set(false, "unevaluatedProperties"), "unevaluatedProperties is new"},
-		{"fewer changes", set(json.Number("3"), in("maxItems", "data", "changes")...), "data.changes: maxItems is new"},
-		{"items of any kind", set(nil, in("items", "data", "changes")...), "data.changes: items has changed"},
-		{"another condition", func(s map[string]any) { s["allOf"] = append(s["allOf"].([]any), obj("required", strs("traceparent"))) }, "allOf has changed"},
-		{"a condition gone", func(s map[string]any) { s["allOf"] = s["allOf"].([]any)[1:] }, "allOf has changed"},
+		{"a higher minimum", set(json.Number("2"), in("minimum", "data", "revision")...),
+			"data.revision: minimum has changed"},
+		{"a maximum", set(json.Number("9"), in("maximum", "data", "revision")...),
+			"data.revision: maximum is new"},
+		{"a shortest length", set(json.Number("1"), in("minLength", "data", "agent", "cityId")...),
+			"data.agent.cityId: minLength is new"},
+		{"closed", set(false, in("additionalProperties", "data", "agent")...),
+			"data.agent: additionalProperties is new"},
+		{"closed in another way", set(false, "unevaluatedProperties"),
+			"unevaluatedProperties is new"},
+		{"fewer changes", set(json.Number("3"), in("maxItems", "data", "changes")...),
+			"data.changes: maxItems is new"},
+		{"items of any kind", set(nil, in("items", "data", "changes")...),
+			"data.changes: items has changed"},
+		{"another condition", func(s map[string]any) {
+			s["allOf"] = append(s["allOf"].([]any),
+				obj("required", strs("traceparent")))
+		}, "allOf has changed"},
+		{"a condition gone", func(s map[string]any) { s["allOf"] = s["allOf"].([]any)[1:] },
+			"allOf has changed"},
 		{"a condition that demands more", func(s map[string]any) {
 			c := s["allOf"].([]any)[0].(map[string]any)
 			set(obj("pattern", "x"), "then", "properties", "subject")(c)

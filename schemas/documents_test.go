@@ -244,7 +244,8 @@ func goProperties(t testing.TB, typ reflect.Type, path string, into map[string]s
 			}
 			goProperties(t, inner.Elem(), path+name+"[].", into)
 		default:
-			kind := map[reflect.Kind]string{reflect.String: "string", reflect.Bool: "boolean", reflect.Int: "integer",
+			kind := map[reflect.Kind]string{reflect.String: "string", reflect.Bool: "boolean",
+				reflect.Int:   "integer",
 				reflect.Int64: "integer", reflect.Uint64: "integer"}[inner.Kind()]
 			if kind == "" {
 				t.Fatalf("%s%s is a %s", path, name, inner)
@@ -322,11 +323,14 @@ func TestSchemasAreTheTypes(t *testing.T) {
 		envelope []string // fields that are made up of others
 		messages []wire   // the first is full; then without whatever can be left out
 	}{
-		{"event", reflect.TypeFor[Event](), []string{"specversion", "source", "subject", "id", "datacontenttype", "dataschema"},
+		{"event", reflect.TypeFor[Event](), []string{"specversion", "source", "subject", "id",
+			"datacontenttype", "dataschema"},
 			[]wire{&event, &least, &change}},
 		{"watermark", reflect.TypeFor[Watermark](), nil,
-			[]wire{watermark(mark), watermark(Watermark{}), watermark(Watermark{InProgress: &InProgress{}})}},
-		{"health", reflect.TypeFor[Health](), nil, []wire{health(sick), health(Health{Since: read})}},
+			[]wire{watermark(mark), watermark(Watermark{}),
+				watermark(Watermark{InProgress: &InProgress{}})}},
+		{"health", reflect.TypeFor[Health](), nil,
+			[]wire{health(sick), health(Health{Since: read})}},
 	} {
 		t.Run(tt.kind, func(t *testing.T) {
 			kinds := make(map[string]string)
@@ -340,7 +344,8 @@ func TestSchemasAreTheTypes(t *testing.T) {
 				present(parseJSON(t, m.AppendJSON(nil)), "", paths)
 				encoded = append(encoded, paths)
 			}
-			if d := cmp.Diff(slices.Sorted(maps.Keys(kinds)), slices.Sorted(maps.Keys(encoded[0]))); d != "" {
+			if d := cmp.Diff(slices.Sorted(maps.Keys(kinds)),
+				slices.Sorted(maps.Keys(encoded[0]))); d != "" {
 				t.Errorf("the fields of the type (-) and of its encoding (+):\n%s", d)
 			}
 			want := make(map[string]property)
@@ -428,10 +433,13 @@ func TestSchemasKnowTheConstants(t *testing.T) {
 	}{
 		{"types", constants(t, "EventType"), at(t, event, "properties", "type", "enum")},
 		{"reasons", constants(t, "Reason"), at(t, event, append(reason, "examples")...)},
-		{"states of health", constants(t, "HealthState"), at(t, health, "properties", "state", "enum")},
-		{"reasons of health", append([]any{""}, constants(t, "HealthReason")...), at(t, health, "properties", "reason", "examples")},
+		{"states of health", constants(t, "HealthState"),
+			at(t, health, "properties", "state", "enum")},
+		{"reasons of health", append([]any{""}, constants(t, "HealthReason")...),
+			at(t, health, "properties", "reason", "examples")},
 		{"specversion", SpecVersion, at(t, event, "properties", "specversion", "const")},
-		{"datacontenttype", DataContentType, at(t, event, "properties", "datacontenttype", "const")},
+		{"datacontenttype", DataContentType, at(t, event, "properties", "datacontenttype",
+			"const")},
 		{"dataschema", DataSchema, at(t, event, "properties", "dataschema", "const")},
 	} {
 		if d := cmp.Diff(tt.want, tt.got); d != "" {
@@ -487,9 +495,12 @@ var oneOfEach = map[string][]any{
 }
 
 var badTimes = []any{
-	"", "now", "2026-11-22", "2026-11-22T08:04:55Z", "2026-11-22T08:04:55.1Z", "2026-11-22T08:04:55.123456Z", "2026-11-22 08:04:55.123Z",
-	"2026-11-22T08:04:55.123", "2026-11-22T08:04:55.123+00:00", "2026-11-22T16:04:55.123+08:00", "2026-11-22t08:04:55.123z", "2026-13-22T08:04:55.123Z",
-	"2026-02-30T08:04:55.123Z", "2026-11-22T24:04:55.123Z", "2026-11-22T08:60:55.123Z", " 2026-11-22T08:04:55.123Z", "2026-11-22T08:04:55.123Z\n",
+	"", "now", "2026-11-22", "2026-11-22T08:04:55Z", "2026-11-22T08:04:55.1Z",
+	"2026-11-22T08:04:55.123456Z", "2026-11-22 08:04:55.123Z",
+	"2026-11-22T08:04:55.123", "2026-11-22T08:04:55.123+00:00", "2026-11-22T16:04:55.123+08:00",
+	"2026-11-22t08:04:55.123z", "2026-13-22T08:04:55.123Z",
+	"2026-02-30T08:04:55.123Z", "2026-11-22T24:04:55.123Z", "2026-11-22T08:60:55.123Z",
+	" 2026-11-22T08:04:55.123Z", "2026-11-22T08:04:55.123Z\n",
 	json.Number("1795334695123"),
 }
 
@@ -795,7 +806,8 @@ func TestReadme(t *testing.T) {
 		t.Error("the README shows no event")
 	}
 	for _, c := range channels(t) {
-		subject := strings.NewReplacer("{tenantId}", "<tenant>", "{type}", "<type>", "{agentId}", "<agent>").
+		subject := strings.NewReplacer("{tenantId}", "<tenant>", "{type}", "<type>", "{agentId}",
+			"<agent>").
 			Replace(c.Address)
 		if !bytes.Contains(readme, []byte("`"+subject+"`")) {
 			t.Errorf("the README does not know the subject %s", subject)

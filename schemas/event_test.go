@@ -83,8 +83,9 @@ func TestEventUnmarshalRefuses(t *testing.T) {
 			}
 		})
 	}
-	if err := new(Event).UnmarshalJSON([]byte(`{"id":"0-0-1","specversion":"1.0","type":"agent.updated","source":"/isdp/tenants/0","subject":"0",` +
-		`"time":"2026-11-22T08:04:55.123Z","data":{"revision":1,"since":"2026-11-22T08:04:55.123Z"}}`)); err == nil {
+	if err := new(Event).UnmarshalJSON([]byte(
+		`{"id":"0-0-1","specversion":"1.0","type":"agent.updated","source":"/isdp/tenants/0","subject":"0",` +
+			`"time":"2026-11-22T08:04:55.123Z","data":{"revision":1,"since":"2026-11-22T08:04:55.123Z"}}`)); err == nil {
 		t.Error("an event without an agent passes as one of agent 0")
 	}
 }
@@ -167,7 +168,8 @@ func TestEventUnmarshalAccepts(t *testing.T) {
 			if tt.want != nil {
 				tt.want(&want)
 			}
-			if err := json.Unmarshal([]byte(strings.Replace(sound, tt.old, tt.new, 1)), &got); err != nil {
+			if err := json.Unmarshal([]byte(strings.Replace(sound, tt.old, tt.new, 1)),
+				&got); err != nil {
 				t.Fatal(err)
 			}
 			if g, w := string(got.AppendJSON(nil)), string(want.AppendJSON(nil)); g != w {

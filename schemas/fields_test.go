@@ -63,7 +63,8 @@ func TestListedFieldsAreTheDocumentedOnes(t *testing.T) {
 		if !seen[name] {
 			t.Errorf("%s is missing", name)
 		}
-		for _, other := range []string{strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:], name + " ", ""} {
+		for _, other := range []string{strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:],
+			name + " ", ""} {
 			if Listed(other) {
 				t.Errorf("Listed(%q) = true", other)
 			}
@@ -94,7 +95,8 @@ func TestListedFieldsAreTheFieldsOfAgent(t *testing.T) {
 			if got, want := a.at(i), field.Addr().Interface(); got != want {
 				t.Errorf("at is not where %s is", name)
 			}
-			want := map[string]string{"int": "int64", "long": "int64", "String": "string", "Date": "string"}[contractFields[f.Name]]
+			want := map[string]string{"int": "int64", "long": "int64", "String": "string",
+				"Date": "string"}[contractFields[f.Name]]
 			if !always[f.Name] {
 				want = "*" + want
 			}

@@ -34,8 +34,10 @@ func FuzzDecodeEvent(f *testing.F) {
 
 func FuzzParseSubject(f *testing.F) {
 	for _, s := range []string{
-		"", "agent", "agent.online.886.10.17813", "agent.offline.886._.17813", "agent.updated.886.x.-1",
-		"agent.state.886.17813", "agent.watermark.886", "agent.health.886", "agent.state.+1.01", "rollcall.log.state.1.1",
+		"", "agent", "agent.online.886.10.17813", "agent.offline.886._.17813",
+		"agent.updated.886.x.-1",
+		"agent.state.886.17813", "agent.watermark.886", "agent.health.886", "agent.state.+1.01",
+		"rollcall.log.state.1.1",
 	} {
 		f.Add(s)
 	}

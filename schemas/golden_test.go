@@ -136,7 +136,8 @@ var (
 var goldens = map[string]func() wire{
 	"event-baseline-online": func() wire {
 		return &Event{Type: Online, Time: read, Data: EventData{
-			Revision: 1, Reason: Baseline, Sweep: 1, Online: true, Since: read, Agent: vendorAgent()}}
+			Revision: 1, Reason: Baseline, Sweep: 1, Online: true, Since: read,
+			Agent: vendorAgent()}}
 	},
 	"event-baseline-not-online": func() wire {
 		return &Event{Type: Updated, Time: read, Data: EventData{
@@ -144,11 +145,13 @@ var goldens = map[string]func() wire{
 	},
 	"event-appeared-online": func() wire {
 		return &Event{Type: Online, Time: read, Data: EventData{
-			Revision: 1, Reason: Appeared, Sweep: 1807, Online: true, NotBefore: asked, Since: read, Agent: vendorAgent()}}
+			Revision: 1, Reason: Appeared, Sweep: 1807, Online: true, NotBefore: asked, Since: read,
+			Agent: vendorAgent()}}
 	},
 	"event-appeared-not-online": func() wire {
 		return &Event{Type: Updated, Time: read, Data: EventData{
-			Revision: 1, Reason: Appeared, Sweep: 1807, NotBefore: asked, Since: read, Agent: offlineAgent()}}
+			Revision: 1, Reason: Appeared, Sweep: 1807, NotBefore: asked, Since: read,
+			Agent: offlineAgent()}}
 	},
 	"event-status-online": func() wire {
 		from := with(func(a *Agent) {
@@ -158,20 +161,23 @@ var goldens = map[string]func() wire{
 		to := vendorAgent()
 		return &Event{Type: Online, Time: read, Data: EventData{
 			Revision: 42, Reason: Status, Sweep: 1807, Online: true,
-			NotBefore: asked, Since: read, PreviousSince: before, Agent: to, Changes: Changes(&from, &to)}}
+			NotBefore: asked, Since: read, PreviousSince: before, Agent: to,
+			Changes: Changes(&from, &to)}}
 	},
 	"event-contract": func() wire {
 		from := with(func(a *Agent) { a.OnlineStatus, a.ProductType = 0, nil })
 		to := vendorAgent()
 		return &Event{Type: Online, Time: read, Data: EventData{
 			Revision: 42, Reason: Status, Sweep: 1807, Online: true,
-			NotBefore: asked, Since: read, PreviousSince: before, Agent: to, Changes: Changes(&from, &to)}}
+			NotBefore: asked, Since: read, PreviousSince: before, Agent: to,
+			Changes: Changes(&from, &to)}}
 	},
 	"event-status-offline": func() wire {
 		from, to := vendorAgent(), offlineAgent()
 		return &Event{Type: Offline, Time: read, Data: EventData{
 			Revision: 43, Reason: Status, Sweep: 1808,
-			NotBefore: asked, Since: read, PreviousSince: before, Agent: to, Changes: Changes(&from, &to)}}
+			NotBefore: asked, Since: read, PreviousSince: before, Agent: to,
+			Changes: Changes(&from, &to)}}
 	},
 	"event-fields": func() wire {
 		from := with(func(a *Agent) {
@@ -201,33 +207,39 @@ var goldens = map[string]func() wire{
 	},
 	"event-removed-absent": func() wire {
 		return &Event{Type: Offline, Time: read, Data: EventData{
-			Revision: 45, Reason: Removed, Sweep: 1811, NotBefore: asked, Since: read, PreviousSince: before, Agent: vendorAgent()}}
+			Revision: 45, Reason: Removed, Sweep: 1811, NotBefore: asked, Since: read,
+			PreviousSince: before, Agent: vendorAgent()}}
 	},
 	"event-removed-absent-not-online": func() wire {
 		return &Event{Type: Updated, Time: read, Data: EventData{
-			Revision: 45, Reason: Removed, Sweep: 1811, NotBefore: asked, Since: before, Agent: offlineAgent()}}
+			Revision: 45, Reason: Removed, Sweep: 1811, NotBefore: asked, Since: before,
+			Agent: offlineAgent()}}
 	},
 	"event-removed-deleted": func() wire {
 		from, to := vendorAgent(), deletedAgent()
 		return &Event{Type: Offline, Time: read, Data: EventData{
 			Revision: 45, Reason: Removed, Sweep: 1811,
-			NotBefore: asked, Since: read, PreviousSince: before, Agent: to, Changes: Changes(&from, &to)}}
+			NotBefore: asked, Since: read, PreviousSince: before, Agent: to,
+			Changes: Changes(&from, &to)}}
 	},
 	"event-removed-deleted-not-online": func() wire {
 		from := offlineAgent()
 		to := with(func(a *Agent) { a.OnlineStatus, a.DeleteFlag = 0, new(int64(1)) })
 		return &Event{Type: Updated, Time: read, Data: EventData{
-			Revision: 45, Reason: Removed, Sweep: 1811, NotBefore: asked, Since: before, Agent: to, Changes: Changes(&from, &to)}}
+			Revision: 45, Reason: Removed, Sweep: 1811, NotBefore: asked, Since: before, Agent: to,
+			Changes: Changes(&from, &to)}}
 	},
 	"event-return-online": func() wire {
 		from, to := deletedAgent(), vendorAgent()
 		return &Event{Type: Online, Time: read, Data: EventData{
 			Revision: 46, Reason: Appeared, Sweep: 1900, Online: true,
-			NotBefore: asked, Since: read, PreviousSince: before, Agent: to, Changes: Changes(&from, &to)}}
+			NotBefore: asked, Since: read, PreviousSince: before, Agent: to,
+			Changes: Changes(&from, &to)}}
 	},
 	"event-return-not-online": func() wire {
 		return &Event{Type: Updated, Time: read, Data: EventData{
-			Revision: 46, Reason: Appeared, Sweep: 1900, NotBefore: asked, Since: before, Agent: offlineAgent()}}
+			Revision: 46, Reason: Appeared, Sweep: 1900, NotBefore: asked, Since: before,
+			Agent: offlineAgent()}}
 	},
 	"event-undocumented": func() wire {
 		from := vendorAgent()
@@ -241,7 +253,8 @@ var goldens = map[string]func() wire{
 		to := with(func(a *Agent) { a.Other = []Field{{"note", json.RawMessage(`"…"`)}} })
 		e := &Event{Type: Online, Time: read, Data: EventData{
 			Revision: 3, Reason: Status, Sweep: 1807, Online: true,
-			NotBefore: asked, Since: read, PreviousSince: before, Agent: to, Changes: Changes(&from, &to)}}
+			NotBefore: asked, Since: read, PreviousSince: before, Agent: to,
+			Changes: Changes(&from, &to)}}
 		e.Data.TruncateChanges()
 		return e
 	},
@@ -260,24 +273,29 @@ var goldens = map[string]func() wire{
 		to.OnlineStatus, to.UserID = 1, new(int64(-9223372036854775808))
 		return &Event{Type: Online, Time: read, Data: EventData{
 			Revision: 18446744073709551615, Reason: Status, Sweep: 9007199254740993, Online: true,
-			NotBefore: asked, Since: read, PreviousSince: before, Agent: to, Changes: Changes(&from, &to)}}
+			NotBefore: asked, Since: read, PreviousSince: before, Agent: to,
+			Changes: Changes(&from, &to)}}
 	},
 	"event-least": func() wire {
 		return &Event{Type: Updated, Time: clock("2026-11-22T09:04:55+01:00"), Data: EventData{
-			Revision: 1, Reason: Baseline, Sweep: 1, Since: clock("2026-11-22T08:04:55.0009999Z"), Agent: Agent{AgentID: 1, TenantID: 1}}}
+			Revision: 1, Reason: Baseline, Sweep: 1, Since: clock("2026-11-22T08:04:55.0009999Z"),
+			Agent: Agent{AgentID: 1, TenantID: 1}}}
 	},
 
 	"watermark": func() wire {
 		return watermark(Watermark{
-			TenantID: 886, Sweep: 1807, StartedAt: asked, CompletedAt: read, StaleAfter: clock("2026-11-22T08:05:10.123Z"),
-			Agents: 340, Online: 52, Instance: "host-1", Commit: Commit{ID: "9fK2", Messages: 21}})
+			TenantID: 886, Sweep: 1807, StartedAt: asked, CompletedAt: read,
+			StaleAfter: clock("2026-11-22T08:05:10.123Z"),
+			Agents:     340, Online: 52, Instance: "host-1", Commit: Commit{ID: "9fK2", Messages: 21}})
 	},
 	"watermark-polled": func() wire {
 		return watermark(Watermark{
-			TenantID: 886, Sweep: 1807, Polled: []string{"0", "10"}, StartedAt: asked, CompletedAt: read,
+			TenantID: 886, Sweep: 1807, Polled: []string{"0", "10"}, StartedAt: asked,
+			CompletedAt: read,
 			StaleAfter: clock(
 				"2026-11-22T08:05:10.123Z",
-			), Agents: 340, Online: 52, Instance: "host-1", Commit: Commit{ID: "9fK4", Messages: 1}})
+			), Agents: 340, Online: 52, Instance: "host-1",
+			Commit: Commit{ID: "9fK4", Messages: 1}})
 	},
 	"watermark-glanced": func() wire {
 		return watermark(Watermark{
@@ -289,13 +307,16 @@ var goldens = map[string]func() wire{
 	},
 	"watermark-in-progress": func() wire {
 		return watermark(Watermark{
-			TenantID: 886, Sweep: 1807, StartedAt: asked, CompletedAt: read, StaleAfter: clock("2026-11-22T08:05:10.123Z"),
-			Agents: 341, Online: 53, Missing: 2, Rejected: 1, Instance: "host-1", Commit: Commit{ID: "9fK3", Messages: 3},
+			TenantID: 886, Sweep: 1807, StartedAt: asked, CompletedAt: read,
+			StaleAfter: clock("2026-11-22T08:05:10.123Z"),
+			Agents:     341, Online: 53, Missing: 2, Rejected: 1, Instance: "host-1",
+			Commit:     Commit{ID: "9fK3", Messages: 3},
 			InProgress: &InProgress{Sweep: 1808}})
 	},
 	"watermark-before-any-complete-sweep": func() wire {
 		return watermark(Watermark{
-			TenantID: 9007199254740993, Agents: 50, Online: 7, Instance: "主机<1>", Commit: Commit{ID: "9fK1", Messages: 101},
+			TenantID: 9007199254740993, Agents: 50, Online: 7, Instance: "主机<1>",
+			Commit:     Commit{ID: "9fK1", Messages: 101},
 			InProgress: &InProgress{Sweep: 1}})
 	},
 

@@ -10,9 +10,9 @@ import (
 type Watermark struct {
 	TenantID int64 `json:"tenantId"`
 
-	// The last complete sweep: its number, 0 before any, the types that it polled (none: one listing
-	// of all), and when it began and ended. The published state may be stale by now minus StartedAt;
-	// at StaleAfter the next complete sweep is overdue.
+	// The last complete sweep: its number, 0 before any, the types that it polled (none: one
+	// listing of all), and when it began and ended. The published state may be stale by now minus
+	// StartedAt; at StaleAfter the next complete sweep is overdue.
 	Sweep       uint64    `json:"sweep"`
 	Polled      []string  `json:"polled"`
 	StartedAt   time.Time `json:"startedAt"`
@@ -143,9 +143,10 @@ type HealthReason string
 
 // The reasons of health messages.
 const (
-	Unreachable  HealthReason = "unreachable"  // failing: no answers
-	Credentials  HealthReason = "credentials"  // failing: refused
-	Unusable     HealthReason = "unusable"     // failing: answers, or too many rows, that can't be used
+	Unreachable HealthReason = "unreachable" // failing: no answers
+	Credentials HealthReason = "credentials" // failing: refused
+	// failing: answers, or too many rows, that can't be used
+	Unusable     HealthReason = "unusable"
 	Inconsistent HealthReason = "inconsistent" // failing: listings that contradict themselves
 	MissingMany  HealthReason = "missing"      // holding: too large a share is missing together
 	Unidentified HealthReason = "unidentified" // holding: rows that nobody can name

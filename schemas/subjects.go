@@ -117,7 +117,8 @@ func ParseSubject(s string) (Subject, error) {
 	}
 	p := Subject{Kind: Kind(tokens[1])}
 	want := map[Kind]int{
-		KindOnline: 5, KindOffline: 5, KindUpdated: 5, KindState: 4, KindWatermark: 3, KindHealth: 3,
+		KindOnline: 5, KindOffline: 5, KindUpdated: 5, KindState: 4, KindWatermark: 3,
+		KindHealth: 3,
 	}[p.Kind]
 	if len(tokens) != want {
 		return Subject{}, subjectError(s, errors.New("unknown kind, or a wrong number of tokens"))

@@ -70,9 +70,7 @@ func (d *daemon) embeddedBroker(ctx context.Context) (*broker, error) {
 	log.Info("starting the embedded NATS server: recovering the store", "dir", s.DataDir)
 	try := func() (err error) {
 		d.Waiting("the embedded NATS server, which is recovering the store in "+s.DataDir, nil)
-		start := func() (*natsd.Server, error) { return natsd.Start(s.natsd(log)) }
-		srv, err = abandonable(ctx, start, (*natsd.Server).Shutdown)
-		if err != nil && !errors.Is(err, natsd.ErrNoRoom) {
+		if srv, err = start(ctx, s.natsd(log)); err != nil && !errors.Is(err, natsd.ErrNoRoom) {
 			return backoff.Permanent(err)
 		}
 		return err
@@ -106,29 +104,27 @@ func (d *daemon) embeddedBroker(ctx context.Context) (*broker, error) {
 	}}, nil
 }
 
-// abandonable returns what do does or, where ctx ends before, ctx's error; what do then makes after
-// all is given to undo.
-func abandonable[T any](ctx context.Context, do func() (T, error), undo func(T)) (T, error) {
+// start starts the embedded server or, where ctx ends before that is done, leaves it behind.
+func start(ctx context.Context, cfg natsd.Config) (*natsd.Server, error) {
 	type result struct {
-		made T
-		err  error
+		srv *natsd.Server
+		err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		made, err := do()
-		done <- result{made, err}
+		srv, err := natsd.Start(cfg)
+		done <- result{srv, err}
 	}()
 	select {
 	case r := <-done:
-		return r.made, r.err
+		return r.srv, r.err
 	case <-ctx.Done():
 		go func() {
 			if r := <-done; r.err == nil {
-				undo(r.made)
+				r.srv.Shutdown()
 			}
 		}()
-		var none T
-		return none, ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 

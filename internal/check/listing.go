@@ -77,7 +77,7 @@ func (s *state) page(l listed) {
 			"pages that can't be told apart make no complete sweep: ask the vendor")
 	case 0 < n && n < l.Expected:
 		s.fail(fmt.Sprintf("%sasked for %d agents a page, got %d of %d: pageSize is not honoured, "+
-			"so no sweep would be complete", l.of, s.pageSize(), n, l.Total),
+			"so no sweep would be complete", l.of, s.client.PageSize(), n, l.Total),
 			fmt.Sprintf("set {PageSize}=%d", n))
 	case n != l.Expected:
 		s.fail(fmt.Sprintf("%sthe page has %s, and total_count %d calls for %d: "+
@@ -218,19 +218,12 @@ func (s *state) clock() {
 	}
 }
 
-func (s *state) pageSize() int {
-	if s.Vendor.PageSize == 0 {
-		return isdp.MaxPageSize
-	}
-	return s.Vendor.PageSize
-}
-
 // rate estimates how long a sweep takes at these limits.
 func (s *state) rate(context.Context) {
-	pages := 0
+	pages, size := 0, s.client.PageSize()
 	var request time.Duration
 	for _, l := range s.listed {
-		pages += max(1, (l.Total+s.pageSize()-1)/s.pageSize())
+		pages += max(1, (l.Total+size-1)/size)
 		request = max(request, l.took)
 	}
 	limit, parallel := s.Vendor.RateLimit, s.Poller.Concurrency

@@ -57,9 +57,6 @@ func (s *state) data(context.Context) {
 // port is free.
 func (s *state) embedded(ctx context.Context) {
 	listen := s.Embedded.Listen
-	if listen == "" {
-		listen = natsd.DefaultListen
-	}
 	start := time.Now()
 	err := s.open(ctx, natsdial.At("nats://"+reach(listen)))
 	switch {

@@ -80,7 +80,8 @@ func TestWalk(t *testing.T) {
 			t.Errorf("%s: %s, %v, want %s", text, got, err, want)
 		}
 	}
-	for _, text := range []string{``, `{`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{"a":1 "b":2}`, `[1,]`, `[1 2]`, `01`, `{"a":1}x`, `{"a":"\x"}`, "{\"a\":\"\n\"}", `nul`, `{a:1}`} {
+	for _, text := range []string{``, `{`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{"a":1 "b":2}`, `[1,]`,
+		`[1 2]`, `01`, `{"a":1}x`, `{"a":"\x"}`, "{\"a\":\"\n\"}", `nul`, `{a:1}`} {
 		if got, err := walk([]byte(text)); err == nil {
 			t.Errorf("%s was read as %s", text, got)
 		}
@@ -120,7 +121,8 @@ func TestMemberEndsIt(t *testing.T) {
 
 // For any text: it is read if, and only if, encoding/json takes it for JSON, and says the same.
 func FuzzWalk(f *testing.F) {
-	for _, s := range []string{`{"a":[1,{"b":null}],"a":"\ud800","ÿ":-0.1e5}`, "{\"\xff\":\"\xff\"}", `[[],{},[{}]]`, `{"a":1,}`, `1 2`, "\ufeff{}"} {
+	for _, s := range []string{`{"a":[1,{"b":null}],"a":"\ud800","ÿ":-0.1e5}`,
+		"{\"\xff\":\"\xff\"}", `[[],{},[{}]]`, `{"a":1,}`, `1 2`, "\ufeff{}"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -19,7 +19,8 @@ func TestPacked(t *testing.T) {
 		{}, {AgentID: math.MaxInt64, TenantID: math.MinInt64, OnlineStatus: -1}, full,
 		{AgentName: new(""), UserID: new(int64(0)), DeleteFlag: new(int64(1)), Type: new("")},
 		{EntityName: new("\ufffd\x00"), Capacity: new(int64(math.MinInt64))},
-		{Other: []schemas.Field{{Name: "", Value: json.RawMessage(`{}`)}, {Name: "x", Value: json.RawMessage("null")}}},
+		{Other: []schemas.Field{{Name: "", Value: json.RawMessage(`{}`)},
+			{Name: "x", Value: json.RawMessage("null")}}},
 	} {
 		checkPacked(t, a)
 	}

@@ -367,7 +367,8 @@ func TestDecodeRejects(t *testing.T) {
 			if !errors.As(err, &re) {
 				t.Fatalf("error %v (%T), want a *RowError", err, err)
 			}
-			if want := (RowError{Reason: tt.reason, AgentID: tt.id, HasID: tt.id != 0}); *re != want {
+			if want := (RowError{Reason: tt.reason, AgentID: tt.id,
+				HasID: tt.id != 0}); *re != want {
 				t.Errorf("%+v, want %+v", *re, want)
 			}
 			if got := string(a.AppendJSON(nil)); got != string(
@@ -392,7 +393,8 @@ func TestRowErrorNeverRepeatsTheRow(t *testing.T) {
 			t.Errorf("%s: %q, want %q", reason, got, want)
 		}
 	}
-	for _, row := range []string{`secret`, `{"agentId":"secret"}`, `{"agentId":1,"onlineStatus":"secret"}`, `{"agentId":1,"tenantId":2,"secret":1}`} {
+	for _, row := range []string{`secret`, `{"agentId":"secret"}`,
+		`{"agentId":1,"onlineStatus":"secret"}`, `{"agentId":1,"tenantId":2,"secret":1}`} {
 		if _, _, err := decode([]byte(row), 886); err == nil ||
 			strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: error %v", row, err)
@@ -448,14 +450,15 @@ func TestThereAndOnline(t *testing.T) {
 
 func TestAppendString(t *testing.T) {
 	for in, want := range map[string]string{
-		"":                         `""`,
-		"plain 张伟 😀":               `"plain 张伟 😀"`,
-		`"\/`:                      `"\"\\/"`,
-		"\b\f\n\r\t":               `"\b\f\n\r\t"`,
-		"\x00\x01\x1f\x7f":         "\"\\u0000\\u0001\\u001f\x7f\"",
-		"<a>&'":                    `"<a>&'"`,
-		"\u2028\u2029":             "\"\u2028\u2029\"",
-		"\"\u2028<":                "\"\\\"\u2028<\"", // the same with and without something to escape beside it
+		"":                 `""`,
+		"plain 张伟 😀":       `"plain 张伟 😀"`,
+		`"\/`:              `"\"\\/"`,
+		"\b\f\n\r\t":       `"\b\f\n\r\t"`,
+		"\x00\x01\x1f\x7f": "\"\\u0000\\u0001\\u001f\x7f\"",
+		"<a>&'":            `"<a>&'"`,
+		"\u2028\u2029":     "\"\u2028\u2029\"",
+		// the same with and without something to escape beside it
+		"\"\u2028<":                "\"\\\"\u2028<\"",
 		"a\xffb\xed\xa0\x80\xc3":   "\"a\ufffdb\ufffd\ufffd\ufffd\ufffd\"",
 		"\ufffd \U0010ffff \ufeff": "\"\ufffd \U0010ffff \ufeff\"",
 	} {

@@ -41,8 +41,8 @@ func name(field string) string {
 var placeholder = regexp.MustCompile(`\{([A-Z][A-Za-z]*)\}`)
 
 // Text puts the names that operators know in place of fields in braces: "is {BaseURL} right?"
-// becomes "is VENDOR_URL right?", where that is the variable's name. text must be the program's own,
-// with nothing in it that somebody else has written.
+// becomes "is VENDOR_URL right?", where that is the variable's name. text must be the program's
+// own, with nothing in it that somebody else has written.
 func Text(text string) string {
 	return placeholder.ReplaceAllStringFunc(text, func(field string) string {
 		return name(field[1 : len(field)-1])

@@ -2,6 +2,7 @@ package follow_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -47,12 +48,13 @@ func Example() {
 	}
 	now := time.Date(2026, 11, 22, 8, 0, 5, 0, time.UTC)
 	fmt.Println("now:", roster.Trust(now).Err())
-	fmt.Println("later:", roster.Trust(now.Add(time.Hour)).Err())
+	later := roster.Trust(now.Add(time.Hour)).Err()
+	fmt.Println("an hour later, stale:", errors.Is(later, follow.ErrStale))
 	// Output:
 	// agent 17813 on duty: true
 	// agent 17814 on duty: false
 	// now: <nil>
-	// later: the picture is stale: it is as of 2026-11-22T08:00:00Z, and a newer one was due at 2026-11-22T08:00:16Z
+	// an hour later, stale: true
 }
 
 // runServer runs a NATS server with the stream that rollcall would have written.
@@ -62,7 +64,8 @@ func runServer() (url string, stop func()) {
 		log.Fatal(err)
 	}
 	srv, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true,
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoLog: true,
+		NoSigs: true,
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -91,7 +91,8 @@ func newWriter(t testing.TB, url string, tenant int64) *writer {
 func open(t testing.TB, url string, tenant int64) *publisher.Publisher {
 	t.Helper()
 	p, err := publisher.Open(t.Context(), natstest.Connect(t, url), publisher.Config{
-		Tenant: tenant, Instance: "test", Replicas: 1, Manage: true, EventsMaxAge: time.Hour, MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second})
+		Tenant: tenant, Instance: "test", Replicas: 1, Manage: true, EventsMaxAge: time.Hour,
+		MaxBytes: 64 << 20, LeaseTTL: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +104,8 @@ func (w *writer) commit(events ...schemas.Event) {
 	w.t.Helper()
 	w.sweep++
 	err := w.p.Commit(w.t.Context(), publisher.Batch{Events: events, Watermark: complete(w.sweep)})
-	if errors.Is(err, publisher.ErrTampered) { // the commit is in the log, and so is what the test wrote by other ways
+	// the commit is in the log, and so is what the test wrote by other ways
+	if errors.Is(err, publisher.ErrTampered) {
 		return
 	}
 	if err != nil {
@@ -272,7 +274,8 @@ func TestStatesThenChanges(t *testing.T) {
 	w.commit(event(2, 2), event(3, 1))
 	w.sweep++
 	if err := w.p.Commit(t.Context(), publisher.Batch{Watermark: complete(w.sweep),
-		Health: &schemas.Health{State: schemas.HealthHolding, Since: epoch, Reason: schemas.MissingMany}}); err != nil {
+		Health: &schemas.Health{State: schemas.HealthHolding, Since: epoch,
+			Reason: schemas.MissingMany}}); err != nil {
 		t.Fatal(err)
 	}
 	f.until(
@@ -324,7 +327,8 @@ func TestNothingToRead(t *testing.T) {
 // what it was meanwhile.
 func TestInterruptions(t *testing.T) {
 	t.Parallel()
-	for name, interrupt := range map[string]func(t *testing.T) (urls []string, do func(f *follower)){
+	for name, interrupt := range map[string]func(t *testing.T) (urls []string,
+		do func(f *follower)){
 		"the server is restarted": func(t *testing.T) ([]string, func(*follower)) {
 			dir := t.TempDir()
 			url, stop := natstest.Start(t, dir)
@@ -526,7 +530,8 @@ func proxy(t *testing.T, url string) (through string, silence func(bool)) {
 // raw stores bytes under a subject of the stream, as nobody should.
 func raw(t *testing.T, js jetstream.JetStream, subject, body string) {
 	t.Helper()
-	if _, err := js.Publish(t.Context(), schemas.LogPrefix+strings.TrimPrefix(subject, schemas.StoredPrefix), []byte(body)); err != nil {
+	if _, err := js.Publish(t.Context(), schemas.LogPrefix+strings.TrimPrefix(subject,
+		schemas.StoredPrefix), []byte(body)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -540,10 +545,11 @@ func TestUnusable(t *testing.T) {
 	other := event(5, 2)
 	other.Data.Agent.TenantID++
 	for name, c := range map[string]struct{ subject, body string }{
-		"no JSON":              {"agent.state.886.5", "{"},
-		"no event":             {"agent.state.886.5", "{}"},
-		"empty":                {"agent.state.886.5", ""},
-		"of a later version":   {"agent.state.886.5", strings.Replace(encoded(event(5, 2)), "agent-event:v1", "agent-event:v2", 1)},
+		"no JSON":  {"agent.state.886.5", "{"},
+		"no event": {"agent.state.886.5", "{}"},
+		"empty":    {"agent.state.886.5", ""},
+		"of a later version": {"agent.state.886.5",
+			strings.Replace(encoded(event(5, 2)), "agent-event:v1", "agent-event:v2", 1)},
 		"about another agent":  {"agent.state.886.5", encoded(event(6, 2))},
 		"about another tenant": {"agent.state.886.5", encoded(other)},
 		"an odd id":            {"agent.state.886.x", encoded(event(6, 2))},
@@ -602,7 +608,8 @@ func TestUnknownFieldsAndReasons(t *testing.T) {
 	odd.Data.Reason = "promoted"
 	w.commit(odd)
 	more := func(s string) string {
-		return strings.NewReplacer(`"specversion"`, `"traceparent":"00-1","specversion"`, `"revision"`, `"mood":{"a":[1]},"revision"`).
+		return strings.NewReplacer(`"specversion"`, `"traceparent":"00-1","specversion"`,
+			`"revision"`, `"mood":{"a":[1]},"revision"`).
 			Replace(s)
 	}
 	raw(t, js, "agent.state.886.2", more(encoded(event(2, 1))))
@@ -644,20 +651,28 @@ func TestTrust(t *testing.T) {
 		age  time.Duration
 		want error
 	}{
-		"not read":                 {now: at(0), want: ErrNotRead},
-		"not read, in spite of it": {view: view{watermark: &w}, now: at(11 * time.Second), age: time.Second, want: ErrNotRead},
-		"no watermark":             {read: true, now: at(0), want: ErrNoSweep},
-		"no complete sweep":        {view: view{watermark: &schemas.Watermark{InProgress: &schemas.InProgress{Sweep: 1}}}, read: true, now: at(0), want: ErrNoSweep},
-		"fresh":                    {view: view{watermark: &w}, read: true, now: at(12 * time.Second), age: 2 * time.Second},
-		"by clocks that differ":    {view: view{watermark: &w}, read: true, now: at(9 * time.Second), age: -time.Second},
-		"at the border":            {view: view{watermark: &w}, read: true, now: w.StaleAfter, age: 15 * time.Second},
-		"past it":                  {view: view{watermark: &w}, read: true, now: w.StaleAfter.Add(1), age: 15*time.Second + 1, want: ErrStale},
-		"nextBy at the border":     {view: view{watermark: &soon}, read: true, now: soon.NextBy, age: 10 * time.Second},
-		"nextBy has passed": {view: view{watermark: &soon}, read: true, now: soon.NextBy.Add(1), age: 10*time.Second + 1,
-			want: ErrStale},
-		"nextBy after staleAfter": {view: view{watermark: &late}, read: true, now: w.StaleAfter.Add(1), age: 15*time.Second + 1,
-			want: ErrStale},
-		"in another zone": {view: view{watermark: &w}, read: true, now: w.StaleAfter.In(time.FixedZone("", 8*3600)), age: 15 * time.Second},
+		"not read": {now: at(0), want: ErrNotRead},
+		"not read, in spite of it": {view: view{watermark: &w}, now: at(11 * time.Second),
+			age: time.Second, want: ErrNotRead},
+		"no watermark": {read: true, now: at(0), want: ErrNoSweep},
+		"no complete sweep": {view: view{watermark: &schemas.Watermark{
+			InProgress: &schemas.InProgress{Sweep: 1}}}, read: true, now: at(0), want: ErrNoSweep},
+		"fresh": {view: view{watermark: &w}, read: true,
+			now: at(12 * time.Second), age: 2 * time.Second},
+		"by clocks that differ": {view: view{watermark: &w}, read: true,
+			now: at(9 * time.Second), age: -time.Second},
+		"at the border": {view: view{watermark: &w}, read: true, now: w.StaleAfter,
+			age: 15 * time.Second},
+		"past it": {view: view{watermark: &w}, read: true,
+			now: w.StaleAfter.Add(1), age: 15*time.Second + 1, want: ErrStale},
+		"nextBy at the border": {view: view{watermark: &soon}, read: true,
+			now: soon.NextBy, age: 10 * time.Second},
+		"nextBy has passed": {view: view{watermark: &soon}, read: true,
+			now: soon.NextBy.Add(1), age: 10*time.Second + 1, want: ErrStale},
+		"nextBy after staleAfter": {view: view{watermark: &late}, read: true,
+			now: w.StaleAfter.Add(1), age: 15*time.Second + 1, want: ErrStale},
+		"in another zone": {view: view{watermark: &w}, read: true,
+			now: w.StaleAfter.In(time.FixedZone("", 8*3600)), age: 15 * time.Second},
 	} {
 		r := &Roster{tenant: tenant, view: c.view, read: c.read}
 		got := r.Trust(c.now)
@@ -665,7 +680,8 @@ func TestTrust(t *testing.T) {
 			t.Errorf("%s: age %v, %v", name, got.Age, got.Err())
 		}
 	}
-	if err := (&Roster{view: view{watermark: &w}, read: true}).Trust(at(time.Minute)).Err(); err.Error() !=
+	if err := (&Roster{view: view{watermark: &w},
+		read: true}).Trust(at(time.Minute)).Err(); err.Error() !=
 		"the picture is stale: it is as of 2026-11-22T08:00:10Z, and a newer one was due at 2026-11-22T08:00:25Z" {
 		t.Error(err)
 	}
@@ -729,7 +745,8 @@ func TestSlowReader(t *testing.T) {
 			case u.State == nil:
 				return
 			case u.State != e:
-				t.Errorf("told of revision %d, and the roster is at %d", u.State.Data.Revision, e.Data.Revision)
+				t.Errorf("told of revision %d, and the roster is at %d", u.State.Data.Revision,
+					e.Data.Revision)
 			}
 			if e.Data.Revision <= last && !u.Anew {
 				t.Errorf("revision %d after %d", e.Data.Revision, last)
@@ -742,7 +759,8 @@ func TestSlowReader(t *testing.T) {
 	<-behind
 	for rev := uint64(2); rev <= newest; rev++ {
 		e := event(1, rev)
-		if _, err := js.PublishAsync(schemas.LogPrefix+"state.886.1", e.AppendJSON(nil)); err != nil {
+		if _, err := js.PublishAsync(schemas.LogPrefix+"state.886.1",
+			e.AppendJSON(nil)); err != nil {
 			t.Fatal(err)
 		}
 	}

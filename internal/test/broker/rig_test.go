@@ -148,6 +148,7 @@ func (b *broker) connect(opts ...nats.Option) *nats.Conn {
 		append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(10 * time.Millisecond),
 			nats.ReconnectJitter(0, 0), nats.ReconnectBufSize(-1), nats.IgnoreDiscoveredServers(),
 			nats.IgnoreAuthErrorAbort(),
+			nats.Timeout(wait.Patience),
 			nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, opts...)...)
 	if err != nil {
 		b.t.Fatal(err)
@@ -432,6 +433,7 @@ func (p *process) run(ctx context.Context, eng engine.Config, cfg publisher.Conf
 			nats.ReconnectWait(10 * time.Millisecond),
 			nats.ReconnectJitter(0, 0), nats.IgnoreDiscoveredServers(),
 			nats.Timeout(2 * time.Second), nats.IgnoreAuthErrorAbort(),
+			nats.Timeout(wait.Patience),
 			nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}
 		p.nc, err = nats.Connect(p.proxy.url(), opts...)
 		return err

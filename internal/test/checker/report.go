@@ -191,7 +191,8 @@ func (r rules) describeEvent(e *event) string {
 	return s + ")" + r.describeChanges(e.changes)
 }
 
-// describeChanges are some changes for people: quiet fields are left out, unless there is nothing else.
+// describeChanges are some changes for people: quiet fields are left out, unless there is nothing
+// else.
 func (r rules) describeChanges(changes []change) (s string) {
 	significant := slices.DeleteFunc(slices.Clone(changes), func(c change) bool {
 		return r.isQuiet(c.field)

@@ -709,6 +709,23 @@ func (w *world) terminateQuietly() {
 	}
 }
 
+// quiet makes requests wait until release is called, and returns when all that rollcall has seen is
+// published and has come to the plain subscriber: what is killed then was not about to say more.
+func (w *world) quiet() (release func()) {
+	w.t.Helper()
+	release = w.vendor.Hold()
+	wait.Eventually(w.t, "all that was seen to be published", func() bool {
+		seen, published := w.proc.Logged("sweep complete"), w.proc.Logged("committed")
+		return seen[len(seen)-1]["sweep"] == published[len(published)-1]["sweep"]
+	})
+	m, ok := Last(w.nc, schemas.WatermarkSubject(tenant))
+	if !ok {
+		w.t.Fatal("no watermark")
+	}
+	w.live.Through(w.t, m.Seq)
+	return release
+}
+
 // killed ends rollcall with SIGKILL where the last sweep had rejected a row, so that its watermark
 // bounds nothing.
 func (w *world) killed(flips, edited int64) {
@@ -718,7 +735,9 @@ func (w *world) killed(flips, edited int64) {
 		v.Add(must(isdpsim.Patch(v.NewRow(900003), isdpsim.Fields{"tenantId": "1"})))
 	},
 		rejected: 1})
+	release := w.quiet()
 	w.proc.Kill()
+	release()
 	w.proc.NoSecrets(v.Secrets()...)
 	want := []string{
 		w.line(flips, w.agents[flips].revision+1, w.flipped(flips)),
@@ -744,7 +763,9 @@ func (w *world) brokerKilled(server *NATSServer, flips, edited int64) {
 	v := w.vendor
 	r := w.agents[flips].revision
 	now := w.flipped(flips)
+	release := w.quiet()
 	server.Kill()
+	release()
 	begun := time.Now()
 	v.Atomically(func() {
 		v.SetOnline(flips, !w.agents[flips].online)
