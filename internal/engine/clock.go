@@ -36,5 +36,6 @@ func (l *loop) stepClock(step time.Duration) {
 		l.health.stepped(step)
 		l.silence.answered = l.silence.answered.Add(step)
 		l.commit.formedAt = l.commit.formedAt.Add(step)
+		l.commit.loadedAt = l.commit.loadedAt.Add(step)
 	}
 }

@@ -18,6 +18,7 @@ type commitState struct {
 	done    chan func() error // what the loop has to do when the work has ended
 
 	formedAt   time.Time // when the last one was formed, or the stream taken over
+	loadedAt   time.Time // when what the stream says was taken in
 	maxChanges int       // the most changes a commit
 	maxBody    int       // the most bytes an event, as last asked
 }

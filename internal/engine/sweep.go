@@ -75,7 +75,9 @@ func (l *loop) page(p *listing.Page) {
 		return
 	}
 	l.roster.Observe(l.sweep.number, p)
-	if !p.GlancedAt.IsZero() {
+	// What a glance showed before the stream was read may have been dropped then. One that began
+	// later than its last page was read has seen the clock set back.
+	if at := p.GlancedAt; !at.IsZero() && !at.Before(l.commit.loadedAt) && !at.After(p.Read) {
 		l.roster.Glanced(l.sweep.number, p.GlancedAt)
 	}
 }

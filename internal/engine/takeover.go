@@ -104,7 +104,7 @@ func (l *loop) load(t *takeover) {
 	case l.cfg.Expect != nil:
 		l.cfg.Expect(l.roster.Listed())
 	}
-	l.commit.formedAt = t.formedAt
+	l.commit.formedAt, l.commit.loadedAt = t.formedAt, l.now()
 	l.sweep.number = max(l.sweep.number, t.recovered.LastSweep)
 	w := l.roster.Watermark()
 	l.health.load(t.recovered.Health, w)
