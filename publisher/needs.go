@@ -37,3 +37,17 @@ func Needs(tenant int64, manage bool) []Need {
 	api("DIRECT.GET."+BucketStream+"."+lease, "DIRECT.GET."+BucketStream+".>")
 	return needs
 }
+
+// AlarmNeeds are the subjects that a tenant's [Alarm] publishes on, the one that creates its stream
+// only if manage. Without them there is no alarm, and all else works.
+func AlarmNeeds(tenant int64, manage bool) []Need {
+	const info, create = "$JS.API.STREAM.INFO.", "$JS.API.STREAM.CREATE."
+	armed := Need{schemas.AlarmArmedSubject(tenant), schemas.AlarmPrefix + "armed.*",
+		schemas.AlarmStream}
+	needs := []Need{armed, {Subject: info + schemas.AlarmStream, Allow: info + schemas.AlarmStream}}
+	if manage {
+		needs = append(needs,
+			Need{Subject: create + schemas.AlarmStream, Allow: create + schemas.AlarmStream})
+	}
+	return needs
+}

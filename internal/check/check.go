@@ -99,6 +99,7 @@ var natsProbes = []probe{
 	{"lease", "bucket", 2 * time.Second, (*state).lease},
 	{"watermark", "stream", 2 * time.Second, (*state).watermark},
 	{"health", "stream", 2 * time.Second, (*state).health},
+	{"alarm", "jetstream", 3 * time.Second, (*state).alarm},
 }
 
 var embeddedProbes = []probe{

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -160,11 +161,13 @@ func TestChangesNothing(t *testing.T) {
 			if c.run {
 				wantSpoken(t, p, "ok permissions", "ok stream AGENT_EVENTS fits",
 					"ok bucket bucket rollcall fits", "ok lease nobody polls tenant 886 now",
+					"ok alarm ROLLCALL_ALARM fits",
 					"agents,", "rollcall can do its work.")
 			} else {
 				wantSpoken(t, p, "ok stream AGENT_EVENTS does not exist; rollcall creates it, "+
 					"with 1 replica and at most 64 MiB",
-					"ok bucket bucket rollcall does not exist; rollcall creates it")
+					"ok bucket bucket rollcall does not exist; rollcall creates it",
+					"ok alarm ROLLCALL_ALARM does not exist; rollcall creates it")
 			}
 		})
 	}
@@ -186,7 +189,11 @@ func TestRefusedForWhatItSays(t *testing.T) {
 			MaxBytes:     1 << 20, LeaseTTL: 2 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range publisher.Needs(886, true) {
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: schemas.AlarmStream,
+		Subjects: []string{schemas.AlarmPrefix + ">"}, AllowMsgSchedules: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range slices.Concat(publisher.Needs(886, true), publisher.AlarmNeeds(886, true)) {
 		if n.Stream == "" {
 			continue
 		}
@@ -491,9 +498,10 @@ func TestNeeds(t *testing.T) {
 	t.Parallel()
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 60})
 	var allow []string
-	for _, n := range publisher.Needs(886, true) {
+	for _, n := range slices.Concat(publisher.Needs(886, true), publisher.AlarmNeeds(886, true)) {
 		allow = append(allow, n.Allow)
 	}
+	must := len(publisher.Needs(886, true)) // the first of them; without the rest it is a warning
 	for i := range len(allow) + 1 {
 		some := append([]string{}, allow...)
 		if i < len(allow) {
@@ -504,14 +512,23 @@ func TestNeeds(t *testing.T) {
 				Publish:   &server.SubjectPermission{Allow: some},
 				Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}}}}
 		url := withUser(broker(t, &server.Options{Users: []*server.User{user}}), "rollcall")
-		out, _ := lines(t, config(v, url))
-		if i < len(allow) {
+		out, r := lines(t, config(v, url))
+		if i < must {
 			wantLines(t, out,
 				"failure permissions: this user may not publish on "+allow[i]+" > let it")
 			continue
 		}
+		if i < len(allow) {
+			wantLines(t, out, "ok permissions: ",
+				"warning alarm: this user may not publish on "+allow[i]+": without it NATS can't ")
+			if r.Exit != 0 {
+				t.Errorf("without %s: exit %d", allow[i], r.Exit)
+			}
+			continue
+		}
 		wantLines(t, out, "ok permissions: ", "ok jetstream: on",
-			"ok stream: AGENT_EVENTS does not exist; rollcall creates it")
+			"ok stream: AGENT_EVENTS does not exist; rollcall creates it",
+			"ok alarm: ROLLCALL_ALARM does not exist; rollcall creates it")
 		env := e2e.Settings(v.Env(), map[string]string{"ROLLCALL_NATS_URL": url,
 			"ROLLCALL_POLL_INTERVAL": calm})
 		for range 2 { // the second time there is a log to read
@@ -531,9 +548,9 @@ func TestNeeds(t *testing.T) {
 				}
 			}
 		}
-		out, r := lines(t, config(v, url))
+		out, r = lines(t, config(v, url))
 		wantLines(t, out, "ok lease: nobody polls tenant 886 now", "ok watermark: ",
-			"ok health: ok since")
+			"ok health: ok since", "ok alarm: ROLLCALL_ALARM fits")
 		if r.Exit != 0 {
 			t.Errorf("exit %d:\n%s", r.Exit, strings.Join(out, "\n"))
 		}

@@ -411,9 +411,27 @@ func TestMistakes(t *testing.T) {
 			return env{"ROLLCALL_NATS_URL": broker(t, &server.Options{}),
 				"ROLLCALL_NATS_MANAGE": "false"}
 		}, 1, []string{"FAIL stream AGENT_EVENTS does not exist, and ROLLCALL_NATS_MANAGE is " +
-			"false > create it", "FAIL bucket bucket rollcall does not exist"},
+			"false > create it", "FAIL bucket bucket rollcall does not exist",
+			"warn alarm ROLLCALL_ALARM does not exist, and ROLLCALL_NATS_MANAGE is false: without",
+			"> create it (nats stream add --config deploy/nats/rollcall-alarm.json), or set"},
 			1, []string{"stream AGENT_EVENTS does not exist: create it, or let rollcall do so " +
 				"(ROLLCALL_NATS_MANAGE=true)"}},
+
+		{"no permission for the alarm", func(t *testing.T, _ *e2e.Vendor) env {
+			return env{"ROLLCALL_NATS_URL": withUser(broker(t,
+				limited("rollcall.alarm.>")), "rollcall")}
+		}, 0, []string{"warn alarm this user may not publish on rollcall.alarm.armed.*: without " +
+			"it NATS can't tell plain subscribers", "all else works > let it"},
+			goesOn, []string{"no alarm: NATS can't tell plain subscribers"}},
+
+		{"someone else's stream for the alarm", func(t *testing.T, _ *e2e.Vendor) env {
+			url := broker(t, &server.Options{})
+			streamAt(t, url, jetstream.StreamConfig{Name: schemas.AlarmStream,
+				Subjects: []string{"alarms.>"}})
+			return env{"ROLLCALL_NATS_URL": url}
+		}, 0, []string{"warn alarm ROLLCALL_ALARM does not fit, and rollcall never alters it: " +
+			`subjects are ["alarms.>"], want rollcall.alarm.> alone;`, "> mend it"},
+			goesOn, []string{"no alarm: NATS can't tell plain subscribers"}},
 
 		{"more replicas than servers", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_NATS_URL": broker(t, &server.Options{}),

@@ -230,7 +230,13 @@ func (s *state) lacking(ctx context.Context) (lack []string, err error) {
 	if s.violated(inbox) {
 		lack = append(lack, "subscribe to _INBOX.>")
 	}
-	for _, n := range publisher.Needs(s.tenant, s.Publisher.Manage) {
+	more, err := s.lackingOf(ctx, publisher.Needs(s.tenant, s.Publisher.Manage))
+	return append(lack, more...), err
+}
+
+// lackingOf names those of the permissions that the user lacks, and keeps their subjects.
+func (s *state) lackingOf(ctx context.Context, needs []publisher.Need) (lack []string, err error) {
+	for _, n := range needs {
 		denied, err := s.denies(ctx, n.Subject, n.Stream)
 		if err != nil {
 			return nil, err

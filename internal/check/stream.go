@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -187,6 +188,49 @@ func (s *state) bucket(ctx context.Context) {
 		s.fail("no answer about "+name+": "+reason(err).Error(),
 			"JetStream may be starting, or the bucket has no leader: "+seeServers)
 	}
+}
+
+// alarm looks at what lets NATS tell plain subscribers that every rollcall is gone. Nothing here is
+// a failure: without it, all else works.
+func (s *state) alarm(ctx context.Context) {
+	const (
+		name = schemas.AlarmStream
+		then = ": without it NATS can't tell plain subscribers (agent.stale) when every rollcall " +
+			"is gone; all else works"
+	)
+	lack, err := s.lackingOf(ctx, publisher.AlarmNeeds(s.tenant, s.Publisher.Manage))
+	if err != nil {
+		s.warn("not known, the connection was lost: "+reason(err).Error(), "")
+		return
+	}
+	if len(lack) > 0 {
+		s.warn("this user may not publish on "+strings.Join(lack, ", ")+then,
+			"let it, as deploy/nats/accounts.conf does")
+		return
+	}
+	stream, err := s.js.Stream(ctx, name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound) && s.Publisher.Manage:
+		s.ok(name + " does not exist; rollcall creates it")
+		return
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		s.warn(name+setting.Text(" does not exist, and {Manage} is false")+then,
+			"create it (nats stream add --config deploy/nats/rollcall-alarm.json), "+
+				"or set {Manage}=true")
+		return
+	case err != nil:
+		s.warn("no answer about "+name+": "+reason(err).Error(),
+			"JetStream may be starting, or the stream has no leader: "+seeServers)
+		return
+	}
+	info := stream.CachedInfo()
+	if bad := publisher.AlarmMisfits(info.Config); len(bad) > 0 {
+		s.warn(name+" does not fit, and rollcall never alters it: "+strings.Join(bad, "; ")+then,
+			"mend it (nats stream edit), or remove it")
+		return
+	}
+	s.ok(name + " fits")
+	s.replicas(name, info)
 }
 
 // mayRead says whether the tenant's messages in a stream can be read, and skips the probe where

@@ -19,6 +19,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/publisher"
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
 // No server starts without every variable that its file names, or with an empty key.
@@ -76,13 +77,26 @@ func TestStreamsAreRollcalls(t *testing.T) {
 		if !manage {
 			add(t, operator, "agent-events.json", 1)
 			add(t, operator, "kv-rollcall.json", 1)
+			add(t, operator, "rollcall-alarm.json", 1)
 		}
-		if _, err := publisher.Open(t.Context(), n.connect(u.rollcall.opt), publisher.Config{
+		cfg := publisher.Config{
 			Tenant: 886, Instance: "a", Replicas: 1, Manage: manage, EventsMaxAge: time.Hour,
 			MaxBytes: 1 << 30, LeaseTTL: 2 * time.Second,
-		}); err != nil {
+		}
+		nc := n.connect(u.rollcall.opt)
+		if _, err := publisher.Open(t.Context(), nc, cfg); err != nil {
 			t.Fatal(err)
 		}
+		alarm, err := publisher.NewAlarm(nc, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go alarm.Run(t.Context())
+		alarm.PutOff(schemas.Watermark{NextBy: time.Now().Add(time.Hour)})
+		wait.Eventually(t, "the alarm to be armed", func() bool {
+			s, err := stream(t, operator, "").Stream(t.Context(), schemas.AlarmStream)
+			return err == nil && s.CachedInfo().State.Msgs == 1
+		})
 		configs[manage] = map[string]string{}
 		for info := range stream(t, operator, "").ListStreams(t.Context()).Info() {
 			c := info.Config
@@ -94,7 +108,7 @@ func TestStreamsAreRollcalls(t *testing.T) {
 			configs[manage][c.Name] = string(b)
 		}
 	}
-	if len(configs[true]) != 2 || !maps.Equal(configs[true], configs[false]) {
+	if len(configs[true]) != 3 || !maps.Equal(configs[true], configs[false]) {
 		t.Errorf("rollcall creates\n%v\nand the files\n%v", configs[true], configs[false])
 	}
 }

@@ -149,6 +149,8 @@ var elsewhere = []string{
 	"$JS.API.CONSUMER.DELETE.AGENT_EVENTS.audit", "$JS.API.STREAM.LEADER.STEPDOWN.AGENT_EVENTS",
 	"$JS.FC.AGENT_EVENTS.x.y", "$JS.ACK.AGENT_EVENTS.audit.1.1.1.1.1", "$SYS.REQ.SERVER.PING",
 	"$JS.EVENT.ADVISORY.x",
+	"rollcall.alarm.armed.886", "rollcall.alarm.fired.886",
+	"$JS.API.STREAM.DELETE.ROLLCALL_ALARM", "agent.stale.886",
 }
 
 // pushes creates push consumers that deliver there, whole messages and empty ones: those are what

@@ -44,6 +44,7 @@ func newWorld(t *testing.T, file string, u users) *world {
 		w.connect(u.operator.opt), w.connect(u.reader.opt)
 	add(t, w.operatorConn, "agent-events.json", 1)
 	add(t, w.operatorConn, "kv-rollcall.json", 1)
+	add(t, w.operatorConn, "rollcall-alarm.json", 1)
 	add(t, w.connect(u.copyOperator.opt), "agent-events-copy.json", 1)
 	w.fill()
 	return w
@@ -222,6 +223,8 @@ func forbidden() [][2]string {
 			`{"stream_name":"AGENT_EVENTS","config":{"ack_policy":"none"}}`},
 		{"$SYS.REQ.SERVER.PING", ""}, {"$SYS.REQ.ACCOUNT.ROLLCALL.CONNZ", ""},
 		{"_INBOX.somebody.1", "{}"}, {"_R_.somebody", "{}"},
+		{"rollcall.alarm.armed.886", "{}"}, {"rollcall.alarm.fired.886", "{}"},
+		{"agent.stale.886", "{}"},
 	}
 	for _, prefix := range []string{"$JS.API.", "$JS.rollcall.API.", "$JS.log.API."} {
 		for _, r := range [][2]string{
@@ -239,6 +242,12 @@ func forbidden() [][2]string {
 			{"STREAM.MSG.GET.KV_rollcall", `{"last_by_subj":"$KV.rollcall.lease.886"}`},
 			{"DIRECT.GET.KV_rollcall.$KV.rollcall.lease.886", ""}, {"CONSUMER.CREATE.KV_rollcall",
 				`{"stream_name":"KV_rollcall","config":{"ack_policy":"none"}}`},
+			{"STREAM.INFO.ROLLCALL_ALARM", ""}, {"STREAM.PURGE.ROLLCALL_ALARM", ""},
+			{"STREAM.DELETE.ROLLCALL_ALARM", ""},
+			{"STREAM.UPDATE.ROLLCALL_ALARM", `{"name":"ROLLCALL_ALARM","subjects":["mine"]}`},
+			{"STREAM.MSG.DELETE.ROLLCALL_ALARM", `{"seq":1}`},
+			{"CONSUMER.CREATE.ROLLCALL_ALARM",
+				`{"stream_name":"ROLLCALL_ALARM","config":{"ack_policy":"none"}}`},
 			{"CONSUMER.NAMES.AGENT_EVENTS", ""}, {"CONSUMER.LIST.AGENT_EVENTS", ""},
 			{"CONSUMER.PAUSE.AGENT_EVENTS.audit", `{}`},
 			{"CONSUMER.LEADER.STEPDOWN.AGENT_EVENTS.audit", ""}, {"META.LEADER.STEPDOWN", ""},
@@ -262,6 +271,7 @@ func TestReaderForbidden(t *testing.T) {
 		jetstream.KeyTTL(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
+	w.arm("@at 2100-01-01T00:00:00Z")
 	before := w.state()
 	answers, err := w.readerConn.SubscribeSync("_INBOX.answers")
 	if err != nil {
@@ -298,6 +308,54 @@ func TestReaderForbidden(t *testing.T) {
 		wait.Eventually(t, "the subscription to "+subject+" to be refused", func() bool {
 			return len(w.log.with(fmt.Sprintf("Violation - Subject %q", subject))) > 0
 		})
+	}
+}
+
+// arm has the server say that tenant 886 is stale, as rollcall does.
+func (w *world) arm(schedule string) {
+	w.t.Helper()
+	m := nats.NewMsg("rollcall.alarm.armed.886")
+	m.Header.Set("Nats-Rollup", "sub")
+	m.Header.Set("Nats-Schedule", schedule)
+	m.Header.Set("Nats-Schedule-Target", "rollcall.alarm.fired.886")
+	m.Data = []byte(`{"tenantId":886}`)
+	answer, err := w.rollcallConn.RequestMsg(m, 5*time.Second)
+	if err != nil || !bytes.Contains(answer.Data, []byte(`"seq"`)) {
+		w.t.Fatalf("arm the alarm: %v %v", answer, err)
+	}
+}
+
+// A reader hears the alarm, once, whichever account it is in.
+func TestReaderHearsTheAlarm(t *testing.T) {
+	t.Parallel()
+	u, other := newUsers(t), newUser(t)
+	w := newWorld(t, filepath.Join(twoReaders(t, u, other), "server.conf"), u)
+	var subs []*nats.Subscription
+	for _, nc := range []*nats.Conn{w.readerConn, w.connect(other.opt), w.operatorConn} {
+		sub, err := nc.SubscribeSync("agent.stale.*")
+		if err == nil {
+			err = nc.Flush()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		subs = append(subs, sub)
+	}
+	w.arm("@at " + time.Now().Add(time.Second).UTC().Format(time.RFC3339Nano))
+	for _, sub := range subs {
+		m, err := sub.NextMsg(wait.Patience)
+		if err != nil || m.Subject != "agent.stale.886" || string(m.Data) != `{"tenantId":886}` {
+			t.Errorf("heard: %v %v", m, err)
+		}
+	}
+	w.settle()
+	for _, sub := range subs {
+		if n, _, err := sub.Pending(); err != nil || n > 0 {
+			t.Errorf("%d messages more, error %v", n, err)
+		}
+	}
+	for _, line := range w.log.violations() {
+		t.Error(line)
 	}
 }
 

@@ -23,6 +23,7 @@ var manages = []string{
 `, "\n",
 	`"$JS.API.STREAM.CREATE.AGENT_EVENTS"`, "",
 	`"$JS.API.STREAM.CREATE.KV_rollcall"`, "",
+	`"$JS.API.STREAM.CREATE.ROLLCALL_ALARM"`, "",
 }
 
 // rollcall does everything that it must, with the permissions that it is given and no more.
@@ -42,6 +43,7 @@ func TestRollcall(t *testing.T) {
 			if !manage {
 				add(t, operator, "agent-events.json", 1)
 				add(t, operator, "kv-rollcall.json", 1)
+				add(t, operator, "rollcall-alarm.json", 1)
 			}
 			v := e2e.NewVendor(t, isdpsim.Config{Agents: 20})
 			env := func(name string) map[string]string {
