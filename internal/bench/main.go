@@ -4,6 +4,7 @@
 //	go run -C internal/bench .
 //	go run -C internal/bench . -sizes 340,10000 -modes static,drift -rounds 5 -json out.json
 //	go run -C internal/bench . -sizes 1000000 -modes static -rounds 1
+//	go run -C internal/bench . -modes glances -cells "340,2000:1,5:5,15,30,60:0.1,10:1,50" -for 5m
 //
 // Paths are relative to internal/bench then. It needs Linux.
 //
@@ -20,6 +21,8 @@
 //	churn    25 agents a second flip; from the page that shows it to the event at a subscriber
 //	mass     every agent flips at once
 //	restart  SIGTERM and SIGKILL with everything published, ten agents flip meanwhile
+//	glances  agents flip one by one or in bursts, at the vendor's pace: from the flip to the event
+//	         at a subscriber, with glances and with sweeps alone; only where it is asked for
 //
 // # What is measured
 //
@@ -35,6 +38,11 @@
 //
 // A figure is the median over the rounds; a ratio is that of the two medians. The exit code is 1
 // where something went wrong, not where a target was missed.
+//
+// Of glances, the figures are those of all rounds together. Each round of each cell has a tenant
+// in this process, and two rollcalls with an embedded server each that poll it; they wait most of
+// the time, so that many can run side by side. The floor is reckoned: half of one pass over the
+// pages of those who are online, and one request.
 package main
 
 import (
@@ -50,6 +58,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -76,21 +85,34 @@ type options struct {
 	nats     string // a binary that takes -c; empty: build it
 	json     string // where to write the report as JSON; empty: nowhere
 	debug    bool   // tell where rollcall serves its profiles
+	cells    []cell // of glances
+	lasts    time.Duration
+	beside   int // of the rounds of the cells, how many run side by side
 }
 
 var allModes = []string{"start", "static", "drift", "churn", "mass", "restart"}
+
+const glancesMode = "glances" // it lasts longer than all others, and knows no sizes
 
 func parseOptions(args []string, stderr io.Writer) (options, error) {
 	o := options{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	sizes := fs.String("sizes", "340,10000,100000", "numbers of agents; 1000000: 12 GB of disk")
-	modes := fs.String("modes", strings.Join(allModes, ","), "what to measure")
+	modes := fs.String("modes", strings.Join(allModes, ","), "what to measure; also: glances")
 	fs.IntVar(&o.rounds, "rounds", 3, "how often everything is measured; figures are medians")
 	fs.StringVar(&o.rollcall, "rollcall", "", "measure this binary instead of building one")
 	fs.StringVar(&o.json, "json", "", "write the report to this file, as JSON")
 	fs.BoolVar(&o.debug, "debug", false, "log at debug level, and tell where profiles are")
-	if err := fs.Parse(args); err != nil {
+	cells := fs.String("cells", targetCells, "of glances: agents:requests a second:per cent "+
+		"online:flips a second[:flips at once], each one or several, with commas")
+	fs.DurationVar(&o.lasts, "for", 10*time.Minute, "of glances: how long agents flip")
+	fs.IntVar(&o.beside, "beside", 10, "of glances: how many cells run side by side")
+	err := fs.Parse(args)
+	if err != nil {
+		return o, err
+	}
+	if o.cells, err = parseCells(*cells); err != nil {
 		return o, err
 	}
 	if fs.NArg() > 0 {
@@ -107,13 +129,14 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	o.sizes = slices.Compact(o.sizes)
 	for m := range strings.SplitSeq(*modes, ",") {
 		m = strings.TrimSpace(m)
-		if !slices.Contains(allModes, m) {
-			return o, fmt.Errorf("-modes: there is no %q, only %s", m, strings.Join(allModes, ", "))
+		if !slices.Contains(allModes, m) && m != glancesMode {
+			return o, fmt.Errorf("-modes: there is no %q, only %s and %s", m,
+				strings.Join(allModes, ", "), glancesMode)
 		}
 		o.modes = append(o.modes, m)
 	}
-	if o.rounds < 1 {
-		return o, errors.New("-rounds is at least 1")
+	if o.rounds < 1 || o.beside < 1 {
+		return o, errors.New("-rounds and -beside are at least 1")
 	}
 	return o, nil
 }

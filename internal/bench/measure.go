@@ -49,13 +49,20 @@ func measure(ctx context.Context, o options, r *report, stderr io.Writer) (err e
 	if b.rollcall == "" {
 		b.rollcall = get(process.Build(ctx, dir, "./cmd/rollcall"))
 	}
-	if b.nats == "" {
+	sizes := !slices.Equal(o.modes, []string{glancesMode})
+	if b.nats == "" && sizes {
 		b.nats = get(process.Build(ctx, dir, "github.com/nats-io/nats-server/v2"))
 	}
 	for _, n := range o.sizes {
+		if !sizes {
+			break
+		}
 		if err := b.size(ctx, n); err != nil {
 			return err
 		}
+	}
+	if slices.Contains(o.modes, glancesMode) {
+		return b.glances(ctx)
 	}
 	return nil
 }
@@ -136,28 +143,35 @@ func (w *world) end() {
 // settings are rollcall's, besides those that make it find everything.
 type settings map[string]string
 
+// vendorSettings are those that name the tenant and its credentials.
+func vendorSettings(url string) settings {
+	return settings{
+		"ROLLCALL_ISDP_URL":           url,
+		"ROLLCALL_ISDP_CLIENT_ID":     credentials.ClientID,
+		"ROLLCALL_ISDP_CLIENT_SECRET": credentials.ClientSecret,
+		"ROLLCALL_ISDP_USERNAME":      credentials.Username,
+		"ROLLCALL_ISDP_PASSWORD":      credentials.Password,
+	}
+}
+
 // startRollcall starts rollcall, after it has ended the one that runs (life: what that one has been
 // through), and returns the moment before the start.
 func (w *world) startRollcall(life string, more settings) time.Time {
 	w.stopRollcall(life)
 	addr := freeAddr()
-	s := settings{
-		"ROLLCALL_ISDP_URL":           w.tenant.url,
-		"ROLLCALL_ISDP_CLIENT_ID":     "bench",
-		"ROLLCALL_ISDP_CLIENT_SECRET": "bench-secret",
-		"ROLLCALL_ISDP_USERNAME":      "bench-user",
-		"ROLLCALL_ISDP_PASSWORD":      "bench-password",
-		"ROLLCALL_NATS_URL":           w.broker.url,
-		"ROLLCALL_NATS_MAX_BYTES":     strconv.Itoa(4<<30 + w.n*20<<10),
-		"ROLLCALL_LEASE_TTL":          "120s", // it must bear being stopped
-		"ROLLCALL_INSTANCE":           "bench",
-		"ROLLCALL_HTTP_LISTEN":        addr,
-		"ROLLCALL_CONCURRENCY":        strconv.Itoa(inFlight),
-		"ROLLCALL_RATE_LIMIT":         "1000000",
-		"ROLLCALL_POLL_INTERVAL":      w.interval.String(),
-		"ROLLCALL_POLL_TIMEOUT":       "30m", // it must bear being stopped
-		"ROLLCALL_REQUEST_TIMEOUT":    "5m",
-	}
+	s := vendorSettings(w.tenant.url)
+	maps.Copy(s, settings{
+		"ROLLCALL_NATS_URL":        w.broker.url,
+		"ROLLCALL_NATS_MAX_BYTES":  strconv.Itoa(4<<30 + w.n*20<<10),
+		"ROLLCALL_LEASE_TTL":       "120s", // it must bear being stopped
+		"ROLLCALL_INSTANCE":        "bench",
+		"ROLLCALL_HTTP_LISTEN":     addr,
+		"ROLLCALL_CONCURRENCY":     strconv.Itoa(inFlight),
+		"ROLLCALL_RATE_LIMIT":      "1000000",
+		"ROLLCALL_POLL_INTERVAL":   w.interval.String(),
+		"ROLLCALL_POLL_TIMEOUT":    "30m", // it must bear being stopped
+		"ROLLCALL_REQUEST_TIMEOUT": "5m",
+	})
 	if w.debug {
 		s["ROLLCALL_LOG_LEVEL"] = "debug" // which also turns the profiles on
 		w.say("rollcall is at http://%s/debug/pprof/", addr)

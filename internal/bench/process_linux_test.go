@@ -38,6 +38,10 @@ func TestSmoke(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 	o.quick = true
+	o.modes, o.lasts = append(o.modes, glancesMode), 2*time.Second
+	if o.cells, err = parseCells("340:10:15:10"); err != nil {
+		t.Fatal(err)
+	}
 	if o.nats, err = os.Executable(); err != nil {
 		t.Fatal(err)
 	}
@@ -57,6 +61,10 @@ func TestSmoke(t *testing.T) {
 		if strings.HasSuffix(x.Measure, "too many or too few") && x.Measured != 0 {
 			t.Errorf("%s: %v", x.Measure, x.Measured)
 		}
+	}
+	if len(r.Glances) != 1 || len(r.Glances[0].Alone.all()) == 0 ||
+		len(r.Glances[0].Glances.all()) == 0 {
+		t.Errorf("of glances: %+v", r.Glances)
 	}
 	want := []string{
 		"CPU of a sweep, static", "time of a sweep, static",

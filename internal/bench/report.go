@@ -22,6 +22,8 @@ type report struct {
 	Modes      []string  `json:"modes"`
 	Rows       []row     `json:"rows"`
 
+	Glances []*glancing `json:"glances,omitempty"`
+
 	// Samples has every single figure, by "<agents> <name>", in the order in which they were taken.
 	Samples map[string][]float64 `json:"samples"`
 
@@ -279,6 +281,9 @@ func (r *report) write(w io.Writer) error {
 		r.Began.Format(time.DateTime),
 		r.Ended.Sub(r.Began),
 	)
+	if len(r.Glances) > 0 {
+		writeGlances(&b, r.Glances)
+	}
 	cells := [][]string{{"measure", "agents", "measured", "floor", "ratio", "target", ""}}
 	for _, x := range r.Rows {
 		verdict := ""
@@ -305,7 +310,9 @@ func (r *report) write(w io.Writer) error {
 			},
 		)
 	}
-	writeTable(&b, cells)
+	if len(r.Rows) > 0 {
+		writeTable(&b, cells)
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
