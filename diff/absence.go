@@ -16,8 +16,14 @@ import (
 //   - too large a share went missing together: the guard holds these agents (Absence.Held) until
 //     they have been missing for Rules.MissingHold;
 //   - the agent is in no listing that is polled (Roster.listing);
+//   - another polled listing shows it (listings.go);
 //   - the process was started, or somebody else has written about the agent: then its count starts
 //     anew (Roster.Load).
+//
+// Before that, the sweep has to be complete, and the listing must not be cut off
+// (poller/verdict.go), and the stream must not have been reloaded while it ran
+// (internal/engine/sweep.go). After that, the removal waits in the queue for its commit, and is
+// left out where no message can hold it (commit.go).
 //
 // A row that says that the agent is deleted removes it at once: that is a change like any other.
 
@@ -105,7 +111,7 @@ func (r *Roster) Complete(sweep uint64, v *listing.Verdict, staleAfter time.Time
 // record each.
 func (r *Roster) rejectedTwice(sweep uint64) (n int) {
 	for id := range r.tooLarge {
-		if r.entry(id).rejected == sweep {
+		if r.entry(id).spared == sweep {
 			n++
 		}
 	}

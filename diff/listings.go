@@ -53,7 +53,7 @@ func (r *Roster) counts(e *entry, row shown) bool {
 			e.other = &shown{e.observed, e.rank, e.seen}
 		}
 		return true
-	case row.rank < n && !read && e.rejected != row.sweep && e.otherSweep() < e.seen.sweep:
+	case row.rank < n && !read && e.spared != row.sweep && e.otherSweep() < e.seen.sweep:
 		return true // it has moved
 	}
 	// Of several rows the one with the lowest rank stays, then the newest.
@@ -77,7 +77,7 @@ func (e *entry) otherSweep() uint64 {
 // that counts did not show the agent, that row counts now. Otherwise twice reports whether the two
 // differ, the first time that they do.
 func (r *Roster) countOther(e *entry, sweep uint64) (c change, changed, twice bool) {
-	if e.otherSweep() != sweep || e.rejected == sweep { // a rejected row leaves its agent as it was
+	if e.otherSweep() != sweep || e.spared == sweep { // a rejected row leaves its agent as it was
 		return c, false, false
 	}
 	if e.seen.sweep == sweep {

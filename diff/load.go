@@ -63,7 +63,7 @@ func (r *Roster) Load(states map[int64]*State, w *schemas.Watermark, lastSweep u
 			e.observed = there(e.published)
 		}
 		e.rank = r.stateRank(e.published)
-		e.seen, e.other, e.rejected, e.missing, e.heldSince = sighting{}, nil, 0, 0, time.Time{}
+		e.seen, e.other, e.spared, e.missing, e.heldSince = sighting{}, nil, 0, 0, time.Time{}
 		delete(r.tooLarge, id)
 	}
 	r.loadWatermark(w)

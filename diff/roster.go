@@ -45,11 +45,11 @@ type entry struct {
 	observed  packed.Agent // the agent as it was last observed; "": not there
 	queued    int          // how many of its changes are in the queue
 
-	seen     sighting // the last page that showed it; zero: none since the stream was read
-	rank     int      // of the row that counted last, see [Roster.rank]
-	other    *shown   // the last row of another listing that does not count; nil: there is none
-	told     bool     // that two listings show it
-	rejected uint64   // the last sweep with a row of it that could not be used, or compared
+	seen   sighting // the last page that showed it; zero: none since the stream was read
+	rank   int      // of the row that counted last, see [Roster.rank]
+	other  *shown   // the last row of another listing that does not count; nil: there is none
+	told   bool     // that two listings show it
+	spared uint64   // the last sweep with a row of it that was not compared: it is not missing
 
 	missing   int       // how many complete sweeps in a row have missed it
 	heldSince time.Time // since when the guard holds it; zero: it does not
@@ -62,7 +62,7 @@ type sighting struct {
 }
 
 // lastListed is the last sweep that listed the agent, even in a row that could not be used.
-func (e *entry) lastListed() uint64 { return max(e.seen.sweep, e.rejected) }
+func (e *entry) lastListed() uint64 { return max(e.seen.sweep, e.spared) }
 
 // A completeSweep is what is remembered of one.
 type completeSweep struct {
@@ -156,7 +156,7 @@ func (r *Roster) spare(sweep uint64, rows []listing.Rejected) {
 
 func (r *Roster) alive(id int64, sweep uint64) {
 	e := r.entry(id)
-	e.rejected, e.missing, e.heldSince = sweep, 0, time.Time{}
+	e.spared, e.missing, e.heldSince = sweep, 0, time.Time{}
 }
 
 // notBefore returns when the request was sent whose answer last showed the agent as it was last

@@ -53,7 +53,7 @@ func TestListedFieldsAreTheDocumentedOnes(t *testing.T) {
 		}
 		seen[f.Name] = true
 		if contractFields[f.Name] == "" {
-			t.Errorf("%s is contractFields nowhere", f.Name)
+			t.Errorf("%s is documented nowhere", f.Name)
 		}
 		if !Listed(f.Name) {
 			t.Errorf("Listed(%q) = false", f.Name)
@@ -77,7 +77,7 @@ func TestListedFieldsAreTheFieldsOfAgent(t *testing.T) {
 	v := reflect.ValueOf(&a).Elem()
 	if n := v.NumField(); n != len(contractFields)+1 {
 		t.Errorf(
-			"Agent has %d fields, want the %d contractFields ones and Other",
+			"Agent has %d fields, want the %d documented ones and Other",
 			n,
 			len(contractFields),
 		)
