@@ -115,7 +115,8 @@ func (c *check) absence(prev, e *event) {
 func (c *check) withTheNext(e *event) bool {
 	for _, m := range c.line {
 		w := c.watermarks[m.Seq]
-		if w != nil && m.Seq > e.msg.Seq && w.inProgress != e.sweep { // otherwise its commit goes on
+		// One that says that the sweep goes on is that of a part of its commit.
+		if w != nil && m.Seq > e.msg.Seq && w.inProgress != e.sweep {
 			return !w.isInProgress && w.sweep > e.sweep
 		}
 	}
