@@ -66,12 +66,12 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 	for _, w := range warnings {
 		fmt.Fprintln(stderr, "rollcall: warning:", w)
 	}
-	if !isSet("ROLLCALL_LOG_LEVEL") {
+	if !s.env.isSet("ROLLCALL_LOG_LEVEL") {
 		s.LogLevel = slog.LevelWarn // the lines of watch say what happens
 	}
 	log := newLogger(stderr, s)
 	takeStandardLog(log)
-	if !isSet("ROLLCALL_DATA_DIR") && s.embedded() {
+	if !s.env.isSet("ROLLCALL_DATA_DIR") && s.embedded() {
 		dir, err := os.MkdirTemp("", "rollcall-demo-")
 		if err != nil {
 			return fmt.Errorf("make a data directory (or name one in ROLLCALL_DATA_DIR): %w", err)
@@ -85,7 +85,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 	}
 	return d.during(ctx, func(ctx context.Context) error {
 		broker, err := d.openBroker(ctx)
-		if errors.Is(err, natsd.ErrListen) && !isSet("ROLLCALL_NATS_LISTEN") {
+		if errors.Is(err, natsd.ErrListen) && !s.env.isSet("ROLLCALL_NATS_LISTEN") {
 			s.NATSListen = "127.0.0.1:0"
 			broker, err = d.openBroker(ctx)
 		}
@@ -129,10 +129,10 @@ func demoSettings(url string) (*settings, []string, error) {
 	s.ISDPUsername = newSecret(tenantsim.DemoUsername)
 	s.ISDPPassword = newSecret(tenantsim.DemoPassword)
 	s.ISDPTypes, s.ISDPCAFile, s.TenantID = nil, "", 0
-	if !isSet("ROLLCALL_POLL_INTERVAL") {
+	if !s.env.isSet("ROLLCALL_POLL_INTERVAL") {
 		s.PollInterval = demoInterval
 	}
-	if !isSet("ROLLCALL_RATE_LIMIT") {
+	if !s.env.isSet("ROLLCALL_RATE_LIMIT") {
 		s.RateLimit = demoRate
 	}
 	return s, warnings, nil

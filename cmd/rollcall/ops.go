@@ -62,7 +62,7 @@ func newDaemon(s *settings, log *slog.Logger, stderr io.Writer, spare bool) (*da
 	if addr := s.HTTPListen; addr != "" {
 		const variable = "ROLLCALL_HTTP_LISTEN"
 		d.pages, err = ops.Listen(variable, addr, ", or to off")
-		if errors.Is(err, ops.ErrInUse) && spare && !isSet("ROLLCALL_HTTP_LISTEN") {
+		if errors.Is(err, ops.ErrInUse) && spare && !s.env.isSet("ROLLCALL_HTTP_LISTEN") {
 			d.pages, err = ops.Listen(variable, "127.0.0.1:0", ", or to off")
 		}
 		if err != nil {

@@ -60,11 +60,11 @@ func (s *settings) types() (types []string) {
 // rereadAccount reads the credentials again, where any of them stands in a file; nil where none
 // does.
 func (s *settings) rereadAccount() func() (isdp.Account, error) {
-	if s.source == withoutVendor || !inFile("ClientID", "ClientSecret", "Username", "Password") {
+	if s.source == withoutVendor || !s.inFile("ClientID", "ClientSecret", "Username", "Password") {
 		return nil
 	}
 	return func() (isdp.Account, error) {
-		again, err := reread("ClientID", "ClientSecret", "Username", "Password")
+		again, err := s.reread("ClientID", "ClientSecret", "Username", "Password")
 		return again.account(), err
 	}
 }
@@ -150,9 +150,9 @@ func (s *settings) natsServers(log *slog.Logger) *natsdial.Servers {
 
 // natsURLs is ROLLCALL_NATS_URL, read again where it stands in a file.
 func (s *settings) natsURLs() (string, error) {
-	if !inFile("URLs") {
+	if !s.inFile("URLs") {
 		return s.NATSURL.reveal(), nil
 	}
-	again, err := reread("URLs")
+	again, err := s.reread("URLs")
 	return again.NATSURL.reveal(), err
 }

@@ -6,9 +6,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kelseyhightower/envconfig"
 
 	"github.com/rollcall-events/rollcall/internal/setting"
 )
@@ -17,6 +20,7 @@ import (
 // and words.
 type settings struct {
 	source source
+	env    environment
 
 	ISDPURL                                                    string
 	ISDPClientID, ISDPClientSecret, ISDPUsername, ISDPPassword secret
@@ -58,9 +62,31 @@ type settings struct {
 // embedded reports whether rollcall's own NATS server keeps the stream.
 func (s *settings) embedded() bool { return s.NATSURL.reveal() == "" }
 
-// isSet reports whether the environment has a value for the variable. An empty one is the same as
-// none.
-func isSet(name string) bool { return strings.TrimSpace(os.Getenv(name)) != "" }
+// An environment is what the variables that are set hold, by name. An empty one is not set.
+type environment map[string]secret
+
+// readEnvironment has envconfig read the variables. The struct that it fills is made here, so that
+// their names stand in the table alone. Its fields are strings, with which envconfig has nothing to
+// refuse: it would tell the first thing only, and show the value.
+func readEnvironment() environment {
+	known := names()
+	var fields []reflect.StructField
+	for _, name := range known {
+		fields = append(fields, reflect.StructField{Name: name, Type: reflect.TypeFor[string](),
+			Tag: reflect.StructTag(`envconfig:"` + name + `"`)})
+	}
+	values := reflect.New(reflect.StructOf(fields))
+	envconfig.MustProcess("", values.Interface())
+	env := make(environment)
+	for i, name := range known {
+		if value := values.Elem().Field(i).String(); strings.TrimSpace(value) != "" {
+			env[name] = newSecret(value)
+		}
+	}
+	return env
+}
+
+func (e environment) isSet(name string) bool { return e[name].reveal() != "" }
 
 // source says whether a command reads the vendor's listing.
 type source int
@@ -76,14 +102,14 @@ const (
 // name of the variable as its Field, and never holds a secret. The warnings are worth a line of the
 // log each, also beside an error, which a mistyped name may explain.
 func loadSettings(src source) (s *settings, warnings []string, err error) {
-	s = &settings{source: src}
+	s = &settings{source: src, env: readEnvironment()}
 	variables := s.variables()
 	if src == withoutVendor {
 		variables = slices.DeleteFunc(variables, variable.ofVendor)
 	}
 	wrong := make(map[string]error) // by the variable's name
 	for _, v := range variables {
-		if err := v.load(); err != nil {
+		if err := v.load(s.env); err != nil {
 			wrong[v.name] = err
 		}
 	}
@@ -97,15 +123,14 @@ func loadSettings(src source) (s *settings, warnings []string, err error) {
 		case i < 0:
 			others = append(others, err)
 		case wrong[variables[i].name] == nil:
-			wrong[variables[i].name] = variables[i].unusable(variables[i].text(), nil)
+			wrong[variables[i].name] = variables[i].unusable(variables[i].text(s.env), nil)
 		}
 	}
 	var errs []error
 	for _, v := range variables {
 		errs = append(errs, wrong[v.name])
 	}
-	known := names()
-	warnings = append(unknownVariables(os.Environ(), known), s.oddFields()...)
+	warnings = append(unknownVariables(os.Environ(), names()), s.oddFields()...)
 	if err := errors.Join(slices.Concat(errs, others, s.conflicts(wrong))...); err != nil {
 		return nil, warnings, err
 	}
@@ -147,9 +172,9 @@ func (s *settings) conflicts(wrong map[string]error) []error {
 
 	const creds, nkey, ca, cert, key = "ROLLCALL_NATS_CREDS_FILE", "ROLLCALL_NATS_NKEY_FILE",
 		"ROLLCALL_NATS_CA_FILE", "ROLLCALL_NATS_CERT_FILE", "ROLLCALL_NATS_KEY_FILE"
-	if !isSet("ROLLCALL_NATS_URL") && !isSet("ROLLCALL_NATS_URL_FILE") {
+	if !s.env.isSet("ROLLCALL_NATS_URL") && !s.env.isSet("ROLLCALL_NATS_URL_FILE") {
 		for _, name := range []string{creds, nkey, ca, cert, key} {
-			if isSet(name) {
+			if s.env.isSet(name) {
 				bad(name, "", "ROLLCALL_NATS_URL as well, or not to be set: "+
 					"the embedded server is reached without it")
 			}
@@ -159,12 +184,12 @@ func (s *settings) conflicts(wrong map[string]error) []error {
 				"1, or ROLLCALL_NATS_URL as well: the embedded server is a single one")
 		}
 	}
-	if isSet(cert) != isSet(key) {
+	if s.env.isSet(cert) != s.env.isSet(key) {
 		bad(cert+" and "+key, "", "both or neither: a certificate is of no use without its key")
 	} else if c, k := s.NATSCertFile, s.NATSKeyFile; c != "" && k != "" && !matchingPair(c, k) {
 		bad(cert+" and "+key, "", "a certificate and the key that belongs to it, both in PEM")
 	}
-	if isSet(creds) && isSet(nkey) {
+	if s.env.isSet(creds) && s.env.isSet(nkey) {
 		bad(creds+" and "+nkey, "", "one of the two: each is a whole way to sign in")
 	}
 

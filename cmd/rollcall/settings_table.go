@@ -2,7 +2,6 @@ package main
 
 import (
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 
@@ -30,9 +29,9 @@ type variable struct {
 func (v variable) ofVendor() bool { return strings.HasPrefix(v.name, "ROLLCALL_ISDP_") }
 
 // text is what the variable holds, or else the default.
-func (v variable) text() string {
-	text := os.Getenv(v.name)
-	if !isSet(v.name) {
+func (v variable) text(env environment) string {
+	text := env[v.name].reveal()
+	if !env.isSet(v.name) {
 		text = v.std
 	}
 	if v.secret {
@@ -43,16 +42,16 @@ func (v variable) text() string {
 
 // load reads the variable, or its file, and sets the value, or the default. Its error is a
 // [*setting.Error].
-func (v variable) load() error {
+func (v variable) load(env environment) error {
 	file := v.name + "_FILE"
-	if path := os.Getenv(file); v.secret && isSet(file) {
-		if isSet(v.name) {
+	if v.secret && env.isSet(file) {
+		if env.isSet(v.name) {
 			return &setting.Error{Field: v.name + " and " + file,
 				Want: "only one of the two to be set"}
 		}
-		return v.loadFile(file, strings.TrimSpace(path))
+		return v.loadFile(file, strings.TrimSpace(env[file].reveal()))
 	}
-	text := v.text()
+	text := v.text(env)
 	switch {
 	case text == "" && v.required:
 		return &setting.Error{Field: v.name,
@@ -84,23 +83,23 @@ func (v variable) loadFile(variable, path string) error {
 }
 
 // inFile reports whether a file holds the value of one of the fields.
-func inFile(fields ...string) bool {
-	return slices.ContainsFunc(new(settings).variables(), func(v variable) bool {
-		return v.secret && slices.Contains(fields, v.field) && isSet(v.name+"_FILE")
+func (s *settings) inFile(fields ...string) bool {
+	return slices.ContainsFunc(s.variables(), func(v variable) bool {
+		return v.secret && slices.Contains(fields, v.field) && s.env.isSet(v.name+"_FILE")
 	})
 }
 
-// reread reads the variables of these fields anew, and the files that they name.
-func reread(fields ...string) (*settings, error) {
-	s := new(settings)
-	for _, v := range s.variables() {
+// reread reads the files anew that hold the values of these fields.
+func (s *settings) reread(fields ...string) (*settings, error) {
+	again := new(settings)
+	for _, v := range again.variables() {
 		if slices.Contains(fields, v.field) {
-			if err := v.load(); err != nil {
-				return s, err
+			if err := v.load(s.env); err != nil {
+				return again, err
 			}
 		}
 	}
-	return s, nil
+	return again, nil
 }
 
 // unusable says that the variable can't hold text.

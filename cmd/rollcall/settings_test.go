@@ -356,7 +356,7 @@ func TestEmptyIsNotSet(t *testing.T) {
 	}
 	want := mustLoad(t, working(nil))
 	got := mustLoad(t, env)
-	if isSet("ROLLCALL_PAGE_SIZE") || isSet("ROLLCALL_DATA_DIR") {
+	if got.env.isSet("ROLLCALL_PAGE_SIZE") || got.env.isSet("ROLLCALL_DATA_DIR") {
 		t.Error("empty is taken for set")
 	}
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(settings{}, secret{})); d != "" {
@@ -410,7 +410,7 @@ func TestWithoutVendor(t *testing.T) {
 	if s.PollInterval != time.Second || s.TenantID != 886 || s.DataDir != "./data" {
 		t.Errorf("interval %v, tenant %d, data %q", s.PollInterval, s.TenantID, s.DataDir)
 	}
-	if !isSet("ROLLCALL_POLL_INTERVAL") || isSet("ROLLCALL_DATA_DIR") {
+	if !s.env.isSet("ROLLCALL_POLL_INTERVAL") || s.env.isSet("ROLLCALL_DATA_DIR") {
 		t.Error("isSet does not tell a choice from a default")
 	}
 	setEnv(t, map[string]string{"ROLLCALL_POLL_INTERVAL": "x"})
@@ -419,7 +419,7 @@ func TestWithoutVendor(t *testing.T) {
 	}
 }
 
-// A name without the prefix is somebody else's.
+// envconfig would take the name without the prefix too, were the prefix given to it.
 func TestOnlyFullNames(t *testing.T) {
 	t.Setenv("LOG_LEVEL", "debug")
 	t.Setenv("INSTANCE", "someone else's")

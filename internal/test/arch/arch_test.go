@@ -169,8 +169,10 @@ var rules = []rule{
 	{why: "poller knows nothing of NATS", of: named("poller"), tests: true,
 		forbid: others(natsClient, natsServer, natsBatch)},
 	{why: "publisher knows nothing of HTTP", of: named("publisher"), forbid: others("net/http")},
-	{why: "only cmd/rollcall reads the command line", of: unnamed("cmd/rollcall"), tests: true,
-		forbid: others("github.com/spf13/cobra", "github.com/spf13/pflag")},
+	{why: "only cmd/rollcall reads the environment and the command line",
+		of: unnamed("cmd/rollcall"), tests: true,
+		forbid: others("github.com/kelseyhightower/envconfig", "github.com/spf13/cobra",
+			"github.com/spf13/pflag")},
 	{why: "nothing imports cmd", of: unnamed("cmd"), tests: true, forbid: own("cmd")},
 	{why: "the simulated tenant shares nothing with what it tests",
 		of: named("internal/tenantsim", "internal/test/isdpsim"),
@@ -272,8 +274,8 @@ func TestBroken(t *testing.T) {
 			TestImports: []string{"os", "pgregory.net/rapid"}, XTestImports: []string{in("diff")}},
 		"publisher": {Imports: []string{natsClient + "/jetstream",
 			natsBatch + "/jetstreamext", in("schemas")}, TestImports: []string{"net/http"}},
-		"cmd/rollcall": {Imports: []string{"github.com/spf13/cobra",
-			in("poller"), in("diff"), in("publisher")}},
+		"cmd/rollcall": {Imports: []string{"github.com/kelseyhightower/envconfig",
+			"github.com/spf13/cobra", in("poller"), in("diff"), in("publisher")}},
 		"schemas/follow": {Imports: []string{"context", natsClient + "/jetstream",
 			"github.com/rollcall-events/rollcall/schemas"}},
 		"examples/routing": {Imports: []string{natsClient, in("schemas/follow"),
@@ -337,9 +339,10 @@ func TestBroken(t *testing.T) {
 		{"diff", pkg{Imports: []string{"golang.org/x/sync/errgroup"}}, []string{
 			"diff reaches golang.org/x/sync/errgroup: diff imports the standard library and the " +
 				"words of agents and listings only"}},
-		{"internal/engine", pkg{Imports: []string{"github.com/spf13/cobra"}}, []string{
-			"internal/engine reaches github.com/spf13/cobra: " +
-				"only cmd/rollcall reads the command line"}},
+		{"internal/engine", pkg{Imports: []string{"github.com/kelseyhightower/envconfig"}},
+			[]string{
+				"internal/engine reaches github.com/kelseyhightower/envconfig: only cmd/rollcall " +
+					"reads the environment and the command line"}},
 		{"internal/engine", pkg{TestImports: []string{in("cmd/rollcall/internal/x")}}, []string{
 			"internal/engine reaches " + in("cmd/rollcall/internal/x") + ": nothing imports cmd"}},
 		{"internal/test/isdpsim", pkg{Imports: []string{in("schemas")}}, []string{

@@ -89,6 +89,8 @@ func (c *check) heldLongEnough(last int, e *event, k, n int) {
 					"they are to be held",
 				k, n, c.complete[last].instance, c.opt.MissingHold)
 			return
+		case c.unstated(i) && !w.completedAt.After(since):
+			return // a sweep behind this one may have been the first to miss the agent
 		case !c.window(w.startedAt, w.completedAt).couldMiss(e.agent.id):
 			c.reportEvent(RuleGuard, e,
 				"%d of %d agents are removed together, and sweep %d, less than %s before, can't "+

@@ -98,6 +98,10 @@ func (c *check) absence(prev, e *event) {
 				c.complete[last].instance, need)
 			return
 		}
+		if n > 0 && c.unstated(i) &&
+			c.window(c.complete[i].completedAt, c.complete[i+1].startedAt).couldMiss(id) {
+			return
+		}
 		if w := c.complete[i]; !c.window(w.startedAt, w.completedAt).couldMiss(id) {
 			c.reportEvent(RuleAbsence, e, "sweep %d, from %s to %s, can't have missed the agent",
 				w.sweep, clock(w.startedAt), clock(w.completedAt))
@@ -110,11 +114,19 @@ func (c *check) absence(prev, e *event) {
 // one, so that no watermark states it: the first one behind the event states the later sweep.
 func (c *check) withTheNext(e *event) bool {
 	for _, m := range c.line {
-		if w := c.watermarks[m.Seq]; w != nil && m.Seq > e.msg.Seq {
+		w := c.watermarks[m.Seq]
+		// One that says that the sweep goes on is that of a part of its commit.
+		if w != nil && m.Seq > e.msg.Seq && w.inProgress != e.sweep {
 			return !w.isInProgress && w.sweep > e.sweep
 		}
 	}
 	return false
+}
+
+// unstated reports whether there may have been complete sweeps between one that is stated and the
+// next: their ends were published together with the next's.
+func (c *check) unstated(i int) bool {
+	return i+1 < len(c.complete) && c.complete[i+1].sweep > c.complete[i].sweep+1
 }
 
 func apart(a, b time.Time) time.Duration { return a.Sub(b).Abs() }
