@@ -213,7 +213,8 @@ func (s *sweep) next(timeout time.Duration) job {
 		}
 	}
 	j := s.todo[n]
-	s.todo = slices.Delete(slices.Clone(s.todo), n, n+1)
+	copy(s.todo[1:n+1], s.todo[:n])
+	s.todo = s.todo[1:]
 	s.flying[place{j.Listing, j.Page}] = true
 	return j
 }
