@@ -187,7 +187,8 @@ func TestLimits(t *testing.T) {
 		}
 		requests := sim.Requests()
 		for i := range requests[1:] {
-			if gap := requests[i+1].Time.Sub(requests[i].Time); gap < 250*time.Millisecond-time.Microsecond {
+			if gap := requests[i+1].Time.Sub(
+				requests[i].Time); gap < 250*time.Millisecond-time.Microsecond {
 				t.Errorf("requests %d and %d are %v apart, want a quarter of a second", i, i+1, gap)
 			}
 		}

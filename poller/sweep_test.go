@@ -293,7 +293,9 @@ func TestPageBehindTheLast(t *testing.T) {
 		"cut off by one": {isdpsim.OnAgents(isdpsim.All(isdpsim.TotalCount(30),
 			func(p *isdpsim.Plan) {
 				if p.Request.Page == 6 { // the row that is left
-					p.Rows = append(p.Rows, func(rows []isdpsim.Row) []isdpsim.Row { return rows[:1] })
+					p.Rows = append(p.Rows, func(rows []isdpsim.Row) []isdpsim.Row {
+						return rows[:1]
+					})
 				}
 			})), listing.Inconsistent, 0},
 	} {

@@ -7,7 +7,8 @@ import (
 
 func TestAgentUnmarshalJSON(t *testing.T) {
 	a := Agent{AgentID: 9, AreaName: new("old")}
-	row := `{"agentId":"1","tenantId":2,"onlineStatus":1,"type":10,"userId":[],"cityId":null,"x":[ 1 ]}`
+	row := `{"agentId":"1","tenantId":2,"onlineStatus":1,"type":10,"userId":[],"cityId":null,` +
+		`"x":[ 1 ]}`
 	if err := json.Unmarshal([]byte(row), &a); err != nil {
 		t.Fatal(err)
 	}

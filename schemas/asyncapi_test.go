@@ -49,7 +49,8 @@ func TestAsyncAPIIsUpToDate(t *testing.T) {
 	}
 	if d := cmp.Diff(string(text), string(document(t, "asyncapi"))); d != "" {
 		t.Errorf(
-			"asyncapi.json is not what %s and the schemas make; go test ./schemas -run AsyncAPI -update makes it so:\n%s",
+			"asyncapi.json is not what %s and the schemas make; go test ./schemas -run AsyncAPI "+
+				"-update makes it so:\n%s",
 			asyncAPIFrame,
 			d,
 		)

@@ -172,7 +172,8 @@ func keepBaseline(path string, schema []byte, update bool) error {
 	// again.
 	if told := breaches(later, earlier); len(told) > 0 {
 		return fmt.Errorf(
-			"%s lacks what is new, so nothing keeps that: run go test ./schemas -run Compatible -update (%s)",
+			"%s lacks what is new, so nothing keeps that: run go test ./schemas -run Compatible "+
+				"-update (%s)",
 			path,
 			strings.Join(told, "; "),
 		)

@@ -712,12 +712,15 @@ var contract = []struct {
 }{
 	{
 		"event-contract",
-		`{"specversion": "1.0", "type": "agent.online", "source": "/isdp/tenants/886", "subject": "17813",
-     "id": "886-17813-42", "time": "2026-11-22T08:04:55.123Z", "datacontenttype": "application/json", "dataschema": "urn:rollcall:agent-event:v1",
+		`{"specversion": "1.0", "type": "agent.online", "source": "/isdp/tenants/886",
+     "subject": "17813", "id": "886-17813-42", "time": "2026-11-22T08:04:55.123Z",
+     "datacontenttype": "application/json", "dataschema": "urn:rollcall:agent-event:v1",
      "data": {"revision": 42, "reason": "status", "sweep": 1807,
               "online": true,
-              "notBefore": "2026-11-22T08:04:50.101Z", "since": "2026-11-22T08:04:55.123Z", "previousSince": "2026-11-21T17:30:02.007Z",
-              "agent": {"agentId": 17813, "tenantId": 886, "onlineStatus": 1, …every field as above…},
+              "notBefore": "2026-11-22T08:04:50.101Z", "since": "2026-11-22T08:04:55.123Z",
+              "previousSince": "2026-11-21T17:30:02.007Z",
+              "agent": {"agentId": 17813, "tenantId": 886, "onlineStatus": 1,
+                        …every field as above…},
               "changes": [{"field": "onlineStatus", "from": 0, "to": 1}, …]}}`,
 		[][2]string{
 			{"…every field as above…", everyOtherField()},
@@ -726,7 +729,9 @@ var contract = []struct {
 	},
 	{
 		"watermark",
-		`{"tenantId": 886, "sweep": 1807, "startedAt": "…", "completedAt": "…", "staleAfter": "…", "agents": 340, "online": 52, "missing": 0, "rejected": 0, "instance": "host-1", "commit": {"id": "9fK2…", "messages": 21}}`,
+		`{"tenantId": 886, "sweep": 1807, "startedAt": "…", "completedAt": "…", "staleAfter": ` +
+			`"…", "agents": 340, "online": 52, "missing": 0, "rejected": 0, "instance": "host-1",` +
+			` "commit": {"id": "9fK2…", "messages": 21}}`,
 		[][2]string{
 			{"…", "2026-11-22T08:04:50.101Z"},
 			{"…", "2026-11-22T08:04:55.123Z"},
@@ -744,8 +749,10 @@ var contract = []struct {
 		}},
 	{
 		"watermark-in-progress",
-		`{"tenantId":886,"sweep":1807,"startedAt":"2026-11-22T08:04:50.101Z","completedAt":"2026-11-22T08:04:55.123Z",` +
-			`"staleAfter":"2026-11-22T08:05:10.123Z","agents":341,"online":53,"missing":2,"rejected":1,"instance":"host-1","commit":{"id":"9fK3","messages":3},` +
+		`{"tenantId":886,"sweep":1807,"startedAt":"2026-11-22T08:04:50.101Z",` +
+			`"completedAt":"2026-11-22T08:04:55.123Z",` +
+			`"staleAfter":"2026-11-22T08:05:10.123Z","agents":341,"online":53,"missing":2,` +
+			`"rejected":1,"instance":"host-1","commit":{"id":"9fK3","messages":3},` +
 			`…"inProgress": {"sweep": 1808}}`,
 		[][2]string{{"…", ""}},
 	},

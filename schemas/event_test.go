@@ -8,11 +8,15 @@ import (
 )
 
 // sound is an event that decodes; the tests below spoil it.
-const sound = `{"specversion":"1.0","type":"agent.online","source":"/isdp/tenants/886","subject":"17813","id":"886-17813-42",` +
-	`"time":"2026-11-22T08:04:55.123Z","datacontenttype":"application/json","dataschema":"urn:rollcall:agent-event:v1",` +
-	`"data":{"revision":42,"reason":"status","sweep":1807,"online":true,"notBefore":"2026-11-22T08:04:50.101Z",` +
+const sound = `{"specversion":"1.0","type":"agent.online","source":"/isdp/tenants/886",` +
+	`"subject":"17813","id":"886-17813-42",` +
+	`"time":"2026-11-22T08:04:55.123Z","datacontenttype":"application/json",` +
+	`"dataschema":"urn:rollcall:agent-event:v1",` +
+	`"data":{"revision":42,"reason":"status","sweep":1807,"online":true,` +
+	`"notBefore":"2026-11-22T08:04:50.101Z",` +
 	`"since":"2026-11-22T08:04:55.123Z","previousSince":"2026-11-21T17:30:02.007Z",` +
-	`"agent":{"agentId":17813,"tenantId":886,"onlineStatus":1},"changes":[{"field":"onlineStatus","from":0,"to":1}]}}`
+	`"agent":{"agentId":17813,"tenantId":886,"onlineStatus":1},` +
+	`"changes":[{"field":"onlineStatus","from":0,"to":1}]}}`
 
 func TestEventUnmarshalRefuses(t *testing.T) {
 	var e Event
@@ -84,8 +88,10 @@ func TestEventUnmarshalRefuses(t *testing.T) {
 		})
 	}
 	if err := new(Event).UnmarshalJSON([]byte(
-		`{"id":"0-0-1","specversion":"1.0","type":"agent.updated","source":"/isdp/tenants/0","subject":"0",` +
-			`"time":"2026-11-22T08:04:55.123Z","data":{"revision":1,"since":"2026-11-22T08:04:55.123Z"}}`)); err == nil {
+		`{"id":"0-0-1","specversion":"1.0","type":"agent.updated","source":"/isdp/tenants/0",` +
+			`"subject":"0",` +
+			`"time":"2026-11-22T08:04:55.123Z","data":{"revision":1,` +
+			`"since":"2026-11-22T08:04:55.123Z"}}`)); err == nil {
 		t.Error("an event without an agent passes as one of agent 0")
 	}
 }
@@ -256,7 +262,8 @@ func TestWatermarkUnmarshal(t *testing.T) {
 	var w Watermark
 	err := json.Unmarshal(
 		[]byte(
-			`{"tenantId":9007199254740993,"sweep":18446744073709551615,"later":[1],"inProgress":null}`,
+			`{"tenantId":9007199254740993,"sweep":18446744073709551615,"later":[1],`+
+				`"inProgress":null}`,
 		),
 		&w,
 	)

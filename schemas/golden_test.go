@@ -16,7 +16,8 @@ import (
 var update = flag.Bool(
 	"update",
 	false,
-	"write the goldens that don't exist yet, and what is new of the schemas; what is there is kept for ever",
+	"write the goldens that don't exist yet, and what is new of the schemas; what is there is "+
+		"kept for ever",
 )
 
 const goldenDir = "testdata/v1"
@@ -287,7 +288,8 @@ var goldens = map[string]func() wire{
 		return watermark(Watermark{
 			TenantID: 886, Sweep: 1807, StartedAt: asked, CompletedAt: read,
 			StaleAfter: clock("2026-11-22T08:05:10.123Z"),
-			Agents:     340, Online: 52, Instance: "host-1", Commit: Commit{ID: "9fK2", Messages: 21}})
+			Agents:     340, Online: 52, Instance: "host-1",
+			Commit: Commit{ID: "9fK2", Messages: 21}})
 	},
 	"watermark-polled": func() wire {
 		return watermark(Watermark{
@@ -324,7 +326,8 @@ var goldens = map[string]func() wire{
 	"health-ok": func() wire { return health(Health{TenantID: 886, State: HealthOK, Since: read}) },
 	"health-failing": func() wire {
 		return health(Health{TenantID: 886, State: HealthFailing, Since: read, Reason: Unreachable,
-			Detail: `page 3: Post "https://isdp.example/openapi/v1/openTask/findOnlineAgent": context deadline exceeded`})
+			Detail: `page 3: Post "https://isdp.example/openapi/v1/openTask/findOnlineAgent": ` +
+				`context deadline exceeded`})
 	},
 	"health-holding": func() wire {
 		return health(
@@ -390,7 +393,8 @@ func TestGoldensDecode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if _, ok := goldens[name]; !ok {
 				t.Error(
-					"no message encodes to this golden: whatever version 1 said must go on being tested",
+					"no message encodes to this golden: whatever version 1 said must go on being " +
+						"tested",
 				)
 			}
 			m := empty(t, name)

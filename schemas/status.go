@@ -19,8 +19,8 @@ type Watermark struct {
 	CompletedAt time.Time `json:"completedAt"`
 	StaleAfter  time.Time `json:"staleAfter"`
 
-	// GlancedAt is when the last complete glance began whose missing agents have all been looked up;
-	// zero: there was none. A glance is a pass over the listing of those who are online.
+	// GlancedAt is when the last complete glance began whose missing agents have all been looked
+	// up; zero: there was none. A glance is a pass over the listing of those who are online.
 	GlancedAt time.Time `json:"glancedAt"`
 
 	// NextBy is when the next watermark is overdue, whatever becomes of the sweep.

@@ -13,7 +13,7 @@ import (
 // A Clock is the machine's clock, as it was when Follow was last called, and the time that has
 // passed since. Its methods may be called from any goroutine.
 type Clock struct {
-	read func() time.Time
+	read func() time.Time // the machine's clock; nil: time.Now
 
 	mu     sync.Mutex
 	wall   time.Time // what the machine's clock said, without a monotonic reading; guarded by mu
@@ -22,10 +22,19 @@ type Clock struct {
 
 // New returns a clock that follows what read says of the machine's clock; nil: time.Now.
 func New(read func() time.Time) *Clock {
-	if read == nil {
-		read = time.Now
+	c := &Clock{read: read}
+	c.set()
+	return c
+}
+
+// set reads both clocks. It is one reading where that can be: between two, the process may have to
+// wait for a processor, and all times would be off by that until the next one.
+func (c *Clock) set() {
+	now := time.Now()
+	c.wall, c.passed = now.Round(0), now
+	if c.read != nil {
+		c.wall = c.read().Round(0)
 	}
-	return &Clock{read: read, wall: read().Round(0), passed: time.Now()}
 }
 
 // Now tells the time. It has no monotonic reading: what was read before and after a call of Follow
@@ -45,6 +54,6 @@ func (c *Clock) Follow() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	was := c.now()
-	c.wall, c.passed = c.read().Round(0), time.Now()
+	c.set()
 	return c.wall.Sub(was)
 }

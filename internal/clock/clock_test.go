@@ -18,7 +18,8 @@ func TestFollow(t *testing.T) {
 			set += step
 			time.Sleep(time.Second)
 			if got := c.Now().Sub(before); got != time.Second {
-				t.Errorf("in a second, and a step of %v, it went on by %v before it was told to follow", step, got)
+				t.Errorf("in a second, and a step of %v, it went on by %v before it was told to "+
+					"follow", step, got)
 			}
 			if got := c.Follow(); got != step {
 				t.Errorf("a step of %v is taken for one of %v", step, got)

@@ -68,13 +68,14 @@ func walk(text []byte) (string, error) {
 func TestWalk(t *testing.T) {
 	for text, want := range map[string]string{
 		`{}`: `{}`,
-		" {\n\t\"a\" : [ 1 , -2.5e+3 ,true ] , \"b\":{\"c\":null}\r} ": `{"a":[1,-2.5e+3,true],"b":{"c":null}}`,
-		`{"\u0061\n":"\u0061\n","":""}`:                                `{"a\n":"\u0061\n","":""}`,
-		`{"a":1,"a":2}`:                                                `{"a":1,"a":2}`,
-		`[]`:                                                           `[]`,
-		`"x"`:                                                          `"x"`,
-		` 7`:                                                           `7`,
-		`{"张":"张, : "}`:                                                `{"张":"张, : "}`,
+		" {\n\t\"a\" : [ 1 , -2.5e+3 ,true ] , \"b\":{\"c\":null}\r} ": `{"a":[1,-2.5e+3,true],` +
+			`"b":{"c":null}}`,
+		`{"\u0061\n":"\u0061\n","":""}`: `{"a\n":"\u0061\n","":""}`,
+		`{"a":1,"a":2}`:                 `{"a":1,"a":2}`,
+		`[]`:                            `[]`,
+		`"x"`:                           `"x"`,
+		` 7`:                            `7`,
+		`{"张":"张, : "}`:                 `{"张":"张, : "}`,
 	} {
 		if got, err := walk([]byte(text)); err != nil || got != want {
 			t.Errorf("%s: %s, %v, want %s", text, got, err, want)

@@ -36,8 +36,8 @@ type Page struct {
 	Total     int  // agents in the whole listing, as this answer has it; or NoTotal
 	Misplaced bool // the answer says that it is another page than the one that was asked for
 
-	// GlancedAt is when the last complete glance began whose missing agents have been looked up, this
-	// page included; zero: not since the page before.
+	// GlancedAt is when the last complete glance began whose missing agents have been looked up,
+	// this page included; zero: not since the page before.
 	GlancedAt time.Time
 
 	Dropped  int // values of documented fields of usable rows that were left out

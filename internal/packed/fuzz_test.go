@@ -16,7 +16,8 @@ import (
 func FuzzDecode(f *testing.F) {
 	for _, row := range []string{
 		`{}`, `[]`, `null`, `17813`, `"x"`, `{"agentId":1}`,
-		`{"agentId":"17813","onlineStatus":1.0,"type":10,"creationDate":1616486694000,"areaName":null,"cityId":""}`,
+		`{"agentId":"17813","onlineStatus":1.0,"type":10,"creationDate":1616486694000,` +
+			`"areaName":null,"cityId":""}`,
 		`{"agentId":1e400,"onlineStatus":1}`, `{"agentId":9223372036854775808,"onlineStatus":1}`,
 		`{"agentId":1,"tenantId":887,"onlineStatus":1}`,
 		`{"agentId":1,"onlineStatus":1,"x":[ 1.0, 1e5 ],"x":null,"AgentId":{},"\u0061":"\ud800"}`,

@@ -264,7 +264,8 @@ func TestDecodeRows(t *testing.T) {
 		},
 		{
 			"twice: the last wins",
-			`{"agentId":1,"agentId":2,"onlineStatus":"x","onlineStatus":1,"x":[1],"x":[2],"areaName":"a","areaName":null}`,
+			`{"agentId":1,"agentId":2,"onlineStatus":"x","onlineStatus":1,"x":[1],"x":[2],` +
+				`"areaName":"a","areaName":null}`,
 			886,
 			`{"agentId":2,"tenantId":886,"onlineStatus":1,"x":[2]}`,
 			0,
@@ -278,7 +279,8 @@ func TestDecodeRows(t *testing.T) {
 		},
 		{
 			"three unusable",
-			`{"agentId":1,"onlineStatus":1,"areaName":[],"userId":"x","creationDate":true,"capacity":null,"x":true}`,
+			`{"agentId":1,"onlineStatus":1,"areaName":[],"userId":"x","creationDate":true,` +
+				`"capacity":null,"x":true}`,
 			886,
 			`{"agentId":1,"tenantId":886,"onlineStatus":1,"x":true}`,
 			3,

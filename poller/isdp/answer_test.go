@@ -79,7 +79,8 @@ func TestVendorExample(t *testing.T) {
 		`"agentName":"111111111","type":"0","areaName":"","isArea":0,"capacity":1,"deleteFlag":0,` +
 		`"createdBy":277881,"lastUpdatedBy":277881,"createName":"管理员","lastUpdateName":"管理员",` +
 		`"creationTimestamp":1616486693402,"lastUpdateTimestamp":1616486693402,` +
-		`"creationDate":"2021-03-23T08:04:54.000+00:00","lastUpdateDate":"2021-03-23T08:05:32.000+00:00",` +
+		`"creationDate":"2021-03-23T08:04:54.000+00:00",` +
+		`"lastUpdateDate":"2021-03-23T08:05:32.000+00:00",` +
 		`"appName":"isdp-qc-server","entityName":"agent"}`
 	if got := encoded(c.Agents[0]); got != want {
 		t.Errorf("read as\n%s\nwant\n%s", got, want)
@@ -124,9 +125,12 @@ func TestAsMeant(t *testing.T) {
 		}
 	}
 	for what, body := range map[string]string{
-		"commas in the envelope": `{"stateCode":"0","result":{"data":[` + plainRow(5) + `,],"pos":0,"total_count":1,},}`,
-		"a tab in its message":   `{"stateCode":"0","errorMessage":"a` + "\t" + `b","result":{"data":[` + plainRow(5) + `],"total_count":1}}`,
-		"pretty, with a tab":     "{\n\t\"stateCode\": \"0\",\n\t\"result\": {\n\"data\": [\n" + strings.Replace(plainRow(5), "name 5", "a\tb", 1) + "\n],\n\"total_count\": 1\n}\n}\n",
+		"commas in the envelope": `{"stateCode":"0","result":{"data":[` + plainRow(5) +
+			`,],"pos":0,"total_count":1,},}`,
+		"a tab in its message": `{"stateCode":"0","errorMessage":"a` + "\t" +
+			`b","result":{"data":[` + plainRow(5) + `],"total_count":1}}`,
+		"pretty, with a tab": "{\n\t\"stateCode\": \"0\",\n\t\"result\": {\n\"data\": [\n" +
+			strings.Replace(plainRow(5), "name 5", "a\tb", 1) + "\n],\n\"total_count\": 1\n}\n}\n",
 	} {
 		if c := mustRead(t, body); !slices.Equal(agentIDs(c), []int64{5}) {
 			t.Errorf("%s: %+v", what, c)
@@ -141,36 +145,46 @@ func TestBrokenRow(t *testing.T) {
 		row   string
 		known bool // it says whose it is
 	}{
-		"a quote in a string":          {broken(`"agentName":"5" tall"`), true},
-		"two quotes in a string":       {broken(`"agentName":"a"b"c"`), true},
-		"a quote, and rows within":     {broken(`"agentName":"5" tall","x":[{"agentId":2,"onlineStatus":0},{"agentId":3,"onlineStatus":0}]`), false},
-		"rows within, and a quote":     {broken(`"x":[{"agentId":2,"onlineStatus":0},{"agentId":3,"onlineStatus":0}],"agentName":"5" tall"`), false},
-		"a row within, and a quote":    {broken(`"x":{"agentId":2,"onlineStatus":0},"agentName":"5" tall"`), false},
-		"NUL":                          {broken("\"agentName\":\"a\x00b\""), true},
-		"a word":                       {broken(`"agentName":nobody`), true},
-		"NaN":                          {broken(`"capacity":NaN`), true},
-		"a number like no other":       {broken(`"capacity":007`), true},
-		"no value":                     {broken(`"agentName":`), true},
-		"no comma":                     {broken(`"agentName":"a" "type":"10"`), true},
-		"two commas":                   {broken(`"agentName":"a",,"type":"10"`), true},
-		"an escape like no other":      {broken(`"agentName":"a\x41"`), true},
-		"single quotes":                {broken(`'agentName':'a'`), true},
-		"no quotes":                    {broken(`agentName:"a"`), true},
-		"no end":                       {`{"agentId":1,"onlineStatus":1,"agentName":"a"`, true},
-		"cut in a string":              {`{"agentId":1,"onlineStatus":1,"agentName":"a`, true},
-		"cut in a name":                {`{"agentId":1,"onlineStatus":1,"agen`, true},
-		"brackets that do not match":   {broken(`"x":[1}`), true},
-		"a control character, a name":  {broken("\"agent\tName\":\"a\""), true},
-		"the status twice":             {broken(`"onlineStatus":0`), true},
-		"the id twice":                 {broken(`"agentId":2`), false},
-		"an id behind where it breaks": {`{"onlineStatus":1,"agentName":"5" tall","agentId": 1 ,"type":"10"}`, false},
-		"two ids behind":               {`{"onlineStatus":1,"agentName":nobody,"agentId":1,"agentId":2}`, false},
-		"another's id before":          {`{"leader":{"agentId":7},"note":"a"b","agentId":5.0,"onlineStatus":1}`, false},
-		"no id":                        {`{"onlineStatus":1,"agentName":nobody}`, false},
-		"nothing but a quote":          {`"`, false},
-		"text":                         {`garbage`, false},
-		"nested too deep":              {broken(`"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000)), true},
-		"nested too deep, and a comma": {broken(`"x":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `,`), true},
+		"a quote in a string":    {broken(`"agentName":"5" tall"`), true},
+		"two quotes in a string": {broken(`"agentName":"a"b"c"`), true},
+		"a quote, and rows within": {
+			broken(`"agentName":"5" tall","x":[{"agentId":2,"onlineStatus":0},{"agentId":3,` +
+				`"onlineStatus":0}]`), false},
+		"rows within, and a quote": {
+			broken(`"x":[{"agentId":2,"onlineStatus":0},{"agentId":3,"onlineStatus":0}],` +
+				`"agentName":"5" tall"`), false},
+		"a row within, and a quote": {
+			broken(`"x":{"agentId":2,"onlineStatus":0},"agentName":"5" tall"`), false},
+		"NUL":                         {broken("\"agentName\":\"a\x00b\""), true},
+		"a word":                      {broken(`"agentName":nobody`), true},
+		"NaN":                         {broken(`"capacity":NaN`), true},
+		"a number like no other":      {broken(`"capacity":007`), true},
+		"no value":                    {broken(`"agentName":`), true},
+		"no comma":                    {broken(`"agentName":"a" "type":"10"`), true},
+		"two commas":                  {broken(`"agentName":"a",,"type":"10"`), true},
+		"an escape like no other":     {broken(`"agentName":"a\x41"`), true},
+		"single quotes":               {broken(`'agentName':'a'`), true},
+		"no quotes":                   {broken(`agentName:"a"`), true},
+		"no end":                      {`{"agentId":1,"onlineStatus":1,"agentName":"a"`, true},
+		"cut in a string":             {`{"agentId":1,"onlineStatus":1,"agentName":"a`, true},
+		"cut in a name":               {`{"agentId":1,"onlineStatus":1,"agen`, true},
+		"brackets that do not match":  {broken(`"x":[1}`), true},
+		"a control character, a name": {broken("\"agent\tName\":\"a\""), true},
+		"the status twice":            {broken(`"onlineStatus":0`), true},
+		"the id twice":                {broken(`"agentId":2`), false},
+		"an id behind where it breaks": {
+			`{"onlineStatus":1,"agentName":"5" tall","agentId": 1 ,"type":"10"}`, false},
+		"two ids behind": {
+			`{"onlineStatus":1,"agentName":nobody,"agentId":1,"agentId":2}`, false},
+		"another's id before": {
+			`{"leader":{"agentId":7},"note":"a"b","agentId":5.0,"onlineStatus":1}`, false},
+		"no id":               {`{"onlineStatus":1,"agentName":nobody}`, false},
+		"nothing but a quote": {`"`, false},
+		"text":                {`garbage`, false},
+		"nested too deep": {
+			broken(`"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000)), true},
+		"nested too deep, and a comma": {
+			broken(`"x":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `,`), true},
 	} {
 		for place := range 3 {
 			rows := []string{plainRow(5), plainRow(6)}
@@ -233,9 +247,13 @@ func TestBrokenAnswer(t *testing.T) {
 		body string
 		want []string
 	}{
-		"cut short":           {whole[:len(whole)-30], []string{"cut short", fmt.Sprintf("byte %d of %d", len(whole)-30, len(whole)-30), "row 1", "agent 6"}},
-		"cut in a row":        {whole[:strings.Index(whole, `name 6`)], []string{"cut short", "row 0", "agent 5"}},
-		"more behind it":      {whole + "<!-- gateway 7 -->", []string{"more follows", fmt.Sprint(len(whole))}},
+		"cut short": {whole[:len(whole)-30],
+			[]string{"cut short", fmt.Sprintf("byte %d of %d", len(whole)-30, len(whole)-30),
+				"row 1", "agent 6"}},
+		"cut in a row": {whole[:strings.Index(whole, `name 6`)],
+			[]string{"cut short", "row 0", "agent 5"}},
+		"more behind it": {whole + "<!-- gateway 7 -->",
+			[]string{"more follows", fmt.Sprint(len(whole))}},
 		"HTML":                {"\n<!DOCTYPE html><html>", []string{"HTML"}},
 		"nothing":             {" \n", []string{"empty"}},
 		"a broken envelope":   {`{"stateCode";` + whole[1:], []string{"not JSON", "byte 12"}},
@@ -269,21 +287,26 @@ func TestCharsets(t *testing.T) {
 		body        []byte
 		contentType string
 	}{
-		"UTF-8":                        {[]byte(whole), "application/json"},
-		"UTF-8, and says so":           {[]byte(whole), `application/json; charset="utf8"`},
-		"UTF-8 with a mark":            {[]byte("\ufeff" + whole), "application/json;charset=UTF-8"},
-		"UTF-8 with two marks":         {[]byte("\ufeff\ufeff" + whole), ""},
-		"UTF-8 with a mark, says GBK":  {[]byte("\ufeff" + whole), "application/json;charset=GBK"},
-		"an unknown charset":           {[]byte(whole), "application/json;charset=x-unknown"},
-		"no type at all":               {[]byte(whole), ""},
-		"GBK":                          {gbk, "application/json;charset=GBK"},
-		"gbk, and more":                {gbk, `text/plain; v=1; CharSet="gbk"`},
-		"GB2312, which is GBK":         {gbk, "application/json; charset=gb2312"},
-		"GBK, said twice":              {gbk, "application/json;charset=GBK;charset=GBK"},
-		"GB18030":                      {in(simplifiedchinese.GB18030), "application/json;charset=GB18030"},
-		"UTF-16 with a mark":           {in(unicode.UTF16(unicode.LittleEndian, unicode.UseBOM)), "application/json"},
-		"UTF-16 big-endian, says so":   {in(unicode.UTF16(unicode.BigEndian, unicode.UseBOM)), "application/json;charset=utf-16"},
-		"UTF-16 little-endian by name": {in(unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM)), "application/json;charset=utf-16le"},
+		"UTF-8":              {[]byte(whole), "application/json"},
+		"UTF-8, and says so": {[]byte(whole), `application/json; charset="utf8"`},
+		"UTF-8 with a mark": {[]byte("\ufeff" + whole),
+			"application/json;charset=UTF-8"},
+		"UTF-8 with two marks":        {[]byte("\ufeff\ufeff" + whole), ""},
+		"UTF-8 with a mark, says GBK": {[]byte("\ufeff" + whole), "application/json;charset=GBK"},
+		"an unknown charset":          {[]byte(whole), "application/json;charset=x-unknown"},
+		"no type at all":              {[]byte(whole), ""},
+		"GBK":                         {gbk, "application/json;charset=GBK"},
+		"gbk, and more":               {gbk, `text/plain; v=1; CharSet="gbk"`},
+		"GB2312, which is GBK":        {gbk, "application/json; charset=gb2312"},
+		"GBK, said twice":             {gbk, "application/json;charset=GBK;charset=GBK"},
+		"GB18030": {in(simplifiedchinese.GB18030),
+			"application/json;charset=GB18030"},
+		"UTF-16 with a mark": {in(unicode.UTF16(unicode.LittleEndian, unicode.UseBOM)),
+			"application/json"},
+		"UTF-16 big-endian, says so": {in(unicode.UTF16(unicode.BigEndian, unicode.UseBOM)),
+			"application/json;charset=utf-16"},
+		"UTF-16 little-endian by name": {in(unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM)),
+			"application/json;charset=utf-16le"},
 	} {
 		c, err := readText(decodeText(tc.body, tc.contentType))
 		if err != nil {
@@ -311,15 +334,21 @@ func TestNotText(t *testing.T) {
 	for what, tc := range map[string]struct {
 		row, contentType, detail string
 	}{
-		"GBK, unsaid":                       {named(1, gbk("张三")), "application/json", "can be read as GBK"},
-		"GBK, said to be UTF-8":             {named(1, gbk("张三")), "application/json;charset=utf-8", "can be read as GBK"},
-		"GBK that ends in a backslash":      {named(1, "\xd5\x5c"), "", "no JSON"}, // 誠, whose second byte is one
-		"GBK with a brace":                  {named(1, "\x8b\x7b\x81\x7d"), "", "GBK"},
-		"no charset's":                      {named(1, "a\xffb"), "", "agentName is not UTF-8"},
-		"half a character":                  {named(1, "a\xe5\xbc"), "", "agentName is not UTF-8"},
-		"a surrogate in UTF-8":              {named(1, "\xed\xa0\x80"), "", "agentName is not UTF-8"},
-		"bytes that mean nothing in GBK":    {named(1, "a\xff\xffb"), "application/json;charset=GBK", "charset gbk"},
-		"a number's field with such a text": {`{"agentId":1,"onlineStatus":1,"capacity":"` + "\xff" + `"}`, "", "capacity is not UTF-8"},
+		"GBK, unsaid": {named(1, gbk("张三")), "application/json",
+			"can be read as GBK"},
+		"GBK, said to be UTF-8": {named(1, gbk("张三")), "application/json;charset=utf-8",
+			"can be read as GBK"},
+		// 誠, whose second byte is one
+		"GBK that ends in a backslash": {named(1, "\xd5\x5c"), "", "no JSON"},
+		"GBK with a brace":             {named(1, "\x8b\x7b\x81\x7d"), "", "GBK"},
+		"no charset's":                 {named(1, "a\xffb"), "", "agentName is not UTF-8"},
+		"half a character":             {named(1, "a\xe5\xbc"), "", "agentName is not UTF-8"},
+		"a surrogate in UTF-8": {named(1, "\xed\xa0\x80"), "",
+			"agentName is not UTF-8"},
+		"bytes that mean nothing in GBK": {named(1, "a\xff\xffb"),
+			"application/json;charset=GBK", "charset gbk"},
+		"a number's field with such a text": {`{"agentId":1,"onlineStatus":1,"capacity":"` +
+			"\xff" + `"}`, "", "capacity is not UTF-8"},
 	} {
 		body := answerOf(plainRow(5), tc.row, plainRow(6))
 		c, err := readText(decodeText([]byte(body), tc.contentType))
@@ -342,11 +371,16 @@ func TestNotText(t *testing.T) {
 func TestUndocumentedValues(t *testing.T) {
 	long := strings.Repeat("a", 100)
 	values := []string{
-		`"\ud800"`, `"\udc00"`, `"\udfff\ud800"`, `"\ud800\u0061"`, "\"\xff\"", "\"\xfe\"", "\"\xff\xfe\"", "\"\xe5\xbc\"",
-		`"\u0000"`, `"\u0000\u0000"`, `"�"`, "\"\ufffd{ff}\"", "\"\ufffd{d800}\"", "\"\ufffd{fffd}{ff}\"",
+		`"\ud800"`, `"\udc00"`, `"\udfff\ud800"`, `"\ud800\u0061"`, "\"\xff\"", "\"\xfe\"",
+		"\"\xff\xfe\"", "\"\xe5\xbc\"",
+		`"\u0000"`, `"\u0000\u0000"`, `"�"`, "\"\ufffd{ff}\"", "\"\ufffd{d800}\"",
+		"\"\ufffd{fffd}{ff}\"",
 		`{"a":1,"a":2}`, `{"a":2,"a":2}`, `{"a":2}`,
-		"[\"\xff\"]", "[\"\xfe\"]", "{\"\xff\":1}", "{\"\xfe\":1}", `{"\ud800":1}`, `{"\ud800":1,"\ud801":1}`,
-		`"` + long + `\ud800"`, `"` + long + `\ud801"`, `[1.0, 1e5 ]`, `[ 1.0,1e5]`, `1e999`, `-1e400`, `[1e999]`, `"1e999"`, "\"\ufffd{number}1e999\"", `1.0`, `1`, `"1"`, `true`, `{}`, `[]`, `""`,
+		"[\"\xff\"]", "[\"\xfe\"]", "{\"\xff\":1}", "{\"\xfe\":1}", `{"\ud800":1}`,
+		`{"\ud800":1,"\ud801":1}`,
+		`"` + long + `\ud800"`, `"` + long + `\ud801"`, `[1.0, 1e5 ]`, `[ 1.0,1e5]`, `1e999`,
+		`-1e400`, `[1e999]`, `"1e999"`, "\"\ufffd{number}1e999\"", `1.0`, `1`, `"1"`, `true`, `{}`,
+		`[]`, `""`,
 	}
 	seen := make(map[string]string)
 	for _, v := range values {
@@ -400,7 +434,8 @@ func TestCompression(t *testing.T) {
 	_, _ = w.Write(whole)
 	_ = w.Close()
 	for what, body := range map[string][]byte{
-		"plain": whole, "gzip": gz(whole), "gzip twice": gz(gz(whole)), "deflate": deflated.Bytes(), "empty": {},
+		"plain": whole, "gzip": gz(whole), "gzip twice": gz(gz(whole)), "deflate": deflated.Bytes(),
+		"empty":                     {},
 		"a text that begins with x": []byte("xyz"),
 	} {
 		got, err := decompressed(body)
@@ -413,7 +448,8 @@ func TestCompression(t *testing.T) {
 		}
 	}
 	for what, body := range map[string][]byte{
-		"cut short": gz(whole)[:20], "damaged": append([]byte("\x1f\x8b"), whole...), "a bomb": gz(make([]byte, maxBody+1)),
+		"cut short": gz(whole)[:20], "damaged": append([]byte("\x1f\x8b"), whole...),
+		"a bomb": gz(make([]byte, maxBody+1)),
 	} {
 		if _, err := decompressed(body); err == nil {
 			t.Errorf("%s: no error", what)

@@ -223,11 +223,15 @@ func TestAnswersWithoutEnd(t *testing.T) {
 		sim.SetFault(func(isdpsim.Request) isdpsim.Fault { return isdpsim.Switch(protocol) })
 		answers["101 "+protocol] = sim
 	}
-	for _, status := range []string{"100 Continue", "101 Switching Protocols", "200 OK", "204 No Content", "206 Partial Content",
-		"302 Found", "304 Not Modified", "401 Unauthorized", "407 Proxy Authentication Required", "429 Too Many", "500 No", "599 No"} {
+	for _, status := range []string{"100 Continue", "101 Switching Protocols", "200 OK",
+		"204 No Content", "206 Partial Content",
+		"302 Found", "304 Not Modified", "401 Unauthorized", "407 Proxy Authentication Required",
+		"429 Too Many", "500 No", "599 No"} {
 		sim := isdpsim.New(isdpsim.Config{})
 		sim.SetFault(
-			func(isdpsim.Request) isdpsim.Fault { return isdpsim.Raw("HTTP/1.1 " + status + "\r\n" + head) },
+			func(isdpsim.Request) isdpsim.Fault {
+				return isdpsim.Raw("HTTP/1.1 " + status + "\r\n" + head)
+			},
 		)
 		answers[status] = sim
 	}
@@ -255,7 +259,8 @@ func TestAnswersWithoutEnd(t *testing.T) {
 				}
 			}
 			wantEnd(t.Context())
-			p.caller.timeout = time.Hour // now it is the caller who ends it, once it is under way or before
+			// now it is the caller who ends it, once it is under way or before
+			p.caller.timeout = time.Hour
 			stopping, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer stop()
 			wantEnd(stopping)
@@ -275,7 +280,8 @@ func TestRetryAfterHeader(t *testing.T) {
 		{"0", "", 0, true},
 		{"99999999999999", "", maxPause, true},
 		{at(7 * time.Second), "", 7 * time.Second, true},
-		{at(time.Hour + 7*time.Second), at(time.Hour), 7 * time.Second, true}, // the vendor's clock is wrong
+		// the vendor's clock is wrong
+		{at(time.Hour + 7*time.Second), at(time.Hour), 7 * time.Second, true},
 		{at(-time.Hour), "", 0, true},
 		{at(24 * time.Hour), "", maxPause, true},
 		{"", "", 0, false},
@@ -295,7 +301,9 @@ func TestSlowDown(t *testing.T) {
 		"503, seconds": isdpsim.RetryAfter(503, 5*time.Second),
 		"500, seconds": isdpsim.RetryAfter(500, 5*time.Second),
 		"403, seconds": isdpsim.RetryAfter(403, 5*time.Second),
-		"429, date":    func(p *isdpsim.Plan) { isdpsim.RetryAt(429, p.Request.Time.Add(5*time.Second))(p) },
+		"429, date": func(p *isdpsim.Plan) {
+			isdpsim.RetryAt(429, p.Request.Time.Add(5*time.Second))(p)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -371,10 +379,12 @@ func TestThrottleWithoutSayingSo(t *testing.T) {
 		limit  float64
 		fault  isdpsim.Fault
 		words  string
-		most   int // refused calls; without slowing down 4,600, of a single page 2,300, at twice the speed 950
+		// refused calls; without slowing down 4,600, of a single page 2,300, at twice the speed 950
+		most int
 	}{
 		{"403", 500, 10, isdpsim.Status(403), "HTTP 403", 1000},
-		{"403 in JSON", 500, 10, isdpsim.Answer(403, "application/json", `{"error":"access_denied"}`), "HTTP 403", 1000},
+		{"403 in JSON", 500, 10,
+			isdpsim.Answer(403, "application/json", `{"error":"access_denied"}`), "HTTP 403", 1000},
 		{"418", 500, 10, isdpsim.Status(418), "HTTP 418", 1000},
 		{"stateCode", 500, 10, isdpsim.StateCode("1010", "too many"), "stateCode 1010", 1000},
 		{"a single page", 3, 10, isdpsim.StateCode("1010", "too many"), "stateCode 1010", 1000},
@@ -409,7 +419,8 @@ func TestThrottleWithoutSayingSo(t *testing.T) {
 					return nil
 				})
 				p := direct(t, sim, func(c *settings) { c.RateLimit = tc.limit; logTo(&log)(c) })
-				for start := time.Now(); time.Since(start) < 20*time.Minute; time.Sleep(100 * time.Millisecond) {
+				for start := time.Now(); time.Since(start) < 20*time.Minute; time.Sleep(
+					100 * time.Millisecond) {
 					if v, _ := sweeptest.Once(t, p); !v.Complete {
 						if c := v.Err.(*listing.Error).Class; c != listing.Unusable &&
 							c != listing.Unreachable {
@@ -452,9 +463,10 @@ func TestRefusedForGood(t *testing.T) {
 		class   listing.Class
 		slowest float64 // of the full rate
 	}{
-		"pages, 403":       {isdpsim.OnAgents(isdpsim.Status(403)), listing.Unusable, 1. / 32},
-		"pages, stateCode": {isdpsim.OnAgents(isdpsim.StateCode("7", "no")), listing.Unusable, 1. / 32},
-		"tokens, 403":      {isdpsim.OnToken(isdpsim.Status(403)), listing.Credentials, 1. / 2},
+		"pages, 403": {isdpsim.OnAgents(isdpsim.Status(403)), listing.Unusable, 1. / 32},
+		"pages, stateCode": {isdpsim.OnAgents(isdpsim.StateCode("7", "no")), listing.Unusable,
+			1. / 32},
+		"tokens, 403": {isdpsim.OnToken(isdpsim.Status(403)), listing.Credentials, 1. / 2},
 	} {
 		for _, timeout := range []time.Duration{0, time.Minute} {
 			t.Run(fmt.Sprintf("%s, %v", name, timeout), func(t *testing.T) {
@@ -464,7 +476,10 @@ func TestRefusedForGood(t *testing.T) {
 					p := direct(
 						t,
 						sim,
-						func(c *settings) { c.RateLimit, c.SweepTimeout = 1, timeout; logTo(&log)(c) },
+						func(c *settings) {
+							c.RateLimit, c.SweepTimeout = 1, timeout
+							logTo(&log)(c)
+						},
 					)
 					for range 2 {
 						v, pages := sweeptest.Once(t, p)
@@ -472,7 +487,8 @@ func TestRefusedForGood(t *testing.T) {
 					}
 					sim.RevokeTokens()
 					sim.SetFault(tc.fault)
-					for start := time.Now(); time.Since(start) < 30*time.Minute; time.Sleep(5 * time.Second) {
+					for start := time.Now(); time.Since(start) < 30*time.Minute; time.Sleep(
+						5 * time.Second) {
 						v, _ := sweeptest.Once(t, p)
 						sweeptest.WantClass(t, v.Err, tc.class)
 					}
@@ -504,9 +520,10 @@ func TestRefusedButNotThrottled(t *testing.T) {
 		agents int
 		fault  isdpsim.Hook
 	}{
-		"one page":        {sweeptest.SmallTenant, isdpsim.OnPage(3, isdpsim.Status(403))},
-		"one page of two": {2 * sweeptest.SmallPage, isdpsim.OnPage(1, isdpsim.StateCode("1", "no"))},
-		"from the start":  {sweeptest.SmallTenant, isdpsim.OnAgents(isdpsim.Status(403))},
+		"one page": {sweeptest.SmallTenant, isdpsim.OnPage(3, isdpsim.Status(403))},
+		"one page of two": {2 * sweeptest.SmallPage,
+			isdpsim.OnPage(1, isdpsim.StateCode("1", "no"))},
+		"from the start": {sweeptest.SmallTenant, isdpsim.OnAgents(isdpsim.Status(403))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -595,9 +612,12 @@ func TestHiding(t *testing.T) {
 		return strings.TrimSpace(b.String())
 	}
 	for _, s := range []string{
-		secret, strconv.Quote(secret), url.QueryEscape(secret), url.PathEscape(secret), encoded(secret, true), encoded(secret, false),
-		encoded(encoded(secret, true), true), encoded(encoded(secret, false), true), encoded(encoded(secret, false), false),
-		strconv.Quote(encoded(secret, true)), url.QueryEscape(encoded(secret, false)), "bearer tok-1 pw-1",
+		secret, strconv.Quote(secret), url.QueryEscape(secret), url.PathEscape(secret),
+		encoded(secret, true), encoded(secret, false),
+		encoded(encoded(secret, true), true), encoded(encoded(secret, false), true),
+		encoded(encoded(secret, false), false),
+		strconv.Quote(encoded(secret, true)), url.QueryEscape(encoded(secret, false)),
+		"bearer tok-1 pw-1",
 	} {
 		got := c.scrub("before " + s + " after")
 		for _, part := range []string{"kQ7v", "pR9w", "tok-1", "pw-1"} {
@@ -614,7 +634,8 @@ func TestHiding(t *testing.T) {
 
 func TestIsCode(t *testing.T) {
 	for code, want := range map[string]bool{
-		"invalid_grant": true, "unauthorized": true, "": false, "Bad credentials": false, "s3cret": false,
+		"invalid_grant": true, "unauthorized": true, "": false, "Bad credentials": false,
+		"s3cret":                        false,
 		`invalid_{"client_secret":"x"}`: false,
 	} {
 		if got := isCode(code); got != want {

@@ -393,12 +393,20 @@ func TestTLSWords(t *testing.T) {
 		tls   *tls.Config
 		words string
 	}{
-		{"a certificate of the client demanded", &tls.Config{ClientAuth: tls.RequireAnyClientCert}, "demands a certificate of the client"},
-		{"the same, TLS 1.2", &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, "demands a certificate of the client"},
-		{"the same, HTTP/1.1", &tls.Config{ClientAuth: tls.RequireAnyClientCert, NextProtos: []string{"http/1.1"}}, "demands a certificate of the client"},
-		{"TLS 1.1", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "TLS version"},
-		{"TLS 1.0", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}, "TLS version"},
-		{"old ciphers", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA}}, "old ones only"},
+		{"a certificate of the client demanded", &tls.Config{ClientAuth: tls.RequireAnyClientCert},
+			"demands a certificate of the client"},
+		{"the same, TLS 1.2", &tls.Config{ClientAuth: tls.RequireAnyClientCert,
+			MaxVersion: tls.VersionTLS12}, "demands a certificate of the client"},
+		{"the same, HTTP/1.1", &tls.Config{ClientAuth: tls.RequireAnyClientCert,
+			NextProtos: []string{"http/1.1"}}, "demands a certificate of the client"},
+		{"TLS 1.1", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
+			"TLS version"},
+		{"TLS 1.0", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10},
+			"TLS version"},
+		{"old ciphers",
+			&tls.Config{MaxVersion: tls.VersionTLS12,
+				CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA,
+					tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA}}, "old ones only"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.tls.Certificates = []tls.Certificate{ca.server(t)}
@@ -407,7 +415,12 @@ func TestTLSWords(t *testing.T) {
 				p := towards(
 					t,
 					srv.URL,
-					func(c *settings) { c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil } },
+					func(c *settings) {
+						c.RootCAs = func() (*x509.CertPool,
+							error) {
+							return ca.pool(), nil
+						}
+					},
 				)
 				_, _, err := p.tokens.once(t.Context())
 				sweeptest.WantClass(t, err, listing.Unreachable, tc.words)
@@ -429,7 +442,12 @@ func TestTLSWords(t *testing.T) {
 			towards(
 				t,
 				srv.URL,
-				func(c *settings) { c.RootCAs = func() (*x509.CertPool, error) { return ca.pool(), nil } },
+				func(c *settings) {
+					c.RootCAs = func() (*x509.CertPool, error) {
+						return ca.pool(),
+							nil
+					}
+				},
 			),
 		)
 		sweeptest.WantAll(t, sim, v, pages)

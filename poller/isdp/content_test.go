@@ -64,7 +64,8 @@ func TestRowLimitMoves(t *testing.T) {
 		sim,
 		func(c *settings) { c.RateLimit, c.MaxRowBytes = 1000, func() int { return limit } },
 	)
-	for _, c := range []struct{ limit, rejected int }{{8 << 10, 1}, {16 << 10, 0}, {16 << 10, 0}, {8 << 10, 1}} {
+	for _, c := range []struct{ limit, rejected int }{{8 << 10, 1}, {16 << 10, 0}, {16 << 10, 0},
+		{8 << 10, 1}} {
 		limit = c.limit
 		v, _ := sweeptest.Once(t, p)
 		if !v.Complete || v.Rejected != c.rejected || v.Agents != 60-c.rejected {

@@ -16,9 +16,12 @@ import (
 var damageRows = [][]string{
 	{plainRow(1), plainRow(2), plainRow(3)},
 	{
-		`{"agentId":11,"onlineStatus":1,"agentName":"张三\\","areaName":null,"x":[{"agentId":12,"y":"},{"}]}`,
-		` {"agentName" : "a\tb", "agentId" : "12", "onlineStatus":"0", "capacity":{}, "龙":"\ud83d\ude00"} `,
-		`{"onlineStatus":0,"agentId":9007199254740993,"type":10,"creationDate":1616486694000,"z":1e5}`,
+		`{"agentId":11,"onlineStatus":1,"agentName":"张三\\","areaName":null,"x":[{"agentId":12,` +
+			`"y":"},{"}]}`,
+		` {"agentName" : "a\tb", "agentId" : "12", "onlineStatus":"0", "capacity":{}, ` +
+			`"龙":"\ud83d\ude00"} `,
+		`{"onlineStatus":0,"agentId":9007199254740993,"type":10,"creationDate":1616486694000,` +
+			`"z":1e5}`,
 		`{"agentId":14,"onlineStatus":1}`,
 	},
 	{`{"agentId":21,"onlineStatus":0,"agentName":"` + strings.Repeat("王五", 20) + `"}`},
@@ -63,7 +66,8 @@ func (a *damagedAnswer) replace(from, to int, with []byte) {
 	if from == to && within >= 0 {
 		a.touched[within] = true
 	} else if from == to {
-		a.touched[-1] = a.touched[-1] || from == 0 || from >= len(a.of) || a.of[from] < 0 && a.of[from-1] < 0
+		a.touched[-1] = a.touched[-1] || from == 0 || from >= len(a.of) || a.of[from] < 0 &&
+			a.of[from-1] < 0
 	}
 	a.body = slices.Concat(a.body[:from], with, a.body[to:])
 	a.of = slices.Concat(a.of[:from], slices.Repeat([]int{within}, len(with)), a.of[to:])
@@ -216,7 +220,8 @@ func FuzzAnswer(f *testing.F) {
 		}
 	}
 	f.Fuzz(
-		func(t *testing.T, rows, kind byte, at uint16, n byte, with []byte, twice bool, again byte, at2 uint16) {
+		func(t *testing.T, rows, kind byte, at uint16, n byte, with []byte, twice bool, again byte,
+			at2 uint16) {
 			d := damage{
 				int(rows) % len(damageRows),
 				int(kind) % damages,

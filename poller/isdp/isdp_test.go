@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 	setting.Use(
 		map[string]string{"BaseURL": "ROLLCALL_ISDP_URL", "RootCAs": "ROLLCALL_ISDP_CA_FILE",
 			"ClientID": "ROLLCALL_ISDP_CLIENT_ID", "ClientSecret": "ROLLCALL_ISDP_CLIENT_SECRET",
-			"Username": "ROLLCALL_ISDP_USERNAME", "Password": "ROLLCALL_ISDP_PASSWORD", "TenantID": "ROLLCALL_TENANT_ID"},
+			"Username": "ROLLCALL_ISDP_USERNAME", "Password": "ROLLCALL_ISDP_PASSWORD",
+			"TenantID": "ROLLCALL_TENANT_ID"},
 	)
 	goleak.VerifyTestMain(m)
 }
@@ -135,16 +136,26 @@ func TestValidate(t *testing.T) {
 		{"localhost", func(c *Config) { c.BaseURL = "http://localhost:80" }, nil},
 		{"types", func(c *Config) { c.Types = []int{10, 0} }, nil},
 		{"plain http", func(c *Config) { c.BaseURL = "http://isdp.example" }, []string{"BaseURL"}},
-		{"user info", func(c *Config) { c.BaseURL = "https://u:" + c.Password + "@isdp.example" }, []string{"BaseURL"}},
-		{"bad user info", func(c *Config) { c.BaseURL = "https://u:" + c.Password + "@%zz" }, []string{"BaseURL"}},
-		{"query", func(c *Config) { c.BaseURL = "https://isdp.example/?k=" + c.Password }, []string{"BaseURL"}},
-		{"fragment", func(c *Config) { c.BaseURL = "https://isdp.example/#x" }, []string{"BaseURL"}},
+		{"user info", func(c *Config) {
+			c.BaseURL = "https://u:" + c.Password + "@isdp.example"
+		}, []string{"BaseURL"}},
+		{"bad user info", func(c *Config) {
+			c.BaseURL = "https://u:" + c.Password + "@%zz"
+		}, []string{"BaseURL"}},
+		{"query", func(c *Config) {
+			c.BaseURL = "https://isdp.example/?k=" + c.Password
+		}, []string{"BaseURL"}},
+		{"fragment", func(c *Config) {
+			c.BaseURL = "https://isdp.example/#x"
+		}, []string{"BaseURL"}},
 		{"no scheme", func(c *Config) { c.BaseURL = "isdp.example" }, []string{"BaseURL"}},
 		{"other scheme", func(c *Config) { c.BaseURL = "ftp://isdp.example" }, []string{"BaseURL"}},
 		{"no host", func(c *Config) { c.BaseURL = "https:///x" }, []string{"BaseURL"}},
 		{"all at once", func(c *Config) {
-			*c = Config{Types: []int{1, 1}, TenantID: -1, RequestTimeout: -1, PageSize: 51, RateLimit: -1}
-		}, []string{"BaseURL", "ClientID", "ClientSecret", "Username", "Password", "Types", "TenantID", "RequestTimeout", "PageSize", "RateLimit"}},
+			*c = Config{Types: []int{1, 1}, TenantID: -1, RequestTimeout: -1, PageSize: 51,
+				RateLimit: -1}
+		}, []string{"BaseURL", "ClientID", "ClientSecret", "Username", "Password", "Types",
+			"TenantID", "RequestTimeout", "PageSize", "RateLimit"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := ok

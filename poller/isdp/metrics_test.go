@@ -57,8 +57,9 @@ func TestMetrics(t *testing.T) {
 		want   metrictest.Series // without what a plain sweep of seven pages has
 	}{
 		{name: "plain", sweeps: 3, want: metrictest.Series{
-			`rollcall_requests_total{call="token",result="ok"}`: 1, `rollcall_token_refreshes_total{result="ok"}`: 1,
-			`rollcall_requests_total{call="page",result="ok"}`: 21, "rollcall_pages_total": 21,
+			`rollcall_requests_total{call="token",result="ok"}`: 1,
+			`rollcall_token_refreshes_total{result="ok"}`:       1,
+			`rollcall_requests_total{call="page",result="ok"}`:  21, "rollcall_pages_total": 21,
 		}},
 		{name: "odd rows", sweeps: 2,
 			before: func(sim *isdpsim.Tenant) {
@@ -72,16 +73,21 @@ func TestMetrics(t *testing.T) {
 				)
 			},
 			want: metrictest.Series{
-				`rollcall_requests_total{call="token",result="ok"}`: 1, `rollcall_token_refreshes_total{result="ok"}`: 1,
-				`rollcall_requests_total{call="page",result="ok"}`: 14, "rollcall_pages_total": 14,
-				`rollcall_rejected_records_total{reason="onlineStatus"}`: 2, `rollcall_rejected_records_total{reason="agentId"}`: 2,
-				`rollcall_rejected_records_total{reason="tenant"}`: 2, `rollcall_rejected_records_total{reason="size"}`: 2,
-				"rollcall_dropped_values_total": 4,
+				`rollcall_requests_total{call="token",result="ok"}`: 1,
+				`rollcall_token_refreshes_total{result="ok"}`:       1,
+				`rollcall_requests_total{call="page",result="ok"}`:  14, "rollcall_pages_total": 14,
+				`rollcall_rejected_records_total{reason="onlineStatus"}`: 2,
+				`rollcall_rejected_records_total{reason="agentId"}`:      2,
+				`rollcall_rejected_records_total{reason="tenant"}`:       2,
+				`rollcall_rejected_records_total{reason="size"}`:         2,
+				"rollcall_dropped_values_total":                          4,
 			}},
 		{name: "no row at all", sweeps: 1, fault: isdpsim.OnPage(0, isdpsim.InsertRow(`[]`)),
 			want: metrictest.Series{
-				`rollcall_requests_total{call="token",result="ok"}`: 1, `rollcall_token_refreshes_total{result="ok"}`: 1,
-				`rollcall_requests_total{call="page",result="ok"}`: 11, "rollcall_pages_total": 11, // page 0 does not fit, and is read in each of five rounds
+				`rollcall_requests_total{call="token",result="ok"}`: 1,
+				`rollcall_token_refreshes_total{result="ok"}`:       1,
+				// page 0 does not fit, and is read in each of five rounds
+				`rollcall_requests_total{call="page",result="ok"}`: 11, "rollcall_pages_total": 11,
 				`rollcall_rejected_records_total{reason="syntax"}`: 5,
 			}},
 		{
@@ -89,9 +95,11 @@ func TestMetrics(t *testing.T) {
 			sweeps: 1,
 			fault:  isdpsim.Times(tokenRefusals, isdpsim.OnPage(0, isdpsim.InvalidToken(200))),
 			want: metrictest.Series{
-				`rollcall_requests_total{call="token",result="ok"}`: 2, `rollcall_token_refreshes_total{result="ok"}`: 2,
-				`rollcall_requests_total{call="page",result="ok"}`: 7, `rollcall_requests_total{call="page",result="expired"}`: tokenRefusals,
-				"rollcall_pages_total": 7,
+				`rollcall_requests_total{call="token",result="ok"}`:     2,
+				`rollcall_token_refreshes_total{result="ok"}`:           2,
+				`rollcall_requests_total{call="page",result="ok"}`:      7,
+				`rollcall_requests_total{call="page",result="expired"}`: tokenRefusals,
+				"rollcall_pages_total":                                  7,
 			},
 		},
 		{
@@ -99,9 +107,11 @@ func TestMetrics(t *testing.T) {
 			sweeps: 1,
 			fault:  isdpsim.Times(2, isdpsim.OnPage(3, isdpsim.RetryAfter(503, time.Second))),
 			want: metrictest.Series{
-				`rollcall_requests_total{call="token",result="ok"}`: 1, `rollcall_token_refreshes_total{result="ok"}`: 1,
-				`rollcall_requests_total{call="page",result="ok"}`: 7, `rollcall_requests_total{call="page",result="throttled"}`: 2,
-				"rollcall_pages_total": 7,
+				`rollcall_requests_total{call="token",result="ok"}`:       1,
+				`rollcall_token_refreshes_total{result="ok"}`:             1,
+				`rollcall_requests_total{call="page",result="ok"}`:        7,
+				`rollcall_requests_total{call="page",result="throttled"}`: 2,
+				"rollcall_pages_total":                                    7,
 			},
 		},
 		{name: "errors", sweeps: 1, fault: isdpsim.Hooks(
@@ -118,14 +128,18 @@ func TestMetrics(t *testing.T) {
 			isdpsim.Times(1, isdpsim.OnPage(4, isdpsim.Delay(3*time.Second))),
 		),
 			want: metrictest.Series{
-				`rollcall_requests_total{call="token",result="ok"}`: 1, `rollcall_token_refreshes_total{result="ok"}`: 1,
+				`rollcall_requests_total{call="token",result="ok"}`:          1,
+				`rollcall_token_refreshes_total{result="ok"}`:                1,
 				`rollcall_requests_total{call="token",result="unreachable"}`: 1,
-				`rollcall_requests_total{call="page",result="ok"}`:           7, "rollcall_pages_total": 7,
-				`rollcall_requests_total{call="page",result="unusable"}`: 2, `rollcall_requests_total{call="page",result="unreachable"}`: 2,
+				`rollcall_requests_total{call="page",result="ok"}`:           7,
+				"rollcall_pages_total":                                       7,
+				`rollcall_requests_total{call="page",result="unusable"}`:     2,
+				`rollcall_requests_total{call="page",result="unreachable"}`:  2,
 			}},
 		{name: "credentials", sweeps: 5, fault: isdpsim.OnToken(isdpsim.CredentialsRefused()),
 			want: metrictest.Series{ // the other sweeps are told so without a request
-				`rollcall_requests_total{call="token",result="credentials"}`: 1, `rollcall_token_refreshes_total{result="failed"}`: 1,
+				`rollcall_requests_total{call="token",result="credentials"}`: 1,
+				`rollcall_token_refreshes_total{result="failed"}`:            1,
 			}},
 	}
 	for _, c := range tests {
@@ -156,7 +170,8 @@ func TestMetrics(t *testing.T) {
 				if sums[callToken] != float64(s.TokenRequests) ||
 					sums[callPage] != float64(s.PageRequests) {
 					t.Errorf(
-						"the durations of %v requests, and the vendor had %d for tokens and %d for pages",
+						"the durations of %v requests, and the vendor had %d for tokens and %d "+
+							"for pages",
 						sums,
 						s.TokenRequests,
 						s.PageRequests,
@@ -216,11 +231,13 @@ func TestMetricsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(5, 6))
 		faults := []isdpsim.Fault{
-			isdpsim.HTML(), isdpsim.Empty(), isdpsim.CredentialsRefused(), isdpsim.InvalidToken(200), isdpsim.InvalidToken(401), isdpsim.Truncated(100),
+			isdpsim.HTML(), isdpsim.Empty(), isdpsim.CredentialsRefused(),
+			isdpsim.InvalidToken(200), isdpsim.InvalidToken(401), isdpsim.Truncated(100),
 			isdpsim.StateCode(
 				"-7",
 				"\x00",
-			), isdpsim.InsertRow(`null`), isdpsim.InsertRow(`{"agentId":1}`), isdpsim.TotalCountOff(3), isdpsim.Corrupt(),
+			), isdpsim.InsertRow(`null`), isdpsim.InsertRow(`{"agentId":1}`),
+			isdpsim.TotalCountOff(3), isdpsim.Corrupt(),
 		}
 		for code := 300; code < 600; code += 1 + random.IntN(20) {
 			faults = append(faults, isdpsim.Status(code))
@@ -243,7 +260,8 @@ func TestMetricsBounded(t *testing.T) {
 			}
 		}
 	})
-	for _, reason := range []string{packed.RejectSyntax, packed.RejectID, packed.RejectStatus, packed.RejectTenant, packed.RejectSize} {
+	for _, reason := range []string{packed.RejectSyntax, packed.RejectID, packed.RejectStatus,
+		packed.RejectTenant, packed.RejectSize} {
 		if _, ok := start[fmt.Sprintf("rollcall_rejected_records_total{reason=%q}", reason)]; !ok {
 			t.Errorf("no series for %s", reason)
 		}

@@ -22,7 +22,8 @@ func TestDecodeAnswer(t *testing.T) {
 	const size = 2
 	page := func(pos, total, data string) string {
 		return fmt.Sprintf(
-			`{"stateCode": "0", "errorMessage": null, "result": {"pos": %s, "total_count": %s, "data": %s, "entityName": null}}`,
+			`{"stateCode": "0", "errorMessage": null, "result": {"pos": %s, "total_count": %s, `+
+				`"data": %s, "entityName": null}}`,
 			pos,
 			total,
 			data,
@@ -38,7 +39,8 @@ func TestDecodeAnswer(t *testing.T) {
 	}{
 		{"plain", page("0", "5", `[{"a": [1, {"b": "]"}]}, {}]`), 0, 2, 5, false, ""},
 		{"strings", page(`"1"`, `"5"`, `[{},{}]`), 1, 2, 5, false, ""},
-		{"stateCode a number", `{"stateCode": 0, "result": {"total_count": 1, "data": [{}]}}`, 0, 1, 1, false, ""},
+		{"stateCode a number", `{"stateCode": 0, "result": {"total_count": 1, "data": [{}]}}`, 0, 1,
+			1, false, ""},
 		{"pos null", page("null", "1", `[{}]`), 0, 1, 1, false, ""},
 		{"pos of another page", page("0", "5", `[{},{}]`), 1, 2, 5, true, ""},
 		{"pos no number", page(`{}`, "5", `[{},{}]`), 1, 2, 5, true, ""},
@@ -51,28 +53,37 @@ func TestDecodeAnswer(t *testing.T) {
 		{"data an empty object", page("0", "0", `{ }`), 0, 0, 0, false, ""},
 		{"data an object", page("0", "1", `{"a":1}`), 0, 1, 1, false, ""},
 		{"data text", page("0", "1", `"x"`), 0, 0, 0, false, "not a list"},
-		{"odd rows", page("0", "9", `[1, null, "x,]", [], [[1,2],3], {"a":"\"}"}]`), 0, 6, 9, false, ""},
-		{"too many rows", page("0", "9", `[`+strings.Repeat("1,", 1_000_000)+`1]`), 0, 0, 0, false, "more than 1000 rows"},
-		{"total missing, no rows", `{"stateCode": "0", "result": {"data": []}}`, 0, 0, 0, false, ""},
+		{"odd rows", page("0", "9", `[1, null, "x,]", [], [[1,2],3], {"a":"\"}"}]`), 0, 6, 9, false,
+			""},
+		{"too many rows", page("0", "9", `[`+strings.Repeat("1,", 1_000_000)+`1]`), 0, 0, 0, false,
+			"more than 1000 rows"},
+		{"total missing, no rows", `{"stateCode": "0", "result": {"data": []}}`, 0, 0, 0, false,
+			""},
 		{"total null, no rows", page("0", "null", `[]`), 0, 0, 0, false, ""},
 		{"total null behind the end", page("1", "null", `[]`), 1, 0, listing.NoTotal, false, ""},
-		{"total missing, rows", `{"stateCode": "0", "result": {"data": [{}]}}`, 0, 0, 0, false, "total_count"},
+		{"total missing, rows", `{"stateCode": "0", "result": {"data": [{}]}}`, 0, 0, 0, false,
+			"total_count"},
 		{"total null, rows", page("0", "null", `[{}]`), 0, 0, 0, false, "total_count"},
 		{"total negative", page("0", "-1", `[]`), 0, 0, 0, false, "total_count"},
 		{"total a fraction", page("0", "1.5", `[]`), 0, 0, 0, false, "total_count"},
 		{"total a lie", page("0", "1000000000000", `[{},{}]`), 0, 0, 0, false, "total_count"},
 		{"total beyond 64 bits", page("0", "1e30", `[]`), 0, 0, 0, false, "total_count"},
-		{"failure", `{"stateCode": "500", "errorMessage": "系统繁忙", "result": null}`, 0, 0, 0, false, "stateCode 500 系统繁忙"},
+		{"failure", `{"stateCode": "500", "errorMessage": "系统繁忙", "result": null}`, 0, 0, 0, false,
+			"stateCode 500 系统繁忙"},
 		{"failure without message", `{"stateCode": "500"}`, 0, 0, 0, false, "stateCode 500"},
-		{"failure in words", `{"stateCode": "ERR", "errorMessage": "no"}`, 0, 0, 0, false, "stateCode is no number no"},
-		{"no stateCode", `{"result": {"total_count": 0, "data": []}}`, 0, 0, 0, false, "no stateCode"},
+		{"failure in words", `{"stateCode": "ERR", "errorMessage": "no"}`, 0, 0, 0, false,
+			"stateCode is no number no"},
+		{"no stateCode", `{"result": {"total_count": 0, "data": []}}`, 0, 0, 0, false,
+			"no stateCode"},
 		{"no result", `{"stateCode": "0"}`, 0, 0, 0, false, ""},
 		{"result null", `{"stateCode": "0", "result": null}`, 0, 0, 0, false, ""},
 		{"result an empty string", `{"stateCode": "0", "result": ""}`, 0, 0, 0, false, ""},
 		{"result an empty list", `{"stateCode": "0", "result": []}`, 0, 0, 0, false, ""},
 		{"result an empty object", `{"stateCode": "0", "result": {}}`, 0, 0, 0, false, ""},
-		{"result null, and no success", `{"stateCode": "7", "result": null}`, 0, 0, 0, false, "stateCode 7"},
-		{"result a list", `{"stateCode": "0", "result": [{"agentId":1}]}`, 0, 0, 0, false, "another kind"},
+		{"result null, and no success", `{"stateCode": "7", "result": null}`, 0, 0, 0, false,
+			"stateCode 7"},
+		{"result a list", `{"stateCode": "0", "result": [{"agentId":1}]}`, 0, 0, 0, false,
+			"another kind"},
 		{"result a number", `{"stateCode": "0", "result": 5}`, 0, 0, 0, false, "another kind"},
 		{"null", `null`, 0, 0, 0, false, "another kind"},
 		{"empty body", "  \n", 0, 0, 0, false, "empty"},
@@ -165,12 +176,14 @@ func TestRowSizeIsExact(t *testing.T) {
 func FuzzDecodeAnswer(f *testing.F) {
 	f.Add(
 		[]byte(
-			`{"stateCode":"0","result":{"pos":0,"total_count":2,"data":[{"agentId":1,"onlineStatus":1},{"agentId":"x"}]}}`,
+			`{"stateCode":"0","result":{"pos":0,"total_count":2,"data":[{"agentId":1,` +
+				`"onlineStatus":1},{"agentId":"x"}]}}`,
 		),
 	)
 	f.Add(
 		[]byte(
-			`{"stateCode":"0","result":{"pos":0,"total_count":"2","data":[1,[2,{"a":"],\\"}],null,"\u005d"]}}`,
+			`{"stateCode":"0","result":{"pos":0,"total_count":"2","data":[1,[2,{"a":"],\\"}],` +
+				`null,"\u005d"]}}`,
 		),
 	)
 	f.Add([]byte(`{"stateCode":"1","errorMessage":"x"}`))

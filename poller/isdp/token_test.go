@@ -71,7 +71,8 @@ func TestOneRefreshForAll(t *testing.T) {
 						switch {
 						case patient && err != nil:
 							t.Error(err)
-						case !patient && (!errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second):
+						case !patient && (!errors.Is(err, context.DeadlineExceeded) ||
+							time.Since(start) != time.Second):
 							t.Errorf("after %v: %v", time.Since(start), err)
 						}
 					})
@@ -93,9 +94,13 @@ func TestOneRefreshForAll(t *testing.T) {
 // A token's answer comes through gateways too.
 func TestTokenAsMeant(t *testing.T) {
 	for what, fault := range map[string]isdpsim.Fault{
-		"a byte order mark": isdpsim.Respelled(func(b []byte) []byte { return append([]byte("\ufeff"), b...) }),
-		"a comma":           isdpsim.Respelled(func(b []byte) []byte { return append(b[:len(b)-1:len(b)-1], ",\n}"...) }),
-		"no compression":    isdpsim.Header("Content-Encoding", "gzip"),
+		"a byte order mark": isdpsim.Respelled(func(b []byte) []byte {
+			return append([]byte("\ufeff"), b...)
+		}),
+		"a comma": isdpsim.Respelled(func(b []byte) []byte {
+			return append(b[:len(b)-1:len(b)-1], ",\n}"...)
+		}),
+		"no compression": isdpsim.Header("Content-Encoding", "gzip"),
 	} {
 		sim := isdpsim.New(isdpsim.Config{})
 		sim.SetFault(isdpsim.OnToken(fault))
@@ -199,7 +204,8 @@ func TestRevokedToken(t *testing.T) {
 			if complete < 55 {
 				t.Errorf("%d of 60 sweeps were complete", complete)
 			}
-			if n, most := sim.Stats().TokenRequests, int(time.Since(start)/(2*time.Second)); n > most {
+			if n, most := sim.Stats().TokenRequests,
+				int(time.Since(start)/(2*time.Second)); n > most {
 				t.Errorf("%d token requests in %v", n, time.Since(start))
 			}
 		})
@@ -284,17 +290,24 @@ func TestCredentialsRefused(t *testing.T) {
 
 // Whatever refuses a token call is asked rarely, whatever its form.
 func TestTokenCallRefused(t *testing.T) {
-	const spring = `<InvalidGrantException><error>invalid_grant</error><error_description>x</error_description></InvalidGrantException>`
+	const spring = `<InvalidGrantException><error>invalid_grant</error>` +
+		`<error_description>x</error_description></InvalidGrantException>`
 	for _, tc := range []struct {
 		name, words string
 		fault       isdpsim.Fault
 	}{
-		{"200 and an error", "invalid_grant", isdpsim.Answer(200, "application/json", `{"error":"invalid_grant"}`)},
-		{"200 and another error", "invalid_client", isdpsim.Answer(200, "application/json", "\ufeff{\" error\":\"invalid_client \",\"access_token\":null}")},
-		{"200 and an error of the vendor's own", "refused", isdpsim.Answer(200, "application/json", `{"error":"app disabled"}`)},
-		{"200 and an error that is no text", "refused", isdpsim.Answer(200, "application/json", `{"error":{"code":17}}`)},
-		{"200 and an error in XML", "invalid_grant", isdpsim.Answer(200, "application/xml", spring)},
-		{"200 and an exception", "refused", isdpsim.Answer(200, "application/xml", `<UnauthorizedException/>`)},
+		{"200 and an error", "invalid_grant",
+			isdpsim.Answer(200, "application/json", `{"error":"invalid_grant"}`)},
+		{"200 and another error", "invalid_client", isdpsim.Answer(200, "application/json",
+			"\ufeff{\" error\":\"invalid_client \",\"access_token\":null}")},
+		{"200 and an error of the vendor's own", "refused",
+			isdpsim.Answer(200, "application/json", `{"error":"app disabled"}`)},
+		{"200 and an error that is no text", "refused",
+			isdpsim.Answer(200, "application/json", `{"error":{"code":17}}`)},
+		{"200 and an error in XML", "invalid_grant",
+			isdpsim.Answer(200, "application/xml", spring)},
+		{"200 and an exception", "refused",
+			isdpsim.Answer(200, "application/xml", `<UnauthorizedException/>`)},
 		{"400 in XML", "invalid_grant", isdpsim.Answer(400, "application/xml", spring)},
 		{"403 in HTML", "HTTP 403", isdpsim.Answer(403, "text/html", `<html>no</html>`)},
 		{"404", "ROLLCALL_ISDP_URL", isdpsim.Status(404)},
@@ -308,7 +321,8 @@ func TestTokenCallRefused(t *testing.T) {
 				sim := isdpsim.New(isdpsim.Config{Agents: sweeptest.SmallTenant})
 				sim.SetFault(isdpsim.OnToken(tc.fault))
 				p := direct(t, sim, logTo(&log))
-				for start := time.Now(); time.Since(start) < 2*time.Minute; time.Sleep(time.Second) {
+				for start := time.Now(); time.Since(start) < 2*time.Minute; time.Sleep(
+					time.Second) {
 					v, _ := sweeptest.Once(t, p)
 					sweeptest.WantClass(t, v.Err, listing.Credentials, tc.words)
 				}
@@ -355,24 +369,29 @@ func TestTokenRefusedByTurns(t *testing.T) {
 		reuse   bool // the endpoint hands the same token out again as long as it lives
 		refuses func() func(request) bool
 	}{
-		{"every second request", false, func() func(request) bool { return func(r request) bool { return r.n%2 == 1 } }},
-		{"every second request, one token", true, func() func(request) bool { return func(r request) bool { return r.n%2 == 1 } }},
-		{"two of three requests", false, func() func(request) bool { return func(r request) bool { return r.n%3 != 0 } }},
-		{"two of three requests, one token", true, func() func(request) bool { return func(r request) bool { return r.n%3 != 2 } }},
+		{"every second request", false,
+			func() func(request) bool { return func(r request) bool { return r.n%2 == 1 } }},
+		{"every second request, one token", true,
+			func() func(request) bool { return func(r request) bool { return r.n%2 == 1 } }},
+		{"two of three requests", false,
+			func() func(request) bool { return func(r request) bool { return r.n%3 != 0 } }},
+		{"two of three requests, one token", true,
+			func() func(request) bool { return func(r request) bool { return r.n%3 != 2 } }},
 		{"the first of every page", false, func() func(request) bool {
 			var last [100]int
 			return func(r request) bool { last[r.page]++; return last[r.page]%2 == 1 }
 		}},
-		{"a second node that takes no token which the first has seen", false, func() func(request) bool {
-			first := map[string]bool{}
-			return func(r request) bool {
-				if r.page%2 == 1 {
-					return first[r.token]
+		{"a second node that takes no token which the first has seen", false,
+			func() func(request) bool {
+				first := map[string]bool{}
+				return func(r request) bool {
+					if r.page%2 == 1 {
+						return first[r.token]
+					}
+					first[r.token] = true
+					return false
 				}
-				first[r.token] = true
-				return false
-			}
-		}},
+			}},
 		{"a second node that knows a token half a minute late", false, func() func(request) bool {
 			since := map[string]time.Time{}
 			return func(r request) bool {
@@ -496,7 +515,8 @@ func TestCredentialsReplaced(t *testing.T) {
 		revoke bool // tokens too; otherwise the last one serves until its end
 		status int  // of the refusal; 0: the vendor's
 	}{
-		{"tokens revoked", true, 0}, {"tokens stay", false, 0}, {"200", true, 200}, {"403", true, 403},
+		{"tokens revoked", true, 0}, {"tokens stay", false, 0}, {"200", true, 200},
+		{"403", true, 403},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -558,7 +578,8 @@ func TestCredentialsReplaced(t *testing.T) {
 					t.Errorf("%d token calls in 41 minutes", calls)
 				}
 				text := log.String()
-				for what, most := range map[string]int{"level=ERROR": 5, "can't be read again": 2, "trying them": 2, "answered again": 1} {
+				for what, most := range map[string]int{"level=ERROR": 5, "can't be read again": 2,
+					"trying them": 2, "answered again": 1} {
 					if n := strings.Count(text, what); n == 0 || n > most {
 						t.Errorf("%q was told %d times:\n%s", what, n, text)
 					}
@@ -589,8 +610,10 @@ func TestHugeTokens(t *testing.T) {
 		n     int
 		words string // empty: it is taken
 	}{
-		{"access_token", maxToken, ""}, {"access_token", maxToken + 1, "16385 bytes"}, {"access_token", 7 << 20, "7340032 bytes"},
-		{"refresh_token", maxToken, ""}, {"refresh_token", maxToken + 1, "refresh_token"}, {"refresh_token", 7 << 20, "refresh_token"},
+		{"access_token", maxToken, ""}, {"access_token", maxToken + 1, "16385 bytes"},
+		{"access_token", 7 << 20, "7340032 bytes"},
+		{"refresh_token", maxToken, ""}, {"refresh_token", maxToken + 1, "refresh_token"},
+		{"refresh_token", 7 << 20, "refresh_token"},
 	} {
 		sim := isdpsim.New(isdpsim.Config{})
 		sim.SetFault(isdpsim.OnToken(isdpsim.Answer(200, "application/json", fmt.Sprintf(
@@ -623,10 +646,18 @@ func TestTokenEndpointInTrouble(t *testing.T) {
 		{"silent", isdpsim.Delay(time.Hour), listing.Unreachable, "within 10s"},
 		{"HTML", isdpsim.HTML(), listing.Unusable, "HTML or XML"},
 		{"empty", isdpsim.Empty(), listing.Unusable, "empty"},
-		{"no token", isdpsim.Answer(200, "application/json", `{"token_type": "bearer", "error": null}`), listing.Unusable, "no access_token"},
-		{"no object", isdpsim.Answer(200, "application/json", `[]`), listing.Unusable, "another kind"},
-		{"odd token", isdpsim.Answer(200, "application/json", `{"access_token": "a\r\nX-Evil: b", "plat_user": {"tenantId": 1}}`), listing.Unusable, "access_token"},
-		{"redirect", isdpsim.All(isdpsim.Status(302), isdpsim.Header("Location", "http://localhost/elsewhere")), listing.Unusable, "redirect"},
+		{"no token", isdpsim.Answer(200, "application/json",
+			`{"token_type": "bearer", "error": null}`), listing.Unusable, "no access_token"},
+		{"no object", isdpsim.Answer(200, "application/json", `[]`), listing.Unusable,
+			"another kind"},
+		{"odd token",
+			isdpsim.Answer(200, "application/json",
+				`{"access_token": "a\r\nX-Evil: b", "plat_user": {"tenantId": 1}}`),
+			listing.Unusable, "access_token"},
+		{"redirect",
+			isdpsim.All(isdpsim.Status(302),
+				isdpsim.Header("Location", "http://localhost/elsewhere")), listing.Unusable,
+			"redirect"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -646,7 +677,8 @@ func TestTokenEndpointInTrouble(t *testing.T) {
 				time.AfterFunc(5*time.Minute, func() { sim.SetFault(nil) })
 				start = time.Now()
 				id, err := p.Tenant(t.Context())
-				for ; err != nil && time.Since(start) < 10*time.Minute; id, err = p.Tenant(t.Context()) {
+				for ; err != nil && time.Since(start) < 10*time.Minute; id,
+					err = p.Tenant(t.Context()) {
 					sweeptest.WantClass(t, err, tc.class, tc.words)
 					time.Sleep(time.Second)
 				}

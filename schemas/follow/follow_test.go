@@ -625,7 +625,8 @@ func TestUnknownFieldsAndReasons(t *testing.T) {
 		t,
 		js,
 		"agent.health.886",
-		`{"tenantId":886,"state":"dreaming","since":"2026-11-22T08:00:00.000Z","reason":"tired","detail":"","depth":3}`,
+		`{"tenantId":886,"state":"dreaming","since":"2026-11-22T08:00:00.000Z","reason":"tired",`+
+			`"detail":"","depth":3}`,
 	)
 	f := start(t, url)
 	if before := f.anew(); len(before) != 0 {
@@ -682,7 +683,8 @@ func TestTrust(t *testing.T) {
 	}
 	if err := (&Roster{view: view{watermark: &w},
 		read: true}).Trust(at(time.Minute)).Err(); err.Error() !=
-		"the picture is stale: it is as of 2026-11-22T08:00:10Z, and a newer one was due at 2026-11-22T08:00:25Z" {
+		"the picture is stale: it is as of 2026-11-22T08:00:10Z, and a newer one was due at "+
+			"2026-11-22T08:00:25Z" {
 		t.Error(err)
 	}
 }

@@ -64,7 +64,8 @@ type Options struct {
 	Types       []int         // business types polled; empty: all in one listing
 	OtherTypes  bool          // other types than Types were polled at times
 	MaxPayload  int           // the largest message that the server takes; 0: 1 MiB
-	MaxRowBytes int           // rows at least nine tenths as long may have been rejected; 0: 256 KiB
+	// rows at least nine tenths as long may have been rejected; 0: 256 KiB
+	MaxRowBytes int
 
 	// Bound is how long a state must last, outages not counted, to be certain to be in the stream
 	// with a time within it: a few sweeps and the longest answer. 0: not checked.
