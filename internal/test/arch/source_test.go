@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // eachLine calls do with every line of every Go file of the repository, by its path from the root.
@@ -35,6 +36,30 @@ func eachLine(t *testing.T, do func(path string, n int, line string)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// columns is how wide a line is where a tab goes to the next multiple of four.
+func columns(line string) (n int) {
+	for part := range strings.SplitAfterSeq(line, "\t") {
+		n += utf8.RuneCountInString(part)
+		if strings.HasSuffix(part, "\t") {
+			n += 3 - (n-1)%4
+		}
+	}
+	return n
+}
+
+func TestWidth(t *testing.T) {
+	for line, want := range map[string]int{"": 0, "\tx": 5, "\t\t": 8, "ab\tc": 5, "abcd\t": 8, "↔": 1} {
+		if got := columns(line); got != want {
+			t.Errorf("%q is %d columns wide, want %d", line, got, want)
+		}
+	}
+	eachLine(t, func(path string, n int, line string) {
+		if got := columns(line); got > 100 {
+			t.Errorf("%s:%d is %d columns wide, at most 100 are", path, n, got)
+		}
+	})
 }
 
 // Packages know their settings by field; what operators call them is cmd/rollcall's to say.
