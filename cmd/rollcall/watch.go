@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/url"
 	"os"
 	"os/signal"
@@ -19,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/rollcall-events/rollcall/internal/check"
 	"github.com/rollcall-events/rollcall/internal/natsdial"
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/internal/watch"
@@ -87,16 +87,12 @@ func runWatch(ctx context.Context, tenant int64, stdout, stderr io.Writer) error
 // watched is where the stream is: for the client, and a name for people.
 func (s *settings) watched() (servers *natsdial.Servers, where string, err error) {
 	if s.embedded() {
-		host, port, err := net.SplitHostPort(s.NATSListen)
-		if err != nil || anyPort(s.NATSListen) {
+		if anyPort(s.NATSListen) {
 			return nil, "", &setting.Error{Field: "ROLLCALL_NATS_LISTEN", Value: s.NATSListen,
 				Want: "the port that the embedded server listens on, or ROLLCALL_NATS_URL: " +
 					"any port will not do to find it"}
 		}
-		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-			host = "127.0.0.1"
-		}
-		where = "nats://" + net.JoinHostPort(host, port)
+		where = "nats://" + check.Reach(s.NATSListen)
 		return natsdial.At(where), where, nil
 	}
 	var names []string

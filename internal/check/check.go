@@ -125,7 +125,8 @@ type state struct {
 	js         jetstream.JetStream
 	storeLimit int64    // how many bytes the account may store; 0: any number, or not known
 	denied     []string // subjects
-	lead       leadership
+	leader     string   // empty: nobody, or not known
+	unled      bool     // the lease says that nobody leads
 	// committed is when the last commit was, where that is longer ago than it should be.
 	committed time.Time
 	running   bool // a rollcall has the embedded server's directory

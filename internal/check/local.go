@@ -58,7 +58,7 @@ func (s *state) data(context.Context) {
 func (s *state) embedded(ctx context.Context) {
 	listen := s.Embedded.Listen
 	start := time.Now()
-	err := s.open(ctx, natsdial.At("nats://"+reach(listen)))
+	err := s.open(ctx, natsdial.At("nats://"+Reach(listen)))
 	switch {
 	case err == nil && s.running && s.nc.ConnectedServerName() == natsd.ServerName:
 		s.server(ctx, start)
@@ -70,7 +70,7 @@ func (s *state) embedded(ctx context.Context) {
 			what = "the embedded server of a rollcall with another data directory"
 		}
 		s.fail(what+" listens on "+listen,
-			"set {Listen} to a free address, or {URLs}=nats://"+reach(listen)+" to use that server")
+			"set {Listen} to a free address, or {URLs}=nats://"+Reach(listen)+" to use that server")
 		return
 	case s.running:
 		s.fail("a rollcall uses the data directory, and none listens on "+listen,
@@ -142,8 +142,8 @@ func free(ctx context.Context, addr string) error {
 	return ln.Close()
 }
 
-// reach is how to reach on this machine what listens on the address.
-func reach(listen string) string {
+// Reach is how to reach on this machine what listens on the address.
+func Reach(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return listen
@@ -155,7 +155,7 @@ func reach(listen string) string {
 }
 
 // BaseURL is where the pages of a daemon on this machine are that listens on the address.
-func BaseURL(listen string) string { return "http://" + reach(listen) }
+func BaseURL(listen string) string { return "http://" + Reach(listen) }
 
 // readiness asks the rollcall that listens there; the error says that none does.
 func readiness(ctx context.Context, addr string) (ops.Readiness, error) {

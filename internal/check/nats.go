@@ -153,21 +153,18 @@ func (s *state) jetstream(ctx context.Context) {
 	}
 	s.storeLimit = max(0, a.Limits.MaxStore)
 	text := "on; the account uses " + bytesText(int64(a.Store))
-	streams := ""
+	var limits []string
+	if s.storeLimit > 0 {
+		limits = append(limits, "of at most "+bytesText(s.storeLimit))
+	}
 	if most := a.Limits.MaxStreams; most > 0 {
-		streams = count(most, "stream") + " at most"
+		limits = append(limits, count(most, "stream")+" at most")
 	}
-	switch {
-	case s.storeLimit > 0 && streams != "":
-		text += " of at most " + bytesText(s.storeLimit) + ", " + streams
-	case s.storeLimit > 0:
-		text += " of at most " + bytesText(s.storeLimit)
-	case streams != "":
-		text += " " + streams
-	default:
-		text += ", without a limit of its own"
+	if limits == nil {
+		s.ok(text + ", without a limit of its own")
+		return
 	}
-	s.ok(text)
+	s.ok(text + " " + strings.Join(limits, ", "))
 }
 
 // violated reports whether the last thing that the server said was that this subject is not

@@ -254,12 +254,6 @@ func (s *state) forged() {
 		"somebody else writes to the stream; rollcall mends it at its next start")
 }
 
-// leadership is what is known of who leads.
-type leadership struct {
-	known bool
-	by    string // empty: nobody
-}
-
 // lease says who polls the tenant.
 func (s *state) lease(ctx context.Context) {
 	if !s.mayRead(publisher.BucketStream) {
@@ -270,8 +264,8 @@ func (s *state) lease(ctx context.Context) {
 		s.unread(err)
 		return
 	}
-	s.lead = leadership{true, h.Instance}
-	if seq == 0 {
+	s.leader, s.unled = h.Instance, seq == 0
+	if s.unled {
 		s.ok(fmt.Sprintf("nobody polls tenant %d now", s.tenant))
 		return
 	}
@@ -298,7 +292,7 @@ func (s *state) watermark(ctx context.Context) {
 	}
 	now := s.Now()
 	who := "see the log of " + w.Instance + ", and the health below"
-	if s.lead.known && s.lead.by == "" {
+	if s.unled {
 		who = "nobody polls: start rollcall, or see why it ended"
 	}
 	switch {
@@ -348,11 +342,11 @@ func (s *state) health(ctx context.Context) {
 	// A leader says in the stream that it can't read the listing, or commits a watermark: one that
 	// does neither can't commit.
 	failing := h != nil && h.State == schemas.HealthFailing
-	if s.committed.IsZero() || failing || s.lead.by == "" && !s.running {
+	if s.committed.IsZero() || failing || s.leader == "" && !s.running {
 		return
 	}
 	s.fail(fmt.Sprintf("%s polls tenant %d, and nothing has been committed since %s (%s)",
-		cmp.Or(s.lead.by, "the rollcall that runs here"), s.tenant,
+		cmp.Or(s.leader, "the rollcall that runs here"), s.tenant,
 		at(s.committed), dur(s.Now().Sub(s.committed))),
 		"its log and its /readyz name the error; see that the stream, its account and the "+
 			"servers' disks have room; a nats-server whose disk was full writes again only "+
