@@ -47,15 +47,33 @@ func (w *writer) commit(valid time.Duration, events ...schemas.Event) {
 	w.batch(valid, publisher.Batch{Events: events})
 }
 
-func (w *writer) batch(valid time.Duration, b publisher.Batch) {
+// overdue writes a watermark that says when the next one had to come, which has passed.
+func (w *writer) overdue() {
 	w.t.Helper()
+	mark := w.mark(time.Hour)
+	mark.NextBy = mark.StartedAt.Add(-time.Millisecond)
+	w.put(publisher.Batch{Watermark: mark})
+}
+
+// mark is the watermark of a complete sweep.
+func (w *writer) mark(valid time.Duration) schemas.Watermark {
 	w.sweep++
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	b.Watermark = schemas.Watermark{Sweep: w.sweep, StartedAt: now, CompletedAt: now,
-		StaleAfter: now.Add(valid)}
+	return schemas.Watermark{Sweep: w.sweep, StartedAt: now, CompletedAt: now,
+		StaleAfter: now.Add(valid), NextBy: now.Add(time.Hour)}
+}
+
+func (w *writer) batch(valid time.Duration, b publisher.Batch) {
+	w.t.Helper()
+	b.Watermark = w.mark(valid)
 	if valid == 0 {
 		b.Watermark = schemas.Watermark{InProgress: &schemas.InProgress{Sweep: w.sweep}}
 	}
+	w.put(b)
+}
+
+func (w *writer) put(b publisher.Batch) {
+	w.t.Helper()
 	err := w.p.Commit(w.t.Context(), b)
 	// the commit is in the stream, and so is what the test wrote by other ways
 	if errors.Is(err, publisher.ErrTampered) {
@@ -223,6 +241,10 @@ func testRouting(t *testing.T, e engine) {
 	r.on("the picture is stale", duty(2, 2, 1, 1), duty(large, 7, 3, 3))
 	r.expectCall("ninth", 503, "the picture is stale")
 	r.expectCall("eighth", 200, "")
+	w.commit(time.Hour)
+	r.on("", duty(2, 2, 1, 1), duty(large, 7, 3, 3))
+	w.overdue() // the sweep is not, the next watermark is
+	r.on("the picture is stale", duty(2, 2, 1, 1), duty(large, 7, 3, 3))
 	w.commit(time.Hour, agent(10, 1, true, "10", 1))
 	r.on("", duty(2, 2, 1, 1), duty(10, 1, 1, 0), duty(large, 7, 3, 3))
 

@@ -3,14 +3,19 @@ package publisher
 import (
 	"context"
 	"encoding/json"
+	"net"
+	neturl "net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -229,5 +234,97 @@ func TestAlarmAfterAPause(t *testing.T) {
 	}
 	if n := s.CachedInfo().State.LastSeq; n != 1 {
 		t.Errorf("the server was told %d times, want once", n)
+	}
+}
+
+// On a cluster the alarm stays armed when the stream's leader changes, and when its server goes.
+func TestAlarmOnACluster(t *testing.T) {
+	t.Parallel()
+	var routes, urls []string
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		routes = append(routes, "nats://"+l.Addr().String())
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stops := make(map[string]func())
+	for i, route := range routes {
+		u, err := neturl.Parse(route)
+		if err != nil {
+			t.Fatal(err)
+		}
+		port, err := strconv.Atoi(u.Port())
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := "n" + strconv.Itoa(i+1)
+		url, stop := natstest.StartOptions(t, &server.Options{ServerName: name,
+			Routes:  server.RoutesFromStr(strings.Join(routes, ",")),
+			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}})
+		urls, stops[name] = append(urls, url), stop
+	}
+	all := strings.Join(urls, ",")
+	heard := listen(t, all, "agent.stale.*")
+	a := alarmOf(t, all, 886)
+	a.cfg.Replicas = 3
+	stop := running(t, a)
+	js, err := jetstream.New(natstest.Connect(t, all), jetstream.WithDefaultTimeout(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// leader is the server that leads the stream, with all replicas there and up to date.
+	leader := func(replicas int) (name string) {
+		wait.Eventually(t, "a leader of the alarm's stream", func() bool {
+			s, err := js.Stream(t.Context(), schemas.AlarmStream)
+			if err != nil {
+				return false
+			}
+			c := s.CachedInfo().Cluster
+			current := 0
+			for _, r := range c.Replicas {
+				if r.Current && !r.Offline {
+					current++
+				}
+			}
+			name = c.Leader
+			return name != "" && current == replicas-1
+		})
+		return name
+	}
+
+	far := overdueAt(time.Hour, 7)
+	// The servers have to meet first; until then the alarm can't be had.
+	wait.Eventually(t, "the stream on three servers", func() bool {
+		a.PutOff(far)
+		s, err := js.Stream(t.Context(), schemas.AlarmStream)
+		return err == nil && s.CachedInfo().State.Msgs == 1
+	})
+	w := overdueAt(15*time.Second, 8)
+	a.PutOff(w)
+	armedAt(t, all, 886, w.NextBy)
+	stop() // nobody is left to put it off
+
+	was := leader(3)
+	if _, err := js.Conn().Request("$JS.API.STREAM.LEADER.STEPDOWN."+schemas.AlarmStream, nil,
+		5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	var now string
+	wait.Eventually(t, "another leader", func() bool { now = leader(3); return now != was })
+	stops[now]()
+
+	m, err := heard.NextMsg(wait.Patience)
+	var got schemas.Stale
+	if err != nil || json.Unmarshal(m.Data, &got) != nil || got.Sweep != 8 ||
+		!got.NextBy.Equal(w.NextBy) {
+		t.Fatalf("the cluster says %v %v, want sweep 8's", m, err)
+	}
+	leader(2)
+	if n, _, _ := heard.Pending(); n != 0 {
+		t.Errorf("%d messages more", n)
 	}
 }

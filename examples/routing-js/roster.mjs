@@ -31,9 +31,10 @@ export class Roster {
   problem(now = Date.now()) {
     if (!this.#read) return "the states have not been read from the stream yet";
     if (!this.watermark?.sweep) return "rollcall has not read the whole listing yet";
-    if (!(now <= Date.parse(this.watermark.staleAfter))) {
-      return `the picture is stale: it is as of ${this.watermark.startedAt}, and a newer one was due at ${this.watermark.staleAfter}`;
-    }
+    // Until the next complete sweep is overdue, or the next watermark, whichever is sooner. A nextBy that is absent says nothing.
+    const { startedAt, staleAfter, nextBy } = this.watermark;
+    const due = Date.parse(nextBy) < Date.parse(staleAfter) ? nextBy : staleAfter;
+    if (!(now <= Date.parse(due))) return `the picture is stale: it is as of ${startedAt}, and a newer one was due at ${due}`;
     return "";
   }
 

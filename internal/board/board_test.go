@@ -267,7 +267,7 @@ func TestStateThenChanges(t *testing.T) {
 	}
 	if !p.trust.Reading || p.trust.Self != "two" || p.trust.Watermark.Instance != "one" ||
 		p.trust.Watermark.Sweep != 2 ||
-		p.trust.Watermark.StaleAfter != epoch.Add(17*time.Second).UnixMilli() ||
+		p.trust.Watermark.Until != epoch.Add(17*time.Second).UnixMilli() ||
 		p.trust.Health != nil {
 		t.Errorf("trust: %+v %+v", p.trust, p.trust.Watermark)
 	}
@@ -327,6 +327,29 @@ func TestHealth(t *testing.T) {
 	if d := cmp.Diff(&health{"failing", "credentials", "d", epoch.UnixMilli()},
 		m.Trust.Health); d != "" {
 		t.Error(d)
+	}
+}
+
+// The page gets one time at which the state is stale, and a glance only where it tells something.
+func TestWatermark(t *testing.T) {
+	at := func(seconds int) time.Time { return epoch.Add(time.Duration(seconds) * time.Second) }
+	w := schemas.Watermark{Sweep: 7, StartedAt: at(0), CompletedAt: at(200), StaleAfter: at(800)}
+	for name, c := range map[string]struct {
+		nextBy, glanced time.Time
+		until, shown    int64
+	}{
+		"nextBy is absent":   {until: at(800).UnixMilli()},
+		"nextBy comes first": {nextBy: at(215), until: at(215).UnixMilli()},
+		"staleAfter does":    {nextBy: at(801), until: at(800).UnixMilli()},
+		"a glance of the sweep": {glanced: at(150), until: at(800).UnixMilli(),
+			shown: at(150).UnixMilli()},
+		"one before it": {glanced: at(-1), until: at(800).UnixMilli()},
+	} {
+		w := w
+		w.NextBy, w.GlancedAt = c.nextBy, c.glanced
+		if got := encodeWatermark(&w); got.Until != c.until || got.GlancedAt != c.shown {
+			t.Errorf("%s: %+v, want until %d, glanced %d", name, got, c.until, c.shown)
+		}
 	}
 }
 

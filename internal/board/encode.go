@@ -36,7 +36,8 @@ type watermark struct {
 	Sweep       uint64 `json:"sweep"` // 0: there has been no complete one
 	StartedAt   int64  `json:"startedAt"`
 	CompletedAt int64  `json:"completedAt"`
-	StaleAfter  int64  `json:"staleAfter"`
+	Until       int64  `json:"until"`     // when it is stale, unless another comes before
+	GlancedAt   int64  `json:"glancedAt"` // 0: no glance since the sweep began
 	Missing     int    `json:"missing"`
 	Rejected    int    `json:"rejected"`
 	Instance    string `json:"instance"`
@@ -50,8 +51,12 @@ type health struct {
 }
 
 func encodeWatermark(w *schemas.Watermark) *watermark {
-	return &watermark{w.Sweep, millis(w.StartedAt), millis(w.CompletedAt), millis(w.StaleAfter),
-		w.Missing, w.Rejected, w.Instance}
+	glanced := w.GlancedAt
+	if !glanced.After(w.StartedAt) {
+		glanced = time.Time{}
+	}
+	return &watermark{w.Sweep, millis(w.StartedAt), millis(w.CompletedAt),
+		millis(w.TrustedUntil()), millis(glanced), w.Missing, w.Rejected, w.Instance}
 }
 
 func encodeHealth(h *schemas.Health) *health {

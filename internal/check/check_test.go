@@ -407,6 +407,14 @@ func TestLog(t *testing.T) {
 	put(t, nc, watermark, w)
 	say("ok watermark: 1m", "old: sweep 7, 60 agents, 12 online, by host-1")
 
+	// A sweep takes long, and a watermark is overdue: nothing says yet that it can't be committed.
+	w.NextBy, w.GlancedAt = now.Add(-time.Second), now.Add(-50*time.Second)
+	put(t, nc, watermark, w)
+	say("warning watermark: stale since", "> nobody polls: start rollcall, or see why it ended")
+	w.NextBy = now.Add(time.Hour)
+	put(t, nc, watermark, w)
+	say("ok watermark: 1m", "old, glanced 5", "s ago: sweep 7, 60 agents, 12 online, by host-1")
+
 	w.StaleAfter, w.Missing = now.Add(-30*time.Second), 3
 	put(t, nc, watermark, w)
 	put(t, nc, health, schemas.Health{TenantID: 886, State: schemas.HealthFailing, Since: now,

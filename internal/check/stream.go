@@ -298,15 +298,21 @@ func (s *state) watermark(ctx context.Context) {
 	switch {
 	case w.Sweep == 0:
 		s.warn("no sweep has been complete yet", who)
-	case now.After(w.StaleAfter):
+	case now.After(w.TrustedUntil()):
+		since := w.TrustedUntil()
 		s.warn(fmt.Sprintf("stale since %s (%s): it shows the listing of %s",
-			at(w.StaleAfter), dur(now.Sub(w.StaleAfter)), at(w.StartedAt)), who)
+			at(since), dur(now.Sub(since)), at(w.StartedAt)), who)
+		// Before staleAfter, a leader whom the vendor does not answer may not have said so yet.
 		if now.Sub(w.StaleAfter) > commitPatience && now.Sub(m.Time) > commitPatience {
 			s.committed = m.Time
 		}
 	default:
-		s.ok(fmt.Sprintf("%s old: sweep %d, %s, %d online, by %s",
-			dur(now.Sub(w.StartedAt)), w.Sweep, count(w.Agents, "agent"), w.Online, w.Instance))
+		glanced := ""
+		if w.GlancedAt.After(w.StartedAt) {
+			glanced = ", glanced " + dur(now.Sub(w.GlancedAt)) + " ago"
+		}
+		s.ok(fmt.Sprintf("%s old%s: sweep %d, %s, %d online, by %s", dur(now.Sub(w.StartedAt)),
+			glanced, w.Sweep, count(w.Agents, "agent"), w.Online, w.Instance))
 	}
 	if w.Missing > 0 || w.Rejected > 0 {
 		s.warn(fmt.Sprintf("%d of the agents missing from the listing, %s rejected",

@@ -163,6 +163,20 @@ func TestReadiness(t *testing.T) {
 			Stream: wrong("not known without NATS"), Lease: wrong("not known without NATS"),
 			Watermark: &Watermark{Sweep: 41, StartedAt: w.StartedAt, AgeSeconds: 20,
 				StaleAfter: w.StaleAfter, Stale: true}, Health: &Health{State: "ok"}}},
+		{"leading, and no watermark came in time", func(p *Process) {
+			w := watermark(42, 200*time.Second)
+			w.StaleAfter, w.NextBy = now.Add(400*time.Second), now.Add(-time.Millisecond)
+			w.GlancedAt = now.Add(-20 * time.Second)
+			x := &tenant{leading: true, loop: engine.Status{Watermark: w, State: schemas.HealthOK}}
+			p.Connected(&broker{}, x.Status)
+			p.Running(886, x, loop{x})
+		}, Readiness{Ready: true, Role: RoleLeader, Commits: &yes, Tenant: 886, NATS: yes,
+			Stream: yes, Lease: yes, Leader: "r-1",
+			Watermark: &Watermark{Sweep: 42, StartedAt: now.Add(-200 * time.Second),
+				AgeSeconds: 200, StaleAfter: now.Add(400 * time.Second),
+				NextBy: now.Add(-time.Millisecond), GlancedAt: now.Add(-20 * time.Second),
+				Stale: true},
+			Health: &Health{State: "ok"}}},
 		{"no lease to be had", func(p *Process) {
 			x := &tenant{log: publisher.Status{Lease: errors.New("bucket rollcall does not exist")}}
 			p.Connected(&broker{}, x.Status)

@@ -212,7 +212,9 @@ type Watermark struct {
 	StartedAt  time.Time `json:"startedAt"`
 	AgeSeconds float64   `json:"ageSeconds"` // since StartedAt
 	StaleAfter time.Time `json:"staleAfter"`
-	Stale      bool      `json:"stale"`
+	NextBy     time.Time `json:"nextBy,omitzero"`
+	GlancedAt  time.Time `json:"glancedAt,omitzero"`
+	Stale      bool      `json:"stale"` // StaleAfter or NextBy has passed
 }
 
 // Health is what the tenant's health is.
@@ -285,8 +287,9 @@ func (p *Process) describe(r *Readiness, seen publisher.Status, own engine.Statu
 		now := p.now()
 		r.Watermark = &Watermark{
 			Sweep: w.Sweep, StartedAt: w.StartedAt.UTC(), StaleAfter: w.StaleAfter.UTC(),
+			NextBy: w.NextBy.UTC(), GlancedAt: w.GlancedAt.UTC(),
 			AgeSeconds: now.Sub(w.StartedAt).Round(time.Millisecond).Seconds(),
-			Stale:      now.After(w.StaleAfter),
+			Stale:      now.After(w.TrustedUntil()),
 		}
 	}
 	switch {

@@ -246,8 +246,8 @@ func (v *view) tellHealth() {
 	v.notice(style, clean(strings.ToUpper(string(h.State))), text)
 }
 
-// checkStale tells when the next complete sweep is overdue, and when that is over. Time alone makes
-// it so.
+// checkStale tells when the next complete sweep, or the next watermark, is overdue, and when that
+// is over. Time alone makes it so.
 func (v *view) checkStale() {
 	now := v.now()
 	stale := v.isStale(now)
@@ -261,18 +261,31 @@ func (v *view) checkStale() {
 	case w == nil || w.Sweep == 0:
 		v.notice(alarm, "STALE", "the stream knows of no complete sweep")
 	default:
-		v.notice(alarm, "STALE", v.asOf(now)+"; a newer one was due at "+clock(w.StaleAfter, now))
+		v.notice(alarm, "STALE", v.asOf(now)+"; a newer one was due at "+clock(w.TrustedUntil(), now))
 	}
 }
 
 func (v *view) isStale(now time.Time) bool {
 	w := v.watermark
-	return w == nil || w.Sweep == 0 || now.After(w.StaleAfter)
+	return w == nil || w.Sweep == 0 || now.After(w.TrustedUntil())
 }
 
 func (v *view) asOf(now time.Time) string {
 	started := v.watermark.StartedAt
-	return fmt.Sprintf("as of %s (%s ago)", clock(started, now), span(now.Sub(started)))
+	s := fmt.Sprintf("as of %s (%s ago)", clock(started, now), span(now.Sub(started)))
+	if glanced := v.glanced(now); glanced != "" {
+		s += ", " + glanced
+	}
+	return s
+}
+
+// glanced says how long ago the last complete glance began; "": none has since the last complete
+// sweep did, which saw more.
+func (v *view) glanced(now time.Time) string {
+	if w := v.watermark; w.GlancedAt.After(w.StartedAt) {
+		return "glanced " + span(now.Sub(w.GlancedAt)) + " ago"
+	}
+	return ""
 }
 
 // wait tells once what is waited for.
@@ -358,6 +371,11 @@ func (v *view) status() string {
 		parts = append(parts, "STALE, "+span(now.Sub(w.StartedAt))+" old")
 	default:
 		parts = append(parts, "fresh, "+span(now.Sub(w.StartedAt))+" old")
+	}
+	if swept && v.begun {
+		if glanced := v.glanced(now); glanced != "" {
+			parts = append(parts, glanced)
+		}
 	}
 	if h != nil && h.State != schemas.HealthOK {
 		if style == good {

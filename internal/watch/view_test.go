@@ -432,6 +432,35 @@ func TestNoSweepIsNotFresh(t *testing.T) {
 	}
 }
 
+// Where a sweep takes long, the next watermark is due long before the next sweep.
+func TestNoWatermarkIsStale(t *testing.T) {
+	now := noon
+	v, out := screen(&now, 80, live)
+	w := mark(7, noon.Add(-3*time.Minute))
+	w.StaleAfter, w.NextBy = noon.Add(7*time.Minute), noon.Add(15*time.Second)
+	w.GlancedAt = noon.Add(-20 * time.Second)
+	v.reload(staff()[:1], w, ok)
+	says := func(want string) {
+		t.Helper()
+		if got := written(t, v, out, 80); !strings.Contains(got, want) {
+			t.Errorf("want %q:\n%s", want, got)
+		}
+	}
+	says("agents on duty, as of 11:57:00 (3m00s ago), glanced 20s ago\n")
+	now = now.Add(time.Second)
+	says(" fresh, 3m01s old | glanced 21s ago | 52 of 340")
+	now = noon.Add(15 * time.Second)
+	if got := written(t, v, out, 80); strings.Contains(got, "STALE") {
+		t.Error(got)
+	}
+	now = now.Add(time.Millisecond)
+	says("STALE    as of 11:57:00 (3m15s ago), glanced 35s ago; a newer one was due at 12:00:15\n")
+	later := *w
+	later.NextBy, later.GlancedAt = now.Add(15*time.Second), noon.Add(-4*time.Minute)
+	v.setWatermark(&later)
+	says("FRESH    as of 11:57:00 (3m15s ago)\n")
+}
+
 // Staleness comes with time, not with messages.
 func TestStaleWithTime(t *testing.T) {
 	for _, c := range []struct {

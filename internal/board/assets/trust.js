@@ -16,7 +16,7 @@ export function problems(s, now) {
   const { watermark: w, health: h, reading } = s.trust
   if (!reading && s.ready && !s.lost) tell('bad', 'unread')
   if (s.ready && !w?.sweep) tell('warn', 'none')
-  else if (w?.sweep && now > w.staleAfter) tell('bad', 'stale', { time: at(w.startedAt), due: at(w.staleAfter) })
+  else if (w?.sweep && now > w.until) tell('bad', 'stale', { time: at(w.startedAt), due: at(w.until) })
   if (h && h.state !== 'ok') {
     const known = h.state === 'failing' || h.state === 'holding'
     tell(h.state === 'holding' ? 'warn' : 'bad', known ? h.state : 'failing', { why: why(h.reason), time: at(h.since) })
@@ -72,11 +72,14 @@ function facts(s, now, level) {
   if (w?.sweep) {
     fact('t.age', time(w.startedAt, near(w.startedAt, now)), ` · ${t('t.ago', { d: lasted(now - w.startedAt) })}`)
     fact('t.took', `${took(w.completedAt - w.startedAt)} · ${t('t.sweep', { n: number(w.sweep) })}`)
-    fact('t.due', time(w.staleAfter, near(w.staleAfter, now)))
+    fact('t.due', time(w.until, near(w.until, now)))
+    if (w.glancedAt) fact('t.glance', time(w.glancedAt, near(w.glancedAt, now)), ` · ${t('t.ago', { d: lasted(now - w.glancedAt) })}`)
+    else fact('t.glance')
   } else {
     fact('t.age', t('t.none'))
     fact('t.took')
     fact('t.due')
+    fact('t.glance')
   }
   if (h) fact('t.health', t('t.since', { what: ['ok', 'failing', 'holding'].includes(h.state) ? t('h.' + h.state) : h.state, time: near(h.since, now) }))
   else fact('t.health')

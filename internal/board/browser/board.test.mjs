@@ -185,7 +185,7 @@ test('a stale picture is told', async () => {
   await act('freeze')
   await banner('stale').waitFor()
   await page.locator('html[data-trust=bad]').waitFor()
-  assert.match(await banner('stale').textContent(), /Out of date.*A newer reading was due by \d\d:\d\d:\d\d/)
+  assert.match(await banner('stale').textContent(), /Out of date.*An update was due by \d\d:\d\d:\d\d/)
   assert.match(await page.title(), /^⚠ Out of date/)
   assert.match(await page.locator('#pulse').textContent(), /Out of date · as of \d+ s ago/)
   await act('start')
