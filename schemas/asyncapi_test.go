@@ -19,6 +19,9 @@ import (
 // AsyncAPI has its own.
 const asyncAPIFrame = "testdata/asyncapi.json"
 
+// kindStale is the one channel that the stream does not have: the server's own.
+const kindStale = "stale"
+
 var (
 	embedded = regexp.MustCompile(`\{\s*"\$embed":\s*"([^"]+)"\s*\}`)
 	dialect  = regexp.MustCompile(`^\{\s*"\$schema": "[^"]+",`)
@@ -116,6 +119,7 @@ func TestAsyncAPISubjects(t *testing.T) {
 	if n := len(constants(t, "Kind")); n != len(subjects) {
 		t.Errorf("%d kinds, and %d subjects here", n, len(subjects))
 	}
+	subjects[kindStale] = StaleSubject(886)
 	all := channels(t)
 	for kind, subject := range subjects {
 		c, ok := all[string(kind)]
@@ -135,8 +139,12 @@ func TestAsyncAPISubjects(t *testing.T) {
 		if address != subject {
 			t.Errorf("%s is %s, want %s", c.Address, address, subject)
 		}
-		if c.Stream.Stream != Stream {
-			t.Errorf("%s is in stream %q, want %q", kind, c.Stream.Stream, Stream)
+		want := Stream
+		if kind == kindStale {
+			want = AlarmStream
+		}
+		if c.Stream.Stream != want {
+			t.Errorf("%s is in stream %q, want %q", kind, c.Stream.Stream, want)
 		}
 	}
 	if len(all) > 0 {
@@ -201,7 +209,7 @@ func TestAsyncAPIParts(t *testing.T) {
 		switch Kind(kind) {
 		case KindState:
 			headers = "stateHeaders"
-		case KindWatermark, KindHealth:
+		case KindWatermark, KindHealth, kindStale:
 			schema, headers, content = kind, kind+"Headers", ContentTypeJSON
 		}
 		if m.ContentType != content || m.Payload["$ref"] != "#/components/schemas/"+schema ||
@@ -258,6 +266,19 @@ func TestAsyncAPIExamples(t *testing.T) {
 					t.Fatal(err)
 				}
 				subject = HealthSubject(h.TenantID)
+			case kindStale: // its subject is none of the stream's
+				var s Stale
+				if err := json.Unmarshal(e.Payload, &s); err != nil {
+					t.Fatal(err)
+				}
+				var want bytes.Buffer
+				if err := json.Compact(&want, e.Payload); err != nil {
+					t.Fatal(err)
+				}
+				if d := cmp.Diff(want.String(), string(s.AppendJSON(nil))); d != "" {
+					t.Errorf("%s, example %s, and what the code makes of it:\n%s", kind, e.Name, d)
+				}
+				subject = AlarmFiredSubject(s.TenantID)
 			default:
 				var ev Event
 				if err := json.Unmarshal(e.Payload, &ev); err != nil {
@@ -268,7 +289,8 @@ func TestAsyncAPIExamples(t *testing.T) {
 					subject = StateSubject(ev.Data.Agent.TenantID, ev.Data.Agent.AgentID)
 				}
 			}
-			if p, err := ParseSubject(subject); err != nil || p.Kind != Kind(kind) {
+			if p, err := ParseSubject(subject); Kind(kind) != kindStale &&
+				(err != nil || p.Kind != Kind(kind)) {
 				t.Errorf("%s, example %s: of kind %s, error %v", kind, e.Name, p.Kind, err)
 			}
 			if e.Headers == nil {
