@@ -261,7 +261,8 @@ func (v *view) checkStale() {
 	case w == nil || w.Sweep == 0:
 		v.notice(alarm, "STALE", "the stream knows of no complete sweep")
 	default:
-		v.notice(alarm, "STALE", v.asOf(now)+"; a newer one was due at "+clock(w.TrustedUntil(), now))
+		v.notice(alarm, "STALE", v.asOf(now)+"; a newer one was due at "+clock(w.TrustedUntil(),
+			now))
 	}
 }
 

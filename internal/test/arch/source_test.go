@@ -50,7 +50,8 @@ func columns(line string) (n int) {
 }
 
 func TestWidth(t *testing.T) {
-	for line, want := range map[string]int{"": 0, "\tx": 5, "\t\t": 8, "ab\tc": 5, "abcd\t": 8, "↔": 1} {
+	for line, want := range map[string]int{"": 0, "\tx": 5, "\t\t": 8, "ab\tc": 5, "abcd\t": 8,
+		"↔": 1} {
 		if got := columns(line); got != want {
 			t.Errorf("%q is %d columns wide, want %d", line, got, want)
 		}
