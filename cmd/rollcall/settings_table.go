@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"log/slog"
 	"slices"
 	"strings"
@@ -30,10 +31,7 @@ func (v variable) ofVendor() bool { return strings.HasPrefix(v.name, "ROLLCALL_I
 
 // text is what the variable holds, or else the default.
 func (v variable) text(env environment) string {
-	text := env[v.name].reveal()
-	if !env.isSet(v.name) {
-		text = v.std
-	}
+	text := cmp.Or(env[v.name].reveal(), v.std)
 	if v.secret {
 		return text // spaces may belong to it
 	}
