@@ -11,8 +11,8 @@
 //
 // Decoding is lenient: fields that a later build may add are ignored.
 //
-// One message is not in the stream and not rollcall's own: [Stale], with which the NATS server tells
-// plain subscribers of [StaleSubject] that a watermark is overdue.
+// One message is not in the stream and not rollcall's own: [Stale], with which the NATS server
+// tells plain subscribers of [StaleSubject] that a watermark is overdue.
 //
 // For readers in other languages the same is said as JSON Schema and AsyncAPI: see [Document].
 // asyncapi.json is put together from testdata/asyncapi.json, the schemas and the goldens by go test
