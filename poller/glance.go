@@ -79,13 +79,13 @@ func newGlances(after time.Duration, source Source, listings int, trust filterTr
 }
 
 // useful reports whether a sweep takes long enough. Where it does not, nobody is found
-// sooner by glances, and what they know is forgotten.
+// sooner by glances, and what they know is forgotten, once no request of theirs is under way.
 func (g *glances) useful(pages []int) bool {
 	g.pages = pages
 	if g.pageCount()/g.source.Rate() > g.after.Seconds() {
 		return true
 	}
-	if len(g.places) > 0 {
+	if len(g.places) > 0 && !g.asking {
 		*g = *newGlances(g.after, g.source, g.listings, g.trust)
 		g.pages = pages
 	}
@@ -250,20 +250,24 @@ func unfiltered(p *listing.Page, total int) string {
 // finish begins to look for those whom a complete glance does not list, though they were online
 // before it began.
 func (g *glances) finish(c *glance, ended time.Time) {
+	all := true
 	for id, read := range g.online {
 		if !c.seen[id] && read.Before(c.began) {
-			g.look(&search{glance: c, since: ended}, id)
+			all = g.look(&search{glance: c, since: ended}, id) && all
 		}
 	}
-	g.finished = append(g.finished, c)
+	if all {
+		g.finished = append(g.finished, c)
+	}
 }
 
 // look has the page read where the whole listing showed the agent last, and if it is not there any
-// more, those beside it.
-func (g *glances) look(s *search, id int64) {
+// more, those beside it. It reports whether that is known: before the first sweep has ended it may
+// not be.
+func (g *glances) look(s *search, id int64) bool {
 	at, known := g.places[id]
 	if !known || g.lookup[id] != nil {
-		return
+		return known
 	}
 	s.at = []place{at}
 	if at.page > 0 { // what stood before it may have left
@@ -275,6 +279,7 @@ func (g *glances) look(s *search, id int64) {
 	g.lookup[id] = s
 	s.glance.open++
 	g.signOuts += 1 / g.memory()
+	return true
 }
 
 // read takes a page of the whole listing in, and returns it with what it settles.
