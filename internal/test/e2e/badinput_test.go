@@ -320,8 +320,10 @@ func TestVendorDownAtStart(t *testing.T) {
 		map[string]string{"ROLLCALL_ISDP_URL": fmt.Sprintf("http://127.0.0.1:%d", port)}))
 	healthOf(t, url, "failing", "unreachable")
 	nc := Connect(t, url)
-	if m, ok := Last(nc, "agent.watermark.886"); !ok ||
-		!strings.Contains(m.Body, `"sweep":0,"agents":0,"online":0,`) {
+	m, ok := Last(nc, "agent.watermark.886")
+	var w map[string]any
+	if err := json.Unmarshal([]byte(m.Body), &w); err != nil || !ok || w["sweep"] != 0.0 ||
+		w["agents"] != 0.0 || w["online"] != 0.0 || w["startedAt"] != nil || w["nextBy"] == nil {
 		t.Errorf("a watermark without any sweep: %s", m.Body)
 	}
 	// The vendor comes up.

@@ -224,7 +224,7 @@ func TestPages(t *testing.T) {
 		want[fmt.Sprintf(`rollcall_agents{state=%q,tenant="886",type=%q}`,
 			map[bool]string{true: "online", false: "offline"}[e.Data.Online], kind)]++
 	}
-	var w struct{ StartedAt, StaleAfter time.Time }
+	var w struct{ StartedAt, StaleAfter, NextBy time.Time }
 	if err := json.Unmarshal([]byte(last.Body), &w); err != nil {
 		t.Fatal(err)
 	}
@@ -232,6 +232,8 @@ func TestPages(t *testing.T) {
 		w.StartedAt.UnixMilli()) / 1000
 	want[`rollcall_watermark_stale_after_timestamp_seconds{tenant="886"}`] = float64(
 		w.StaleAfter.UnixMilli()) / 1000
+	want[`rollcall_watermark_next_by_timestamp_seconds{tenant="886"}`] = float64(
+		w.NextBy.UnixMilli()) / 1000
 	pages := float64(v.Stats().PageRequests) // those that are held are not yet among them
 	want[`rollcall_requests_total{call="page",result="ok"}`] = pages
 	want["rollcall_pages_total"] = pages

@@ -201,7 +201,8 @@ func (p plot) faults() isdpsim.Hook {
 	if p.delay > 0 {
 		hooks = append(hooks, func(r isdpsim.Request) isdpsim.Fault {
 			half := rand.New(rand.NewPCG(p.seed, uint64(r.Number))).Int64N(int64(p.delay)) / 2
-			return isdpsim.All(isdpsim.Delay(time.Duration(half)), isdpsim.Late(time.Duration(half)))
+			return isdpsim.All(isdpsim.Delay(time.Duration(half)),
+				isdpsim.Late(time.Duration(half)))
 		})
 	}
 	return isdpsim.Hooks(hooks...)
