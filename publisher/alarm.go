@@ -62,16 +62,19 @@ func (a *Alarm) PutOff(w schemas.Watermark) {
 const (
 	alarmRetry   = time.Minute     // after the stream could not be had
 	alarmTimeout = 5 * time.Second // for one answer of the broker
+	alarmLeave   = time.Second     // for all that is left to do when Run ends
 	alarmPause   = time.Second     // a watermark that waited longer for Run is not armed
 	alarmStep    = time.Second     // nextBy has to move by more than this to be worth a message
 )
 
-// Run arms the alarm for each watermark that [Alarm.PutOff] brings, until ctx ends. What is armed
-// then stays so: if no other replica goes on, it goes off.
+// Run arms the alarm for each watermark that [Alarm.PutOff] brings, until ctx ends, and within a
+// second after that for one that was brought just before. What is armed then stays so: if no other
+// replica goes on, it goes off.
 func (a *Alarm) Run(ctx context.Context) {
 	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second),
 		backoff.WithMaxInterval(alarmRetry), backoff.WithMaxElapsedTime(0))
 	ready := false // the stream is there, and fits
+	defer func() { a.leave(ctx, &ready) }()
 	for {
 		var w due
 		select {
@@ -79,11 +82,8 @@ func (a *Alarm) Run(ctx context.Context) {
 			return
 		case w = <-a.latest:
 		}
-		if d := w.NextBy.Sub(a.armed); d.Abs() <= alarmStep || time.Until(w.NextBy) <= 0 {
+		if !a.worth(w) {
 			continue
-		}
-		if time.Since(w.at) > alarmPause {
-			continue // this process was paused, and another one may lead by now
 		}
 		err := a.prepare(ctx, &ready)
 		if err == nil {
@@ -98,6 +98,10 @@ func (a *Alarm) Run(ctx context.Context) {
 			continue
 		}
 		if ctx.Err() != nil {
+			select {
+			case a.latest <- w:
+			default: // there is a later one
+			}
 			return
 		}
 		ready = false
@@ -112,6 +116,37 @@ func (a *Alarm) Run(ctx context.Context) {
 			return
 		case <-time.After(wait.NextBackOff()):
 		}
+	}
+}
+
+// worth says whether the alarm is to be armed for w.
+func (a *Alarm) worth(w due) bool {
+	if d := w.NextBy.Sub(a.armed); d.Abs() <= alarmStep || time.Until(w.NextBy) <= 0 {
+		return false
+	}
+	// Else this process was paused, and another one may lead by now.
+	return time.Since(w.at) <= alarmPause
+}
+
+// leave arms the alarm for the last watermark before Run returns. Where that fails, it goes off
+// somewhat earlier.
+func (a *Alarm) leave(ctx context.Context, ready *bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), alarmLeave)
+	defer cancel()
+	select {
+	case w := <-a.latest:
+		if !a.worth(w) || !a.nc.IsConnected() {
+			return
+		}
+		err := a.prepare(ctx, ready)
+		if err == nil {
+			err = a.arm(ctx, w.Watermark)
+		}
+		if err != nil {
+			a.log.Debug("the alarm could not be put off a last time: it goes off early",
+				"err", err)
+		}
+	default:
 	}
 }
 

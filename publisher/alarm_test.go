@@ -237,6 +237,22 @@ func TestAlarmAfterAPause(t *testing.T) {
 	}
 }
 
+// The last watermark before the end is armed, and what has waited for too long is not.
+func TestAlarmAtTheEnd(t *testing.T) {
+	t.Parallel()
+	url, _ := natstest.Start(t, "")
+	a := alarmOf(t, url, 886)
+	last := overdueAt(time.Hour, 7)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	a.PutOff(last)
+	a.Run(over)
+	armedAt(t, url, 886, last.NextBy)
+	a.latest <- due{overdueAt(2*time.Hour, 8), time.Now().Add(-2 * alarmPause)}
+	a.Run(over)
+	armedAt(t, url, 886, last.NextBy)
+}
+
 // On a cluster the alarm stays armed when the stream's leader changes, and when its server goes.
 func TestAlarmOnACluster(t *testing.T) {
 	t.Parallel()

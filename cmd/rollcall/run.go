@@ -100,7 +100,8 @@ func (d *daemon) serve(ctx context.Context, nc *nats.Conn) error {
 	}
 	cfg.Published = alarm.PutOff
 	var alarms sync.WaitGroup
-	alarming, stopAlarm := context.WithCancel(ctx)
+	// The last watermark comes after ctx has ended.
+	alarming, stopAlarm := context.WithCancel(context.WithoutCancel(ctx))
 	alarms.Go(func() { alarm.Run(alarming) })
 	defer alarms.Wait()
 	defer stopAlarm()

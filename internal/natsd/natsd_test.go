@@ -379,6 +379,38 @@ func list(st jetstream.Stream, err error) string {
 	return strings.Join(all, " ")
 }
 
+// arm has the server say that tenant 886 is stale, as rollcall does.
+func arm(t *testing.T, js jetstream.JetStream, schedule string) {
+	t.Helper()
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: schemas.AlarmStream,
+		Subjects: []string{schemas.AlarmPrefix + ">"}, AllowMsgSchedules: true, AllowRollup: true,
+		MaxMsgsPerSubject: 1,
+		RePublish: &jetstream.RePublish{Source: schemas.AlarmPrefix + "fired.*",
+			Destination: "agent.stale.{{wildcard(1)}}"}}); err != nil {
+		t.Fatal(err)
+	}
+	m := nats.NewMsg(schemas.AlarmArmedSubject(886))
+	m.Header.Set(jetstream.ScheduleHeader, schedule)
+	m.Header.Set(jetstream.ScheduleTargetHeader, schemas.AlarmFiredSubject(886))
+	m.Data = []byte("stale")
+	if _, err := js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A reader hears the alarm.
+func TestReaderHearsTheAlarm(t *testing.T) {
+	s := start(t, Config{})
+	nc, _ := reader(t, s)
+	heard := subscribe(t, nc, schemas.StaleSubject(886))
+	_, js := own(t, s)
+	arm(t, js, "@at "+time.Now().Add(time.Second).UTC().Format(time.RFC3339Nano))
+	if m := next(t, heard); string(m.Data) != "stale" ||
+		m.Header.Get("Nats-Stream") != schemas.AlarmStream {
+		t.Errorf("heard %v %q", m.Header, m.Data)
+	}
+}
+
 func TestReaderForbidden(t *testing.T) {
 	s := start(t, Config{})
 	_, js := own(t, s)
@@ -395,6 +427,7 @@ func TestReaderForbidden(t *testing.T) {
 			FilterSubject: "agent.state.>"}); err != nil {
 		t.Fatal(err)
 	}
+	arm(t, js, "@at 2100-01-01T00:00:00Z")
 	before := state(t, js)
 
 	push := func(deliver string) string {
@@ -474,6 +507,20 @@ func TestReaderForbidden(t *testing.T) {
 			}
 			return st.DeleteMsg(ctx, 1)
 		}, "may read the stream and nothing else"},
+		{"arm the alarm", ask("rollcall.alarm.armed.886", "{}"), ""},
+		{"set the alarm off", ask("rollcall.alarm.fired.886", "{}"), ""},
+		{"say that it went off", ask("agent.stale.886", "{}"), ""},
+		{"look at the alarm", ask("$JS.API.STREAM.INFO.ROLLCALL_ALARM", ""), ""},
+		{"alter the alarm", func(_ *nats.Conn, js jetstream.JetStream) error {
+			_, err := js.UpdateStream(ctx, jetstream.StreamConfig{Name: schemas.AlarmStream,
+				Subjects: []string{"mine"}})
+			return err
+		}, "may read the stream and nothing else"},
+		{"delete the alarm", func(_ *nats.Conn, js jetstream.JetStream) error {
+			return js.DeleteStream(ctx, schemas.AlarmStream)
+		}, "may read the stream and nothing else"},
+		{"purge the alarm", ask("$JS.API.STREAM.PURGE.ROLLCALL_ALARM", ""),
+			"may read the stream and nothing else"},
 		{"snapshot", ask("$JS.API.STREAM.SNAPSHOT.AGENT_EVENTS", `{"deliver_subject":"x"}`), ""},
 		{"restore", ask("$JS.API.STREAM.RESTORE.AGENT_EVENTS", `{}`), ""},
 		{"read the bucket", ask("$JS.API.DIRECT.GET.KV_rollcall.$KV.rollcall.lease.886", ""), ""},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,6 +104,10 @@ func Record(nc *nats.Conn, maxBytes int) (*Recording, error) {
 }
 
 func (r *Recording) add(m *nats.Msg) {
+	if m.Header.Get("Nats-Stream") == "ROLLCALL_ALARM" &&
+		strings.HasPrefix(m.Subject, "agent.stale.") {
+		return // the server itself says that nobody polls; no part of the stream
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
