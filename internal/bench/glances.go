@@ -256,8 +256,8 @@ func (b *bench) glanceOnce(ctx context.Context, dir string, c cell) (alone, glan
 		pause(ctx, time.Until(next))
 		fresh := [2]int{len(sets[0]), len(sets[1])} // in a burst, nobody flips twice
 		for range c.Burst {
-			// The share online stays about the same.
-			on := len(sets[1]) < c.online() || len(sets[1]) == c.online() && rand.IntN(2) == 0
+			// How many are online wanders, as where each signs in and out on his own.
+			on := rand.Float64() < 0.5+5*float64(c.online()-len(sets[1]))/float64(c.Agents)
 			if fresh[index(!on)] == 0 {
 				on = !on
 			}
