@@ -14,7 +14,7 @@
 //
 // The parts: a [Reader] reads the stream (reader.go, recover.go), a writer writes it (writer.go,
 // failing.go), and the lease keeps replicas from polling beside one another (lease.go). What the
-// stream and the bucket have to be is in stream.go.
+// stream and the bucket have to be is in stream.go. An [Alarm] (alarm.go) is beside all of that.
 package publisher
 
 import (
