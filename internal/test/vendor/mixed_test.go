@@ -89,6 +89,11 @@ var tricks = []trick{
 	sometimes("pos of another page", agents(Pos(5))),
 	sometimes("same page", agents(SamePage(0))),
 	sometimes("shifting", shifting),
+	sometimes("the filter lags", filter(FilterLags(10*time.Second, false))),
+	sometimes("the filter lags, with true rows", filter(FilterLags(10*time.Second, true))),
+	sometimes("the filter is ignored", filter(IgnoreFilter())),
+	sometimes("the filter fails", filter(Status(500))),
+	sometimes("nobody is online", filter(EmptyListing())),
 	sometimes("resizing", resizing),
 	lying(sometimes("a row twice", agents(twice))),
 	lying(sometimes("a row elsewhere", page(4, elsewhere))),
@@ -158,10 +163,11 @@ var tricks = []trick{
 }
 
 // TestMixed mixes the tricks at random, from a seed: of an even one such that pages show what was
-// true at some time, if they show anything; of an odd one all of them.
+// true at some time, if they show anything; of an odd one all of them. Two seeds of eight have
+// glances.
 func TestMixed(t *testing.T) {
 	if *seedFlag != 0 || *long == 0 {
-		seeds := []uint64{1, 2, 3, 4, 5, 6}
+		seeds := []uint64{1, 2, 3, 4, 5, 6, 7, 8}
 		if *seedFlag != 0 {
 			seeds = []uint64{*seedFlag}
 		}
@@ -209,8 +215,12 @@ func mixed(t *testing.T, seed uint64, length time.Duration) (int64, checker.Stat
 	if seed%3 == 0 {
 		types = []int{0, 1, 2, 10}
 	}
-	r := newRig(t, setup{seed: seed, types: types, requestTimeout: 700 * time.Millisecond,
-		missingHold: 700 * time.Millisecond, tokenTTL: 3 * time.Second})
+	s := setup{seed: seed, types: types, requestTimeout: 700 * time.Millisecond,
+		missingHold: 700 * time.Millisecond, tokenTTL: 3 * time.Second}
+	if seed%8 == 0 || seed%8 == 7 {
+		s.glances, s.churn = true, 4
+	}
+	r := newRig(t, s)
 	random := rand.New(rand.NewPCG(seed, 5))
 	var story []string
 	lied := false

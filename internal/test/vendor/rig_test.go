@@ -45,6 +45,7 @@ type setup struct {
 	// changes a second; 20. Below zero: agents sign in and out, 25 times a second, and no more
 	churn          float64
 	interval       time.Duration // 150ms
+	glances        bool          // beside sweeps, at a rate at which these take longer
 	requestTimeout time.Duration // 5s
 	tokenTTL       time.Duration // half an hour
 	invalidToken   int           // the HTTP status of the XML; 200
@@ -59,7 +60,8 @@ type setup struct {
 const (
 	pageSize    = 5
 	concurrency = 4
-	rateLimit   = 200.0
+	rateLimit   = 200.0 // requests a second
+	glanceRate  = 40.0  // where there are glances
 	maxRowBytes = 16 << 10
 )
 
@@ -87,6 +89,14 @@ type rig struct {
 	mu     sync.Mutex
 	marks  []schemas.Watermark // as they came
 	health []schemas.Health
+}
+
+// rate is how many requests a second are allowed.
+func (s *setup) rate() float64 {
+	if s.glances {
+		return glanceRate
+	}
+	return rateLimit
 }
 
 // newRig starts everything and waits for the first complete sweep.
@@ -151,7 +161,7 @@ func (r *rig) start() {
 	client, err := isdp.New(isdp.Config{
 		BaseURL: r.url, ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
 		Username: isdpsim.DemoUsername, Password: isdpsim.DemoPassword, Types: r.setup.types,
-		RequestTimeout: r.setup.requestTimeout, PageSize: pageSize, RateLimit: rateLimit,
+		RequestTimeout: r.setup.requestTimeout, PageSize: pageSize, RateLimit: r.setup.rate(),
 		MaxRowBytes: func() int { return r.setup.maxRow }, Logger: log, Now: r.now,
 	})
 	if err != nil {
@@ -161,8 +171,11 @@ func (r *rig) start() {
 	for _, typ := range r.setup.types {
 		types = append(types, fmt.Sprint(typ))
 	}
-	source, err := poller.New(poller.Config{Types: types, Concurrency: concurrency, Logger: log,
-		Now: r.now}, client)
+	polling := poller.Config{Types: types, Concurrency: concurrency, Logger: log, Now: r.now}
+	if r.setup.glances {
+		polling.GlanceAfter = r.setup.interval
+	}
+	source, err := poller.New(polling, client)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -386,6 +399,7 @@ func (r *rig) finish(opt checker.Options) checker.Stats {
 
 	opt.Tenant, opt.Types, opt.MaxPayload, opt.MaxRowBytes, opt.Quiescent = tenant, r.setup.types,
 		r.setup.maxPayload, r.setup.maxRow, true
+	opt.Interval = r.setup.interval
 	opt.MaxMissing, opt.MissingHold = r.setup.maxMissing, r.setup.missingHold
 	opt.Bound, opt.RemovalBound = 3*time.Second, cmp.Or(opt.RemovalBound, 4*time.Second)
 	opt.Outages = append(opt.Outages, r.gaps()...)
@@ -473,7 +487,7 @@ func (r *rig) wantLimits(abandons bool) {
 	// under way at a time.
 	const window = 500 * time.Millisecond
 	all := r.sim.Requests()
-	r.wantRate(all, window, int(rateLimit*window.Seconds())+1+2*concurrency, "requests")
+	r.wantRate(all, window, int(r.setup.rate()*window.Seconds())+1+2*concurrency, "requests")
 	tokens := slices.DeleteFunc(all, func(q isdpsim.Request) bool {
 		return q.Endpoint != isdpsim.TokenEndpoint
 	})
