@@ -319,13 +319,13 @@ func Truncated(n int) Fault {
 	return Body(func(b []byte) []byte { return b[:min(n, len(b))] })
 }
 
-// Corrupt overwrites the byte in the body's middle with a NUL, which no JSON may hold; the length
-// stays.
+// Corrupt overwrites the body's first byte with a NUL, so that no reader can tell its rows apart; the
+// length stays.
 func Corrupt() Fault {
 	return Body(func(b []byte) []byte {
 		b = bytes.Clone(b)
 		if len(b) > 0 {
-			b[len(b)/2] = 0
+			b[0] = 0
 		}
 		return b
 	})
