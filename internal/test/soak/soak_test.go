@@ -285,6 +285,10 @@ var scenarios = []scenario{
 		{"kill leader", 5, killLeader}, {"kill", 3, killRollcall}, {"stop", 1, stopRollcall},
 		{"burst", 2, burst}, {"vendor", 1, misbehave},
 	}},
+	{"glances", layout{nodes: 1, replicas: 2, glances: true}, []fault{
+		{"kill", 4, killRollcall}, {"term", 2, termRollcall}, {"stop", 2, stopRollcall},
+		{"kill server", 2, killServer}, {"stop server", 1, stopServer}, {"vendor", 2, misbehave},
+	}},
 }
 
 // spell lets time pass between two faults: most often until the tenants are being polled again, for
@@ -352,7 +356,7 @@ func TestSoak(t *testing.T) {
 	}
 	t.Parallel()
 	// between them they have most kinds of faults
-	for name, seed := range map[string]uint64{"embedded": 5, "external": 8} {
+	for name, seed := range map[string]uint64{"embedded": 5, "external": 8, "glances": 4} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := scenarios[slices.IndexFunc(scenarios, func(s scenario) bool {

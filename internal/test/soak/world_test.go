@@ -51,6 +51,10 @@ type layout struct {
 	tenants  int // 0: one
 	replicas int // of each tenant; 0: one
 	agents   int // of each tenant; 0: 120
+
+	// glances says that sweeps take longer than the interval, so that there are glances beside
+	// them, and that changes are as rare as these need.
+	glances bool
 }
 
 // A world is the parts of one run, and what was done to them.
@@ -178,10 +182,18 @@ func newNodes(t *testing.T, n int) []*e2e.NATSServer {
 
 func nodeName(i int) string { return fmt.Sprintf("n%d", i) }
 
+// churnRate is how many changes a tenant makes a second.
+func (w *world) churnRate() float64 {
+	if w.layout.glances {
+		return churn / 10
+	}
+	return churn
+}
+
 func (w *world) newTenant(id int64, broker map[string]string) *tenant {
 	w.t.Helper()
 	t := &tenant{id: id, vendor: e2e.NewVendor(w.t, isdpsim.Config{
-		Agents: w.layout.agents, TenantID: id, Seed: w.seed, Churn: churn,
+		Agents: w.layout.agents, TenantID: id, Seed: w.seed, Churn: w.churnRate(),
 	})}
 	for i := range w.layout.replicas {
 		r := &replica{name: fmt.Sprintf("%d%c", id, 'a'+i)}
@@ -206,6 +218,9 @@ func (w *world) newTenant(id int64, broker map[string]string) *tenant {
 			"ROLLCALL_ISDP_URL": srv.URL, "ROLLCALL_INSTANCE": r.name,
 			"ROLLCALL_POLL_TIMEOUT": "3s", "ROLLCALL_REQUEST_TIMEOUT": "2s",
 		})
+		if w.layout.glances {
+			r.env["ROLLCALL_RATE_LIMIT"], r.env["ROLLCALL_PAGE_SIZE"] = "50", "10"
+		}
 		t.replicas = append(t.replicas, r)
 	}
 	return t
@@ -454,6 +469,12 @@ func (w *world) judge(change func(*checker.Options)) {
 			checker.TruthOf(t.vendor.Tenant), opt)
 		if err := report.Err(); err != nil {
 			w.t.Errorf("tenant %d, seed %d: %v", t.id, w.seed, err)
+		}
+		if w.layout.glances && !slices.ContainsFunc(stored, func(m checker.Message) bool {
+			return strings.HasPrefix(m.Subject, "agent.watermark.") &&
+				strings.Contains(string(m.Body), `"glancedAt":`)
+		}) {
+			w.t.Errorf("tenant %d, seed %d: no glance was over", t.id, w.seed)
 		}
 		w.broken += len(report.Violations) + report.More
 		add(&w.stats, report.Stats)
