@@ -208,7 +208,8 @@ func newRigOf(t *testing.T, b *broker, cfg isdpsim.Config) *rig {
 	if r.rec, err = checker.Record(b.connect(), 0); err != nil {
 		t.Fatal(err)
 	}
-	r.opt = checker.Options{Tenant: r.sim.TenantID(), Quiescent: true}
+	r.opt = checker.Options{Tenant: r.sim.TenantID(), Quiescent: true,
+		Interval: 300 * time.Millisecond}
 	t.Cleanup(func() {
 		for _, p := range r.procs {
 			p.die()

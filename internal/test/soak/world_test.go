@@ -458,7 +458,7 @@ func (w *world) judge(change func(*checker.Options)) {
 		}
 		opt := checker.Options{
 			Tenant: t.id, Bound: bound, RemovalBound: removalBound, Outages: t.outages(w.begun),
-			Quiescent: true, Skew: clocks,
+			Quiescent: true, Skew: clocks, Interval: 200 * time.Millisecond,
 			LossyLive: w.lossy || w.layout.nodes == 0,
 		}
 		if change != nil {
