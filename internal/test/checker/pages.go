@@ -127,6 +127,11 @@ func (w *shown) mustMiss(id int64) bool {
 	return !slices.ContainsFunc(w.answers, func(a answer) bool { return a.rows.has(id) })
 }
 
+// glanced reports whether a glance showed the agent.
+func (w *shown) glanced(id int64) bool {
+	return slices.ContainsFunc(w.answers, func(a answer) bool { return a.glance && a.rows.has(id) })
+}
+
 // refused reports whether a row of the agent could not be used, or need not be.
 func (w *shown) refused(id int64) bool {
 	return slices.ContainsFunc(w.answers, func(a answer) bool { return a.rows.refused[id] })

@@ -156,6 +156,11 @@ func (c *check) times(w, last *watermark) {
 // event that was wrong at an earlier sweep already (reported) nothing more is said.
 func (c *check) fresh(w *watermark, roster map[int64]*event, reported map[*event]bool) {
 	win := c.window(w.startedAt, w.completedAt)
+	// A glance may show an agent in a sweep before that has asked for its first page.
+	earlier := c.window(time.Time{}, w.startedAt)
+	if n := len(c.complete); n > 1 {
+		earlier = c.window(c.complete[n-2].completedAt, w.startedAt)
+	}
 	var sure, possible int64
 	for _, id := range slices.Sorted(maps.Keys(roster)) {
 		e := roster[id]
@@ -177,7 +182,7 @@ func (c *check) fresh(w *watermark, roster map[int64]*event, reported map[*event
 		switch {
 		case win.couldMiss(id):
 			possible++
-			if win.mustMiss(id) {
+			if win.mustMiss(id) && !earlier.glanced(id) {
 				sure++
 			}
 		case !win.refused(id) && !reported[e] && !win.saw(id, func(r *row) bool {
@@ -193,6 +198,7 @@ func (c *check) fresh(w *watermark, roster map[int64]*event, reported map[*event
 		there := !slices.ContainsFunc(rows, func(r *row) bool {
 			return !r.there || !polledAmong(w.polled, r)
 		})
+		there = there && !win.saw(id, func(r *row) bool { return !r.there }) // nor a glance
 		if e := roster[id]; there && e.gone() && !(e != nil && reported[e]) {
 			if e != nil {
 				reported[e] = true
