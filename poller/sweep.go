@@ -201,7 +201,8 @@ func (s *sweep) more(ctx context.Context) bool {
 // sweep's own next one.
 func (s *sweep) next(timeout time.Duration) job {
 	n := 0
-	if s.glances != nil && s.hasTime(timeout) {
+	// Before the first complete sweep nobody trusts the stream, so that one goes first.
+	if s.glances != nil && s.totals != nil && s.hasTime(timeout) {
 		if r, ok := s.glances.turn(s.pageCounts()); ok {
 			return job{Request: r, tries: 1}
 		}

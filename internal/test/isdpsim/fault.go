@@ -319,8 +319,8 @@ func Truncated(n int) Fault {
 	return Body(func(b []byte) []byte { return b[:min(n, len(b))] })
 }
 
-// Corrupt overwrites the body's first byte with a NUL, so that no reader can tell its rows apart; the
-// length stays.
+// Corrupt overwrites the body's first byte with a NUL, so that no reader can tell its rows apart;
+// the length stays.
 func Corrupt() Fault {
 	return Body(func(b []byte) []byte {
 		b = bytes.Clone(b)
