@@ -86,11 +86,14 @@ func isThere(a packed.Agent) bool { return a != "" && a.There() }
 
 // differ reports whether it makes an event when an agent that was a becomes b.
 func (r *Rules) differ(a, b packed.Agent) bool {
+	if a == b {
+		return false
+	}
 	was, is := isThere(a), isThere(b)
 	if !was || !is {
 		return was != is
 	}
-	return a != b && (a.Online() != b.Online() || r.significant(a, b))
+	return a.Online() != b.Online() || r.significant(a, b)
 }
 
 // significant reports whether a and b differ in any field that is not quiet.

@@ -23,8 +23,9 @@ type progress struct {
 	end   int        // the first page read in this round that shows that the listing ends before it
 
 	// What judge said.
-	err   *listing.Error // why the listing is not complete, the most telling reason; nil: it is
-	again []int          // the pages which, read once more, might mend that
+	distinct int            // agents on its pages, where every page arrived
+	err      *listing.Error // why the listing is not complete, the most telling reason; nil: it is
+	again    []int          // the pages which, read once more, might mend that
 }
 
 // pageRead is what is known of one page in the course of a sweep.
@@ -106,28 +107,51 @@ func (l *progress) judge() {
 	if l.err != nil {
 		return
 	}
-	on := make(map[int64]int, l.total) // agent: the first page that shows it
-	for n := range l.pageCount() {
-		for _, a := range l.agents(n) {
-			if first, twice := on[a.AgentID()]; twice {
-				l.again = append(l.again, first, n)
-			} else {
-				on[a.AgentID()] = n
-			}
-		}
+	distinct := len(distinctAgents(l))
+	l.distinct = distinct
+	if distinct < seen {
+		l.again = l.overlapping()
 	}
-	slices.Sort(l.again)
-	l.again = slices.Compact(l.again)
-	if len(on)+rejected != l.total {
+	if distinct+rejected != l.total {
 		l.err = inconsistent("total_count%s is %d, but the pages show %d agents, "+
 			"%d of them twice, and %d rejected rows: the listing changed while it was read",
-			l.of, l.total, len(on), seen-len(on), rejected)
+			l.of, l.total, distinct, seen-distinct, rejected)
 		return
 	}
 	l.again = nil
 	if l.total < l.before {
 		l.judgeBehind()
 	}
+}
+
+// distinctAgents returns the agents that the listings show, each once, in ascending order.
+func distinctAgents(listings ...*progress) []int64 {
+	var ids []int64
+	for _, l := range listings {
+		for n := range l.pageCount() {
+			for _, a := range l.agents(n) {
+				ids = append(ids, a.AgentID())
+			}
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// overlapping returns the pages that show an agent which another page, or the same one, shows too.
+func (l *progress) overlapping() (pages []int) {
+	on := make(map[int64]int) // agent: the first page that shows it
+	for n := range l.pageCount() {
+		for _, a := range l.agents(n) {
+			if first, twice := on[a.AgentID()]; twice {
+				pages = append(pages, first, n)
+			} else {
+				on[a.AgentID()] = n
+			}
+		}
+	}
+	slices.Sort(pages)
+	return slices.Compact(pages)
 }
 
 // judgeBehind judges what is behind the end of a listing whose total has fallen since the last
@@ -198,7 +222,6 @@ func (l *progress) showsMore(p *listing.Page) bool {
 func verdict(listings []*progress, cut *listing.Error) listing.Verdict {
 	v := listing.Verdict{Complete: true}
 	worst := cut
-	agents := make(map[int64]bool)
 	for _, l := range listings {
 		if l.err != nil {
 			v.Complete = false
@@ -220,12 +243,11 @@ func verdict(listings []*progress, cut *listing.Error) listing.Verdict {
 				}
 				v.Rejections[r.Reason]++
 			}
-			for _, a := range p.Agents {
-				agents[a.AgentID()] = true
-			}
 		}
 	}
-	v.Agents = len(agents)
+	if v.Agents = listings[0].distinct; len(listings) > 1 || !v.Complete {
+		v.Agents = len(distinctAgents(listings...))
+	}
 	switch {
 	case v.Complete:
 	case cut != nil && errors.Is(cut, context.Canceled):

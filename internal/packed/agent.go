@@ -15,17 +15,32 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// Agent is an agent as it is kept in memory: the canonical encodings of its values, each behind
-// its length, those of documented fields first and without their names. It is about half as long as
-// the agent's JSON. Two agents are the same if, and only if, they are packed the same. The form is
-// nobody else's business and may change; "" is no agent.
+// Agent is an agent as it is kept in memory: whether it is there and which one it is, which every
+// sweep asks of everybody, and then the canonical encodings of its values, each behind its length,
+// those of documented fields first and without their names. It is about half as long as the agent's
+// JSON. Two agents are the same if, and only if, they are packed the same. The form is nobody
+// else's business and may change; "" is no agent.
 type Agent string
+
+// What an agent begins with: whether it is there, and its id in eight bytes.
+const (
+	absent   = '-' // it is deleted
+	present  = '+'
+	headSize = 1 + 8
+)
+
+func head(b []byte, id int64, there bool) []byte {
+	first := byte(present)
+	if !there {
+		first = absent
+	}
+	return binary.BigEndian.AppendUint64(append(b, first), uint64(id))
+}
 
 var table = fields.TableOf[schemas.Agent]()
 
 // Where some documented fields stand in the table.
 var (
-	idAt     = at("agentId")
 	tenantAt = at("tenantId")
 	statusAt = at("onlineStatus")
 	typeAt   = at("type")
@@ -42,7 +57,7 @@ func at(name string) int {
 
 // Pack packs an agent.
 func Pack(a *schemas.Agent) Agent {
-	var b []byte
+	b := head(nil, a.AgentID, a.There())
 	for _, f := range table.Fields {
 		v, _ := a.Field(f.Name)
 		b = appendPiece(b, v)
@@ -55,7 +70,7 @@ func Pack(a *schemas.Agent) Agent {
 
 // Unpack returns the agent.
 func (p Agent) Unpack() (a schemas.Agent) {
-	rest := string(p)
+	rest := string(p[headSize:])
 	var v string
 	for _, f := range table.Fields {
 		if v, rest = cut(rest); v != "" {
@@ -73,7 +88,7 @@ func (p Agent) Unpack() (a schemas.Agent) {
 }
 
 // AgentID returns the agent's id.
-func (p Agent) AgentID() int64 { return p.number(idAt) }
+func (p Agent) AgentID() int64 { return int64(binary.BigEndian.Uint64([]byte(p[1:headSize]))) }
 
 // TenantID returns the agent's tenant.
 func (p Agent) TenantID() int64 { return p.number(tenantAt) }
@@ -91,7 +106,7 @@ func (p Agent) TypeToken() string {
 }
 
 // There is [schemas.Agent.There].
-func (p Agent) There() bool { return p.value(deleteAt) != "1" }
+func (p Agent) There() bool { return p[0] == present }
 
 // Online is [schemas.Agent.Online].
 func (p Agent) Online() bool { return p.value(statusAt) == "1" && p.There() }
@@ -141,7 +156,7 @@ type difference struct{ from, to string }
 
 func (p Agent) differences(q Agent) iter.Seq2[string, difference] {
 	return func(yield func(string, difference) bool) {
-		a, b := string(p), string(q)
+		a, b := string(p[headSize:]), string(q[headSize:])
 		var d difference
 		for _, f := range table.Fields {
 			d.from, a = cut(a)
@@ -181,7 +196,7 @@ func (p Agent) differences(q Agent) iter.Seq2[string, difference] {
 
 // value returns a documented field's value, "" where the agent does not have it.
 func (p Agent) value(i int) string {
-	v, rest := cut(string(p))
+	v, rest := cut(string(p[headSize:]))
 	for range i {
 		v, rest = cut(rest)
 	}

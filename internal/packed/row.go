@@ -115,7 +115,7 @@ func (r *Row) Pack(tenant int64) (p Agent, dropped int, err error) {
 	if _, ok := fields.Integer(r.Get("onlineStatus")); !ok {
 		return "", 0, &RowError{RejectStatus, id, true}
 	}
-	b := r.all[:0]
+	b := head(r.all[:0], id, true)
 	for i, f := range table.Fields {
 		value, ok := r.value[:0], false
 		if raw := r.documented[i]; raw != nil && !fields.IsNull(raw) {
@@ -125,6 +125,9 @@ func (r *Row) Pack(tenant int64) (p Agent, dropped int, err error) {
 		}
 		if i == tenantAt && !ok {
 			value = fmt.Append(value, of)
+		}
+		if i == deleteAt && string(value) == "1" {
+			b[0] = absent
 		}
 		b = appendPiece(b, value)
 		r.value = value

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -77,12 +78,28 @@ func (c *caller) transport(roots *x509.CertPool) *http.Transport {
 type reply struct {
 	status int
 	header http.Header
-	text   // the body
+	text                 // the body
+	buf    *bytes.Buffer // whose memory text may share; nil: none of the pool's
 
 	sent, read time.Time
 	began      time.Time     // as sent, on the clock that timeouts go by
 	took       time.Duration // until it had been read, or was given up
 	throttled  bool          // the vendor wants fewer requests
+}
+
+// buffers are for the bodies of answers: a sweep has thousands of them, of much the same size.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// largeBuffer is a buffer that is not kept for the next answer.
+const largeBuffer = 1 << 20
+
+// release gives the memory of the body back. Nothing that shares it may be used any more; an error
+// about an answer does.
+func (r *reply) release() {
+	if r.buf != nil && r.buf.Cap() <= largeBuffer {
+		buffers.Put(r.buf)
+	}
+	r.buf = nil
 }
 
 // post sends one request when its turn has come and reads the answer. Whatever the status, it is an
@@ -128,7 +145,11 @@ func (c *caller) post(
 	case resp.ContentLength > maxBody:
 		return r, tooLarge()
 	}
-	r.utf8, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	r.buf = buffers.Get().(*bytes.Buffer)
+	r.buf.Reset()
+	r.buf.Grow(int(max(resp.ContentLength, 0)) + bytes.MinRead)
+	_, err = r.buf.ReadFrom(io.LimitReader(resp.Body, maxBody+1))
+	r.utf8 = r.buf.Bytes()
 	r.read = c.now()
 	switch {
 	case err != nil:

@@ -116,6 +116,7 @@ func (c *Client) Read(ctx context.Context, r listing.Request) (*listing.Page, *l
 	if err == nil {
 		page, err = c.page(r, &answer)
 		if err == nil {
+			answer.release()
 			c.caller.limits.answered(call)
 			c.tokens.accepted(token)
 		} else if err.Refused && err.Class == listing.Unusable && !r.Again {

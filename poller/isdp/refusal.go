@@ -24,9 +24,8 @@ func (r *reply) refusesToken() bool {
 	if r.status == http.StatusUnauthorized {
 		return true
 	}
-	names := bytes.Contains(r.utf8, []byte(xmlRefusal)) ||
-		bytes.Contains(r.utf8, []byte(jsonRefusal))
-	if len(r.utf8) > maxRefusal || !names {
+	if len(r.utf8) > maxRefusal || !bytes.Contains(r.utf8, []byte(xmlRefusal)) &&
+		!bytes.Contains(r.utf8, []byte(jsonRefusal)) {
 		return false // as any page, without a closer look
 	}
 	e := oauthError(r.utf8)
