@@ -49,9 +49,9 @@ type Agent struct {
 	LastUpdateName *string `json:"lastUpdateName"`
 
 	CreationTimestamp   *int64  `json:"creationTimestamp"`   // milliseconds since 1970
-	LastUpdateTimestamp *int64  `json:"lastUpdateTimestamp"` // milliseconds since 1970
-	CreationDate        *string `json:"creationDate,date"`
-	LastUpdateDate      *string `json:"lastUpdateDate,date"` // lags LastUpdateTimestamp in examples
+	LastUpdateTimestamp *int64  `json:"lastUpdateTimestamp"` // milliseconds; LastUpdateDate lags it
+	CreationDate        *string `json:"creationDate" kind:"date"`
+	LastUpdateDate      *string `json:"lastUpdateDate" kind:"date"`
 
 	AppName    *string `json:"appName"`
 	EntityName *string `json:"entityName"`

@@ -37,19 +37,20 @@ type Table struct {
 }
 
 // TableOf reads the documented fields from the fields of a struct with a json tag: an int64 is a
-// required number, a *int64 an optional one, a *string is text, and a date where the tag's options
-// say so.
+// required number, a *int64 an optional one, a *string is text, and a date where a tag kind:"date"
+// says so.
 func TableOf[T any]() *Table {
 	t := &Table{index: make(map[string]int)}
 	of := reflect.TypeFor[T]()
 	for i := range of.NumField() {
-		name, option, ok := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+		tag := of.Field(i).Tag
+		name := tag.Get("json")
 		if name == "" {
 			continue
 		}
 		f := Field{Name: name}
 		switch kind := of.Field(i).Type; {
-		case ok && option == "date":
+		case tag.Get("kind") == "date":
 			f.Kind = Date
 		case kind == reflect.TypeFor[*string]():
 			f.Kind = Text

@@ -19,7 +19,6 @@ func plainExcerpt(raw json.RawMessage) string {
 }
 
 func TestDecodeAnswer(t *testing.T) {
-	const size = 2
 	page := func(pos, total, data string) string {
 		return fmt.Sprintf(
 			`{"stateCode": "0", "errorMessage": null, "result": {"pos": %s, "total_count": %s, `+

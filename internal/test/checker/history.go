@@ -19,9 +19,6 @@ type span struct {
 	text     string    // for stories
 }
 
-// absent reports whether the agent was not listed at all.
-func (s *span) absent() bool { return len(s.rows) == 0 && !s.refused }
-
 // history is what was true of each agent, by agentId.
 type history struct {
 	agents map[int64][]span // each list covers all time

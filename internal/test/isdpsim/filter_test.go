@@ -1,7 +1,6 @@
 package isdpsim
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -69,5 +68,5 @@ func justOne(ids []int64) []int64 { return ids[1:2] }
 
 func is(r Row, field, value string) bool {
 	row, err := Patch(r.JSON, Fields{field: value})
-	return err == nil && fmt.Sprintf("%s", row) == fmt.Sprintf("%s", r.JSON)
+	return err == nil && string(row) == string(r.JSON)
 }
