@@ -158,6 +158,7 @@ func TestAsyncAPIParser(t *testing.T) {
 		"agent.online.{tenantId}.{type}.{agentId}", "agent.offline.{tenantId}.{type}.{agentId}",
 		"agent.updated.{tenantId}.{type}.{agentId}",
 		"agent.state.{tenantId}.{agentId}", "agent.watermark.{tenantId}", "agent.health.{tenantId}",
+		"agent.stale.{tenantId}",
 	}
 	if d := cmp.Diff(want, verdicts[0].Addresses); d != "" {
 		t.Error(d)
@@ -363,7 +364,7 @@ func TestNatsCommandLine(t *testing.T) {
 	}
 	cli := tool(t, natsCLI)
 	p := e2e.Rollcall(t, map[string]string{"TMPDIR": t.TempDir()}, "demo")
-	p.WaitFor("baseline")
+	p.WaitFor("agents on duty, as of")
 	m := demoURL.FindStringSubmatch(p.Stdout())
 	if m == nil {
 		t.Fatal("the demo does not say where NATS is")
