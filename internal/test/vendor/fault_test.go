@@ -609,6 +609,7 @@ func badRow(spoil func(r *rig, id int64), known bool) func(r *rig) {
 		}
 		if known {
 			wait.Eventually(r.t, "the removal of another agent meanwhile", func() bool {
+				r.sim.Remove(leaver) // churn may have brought it back
 				return r.removed(leaver)
 			})
 		} else if r.removed(leaver) {

@@ -88,6 +88,13 @@ func (l *looker) Read(ctx context.Context,
 	return p, err
 }
 
+// seen returns what was read so far.
+func (l *looker) seen() []look {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.looks)
+}
+
 // A drama is a plot being played, and what is wrong with it.
 type drama struct {
 	plot
@@ -170,7 +177,7 @@ func (p plot) run(t *testing.T) *drama {
 	for ctx.Err() == nil {
 		begun := time.Now()
 		d.sweep++
-		first := len(d.source.looks) // nothing is being read between two sweeps
+		first := len(d.source.seen()) // nothing is being read between two sweeps
 		v := poll.Sweep(ctx, d.page)
 		if v.Complete {
 			d.complete(&v, first)
@@ -311,7 +318,7 @@ func (d *drama) judge(e, before *schemas.Event) {
 		return // see complete
 	}
 	text := string(data.Agent.AppendJSON(nil))
-	if !slices.ContainsFunc(d.source.looks, func(l look) bool {
+	if !slices.ContainsFunc(d.source.seen(), func(l look) bool {
 		return schemas.CeilTime(l.Read).Equal(e.Time) &&
 			!schemas.FloorTime(l.Sent).Before(data.NotBefore) &&
 			slices.ContainsFunc(shownBy(l, id), func(a schemas.Agent) bool {
@@ -338,7 +345,7 @@ func (d *drama) complete(v *listing.Verdict, first int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	seen := make(map[int64]bool)
-	for _, l := range d.source.looks[first:] {
+	for _, l := range d.source.seen()[first:] {
 		for _, a := range l.Agents {
 			seen[a.AgentID()] = true
 		}
