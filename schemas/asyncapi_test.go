@@ -115,6 +115,7 @@ func TestAsyncAPISubjects(t *testing.T) {
 			886,
 			17813,
 		), KindWatermark: WatermarkSubject(886), KindHealth: HealthSubject(886),
+		KindUnobserved: UnobservedSubject(886),
 	}
 	if n := len(constants(t, "Kind")); n != len(subjects) {
 		t.Errorf("%d kinds, and %d subjects here", n, len(subjects))
@@ -209,7 +210,7 @@ func TestAsyncAPIParts(t *testing.T) {
 		switch Kind(kind) {
 		case KindState:
 			headers = "stateHeaders"
-		case KindWatermark, KindHealth, kindStale:
+		case KindWatermark, KindHealth, KindUnobserved, kindStale:
 			schema, headers, content = kind, kind+"Headers", ContentTypeJSON
 		}
 		if m.ContentType != content || m.Payload["$ref"] != "#/components/schemas/"+schema ||
@@ -266,6 +267,12 @@ func TestAsyncAPIExamples(t *testing.T) {
 					t.Fatal(err)
 				}
 				subject = HealthSubject(h.TenantID)
+			case KindUnobserved:
+				var u Unobserved
+				if err := json.Unmarshal(e.Payload, &u); err != nil {
+					t.Fatal(err)
+				}
+				subject = UnobservedSubject(u.TenantID)
 			case kindStale: // its subject is none of the stream's
 				var s Stale
 				if err := json.Unmarshal(e.Payload, &s); err != nil {

@@ -12,6 +12,8 @@ var (
 	watermarkSchema []byte
 	//go:embed health.schema.json
 	healthSchema []byte
+	//go:embed unobserved.schema.json
+	unobservedSchema []byte
 	//go:embed asyncapi.json
 	asyncAPI []byte
 )
@@ -23,11 +25,12 @@ var documents = []struct {
 	{"event", eventSchema},
 	{"watermark", watermarkSchema},
 	{"health", healthSchema},
+	{"unobserved", unobservedSchema},
 	{"asyncapi", asyncAPI},
 }
 
 // Documents are the names of the documents that describe the wire to readers in other languages:
-// "event", "watermark" and "health", the JSON Schemas (2020-12) of the three payloads, and
+// "event", "watermark", "health" and "unobserved", the JSON Schemas (2020-12) of the payloads, and
 // "asyncapi", an AsyncAPI 3 document of all subjects.
 func Documents() []string {
 	names := make([]string, len(documents))

@@ -25,9 +25,10 @@ import (
 
 // payloads are the kinds of messages that have a schema, and its $id.
 var payloads = map[string]string{
-	"event":     DataSchema,
-	"watermark": "urn:rollcall:watermark:v1",
-	"health":    "urn:rollcall:health:v1",
+	"event":      DataSchema,
+	"watermark":  "urn:rollcall:watermark:v1",
+	"health":     "urn:rollcall:health:v1",
+	"unobserved": "urn:rollcall:unobserved:v1",
 }
 
 // kindOf is the kind of message that a golden is one of.
@@ -125,7 +126,8 @@ func (s compiledSchemas) refuse(t testing.TB, what string, message any) {
 }
 
 func TestDocuments(t *testing.T) {
-	if d := cmp.Diff([]string{"event", "watermark", "health", "asyncapi"}, Documents()); d != "" {
+	if d := cmp.Diff([]string{"event", "watermark", "health", "unobserved",
+		"asyncapi"}, Documents()); d != "" {
 		t.Error(d)
 	}
 	for _, name := range Documents() {
@@ -182,6 +184,10 @@ func properties(t testing.TB, schema map[string]any, path string, into map[strin
 		}
 		into[path+name] = property{kindOfSchema(t, field), slices.Contains(required, any(name))}
 		properties(t, field, path+name+".", into)
+		if each, ok := field["additionalProperties"].(map[string]any); ok {
+			into[path+name+".*"] = property{kindOfSchema(t, each), true}
+			properties(t, each, path+name+".*.", into)
+		}
 		if items, ok := field["items"].(map[string]any); ok {
 			properties(t, items, path+name+"[].", into)
 		}
@@ -237,6 +243,9 @@ func goProperties(t testing.TB, typ reflect.Type, path string, into map[string]s
 		case inner.Kind() == reflect.Struct:
 			into[path+name] = "object"
 			goProperties(t, inner, path+name+".", into)
+		case inner.Kind() == reflect.Map: // what a * stands for, the message chooses
+			into[path+name], into[path+name+".*"] = "object", "object"
+			goProperties(t, inner.Elem(), path+name+".*.", into)
 		case inner.Kind() == reflect.Slice:
 			into[path+name] = "array"
 			if inner.Elem().Kind() == reflect.String {
@@ -271,6 +280,11 @@ func fill(t testing.TB, v reflect.Value) {
 	case v.Kind() == reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		fill(t, v.Elem())
+	case v.Kind() == reflect.Map:
+		each := reflect.New(v.Type().Elem()).Elem()
+		fill(t, each)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(reflect.ValueOf("*"), each)
 	case v.Kind() == reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		fill(t, v.Index(0))
@@ -308,7 +322,8 @@ func TestSchemasAreTheTypes(t *testing.T) {
 	var event Event
 	var mark Watermark
 	var sick Health
-	for _, p := range []any{&event, &mark, &sick} {
+	var gap Unobserved
+	for _, p := range []any{&event, &mark, &sick, &gap} {
 		fill(t, reflect.ValueOf(p).Elem())
 	}
 	least := Event{
@@ -331,6 +346,8 @@ func TestSchemasAreTheTypes(t *testing.T) {
 				watermark(Watermark{InProgress: &InProgress{}})}},
 		{"health", reflect.TypeFor[Health](), nil,
 			[]wire{health(sick), health(Health{Since: read})}},
+		{"unobserved", reflect.TypeFor[Unobserved](), nil,
+			[]wire{unobserved(gap), unobserved(Unobserved{From: asked, To: read})}},
 	} {
 		t.Run(tt.kind, func(t *testing.T) {
 			kinds := make(map[string]string)
@@ -554,6 +571,21 @@ func spoil(t testing.TB, schema map[string]any, message any, path string, try fu
 		switch items, _ := field["items"].(map[string]any); {
 		case kind == "object":
 			spoil(t, field, was, path+name+".", try)
+			if each, ok := field["additionalProperties"].(map[string]any); ok {
+				members := was.(map[string]any)
+				for key, member := range members {
+					for other, values := range oneOfEach {
+						for _, v := range values {
+							if other != kindOfSchema(t, each) {
+								members[key] = v
+								try(fmt.Sprintf("%s%s.* = %#v", path, name, v))
+							}
+						}
+					}
+					members[key] = member
+					spoil(t, each, member, path+name+".*.", try)
+				}
+			}
 		case items != nil && kindOfSchema(t, items) != "object":
 			list := was.([]any)
 			first := list[0]
@@ -647,6 +679,11 @@ var mistakes = []struct{ golden, old, new string }{
 	{"health-failing", `"reason":"unreachable"`, `"reason":""`},
 	{"health-holding", `"state":"holding"`, `"state":"ok"`},
 	{"health-ok", `"state":"ok"`, `"state":"OK"`},
+	{"watermark-types", `"online":31,`, ``},
+	{"watermark-types", `"agents":120`, `"agents":-1`},
+	{"unobserved", `"from":"2026-11-22T08:04:50.101Z",`, ``},
+	{"unobserved-health", `"health":"unreachable"`, `"health":""`},
+	{"unobserved-types", `"types":["2"]`, `"types":[]`},
 }
 
 // additions are what later builds and other vendors may bring.
@@ -668,6 +705,8 @@ var additions = []struct{ golden, old, new string }{
 	{"watermark-in-progress", `"inProgress":{`, `"inProgress":{"later":"x",`},
 	{"health-failing", `"reason":"unreachable"`, `"reason":"later","later":true`},
 	{"health-ok", `"detail":""`, `"detail":"the log had lost messages"`},
+	{"watermark-types", `"capacity":64`, `"capacity":-64,"later":1`},
+	{"unobserved-health", `"health":"unreachable"`, `"health":"later","later":true`},
 }
 
 func TestSchemasRefuseMistakes(t *testing.T) {
@@ -746,6 +785,14 @@ var contract = []struct {
 			{`"since"`, `"since": "2026-11-22T08:04:55.123Z"`},
 			{`"reason"`, `"reason": ""`},
 			{`"detail"`, `"detail": ""`},
+		}},
+	{"unobserved-health", `{"tenantId", "from", "to", "sweep", "health"}`,
+		[][2]string{
+			{`"tenantId"`, `"tenantId": 886`},
+			{`"from"`, `"from": "2026-11-22T08:04:50.101Z"`},
+			{`"to"`, `"to": "2026-11-22T08:04:55.123Z"`},
+			{`"sweep"`, `"sweep": 1807`},
+			{`"health"`, `"health": "unreachable"`},
 		}},
 	{
 		"watermark-in-progress",

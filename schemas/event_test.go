@@ -225,6 +225,8 @@ func TestMarshalJSON(t *testing.T) {
 			v = new(Watermark)
 		case "health":
 			v = new(Health)
+		case "unobserved":
+			v = new(Unobserved)
 		}
 		if err := json.Unmarshal(b, v); err != nil {
 			t.Fatal(err)

@@ -40,6 +40,10 @@ func (p plain[T]) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, p.v) 
 func watermark(w Watermark) wire { return plain[Watermark]{&w, (*Watermark).AppendJSON} }
 func health(h Health) wire       { return plain[Health]{&h, (*Health).AppendJSON} }
 
+func unobserved(u Unobserved) wire {
+	return plain[Unobserved]{&u, (*Unobserved).AppendJSON}
+}
+
 // empty returns an empty message of the kind that the golden's name begins with.
 func empty(t *testing.T, golden string) wire {
 	t.Helper()
@@ -50,6 +54,8 @@ func empty(t *testing.T, golden string) wire {
 		return watermark(Watermark{})
 	case "health":
 		return health(Health{})
+	case "unobserved":
+		return unobserved(Unobserved{})
 	default:
 		t.Fatalf("golden %s is of no kind", golden)
 		return nil
@@ -308,6 +314,17 @@ var goldens = map[string]func() wire{
 			Commit: Commit{ID: "9fK5", Messages: 1}, InProgress: &InProgress{Sweep: 1808},
 		})
 	},
+	"watermark-types": func() wire {
+		return watermark(Watermark{
+			TenantID: 886, Sweep: 1807, Polled: []string{"0", "10"},
+			Types: map[string]TypeCounts{
+				"10": {Agents: 120, Online: 31, Capacity: 64},
+				"0":  {Agents: 219, Online: 21}, "_": {Agents: 1},
+			},
+			StartedAt: asked, CompletedAt: read, StaleAfter: clock("2026-11-22T08:05:10.123Z"),
+			NextBy: clock("2026-11-22T08:05:10.123Z"), Agents: 340, Online: 52, Instance: "host-1",
+			Commit: Commit{ID: "9fK6", Messages: 1}})
+	},
 	"watermark-in-progress": func() wire {
 		return watermark(Watermark{
 			TenantID: 886, Sweep: 1807, StartedAt: asked, CompletedAt: read,
@@ -329,6 +346,18 @@ var goldens = map[string]func() wire{
 			Detail: `page 3: Post "https://isdp.example/openapi/v1/openTask/findOnlineAgent": ` +
 				`context deadline exceeded`})
 	},
+	"unobserved": func() wire {
+		return unobserved(Unobserved{TenantID: 886, From: asked, To: read, Sweep: 1807})
+	},
+	"unobserved-health": func() wire {
+		return unobserved(Unobserved{TenantID: 886, From: asked, To: read, Sweep: 1807,
+			Health: Unreachable})
+	},
+	"unobserved-types": func() wire {
+		return unobserved(Unobserved{TenantID: 886, From: asked, To: read, Sweep: 1807,
+			Types: []string{"2"}})
+	},
+
 	"health-holding": func() wire {
 		return health(
 			Health{

@@ -2,6 +2,8 @@ package schemas
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -30,6 +32,9 @@ type Watermark struct {
 	Agents int `json:"agents"`
 	Online int `json:"online"`
 
+	// Types counts the same by type, by [Agent.TypeToken]. A type that no agent has is left out.
+	Types map[string]TypeCounts `json:"types"`
+
 	// Missing are the agents that the sweep did not show and that are not yet removed, Rejected the
 	// records that it could not use, or publish.
 	Missing  int `json:"missing"`
@@ -40,6 +45,14 @@ type Watermark struct {
 
 	// InProgress is the sweep whose changes this commit brings, where it has not completed.
 	InProgress *InProgress `json:"inProgress"`
+}
+
+// TypeCounts counts the agents of one type in the published state.
+type TypeCounts struct {
+	Agents int `json:"agents"`
+	Online int `json:"online"`
+	// Capacity is the sum of the online agents' capacity; one that has none counts as 0.
+	Capacity int64 `json:"capacity"`
 }
 
 // Commit names one atomic batch on the stream.
@@ -60,6 +73,20 @@ func (w *Watermark) AppendJSON(b []byte) []byte {
 	o.uint("sweep", w.Sweep)
 	if len(w.Polled) > 0 {
 		o.strs("polled", w.Polled)
+	}
+	if len(w.Types) > 0 {
+		o.key("types")
+		types := beginObject(o.b)
+		for _, t := range slices.Sorted(maps.Keys(w.Types)) {
+			n := w.Types[t]
+			types.key(t)
+			c := beginObject(types.b)
+			c.int("agents", int64(n.Agents))
+			c.int("online", int64(n.Online))
+			c.int("capacity", n.Capacity)
+			types.b = c.end()
+		}
+		o.b = types.end()
 	}
 	o.time("glancedAt", w.GlancedAt)
 	o.time("startedAt", w.StartedAt)
@@ -127,6 +154,45 @@ func (s *Stale) AppendJSON(b []byte) []byte {
 // MarshalJSON implements [json.Marshaler].
 func (s Stale) MarshalJSON() ([]byte, error) { return s.AppendJSON(nil), nil }
 
+// Unobserved is an interval in which nobody could say who is on duty. It is part of the commit
+// whose watermark is that of the complete sweep that ends it.
+type Unobserved struct {
+	TenantID int64 `json:"tenantId"`
+
+	// From and To are when the last complete sweep before and the next one after it began.
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+
+	Sweep uint64 `json:"sweep"` // the complete sweep that ends it
+
+	// Health is the last reason that health gave meanwhile; empty where rollcall itself was not
+	// there, or had given none.
+	Health HealthReason `json:"health"`
+
+	// Types are the types that had not been polled before, where the interval is about their agents
+	// only; none: it is about all agents.
+	Types []string `json:"types"`
+}
+
+// AppendJSON appends the interval's encoding.
+func (u *Unobserved) AppendJSON(b []byte) []byte {
+	o := beginObject(b)
+	o.int("tenantId", u.TenantID)
+	o.time("from", u.From)
+	o.time("to", u.To)
+	o.uint("sweep", u.Sweep)
+	if u.Health != "" {
+		o.str("health", string(u.Health))
+	}
+	if len(u.Types) > 0 {
+		o.strs("types", u.Types)
+	}
+	return o.end()
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (u Unobserved) MarshalJSON() ([]byte, error) { return u.AppendJSON(nil), nil }
+
 // HealthState says how a tenant's listing fares. It says nothing about whether rollcall lives: only
 // the watermark does.
 type HealthState string
@@ -178,4 +244,5 @@ func (h Health) MarshalJSON() ([]byte, error) { return h.AppendJSON(nil), nil }
 var (
 	_ json.Marshaler = Watermark{}
 	_ json.Marshaler = Health{}
+	_ json.Marshaler = Unobserved{}
 )

@@ -38,6 +38,8 @@ const (
 	KindState     Kind = "state"
 	KindWatermark Kind = "watermark"
 	KindHealth    Kind = "health"
+	// KindUnobserved is kept as long as events are; of the three above, the stream has the last.
+	KindUnobserved Kind = "unobserved"
 )
 
 // Subject is a subject of the stream, taken apart.
@@ -64,6 +66,9 @@ func WatermarkSubject(tenant int64) string { return "agent.watermark." + decimal
 
 // HealthSubject is where a tenant's health is stored: agent.health.886.
 func HealthSubject(tenant int64) string { return "agent.health." + decimal(tenant) }
+
+// UnobservedSubject is where a tenant's unobserved intervals are stored: agent.unobserved.886.
+func UnobservedSubject(tenant int64) string { return "agent.unobserved." + decimal(tenant) }
 
 // EventFilters match every event of a tenant: agent.online.886.> and so on. (agent.*.886.> would
 // bring each change twice, as event and as state; see [ChangeFilter].)
@@ -118,7 +123,7 @@ func ParseSubject(s string) (Subject, error) {
 	p := Subject{Kind: Kind(tokens[1])}
 	want := map[Kind]int{
 		KindOnline: 5, KindOffline: 5, KindUpdated: 5, KindState: 4, KindWatermark: 3,
-		KindHealth: 3,
+		KindHealth: 3, KindUnobserved: 3,
 	}[p.Kind]
 	if len(tokens) != want {
 		return Subject{}, subjectError(s, errors.New("unknown kind, or a wrong number of tokens"))

@@ -18,6 +18,7 @@ func TestSubjects(t *testing.T) {
 		{StateSubject(886, 17813), "agent.state.886.17813"},
 		{WatermarkSubject(886), "agent.watermark.886"},
 		{HealthSubject(886), "agent.health.886"},
+		{UnobservedSubject(886), "agent.unobserved.886"},
 		{LeaseKey(886), "lease.886"},
 		{Stream, "AGENT_EVENTS"},
 		{Bucket, "rollcall"},
@@ -77,6 +78,8 @@ func TestParseSubject(t *testing.T) {
 		"agent.watermark.0": {Kind: KindWatermark},
 		"agent.health.886": {Kind: KindHealth,
 			Tenant: 886},
+		"agent.unobserved.886": {Kind: KindUnobserved,
+			Tenant: 886},
 		"agent.online.886." + strings.Repeat("x", 32) +
 			".17813": {Kind: KindOnline, Tenant: 886, Type: strings.Repeat("x", 32),
 			AgentID: 17813},
@@ -117,7 +120,7 @@ func TestParseSubjectRefuses(t *testing.T) {
 		"agent.state.886.9223372036854775808", "agent.state.886.-9223372036854775809",
 		"agent.state.8_86.1",
 		"agent.watermark", "agent.watermark.", "agent.watermark.x", "agent.watermark.886.1",
-		"agent.health.1.0", "agent.health.886.",
+		"agent.health.1.0", "agent.health.886.", "agent.unobserved.886.10",
 	} {
 		got, err := ParseSubject(s)
 		if err == nil {

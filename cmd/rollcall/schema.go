@@ -15,9 +15,9 @@ func schemaCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema [" + strings.Join(names, "|") + "]",
 		Short: "Prints a schema of what rollcall publishes; without a name, the names",
-		Long: `Prints a schema of what rollcall publishes: event, watermark and health are
-JSON Schemas (2020-12) of the messages' bodies, asyncapi is an AsyncAPI 3
-document of all subjects. Without a name it prints the names, a line each.`,
+		Long: `Prints a schema of what rollcall publishes: event, watermark, health and
+unobserved are JSON Schemas (2020-12) of the messages' bodies, asyncapi is an
+AsyncAPI 3 document of all subjects. Without a name it prints the names, a line each.`,
 		ValidArgs: names,
 		Args: usage(func(cmd *cobra.Command, args []string) error {
 			if err := cobra.MaximumNArgs(1)(cmd, args); err != nil {
