@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,6 +55,11 @@ func leading(r ops.Readiness) bool {
 // rollcall so that it outlives its terminal gets what they asked for.
 func TestHangup(t *testing.T) {
 	t.Parallel()
+	// Where the tests themselves run under nohup, processes that they start ignore hangups too,
+	// unless the tests handle them.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	server := NewNATSServer(t, "")
 	server.Start()
 	v := NewVendor(t, isdpsim.Config{Agents: 20})
