@@ -31,7 +31,7 @@ changes nothing: the vendor sees one token call and one call for the first page
 
 Exit code 0: nothing failed, warnings included. 1: something failed that may
 mend. 2: a setting has to change.`,
-		Args: usage(cobra.NoArgs),
+		SuggestFor: []string{"doctor", "test", "validate", "verify"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if ready {
 				return runReady(cmd.Context(), cmd.OutOrStdout(), asJSON)

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"runtime"
 
 	"github.com/spf13/cobra"
@@ -16,10 +14,9 @@ import (
 // knows both from the checkout.
 var version, commit string
 
-// errUsage marks a command line that can't be understood.
-var errUsage = errors.New("see rollcall --help")
-
+// rootCommand is the command line. Each command stands in a file of its own, with its flags.
 func rootCommand() *cobra.Command {
+	daemon := runCommand()
 	root := &cobra.Command{
 		Use:   "rollcall",
 		Short: "Turns the agent listing of an ISDP+ tenant into events on NATS JetStream",
@@ -27,72 +24,76 @@ func rootCommand() *cobra.Command {
 change, once and in order, to the NATS JetStream stream ` + schemas.Stream + `. Without
 a command it runs the daemon. Every setting is an environment variable;
 docs/settings.md lists them.`,
-		Args:          usage(cobra.NoArgs),
+		Version:       versionText(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		RunE:          daemon.RunE,
+	}
+	root.SetVersionTemplate("{{.Version}}")
+	root.AddCommand(daemon, checkCommand(), demoCommand(), schemaCommand(), watchCommand(),
+		versionCommand())
+	understand(root)
+	return root
+}
+
+func runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:        "run",
+		Short:      "Runs the daemon (the same as without a command)",
+		SuggestFor: []string{"daemon", "serve", "start"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runDaemon(cmd.Context(), cmd.ErrOrStderr())
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return fmt.Errorf("%w: %w", err, errUsage)
-	})
+}
 
-	var simOnly bool
-	var simListen string
-	demo := &cobra.Command{
-		Use:   "demo",
-		Short: "Runs the whole thing on this machine, with a simulated tenant and nothing to set",
-		Args:  usage(cobra.NoArgs),
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Prints version, commit, Go and schema version (the same as --version)",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, _, err := net.SplitHostPort(simListen); err != nil {
-				return fmt.Errorf("--sim-listen is %q: want host:port, such as 127.0.0.1:8180: %w",
-					simListen, errUsage)
-			}
-			return runDemo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), simListen, simOnly)
+			_, err := io.WriteString(cmd.OutOrStdout(), versionText())
+			return err
 		},
-	}
-	demo.Flags().BoolVar(&simOnly, "sim-only", false,
-		"serve the simulated tenant alone, for tests of your own")
-	demo.Flags().StringVar(&simListen, "sim-listen", "127.0.0.1:0",
-		"where the simulated tenant listens; port 0 takes a free one")
-
-	root.AddCommand(
-		&cobra.Command{
-			Use:   "run",
-			Short: "Runs the daemon (the same as without a command)",
-			Args:  usage(cobra.NoArgs),
-			RunE:  root.RunE,
-		},
-		checkCommand(),
-		demo,
-		schemaCommand(),
-		watchCommand(),
-		&cobra.Command{
-			Use:   "version",
-			Short: "Prints version, commit, Go and schema version",
-			Args:  usage(cobra.NoArgs),
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				return printVersion(cmd.OutOrStdout())
-			},
-		},
-	)
-	return root
-}
-
-// usage marks what a cobra argument check finds as a mistake in the command line.
-func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return fmt.Errorf("%w: %w", err, errUsage)
-		}
-		return nil
 	}
 }
 
-func printVersion(w io.Writer) error {
+func versionText() string {
 	v, c := build()
-	_, err := fmt.Fprintf(w, "rollcall %s\ncommit %s\n%s %s/%s\nschema %s\n",
+	return fmt.Sprintf("rollcall %s\ncommit %s\n%s %s/%s\nschema %s\n",
 		v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH, schemas.Version)
-	return err
+}
+
+// helpCommand prints the help of a command.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Shows what a command does, and its flags",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) (
+			[]cobra.Completion, cobra.ShellCompDirective,
+		) {
+			var names []cobra.Completion
+			if of, rest, err := cmd.Root().Find(args); err == nil && len(rest) == 0 {
+				for _, c := range of.Commands() {
+					if c.IsAvailableCommand() {
+						names = append(names, cobra.CompletionWithDesc(c.Name(), c.Short))
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return noCommand(of, rest[0])
+			}
+			of.InitDefaultHelpFlag()
+			of.InitDefaultVersionFlag()
+			return of.Help()
+		},
+	}
 }

@@ -6,31 +6,138 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rollcall-events/rollcall/internal/natsd"
+	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/internal/tenantsim"
 	"github.com/rollcall-events/rollcall/internal/watch"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
 const (
-	demoChurn    = 1.0         // changes a second
 	demoInterval = time.Second // between sweeps
 	demoRate     = 50.0        // requests a second: the tenant is ours
+
+	mostAgents = 200_000 // 1.5 KB each
+	mostChurn  = 10_000  // changes a second
 )
 
-// runDemo runs the simulated tenant and, unless simOnly, all of rollcall against it, until ctx
-// ends.
-func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, simOnly bool) error {
+// demonstration is what the command line says of the demo.
+type demonstration struct {
+	simOnly      bool
+	simListen    string
+	seed         uint64
+	agents       int
+	churn, speed float64
+}
+
+func demoCommand() *cobra.Command { return new(demonstration).command() }
+
+// command fills d from the command line, and runs it.
+func (d *demonstration) command() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Runs the whole thing on this machine, with a simulated tenant and nothing to set",
+		Long: `Runs a simulated ISDP+ tenant, the embedded NATS server, the board and rollcall on
+this machine. Its data is in a temporary directory, which goes away with it.
+
+The tenant's agents change by chance: the same --seed and --agents give the same
+agents and the same changes, one after the other, but never at the same instants.`,
+		SuggestFor: []string{"example", "sim", "simulate", "try"},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("seed") {
+				d.seed = uint64(time.Now().UnixNano()) % 1_000_000 // easy to type again
+			}
+			if err := d.validate(); err != nil {
+				return err
+			}
+			return d.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&d.simOnly, "sim-only", false,
+		"serve the simulated tenant alone, for tests of your own")
+	f.StringVar(&d.simListen, "sim-listen", "127.0.0.1:0",
+		"let the simulated tenant listen on `HOST:PORT`; port 0 takes a free one")
+	f.Uint64Var(&d.seed, "seed", 0, "begin the tenant's chance with `N` (default: by the clock)")
+	f.IntVar(&d.agents, "agents", 340, "`N` agents at the start")
+	f.Float64Var(&d.churn, "churn", 1, "`X` changes a second, on average; 0 for none")
+	f.Float64Var(&d.speed, "speed", 1, "let the tenant's time pass `X` times as fast: "+
+		"changes come that much sooner")
+	return cmd
+}
+
+// validate reports everything that can't be used.
+func (d *demonstration) validate() error {
+	var errs []error
+	bad := func(flag, value, want string) {
+		errs = append(errs, &setting.Error{Field: flag, Value: value, Want: want})
+	}
+	host, port, err := net.SplitHostPort(d.simListen)
+	loopback := host == "" || host == "localhost" || net.ParseIP(host).IsLoopback()
+	if err != nil || !loopback || !isPort(port) {
+		bad("--sim-listen", d.simListen, "an address of this machine alone and a port, such as "+
+			"127.0.0.1:8180")
+	}
+	if d.agents < 0 || d.agents > mostAgents {
+		bad("--agents", fmt.Sprint(d.agents), fmt.Sprintf("0 to %d", mostAgents))
+	}
+	churnOK, speedOK := d.churn >= 0 && d.churn <= mostChurn, d.speed > 0 && d.speed <= mostChurn
+	if !churnOK {
+		bad("--churn", fmt.Sprint(d.churn), fmt.Sprintf("0 to %d changes a second", mostChurn))
+	}
+	if !speedOK {
+		bad("--speed", fmt.Sprint(d.speed), fmt.Sprintf("a factor above 0, at most %d", mostChurn))
+	}
+	if churnOK && speedOK && d.pace() > mostChurn {
+		bad("--churn times --speed", fmt.Sprint(d.pace()),
+			fmt.Sprintf("at most %d changes a second", mostChurn))
+	}
+	return errors.Join(errs...)
+}
+
+// pace is how many changes a second there are by the clock.
+func (d *demonstration) pace() float64 { return d.churn * d.speed }
+
+// tenant says in words what is simulated.
+func (d *demonstration) tenant() string {
+	changes := "no changes"
+	switch pace := d.pace(); {
+	case pace == 1:
+		changes = "about one change a second"
+	case pace > 1:
+		changes = fmt.Sprintf("about %s changes a second", threeDigits(pace))
+	case pace > 0:
+		changes = fmt.Sprintf("about one change in %s s", threeDigits(1/pace))
+	}
+	return fmt.Sprintf("%d agents, %s, seed %d", d.agents, changes, d.seed)
+}
+
+// threeDigits writes a number with three digits and no exponent.
+func threeDigits(x float64) string {
+	if x >= 100 {
+		return fmt.Sprintf("%.0f", x)
+	}
+	return fmt.Sprintf("%.3g", x)
+}
+
+// run runs the simulated tenant and, unless simOnly, all of rollcall against it, until ctx ends.
+func (d *demonstration) run(ctx context.Context, stdout, stderr io.Writer) error {
 	signal.Ignore(syscall.SIGPIPE)
-	tenant := tenantsim.New(tenantsim.Config{Churn: demoChurn, Seed: uint64(time.Now().UnixNano())})
-	sim, err := tenantsim.Listen(simListen, tenant)
+	agents := d.agents
+	if agents == 0 {
+		agents = -1 // none
+	}
+	tenant := tenantsim.New(tenantsim.Config{Agents: agents, Churn: d.pace(), Seed: d.seed})
+	sim, err := tenantsim.Listen(d.simListen, tenant)
 	if err != nil {
 		return err
 	}
@@ -44,8 +151,8 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 		_ = simulation.Wait()
 	}()
 
-	if simOnly {
-		printTenant(stdout, sim.URL) // whoever has read that may go
+	if d.simOnly {
+		printTenant(stdout, sim.URL, d.tenant()) // whoever has read that may go
 		select {
 		case <-ctx.Done():
 			return nil
@@ -59,7 +166,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 	out := newOutput(stdout, stop) // where nobody reads it any more, the demo ends
 	defer out.end(flushTimeout)
 
-	s, warnings, err := demoSettings(sim.URL)
+	s, warnings, err := demoSettings(sim.URL, d.agents)
 	if err != nil {
 		return err
 	}
@@ -79,22 +186,22 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 		defer os.RemoveAll(dir)
 		s.DataDir = dir
 	}
-	d, err := newDaemon(s, log, stderr, true)
+	daemon, err := newDaemon(s, log, stderr, true)
 	if err != nil {
 		return err
 	}
-	return d.during(ctx, func(ctx context.Context) error {
-		broker, err := d.openBroker(ctx)
+	return daemon.during(ctx, func(ctx context.Context) error {
+		broker, err := daemon.openBroker(ctx)
 		if errors.Is(err, natsd.ErrListen) && !s.env.isSet("ROLLCALL_NATS_LISTEN") {
 			s.NATSListen = "127.0.0.1:0"
-			broker, err = d.openBroker(ctx)
+			broker, err = daemon.openBroker(ctx)
 		}
 		if err != nil {
 			return ended(ctx, err)
 		}
 		defer broker.close()
 
-		printWelcome(out, sim.URL, broker.url, d.url(), s)
+		printWelcome(out, sim.URL, d.tenant(), broker.url, daemon.url(), s)
 		watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 		defer stopWatching()
 		var watcher errgroup.Group
@@ -105,7 +212,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 			})
 		})
 		err = broker.during(ctx, func(ctx context.Context) error {
-			return d.serve(ctx, broker.nc)
+			return daemon.serve(ctx, broker.nc)
 		})
 		stopWatching()
 		if err := errors.Join(err, watcher.Wait()); err != nil {
@@ -118,7 +225,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, simListen string, si
 
 // demoSettings are the environment's, with a simulated tenant and the demo's pace where nothing
 // else was asked for.
-func demoSettings(url string) (*settings, []string, error) {
+func demoSettings(url string, agents int) (*settings, []string, error) {
 	s, warnings, err := loadSettings(withoutVendor)
 	if err != nil {
 		return nil, warnings, err
@@ -133,13 +240,14 @@ func demoSettings(url string) (*settings, []string, error) {
 		s.PollInterval = demoInterval
 	}
 	if !s.env.isSet("ROLLCALL_RATE_LIMIT") {
-		s.RateLimit = demoRate
+		pages := float64(agents) / tenantsim.MaxPageSize
+		s.RateLimit = max(demoRate, 2*pages/s.PollInterval.Seconds())
 	}
 	return s, warnings, nil
 }
 
-func printTenant(w io.Writer, url string) {
-	fmt.Fprintf(w, `A simulated ISDP+ tenant of 340 agents, about one change a second.
+func printTenant(w io.Writer, url, tenant string) {
+	fmt.Fprintf(w, `A simulated ISDP+ tenant of %s.
 Point rollcall, or anything of your own, at it:
 
   ROLLCALL_ISDP_URL=%s
@@ -149,11 +257,11 @@ Point rollcall, or anything of your own, at it:
   ROLLCALL_ISDP_PASSWORD=%s
 
 Ctrl-C ends it.
-`, url, tenantsim.DemoClientID, tenantsim.DemoClientSecret, tenantsim.DemoUsername,
+`, tenant, url, tenantsim.DemoClientID, tenantsim.DemoClientSecret, tenantsim.DemoUsername,
 		tenantsim.DemoPassword)
 }
 
-func printWelcome(w io.Writer, simURL, natsURL, pagesURL string, s *settings) {
+func printWelcome(w io.Writer, simURL, tenant, natsURL, pagesURL string, s *settings) {
 	where := "the NATS server of ROLLCALL_NATS_URL"
 	if s.embedded() {
 		where = fmt.Sprintf("embedded, its store in %s", s.DataDir)
@@ -169,7 +277,7 @@ func printWelcome(w io.Writer, simURL, natsURL, pagesURL string, s *settings) {
 	cli := "go run github.com/nats-io/natscli/nats@v0.5.1 -s " + natsURL
 	fmt.Fprintf(w, `rollcall demo: everything on this machine, nothing to set. Ctrl-C ends it.
 
-  tenant   %s   simulated: 340 agents, about one change a second
+  tenant   %s   simulated: %s
   polling  every %v
   NATS     %s   %s
   board    %s
@@ -181,6 +289,6 @@ Try in another terminal, nothing to install:
   %s stream get %s --last-for agent.state.886.%d
   %s stream info %s
 
-`, simURL, s.PollInterval, natsURL, where, pages,
+`, simURL, tenant, s.PollInterval, natsURL, where, pages,
 		follow, cli, cli, schemas.Stream, tenantsim.FirstID, cli, schemas.Stream)
 }

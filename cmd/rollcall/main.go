@@ -98,8 +98,9 @@ func exitCode(err error, stderr io.Writer) int {
 	for line := range strings.Lines(err.Error() + "\n") { // unusable settings are a line each
 		fmt.Fprint(stderr, "rollcall: ", line)
 	}
-	var unusable *setting.Error
-	if errors.As(err, &unusable) || errors.Is(err, errUsage) {
+	_, unusable := errors.AsType[*setting.Error](err)
+	_, misused := errors.AsType[*usageError](err)
+	if unusable || misused {
 		return 2
 	}
 	return 1

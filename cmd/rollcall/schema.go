@@ -19,7 +19,7 @@ func schemaCommand() *cobra.Command {
 unobserved are JSON Schemas (2020-12) of the messages' bodies, asyncapi is an
 AsyncAPI 3 document of all subjects. Without a name it prints the names, a line each.`,
 		ValidArgs: names,
-		Args: usage(func(cmd *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if err := cobra.MaximumNArgs(1)(cmd, args); err != nil {
 				return err
 			}
@@ -30,7 +30,7 @@ AsyncAPI 3 document of all subjects. Without a name it prints the names, a line 
 				}
 			}
 			return nil
-		}),
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(names, "\n"))

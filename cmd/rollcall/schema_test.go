@@ -7,15 +7,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/cobra"
 
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// schemaOutput runs the command below a root of the test's own.
 func schemaOutput(args ...string) (stdout, stderr string, err error) {
-	root := &cobra.Command{Use: "rollcall", SilenceErrors: true, SilenceUsage: true}
-	root.AddCommand(schemaCommand())
+	root := rootCommand()
 	var out, errs bytes.Buffer
 	root.SetOut(&out)
 	root.SetErr(&errs)
@@ -55,7 +52,8 @@ func TestSchemaUsage(t *testing.T) {
 		{[]string{"schema", "event", "health"}, "at most 1"},
 	} {
 		out, _, err := schemaOutput(tt.args...)
-		if out != "" || !errors.Is(err, errUsage) || !strings.Contains(err.Error(), tt.want) {
+		if _, ok := errors.AsType[*usageError](err); out != "" || !ok ||
+			!strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: printed %q, error %v; want one about %q", tt.args, out, err, tt.want)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -18,7 +19,7 @@ func unknownVariables(environ, known []string) []string {
 			continue
 		}
 		w := name + " is none of rollcall's settings and has no effect"
-		if n := nearest(name, known); n != "" {
+		if n := setting.Nearest(name, known); n != "" {
 			w += "; did you mean " + n + "?"
 		}
 		warnings = append(warnings, w)
@@ -53,49 +54,10 @@ func (s *settings) oddFields() []string {
 		if f == "*" || schemas.Listed(f) {
 			continue
 		}
-		if n := nearest(f, schemas.DefaultQuiet); n != "" {
+		if n := setting.Nearest(f, schemas.DefaultQuiet); n != "" {
 			warnings = append(warnings, fmt.Sprintf("ROLLCALL_QUIET_FIELDS names %q, "+
 				"a field that the vendor does not document; did you mean %s?", shortened(f), n))
 		}
 	}
 	return warnings
-}
-
-// nearest is the known name that a mistyped one most likely stands for, or empty.
-func nearest(name string, known []string) string {
-	words := func(s string) []string { return strings.Split(strings.TrimPrefix(s, envPrefix), "_") }
-	best, least := "", 4 // further apart they are different names
-	for _, k := range known {
-		d := distance(name, k)
-		differs := func(w string) bool { return !slices.Contains(words(k), w) }
-		if !slices.ContainsFunc(words(name), differs) { // words left out or in another order
-			d = min(d, 3)
-		}
-		if d < least && 2*d < len(k) {
-			best, least = k, d
-		}
-	}
-	return best
-}
-
-// distance counts the characters to insert, leave out or replace to make one name the other
-// (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -41,7 +41,7 @@ picture is STALE: then rollcall, NATS or the vendor is down, and nobody knows
 who is on duty. Other lines say when that begins (STALE) and ends (FRESH), when
 the vendor's listing can't be read (FAILING), when removals are held back
 (HOLDING), and when the stream can't be read (LOST) and can again (BACK).`,
-		Args: usage(cobra.NoArgs),
+		SuggestFor: []string{"follow", "show", "tail", "top"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runWatch(cmd.Context(), tenant, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},

@@ -200,12 +200,11 @@ func TestWatchBadInput(t *testing.T) {
 				": nats: Authorization Violation: check ROLLCALL_NATS_CREDS_FILE, " +
 				"ROLLCALL_NATS_NKEY_FILE or the user in ROLLCALL_NATS_URL"}},
 		{"flags", on(url), []string{"--tenant", "x"}, 2, []string{
-			`invalid argument "x" for "--tenant" flag: ` +
-				`strconv.ParseInt: parsing "x": invalid syntax: see rollcall --help`}},
+			`--tenant is "x": want a whole number`}},
 		{"unknown flag", on(url), []string{"--follow"}, 2,
-			[]string{"unknown flag: --follow: see rollcall --help"}},
+			[]string{"rollcall watch has no flag --follow: see rollcall watch --help"}},
 		{"an argument", on(url), []string{"886"}, 2,
-			[]string{`unknown command "886" for "rollcall watch": see rollcall --help`}},
+			[]string{`rollcall watch takes no argument such as "886": see rollcall watch --help`}},
 		{"settings", map[string]string{"ROLLCALL_NATS_URL": url,
 			"ROLLCALL_NATS_CREDS_FILE": missing}, nil, 2,
 			[]string{`ROLLCALL_NATS_CREDS_FILE is "` + missing +

@@ -126,7 +126,8 @@ func TestDemoTwice(t *testing.T) {
 // prints.
 func TestDemoSimOnly(t *testing.T) {
 	t.Parallel()
-	sim := Rollcall(t, nil, "demo", "--sim-only")
+	sim := Rollcall(t, nil, "demo", "--sim-only", "--agents", "120", "--churn", "0", "--seed", "7")
+	sim.WaitFor("A simulated ISDP+ tenant of 120 agents, no changes, seed 7.\n")
 	sim.WaitFor("Ctrl-C")
 	vendor := map[string]string{}
 	for line := range strings.Lines(sim.Stdout()) {
@@ -141,9 +142,8 @@ func TestDemoSimOnly(t *testing.T) {
 	env, url := Embedded(t)
 	p := Rollcall(t, Settings(vendor, env))
 	healthOf(t, url, "ok", "")
-	// of 340, less those that were deleted before anybody looked
-	if n := len(Roster(t, Connect(t, url), 886)); n < 300 {
-		t.Errorf("%d states", n)
+	if n := len(Roster(t, Connect(t, url), 886)); n != 120 {
+		t.Errorf("%d states of 120 agents", n)
 	}
 	if code, _ := p.Terminate(); code != 0 {
 		t.Errorf("exit %d", code)

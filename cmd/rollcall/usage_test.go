@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/rollcall-events/rollcall/schemas"
+)
+
+// commandLine runs a command line that does nothing but look at its arguments, and returns what it
+// prints and the exit code. What it would do without a mistake in them ends at once.
+func commandLine(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	root := rootCommand()
+	root.SetOut(&out)
+	root.SetErr(&errs)
+	root.SetArgs(args)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	code = exitCode(root.ExecuteContext(ctx), &errs)
+	return out.String(), errs.String(), code
+}
+
+// What can't be understood is told in a line each that says what is wrong and what may be meant.
+func TestMistakes(t *testing.T) {
+	for _, c := range []struct {
+		line string
+		want string // lines, "rollcall: " before each
+	}{
+		{"wach", `rollcall has no command "wach"; did you mean watch? See rollcall --help`},
+		{"WATCH", `rollcall has no command "WATCH"; did you mean watch? See rollcall --help`},
+		{"dmeo --agents 5", `rollcall has no command "dmeo"; did you mean demo? ` +
+			`See rollcall --help`},
+		{"wach --type video", `rollcall has no command "wach"; did you mean watch? ` +
+			`See rollcall --help`},
+		{"start", `rollcall has no command "start"; did you mean run? See rollcall --help`},
+		{"xyzzy", `rollcall has no command "xyzzy": see rollcall --help`},
+		{"help chekc", `rollcall has no command "chekc"; did you mean check? See rollcall --help`},
+		{"help watch 886", `rollcall watch takes no argument such as "886": ` +
+			`see rollcall watch --help`},
+		{"completion tcsh", `rollcall completion has no command "tcsh"; did you mean ` +
+			`bash or fish or zsh? See rollcall completion --help`},
+		{"completion", `rollcall completion needs a command: see rollcall completion --help`},
+		{"run now", `rollcall run takes no argument such as "now": see rollcall run --help`},
+		{"version 2", `rollcall version takes no argument such as "2": ` +
+			`see rollcall version --help`},
+		{"watch --tennant 886", `rollcall watch has no flag --tennant; did you mean --tenant? ` +
+			`See rollcall watch --help`},
+		{"watch -tenant 886", `rollcall watch has no flag -tenant; did you mean --tenant? ` +
+			`See rollcall watch --help`},
+		{"watch -x", `rollcall watch has no flag -x: see rollcall watch --help`},
+		{"watch --sim-only", `rollcall watch has no flag --sim-only; ` +
+			`did you mean rollcall demo --sim-only? See rollcall watch --help`},
+		{"--ready", `rollcall has no flag --ready; did you mean rollcall check --ready? ` +
+			`See rollcall --help`},
+		{"watch --version", `rollcall watch has no flag --version; ` +
+			`did you mean rollcall --version? See rollcall watch --help`},
+		{"watch --tenant", `--tenant needs a value: see rollcall watch --help`},
+		{"watch --tenant x", `--tenant is "x": want a whole number`},
+		{"watch --tenant 1.5", `--tenant is "1.5": want a whole number`},
+		{"check --ready=maybe", `--ready is "maybe": want true or false`},
+		{"demo --agents many", `--agents is "many": want a whole number`},
+		{"demo --agents -1", `--agents is "-1": want 0 to 200000`},
+		{"demo --agents 10000000", `--agents is "10000000": want 0 to 200000`},
+		{"demo --seed -1", `--seed is "-1": want a whole number, 0 or more`},
+		{"demo --churn fast", `--churn is "fast": want a number`},
+		{"demo --churn NaN --speed 0", "--churn is \"NaN\": want 0 to 10000 changes a second\n" +
+			`--speed is "0": want a factor above 0, at most 10000`},
+		{"demo --churn Inf", `--churn is "+Inf": want 0 to 10000 changes a second`},
+		{"demo --churn 1000 --speed 1000",
+			`--churn times --speed is "1e+06": want at most 10000 changes a second`},
+		{"demo --sim-listen 8180", `--sim-listen is "8180": want an address of this machine ` +
+			`alone and a port, such as 127.0.0.1:8180`},
+		{"demo --sim-listen 0.0.0.0:8180", `--sim-listen is "0.0.0.0:8180": want an address of ` +
+			`this machine alone and a port, such as 127.0.0.1:8180`},
+		{"schema x", `there is no schema "x"; there are ` +
+			strings.Join(schemas.Documents(), ", ") + `: see rollcall schema --help`},
+	} {
+		want := ""
+		for line := range strings.SplitSeq(c.want, "\n") {
+			want += "rollcall: " + line + "\n"
+		}
+		stdout, stderr, code := commandLine(t, strings.Fields(c.line)...)
+		if stderr != want || stdout != "" || code != 2 {
+			t.Errorf("%s: exit %d, want 2:\n%swant\n%s%s", c.line, code, stderr, want, stdout)
+		}
+	}
+}
+
+// The help is asked for in three ways, the version in three; neither is a failure.
+func TestHelpAndVersion(t *testing.T) {
+	for want, lines := range map[string][]string{
+		"Shows the agents on duty": {"help watch", "watch --help", "watch -h"},
+		"Without\na command it":    {"help", "--help", "-h"},
+		"fish":                     {"help completion", "completion --help"},
+		versionText():              {"version", "--version", "-v"},
+	} {
+		for _, line := range lines {
+			stdout, stderr, code := commandLine(t, strings.Fields(line)...)
+			if code != 0 || stderr != "" || !strings.Contains(stdout, want) {
+				t.Errorf("%s: exit %d: %s%s", line, code, stdout, stderr)
+			}
+		}
+	}
+}
+
+func TestDemoWords(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		want string
+	}{
+		{"", "340 agents, about one change a second, seed 0"},
+		{"--agents 0 --churn 0", "0 agents, no changes, seed 0"},
+		{"--churn 2.5 --speed 60 --seed 18446744073709551615",
+			"340 agents, about 150 changes a second, seed 18446744073709551615"},
+		{"--churn 1e4", "340 agents, about 10000 changes a second, seed 0"},
+		{"--speed 0.05", "340 agents, about one change in 20 s, seed 0"},
+	} {
+		var d demonstration
+		err := errors.Join(d.command().ParseFlags(strings.Fields(c.args)), d.validate())
+		if err != nil {
+			t.Errorf("%s: %v", c.args, err)
+		}
+		if got := d.tenant(); got != c.want {
+			t.Errorf("%s: %s, want %s", c.args, got, c.want)
+		}
+	}
+}
