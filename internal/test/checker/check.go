@@ -19,7 +19,9 @@ type check struct {
 	lost       map[int64][]*event // those that the broker lost
 	watermarks map[uint64]*watermark
 	complete   []*watermark // each complete sweep's first
-	health     *health      // the last
+	healths    []*health
+	unobserved []*unobserved
+	present    map[uint64]bool // the sequences of which the message is known
 }
 
 // Check reports every breach of the contract that the stream shows, given the truth.
@@ -30,7 +32,7 @@ func Check(stream Stream, truth Truth, opt Options) *Report {
 		out:   &Report{},
 		known: map[*byte]seen{}, events: map[uint64]*event{}, byAgent: map[int64][]*event{},
 		lost:       map[int64][]*event{},
-		watermarks: map[uint64]*watermark{},
+		watermarks: map[uint64]*watermark{}, present: map[uint64]bool{},
 	}
 	if opt.Tenant == 0 {
 		c.report(RuleSetup, 0, 0, "Options.Tenant is not set")
@@ -43,6 +45,7 @@ func Check(stream Stream, truth Truth, opt Options) *Report {
 	c.follow()
 	c.commits()
 	c.replay()
+	c.intervals()
 	c.shownEvents()
 	c.guarded()
 	c.lasted()
@@ -73,7 +76,12 @@ func (c *check) read(line, lost []*Message) {
 		case m.kind() == "health":
 			var h *health
 			if h, err = c.rules.health(m); err == nil {
-				c.health = h
+				c.healths = append(c.healths, h)
+			}
+		case m.kind() == "unobserved":
+			var u *unobserved
+			if u, err = c.rules.unobserved(m); err == nil {
+				c.unobserved = append(c.unobserved, u)
 			}
 		case m.kind() == "state": // judged by its agent's event
 		default:
@@ -94,7 +102,7 @@ func (c *check) read(line, lost []*Message) {
 		}
 	}
 	c.out.Stats.Events, c.out.Stats.Agents = len(c.events), len(c.byAgent)
-	c.out.Stats.Watermarks = len(c.watermarks)
+	c.out.Stats.Watermarks, c.out.Stats.Unobserved = len(c.watermarks), len(c.unobserved)
 }
 
 // until is when rollcall was last there to see changes.

@@ -130,12 +130,16 @@ type watermark struct {
 	nextBy, glancedAt               time.Time // glancedAt is zero where there was no glance
 	polled                          []string
 	agents, online                  int64
+	types                           map[string]counts
 	missing, rejected               int64
 	instance, commit                string
 	messages                        uint64
 	inProgress                      uint64 // 0: none
 	isInProgress                    bool
 }
+
+// counts are what a watermark counts of a type.
+type counts struct{ agents, online, capacity int64 }
 
 // latest is the latest sweep that the watermark knows of.
 func (w *watermark) latest() uint64 { return max(w.sweep, w.inProgress) }
@@ -150,7 +154,7 @@ func (w *watermark) repeats(o *watermark) bool {
 func (r rules) watermark(m *Message) (*watermark, error) {
 	o := strictly("watermark", m.Body,
 		"tenantId sweep nextBy agents online missing rejected instance commit",
-		"polled glancedAt startedAt completedAt staleAfter inProgress")
+		"polled types glancedAt startedAt completedAt staleAfter inProgress")
 	w := &watermark{msg: m, sweep: o.uint("sweep"), startedAt: o.time("startedAt"),
 		completedAt: o.time("completedAt"),
 		staleAt:     o.time("staleAfter"), nextBy: o.time("nextBy"), glancedAt: o.time("glancedAt"),
@@ -169,6 +173,22 @@ func (r rules) watermark(m *Message) (*watermark, error) {
 		}
 		if err == nil && len(list) == 0 {
 			o.fail("polled is empty")
+		}
+	}
+	if o.has("types") {
+		types, err := members(o.fields["types"])
+		o.take(err)
+		w.types = make(map[string]counts, len(types))
+		for _, m := range types {
+			t := strictly("types", m.value, "agents online capacity", "")
+			if _, twice := w.types[m.name]; twice {
+				t.fail("%q stands there twice", m.name)
+			}
+			w.types[m.name] = counts{t.int("agents"), t.int("online"), t.int("capacity")}
+			o.take(t.err)
+		}
+		if err == nil && len(types) == 0 {
+			o.fail("types is empty")
 		}
 	}
 	commit := strictly("commit", o.fields["commit"], "id messages", "")

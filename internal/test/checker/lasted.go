@@ -200,9 +200,10 @@ func (c *check) final() {
 			c.report(RuleFinal, id, 0, "there has never been such an agent")
 		}
 	}
-	if c.health != nil && c.health.state != "ok" && !c.health.stalled && !nameless {
-		c.report(RuleFinal, 0, c.health.msg.Seq, "at rest health is %s (%s)", c.health.state,
-			c.health.reason)
+	if n := len(c.healths); n > 0 && !nameless {
+		if h := c.healths[n-1]; h.state != "ok" && !h.stalled {
+			c.report(RuleFinal, 0, h.msg.Seq, "at rest health is %s (%s)", h.state, h.reason)
+		}
 	}
 }
 

@@ -43,6 +43,9 @@ func (m *Message) isEvent() bool {
 	return false
 }
 
+// isKept reports whether the stream keeps the message beside later ones on its subject.
+func (m *Message) isKept() bool { return m.isEvent() || m.kind() == "unobserved" }
+
 func (m *Message) of(tenant int64) bool {
 	return token(m.Subject, 0) == "agent" && token(m.Subject, 2) == strconv.FormatInt(tenant, 10)
 }
@@ -106,6 +109,7 @@ func (c *check) gather(stream Stream) (line, lost []*Message) {
 	}
 	for n := range stream.Live {
 		m := &stream.Live[n]
+		c.present[m.Seq] = true
 		was, ok := now[m.Seq]
 		if ok && !was.m.equal(m) {
 			clash(was.m, m)
@@ -120,6 +124,7 @@ func (c *check) gather(stream Stream) (line, lost []*Message) {
 	stored := map[uint64]*Message{}
 	for n := range stream.Stored {
 		m := &stream.Stored[n]
+		c.present[m.Seq] = true
 		if !m.of(c.opt.Tenant) || !keep(m) {
 			continue
 		}
@@ -136,7 +141,7 @@ func (c *check) gather(stream Stream) (line, lost []*Message) {
 		if !m.of(c.opt.Tenant) || stored[seq] != nil {
 			continue
 		}
-		gone := m.isEvent() && !m.expired(stream.ReadAt) || !m.isEvent() && latest[m.Subject] < seq
+		gone := m.isKept() && !m.expired(stream.ReadAt) || !m.isKept() && latest[m.Subject] < seq
 		switch {
 		case gone && stream.Stored != nil && c.opt.Rollback != NoRollback:
 			lost = append(lost, m)
@@ -178,7 +183,8 @@ func (c *check) ghosts(line, lost []*Message, stored map[uint64]*Message) (kept,
 func agentOf(m *Message) int64 {
 	i := strings.LastIndexByte(m.Subject, '.')
 	id, _ := strconv.ParseInt(m.Subject[i+1:], 10, 64)
-	if m.kind() == "watermark" || m.kind() == "health" {
+	switch m.kind() {
+	case "watermark", "health", "unobserved":
 		return 0
 	}
 	return id

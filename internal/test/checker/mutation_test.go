@@ -212,6 +212,137 @@ var mutations = []struct {
 	{"a wrong count of missing agents", RuleWatermark, func(s *specimen) {
 		s.mark(s.lastMark(false), func(m map[string]any) { m["missing"] = 1 })
 	}},
+	{"a type's agents counted wrong", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(false), func(m map[string]any) { firstType(m)["agents"] = 1234 })
+	}},
+	{"a type's online agents counted wrong", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(true), func(m map[string]any) { firstType(m)["online"] = 1234 })
+	}},
+	{"capacity of those who are not online", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(true), func(m map[string]any) { firstType(m)["capacity"] = 1234 })
+	}},
+	{"a type left out", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(true), func(m map[string]any) {
+			for name := range m["types"].(map[string]any) {
+				delete(m["types"].(map[string]any), name)
+				return
+			}
+		})
+	}},
+	{"a type that nobody has", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(false), func(m map[string]any) {
+			m["types"].(map[string]any)["99"] = map[string]any{"agents": 0, "online": 0,
+				"capacity": 0}
+		})
+	}},
+	{"no types", RuleWatermark, func(s *specimen) {
+		s.mark(s.lastMark(true), func(m map[string]any) { delete(m, "types") })
+	}},
+	{"types of the watermark before", RuleWatermark, func(s *specimen) {
+		i := s.find("online", "status", 2, -1)
+		from, to := s.commitOf(i)
+		before := map[string]any{}
+		for i := from - 1; len(before) == 0; i-- {
+			if s.live[i].kind() == "watermark" {
+				s.mark(i, func(m map[string]any) { before = m })
+			}
+		}
+		s.mark(to-1, func(m map[string]any) { m["types"] = before["types"] })
+	}},
+	{"a count that is no number", RuleEnvelope, func(s *specimen) {
+		s.mark(s.lastMark(true), func(m map[string]any) { firstType(m)["online"] = "1" })
+	}},
+	{"an unobserved interval left out", RuleUnobserved, func(s *specimen) {
+		i := s.interval(0)
+		s.without(i, i+1)
+	}},
+	{"an unobserved interval left out, when a watermark came in between", RuleUnobserved,
+		func(s *specimen) {
+			i := s.interval(2)
+			s.without(i, i+1)
+		}},
+	{"an unobserved interval twice", RuleUnobserved, func(s *specimen) {
+		i := s.interval(1)
+		s.live = slices.Insert(s.live, i, s.live[i])
+		s.renumber()
+	}},
+	{"an unobserved interval where somebody looked", RuleUnobserved, func(s *specimen) {
+		s.claim(s.lastMark(false), "")
+	}},
+	{"an unobserved interval before the first complete sweep", RuleUnobserved, func(s *specimen) {
+		first := s.completed(0)
+		s.claim(first, "")
+	}},
+	{"an unobserved interval said by a commit of a sweep that goes on", RuleUnobserved,
+		func(s *specimen) {
+			i := s.interval(2)
+			for j := i - 1; ; j-- {
+				if id, _ := s.live[j].batch(); s.live[j].kind() == "watermark" && id != "" {
+					s.moveInterval(i, j)
+					return
+				}
+			}
+		}},
+	{"an unobserved interval said by the next complete sweep", RuleUnobserved,
+		func(s *specimen) {
+			i := s.interval(1)
+			next := i + 2
+			for !strings.Contains(string(s.live[next].Body), "completedAt") ||
+				s.live[next].kind() != "watermark" {
+				next++
+			}
+			s.moveInterval(i, next)
+		}},
+	{"an unobserved interval that begins late", RuleUnobserved, func(s *specimen) {
+		s.mark(s.interval(0), shifted("from", time.Millisecond))
+	}},
+	{"an unobserved interval that begins early", RuleUnobserved, func(s *specimen) {
+		s.mark(s.interval(1), shifted("from", -time.Millisecond))
+	}},
+	{"an unobserved interval that ends late", RuleUnobserved, func(s *specimen) {
+		s.mark(s.interval(0), shifted("to", time.Millisecond))
+	}},
+	{"an unobserved interval that another sweep ended", RuleUnobserved, func(s *specimen) {
+		s.mark(s.interval(0), func(m map[string]any) { m["sweep"] = 3 })
+	}},
+	{"a reason that nobody gave", RuleUnobserved, func(s *specimen) {
+		s.mark(s.interval(0), func(m map[string]any) { m["health"] = "credentials" })
+	}},
+	{"a reason that was given, left out", RuleUnobserved, func(s *specimen) {
+		s.mark(s.interval(2), func(m map[string]any) { delete(m, "health") })
+	}},
+	{"an unobserved interval of types that were polled all along", RuleUnobserved,
+		func(s *specimen) {
+			s.claim(s.lastMark(false), `,"types":["10"]`)
+		}},
+	{"an unobserved interval of no types", RuleEnvelope, func(s *specimen) {
+		s.mark(s.interval(0), func(m map[string]any) { m["types"] = []any{} })
+	}},
+	{"an unobserved interval of another tenant", RuleEnvelope, func(s *specimen) {
+		s.mark(s.interval(0), func(m map[string]any) { m["tenantId"] = 5 })
+	}},
+	{"an unobserved interval that never expires", RuleEnvelope, func(s *specimen) {
+		delete(s.live[s.interval(0)].Header, "Nats-TTL")
+	}},
+	{"an unknown reason", RuleEnvelope, func(s *specimen) {
+		s.mark(s.interval(2), func(m map[string]any) { m["health"] = "asleep" })
+	}},
+	{"a committed unobserved interval that is gone", RuleStream, func(s *specimen) {
+		seq := s.live[s.interval(0)].Seq
+		s.store = func(live []Message) []Message {
+			return slices.DeleteFunc(stored(live), func(m Message) bool { return m.Seq == seq })
+		}
+	}},
+	{"unobserved intervals that overlap, seen in the stream alone", RuleUnobserved,
+		func(s *specimen) {
+			s.mark(s.interval(1), shifted("from", -10*time.Second))
+			s.opt.LossyLive = true
+		}},
+	{"an unobserved interval the wrong way round, seen in the stream alone", RuleUnobserved,
+		func(s *specimen) {
+			s.mark(s.interval(0), shifted("from", time.Minute))
+			s.opt.LossyLive = true
+		}},
 	{"figures of the last complete sweep altered", RuleWatermark, func(s *specimen) {
 		s.mark(s.lastMark(true), func(m map[string]any) { m["rejected"] = 7 })
 	}},
@@ -319,7 +450,15 @@ var mutations = []struct {
 	}},
 }
 
-// shifted moves a time of a watermark.
+// firstType is what a watermark counts of one of its types.
+func firstType(m map[string]any) map[string]any {
+	for _, n := range m["types"].(map[string]any) {
+		return n.(map[string]any)
+	}
+	return nil
+}
+
+// shifted moves a time of a watermark or of an interval.
 func shifted(name string, by time.Duration) func(map[string]any) {
 	return func(m map[string]any) {
 		at, err := time.Parse(time.RFC3339, m[name].(string))

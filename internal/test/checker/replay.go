@@ -83,12 +83,21 @@ func (c *check) upTo(roster map[int64]*event, sweep uint64) map[int64]*event {
 // figures checks the counts of the published state.
 func (c *check) figures(w *watermark, roster map[int64]*event) {
 	var agents, online int64
+	types := map[string]counts{}
 	for _, e := range roster {
+		n := types[e.agent.typeToken()]
 		if !e.gone() {
 			agents++
+			n.agents++
 		}
 		if e.online {
 			online++
+			n.online++
+			capacity, _ := number(e.agent.fields["capacity"])
+			n.capacity += capacity
+		}
+		if n.agents > 0 {
+			types[e.agent.typeToken()] = n
 		}
 	}
 	if w.agents != agents || w.online != online {
@@ -96,6 +105,11 @@ func (c *check) figures(w *watermark, roster map[int64]*event) {
 			"it says %d agents, %d online; the stream up to it has %d, %d online", w.agents,
 			w.online,
 			agents, online)
+	}
+	if (w.types != nil || c.opt.whole) && !maps.Equal(w.types, types) {
+		c.report(RuleWatermark, 0, w.msg.Seq,
+			"it counts by type (agents, online, capacity) %v; the stream up to it has %v", w.types,
+			types)
 	}
 }
 

@@ -34,6 +34,8 @@ const (
 	RuleCommit    Rule = "commit"
 	RuleState     Rule = "state"     // a state is its agent's last event, byte for byte
 	RuleWatermark Rule = "watermark" // its figures replay, its sweeps never go back
+	// where nobody looked the stream says so, once, and nowhere else
+	RuleUnobserved Rule = "unobserved"
 	// a complete sweep's watermark never says more than is published
 	RuleFresh  Rule = "fresh"
 	RuleLasted Rule = "lasted" // what lasted is in the stream
@@ -71,6 +73,7 @@ type Stats struct {
 	Commits, WholeCommits    int // those seen at all, and those of which every message is known
 	Watermarks               int // known ones
 	CompleteSweeps           int // of those, the first ones of a complete sweep
+	Unobserved               int // intervals
 	Removals                 int // events of agents that left the listing
 	Changes, Pages           int // of the tenant
 	Lasting                  int // states that lasted longer than the bound

@@ -82,6 +82,81 @@ func (s *specimen) lastMark(inProgress bool) int {
 	}
 }
 
+// completed is the n-th watermark that is the first of a complete sweep.
+func (s *specimen) completed(n int) int {
+	for i, m := range s.live {
+		if m.kind() == "watermark" && !bytes.Contains(m.Body, []byte("inProgress")) {
+			if n == 0 {
+				return i
+			}
+			n--
+		}
+	}
+	s.t.Fatal("too few complete sweeps")
+	return 0
+}
+
+// interval is the n-th unobserved interval.
+func (s *specimen) interval(n int) int {
+	for i, m := range s.live {
+		if m.kind() == "unobserved" {
+			if n == 0 {
+				return i
+			}
+			n--
+		}
+	}
+	s.t.Fatal("too few unobserved intervals")
+	return 0
+}
+
+// claim says in the commit of a complete sweep that the time before it was unobserved. rest is the
+// end of what it says.
+func (s *specimen) claim(mark int, rest string) {
+	var w schemas.Watermark
+	if err := json.Unmarshal(s.live[mark].Body, &w); err != nil {
+		s.t.Fatal(err)
+	}
+	from := w.StartedAt
+	for i := range mark {
+		if s.live[i].kind() == "watermark" && !bytes.Contains(s.live[i].Body, []byte(`"sweep":0`)) {
+			var before schemas.Watermark
+			if err := json.Unmarshal(s.live[i].Body, &before); err != nil {
+				s.t.Fatal(err)
+			}
+			from = before.StartedAt
+		}
+	}
+	m := Message{Subject: schemas.UnobservedSubject(tenant), Time: s.live[mark].Time,
+		Header: map[string][]string{"Content-Type": {schemas.ContentTypeJSON},
+			"Nats-TTL": {"168h"}},
+		Body: fmt.Appendf(nil, `{"tenantId":%d,"from":%q,"to":%q,"sweep":%d%s}`, tenant,
+			from.Format(schemas.TimeFormat), w.StartedAt.Format(schemas.TimeFormat), w.Sweep, rest)}
+	s.insert(mark, m)
+}
+
+// insert puts a message into the commit that ends with a watermark.
+func (s *specimen) insert(mark int, m Message) {
+	id, _ := s.live[mark].batch()
+	if id == "" { // it was published by itself
+		id = fmt.Sprint("joined-", mark)
+		s.live[mark].Header["Nats-Batch-Id"] = []string{id}
+	}
+	m.Header["Nats-Batch-Id"] = []string{id}
+	s.live = slices.Insert(s.live, mark, m)
+	s.renumber()
+}
+
+// moveInterval moves an interval into the commit that ends with a watermark.
+func (s *specimen) moveInterval(i, mark int) {
+	m := s.live[i]
+	if mark > i {
+		mark--
+	}
+	s.live = slices.Delete(s.live, i, i+1)
+	s.insert(mark, m)
+}
+
 // commitOf are the indices of a message's commit: its first, and the one behind its last.
 func (s *specimen) commitOf(i int) (from, to int) {
 	id, _ := s.live[i].batch()

@@ -34,6 +34,11 @@ type world struct {
 	commit int
 	roster map[int64]*known
 	done   *schemas.Watermark // the last complete sweep's
+	nextBy time.Time          // the last watermark's
+	stale  bool               // nextBy passed since the last complete sweep
+
+	health *schemas.Health      // to be told with the next commit
+	reason schemas.HealthReason // told since the last complete sweep
 }
 
 // known is what the publisher knows of an agent.
@@ -96,6 +101,35 @@ func (w *world) look(online int,
 var quiet = map[string]bool{"lastUpdateTimestamp": true, "lastUpdateDate": true,
 	"lastUpdatedBy": true, "lastUpdateName": true,
 	"agentSignInTime": true, "agentSignInDate": true}
+
+// ail tells a reason of health with the next commit; "": that all is well.
+func (w *world) ail(reason schemas.HealthReason) {
+	w.health = &schemas.Health{TenantID: tenant, State: schemas.HealthFailing, Reason: reason,
+		Since: schemas.FloorTime(w.now)}
+	if reason == "" {
+		w.health.State = schemas.HealthOK
+	} else {
+		w.reason = reason
+	}
+}
+
+// cutOff makes a sweep that ends after its pages, and publishes what they show.
+func (w *world) cutOff() {
+	w.sweep++
+	var events []schemas.Event
+	for _, p := range w.look(-1, nil) {
+		for _, r := range p.rows {
+			row, _, err := packed.Decode(r.JSON, tenant)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			if e, ok := w.observe(row.Unpack(), p.sent, p.read); ok {
+				events = append(events, e)
+			}
+		}
+	}
+	w.publish(events, nil)
+}
 
 // doSweep makes one complete sweep and publishes it, each page with changes in a commit of its own.
 func (w *world) doSweep(lie func(page int, rows []isdpsim.Row) []isdpsim.Row) {
@@ -221,32 +255,46 @@ func (w *world) next(k *known, a schemas.Agent, reason schemas.Reason, changes [
 // publish makes one commit. mark is the sweep's watermark; nil: it goes on.
 func (w *world) publish(events []schemas.Event, mark *schemas.Watermark) {
 	w.commit++
+	w.stale = w.stale || w.done != nil && w.now.After(w.nextBy)
 	m := schemas.Watermark{TenantID: tenant}
+	var gap *schemas.Unobserved
 	switch {
 	case mark != nil:
 		m = *mark
-		w.done = mark
+		if w.done != nil && (w.stale || mark.CompletedAt.After(w.done.StaleAfter)) {
+			gap = &schemas.Unobserved{TenantID: tenant, From: w.done.StartedAt, To: mark.StartedAt,
+				Sweep: mark.Sweep, Health: w.reason}
+		}
+		w.done, w.stale, w.reason = mark, false, ""
 	case w.done != nil:
 		m = *w.done
 	}
 	if mark == nil {
 		m.InProgress = &schemas.InProgress{Sweep: w.sweep}
 	}
-	m.NextBy = schemas.FloorTime(w.now.Add(15 * time.Second))
+	w.nextBy = schemas.FloorTime(w.now.Add(15 * time.Second))
+	m.NextBy = w.nextBy
 	if !w.glanced.IsZero() {
 		m.GlancedAt = schemas.FloorTime(w.glanced)
 	}
-	m.Agents, m.Online = 0, 0
+	m.Agents, m.Online, m.Types = 0, 0, map[string]schemas.TypeCounts{}
 	for _, k := range w.roster {
-		if k.last.Data.Reason != schemas.Removed {
-			m.Agents++
+		if k.last.Data.Reason == schemas.Removed {
+			continue
 		}
+		a := &k.last.Data.Agent
+		n := m.Types[a.TypeToken()]
+		m.Agents++
+		n.Agents++
 		if k.last.Data.Online {
 			m.Online++
+			n.Online++
+			if a.Capacity != nil {
+				n.Capacity += *a.Capacity
+			}
 		}
+		m.Types[a.TypeToken()] = n
 	}
-	m.Instance, m.Commit = "test-1",
-		schemas.Commit{ID: fmt.Sprint("commit-", w.commit), Messages: 2*len(events) + 1}
 	var out []Message
 	for _, e := range events {
 		out = append(out, Message{Subject: e.Subject(), Body: e.AppendJSON(nil),
@@ -259,6 +307,19 @@ func (w *world) publish(events []schemas.Event, mark *schemas.Watermark) {
 			Header: map[string][]string{"Content-Type": {schemas.ContentTypeEvent},
 				"Nats-Rollup": {"sub"}}})
 	}
+	if gap != nil {
+		out = append(out, Message{Subject: schemas.UnobservedSubject(tenant),
+			Body: gap.AppendJSON(nil), Header: map[string][]string{
+				"Content-Type": {schemas.ContentTypeJSON}, "Nats-TTL": {"168h"}}})
+	}
+	if w.health != nil {
+		out = append(out, Message{Subject: schemas.HealthSubject(tenant),
+			Body: w.health.AppendJSON(nil), Header: map[string][]string{
+				"Content-Type": {schemas.ContentTypeJSON}, "Nats-Rollup": {"sub"}}})
+		w.health = nil
+	}
+	m.Instance, m.Commit = "test-1",
+		schemas.Commit{ID: fmt.Sprint("commit-", w.commit), Messages: len(out) + 1}
 	out = append(out, Message{Subject: schemas.WatermarkSubject(tenant), Body: m.AppendJSON(nil),
 		Header: map[string][]string{"Content-Type": {schemas.ContentTypeJSON},
 			"Nats-Rollup": {"sub"}}})
@@ -279,7 +340,7 @@ func stored(live []Message) []Message {
 		rolledUp := slices.ContainsFunc(live[i+1:], func(o Message) bool {
 			return o.Subject == m.Subject
 		})
-		if m.isEvent() || !rolledUp {
+		if m.isKept() || !rolledUp {
 			out = append(out, m)
 		}
 	}
@@ -291,7 +352,7 @@ func (w *world) truth() Truth { return Truth{History: w.sim.History(), Pages: w.
 // strict is how a world's log is checked.
 func strict() Options {
 	return Options{Tenant: tenant, Interval: 100 * time.Millisecond, Bound: 500 * time.Millisecond,
-		RemovalBound: 900 * time.Millisecond, Quiescent: true}
+		RemovalBound: 900 * time.Millisecond, Quiescent: true, whole: true}
 }
 
 // lived is a world with a bit of everything in it, at rest.
@@ -328,6 +389,16 @@ func lived(t testing.TB) *world {
 	step(func() {})
 	step(func() { w.sim.Undelete(d) })
 	step(func() { w.sim.AddAgent() })
+	step(func() { w.pass(4 * time.Second) })  // staleAfter passes
+	step(func() { w.pass(20 * time.Second) }) // nextBy too
+	step(func() {
+		w.pass(20 * time.Second)
+		w.ail(schemas.Unreachable)
+		w.cutOff()
+		w.pass(time.Second)
+		w.cutOff()
+		w.ail("")
+	})
 	for range 8 {
 		step(func() { w.sim.Churn(2) })
 	}
