@@ -23,8 +23,10 @@ const asyncAPIFrame = "testdata/asyncapi.json"
 const kindStale = "stale"
 
 var (
-	embedded = regexp.MustCompile(`\{\s*"\$embed":\s*"([^"]+)"\s*\}`)
-	dialect  = regexp.MustCompile(`^\{\s*"\$schema": "[^"]+",`)
+	embedded = regexp.MustCompile(`\{\s*"\$embed":\s*"([^"#]+)#?([^"]*)"\s*\}`)
+	// A schema with an $id of its own could not refer to the document's other parts.
+	dialect = regexp.MustCompile(`^\{\s*"\$schema": "[^"]+",\s*"\$id": "[^"]+",`)
+	defs    = regexp.MustCompile(`(?s),\s*"\$defs": (\{.*\})\s*\}\s*$`) // at the end
 )
 
 func TestAsyncAPIIsUpToDate(t *testing.T) {
@@ -33,11 +35,20 @@ func TestAsyncAPIIsUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole := embedded.ReplaceAllFunc(frame, func(m []byte) []byte {
-		file, err := os.ReadFile(filepath.FromSlash(string(embedded.FindSubmatch(m)[1])))
+		match := embedded.FindSubmatch(m)
+		file, err := os.ReadFile(filepath.FromSlash(string(match[1])))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return dialect.ReplaceAll(file, []byte("{"))
+		part := dialect.ReplaceAll(defs.ReplaceAll(file, []byte("}")), []byte("{"))
+		if name := string(match[2]); name != "" {
+			var all map[string]json.RawMessage
+			if err := json.Unmarshal(defs.FindSubmatch(file)[1], &all); err != nil {
+				t.Fatal(err)
+			}
+			part = all[name]
+		}
+		return bytes.ReplaceAll(part, []byte("#/$defs/"), []byte("#/components/schemas/"))
 	})
 	var want bytes.Buffer
 	if err := json.Indent(&want, whole, "", "  "); err != nil {
@@ -229,9 +240,11 @@ func TestAsyncAPIParts(t *testing.T) {
 		}
 	}
 	for kind := range payloads {
-		want := parseObject(t, document(t, kind))
+		want := inlined(parseObject(t, document(t, kind)))
 		delete(want, "$schema")
-		if d := cmp.Diff(any(want), at(t, root, "components", "schemas", kind)); d != "" {
+		delete(want, "$id")
+		got := inlineRefs(root, at(t, root, "components", "schemas", kind))
+		if d := cmp.Diff(any(want), got); d != "" {
 			t.Errorf(
 				"the schema of %s (-) and what the AsyncAPI document has of it (+):\n%s",
 				kind,

@@ -37,6 +37,7 @@ var annotations = []string{
 // gain optional fields, and words. Whatever else is changed hurts somebody: a new constraint those
 // who sent, or replay, what was allowed before, and one that is gone those who relied on it.
 func breaches(earlier, later map[string]any) []string {
+	earlier, later = inlined(earlier), inlined(later)
 	var told []string
 	tell := func(path, format string, args ...any) {
 		told = append(told, strings.TrimPrefix(path+": ", ": ")+fmt.Sprintf(format, args...))
@@ -86,6 +87,7 @@ func breaches(earlier, later map[string]any) []string {
 						tell(path, "field %s is optional now", name)
 					}
 				}
+			case keyword == "type" && !did && isAnyType(is):
 			case did && !does:
 				tell(path, "%s is gone", keyword)
 			case !did && does:
@@ -99,6 +101,54 @@ func breaches(earlier, later map[string]any) []string {
 	compare("", earlier, later)
 	slices.Sort(told)
 	return told
+}
+
+// isAnyType reports whether a "type" allows everything, as none does.
+func isAnyType(v any) bool {
+	list, _ := v.([]any)
+	set := make(map[any]bool)
+	for _, name := range list {
+		set[name] = true
+	}
+	for _, name := range []string{"string", "number", "boolean", "object", "array", "null"} {
+		if !set[name] {
+			return false
+		}
+	}
+	return true
+}
+
+// inlined is a copy of a schema with its definitions where they are used.
+func inlined(schema map[string]any) map[string]any {
+	c := inlineRefs(schema, schema).(map[string]any)
+	delete(c, "$defs")
+	return c
+}
+
+// inlineRefs copies a part of a document with what its references lead to in place of them.
+func inlineRefs(root, part any) any {
+	switch part := part.(type) {
+	case map[string]any:
+		if ref, ok := part["$ref"].(string); ok {
+			to := root
+			for name := range strings.SplitSeq(strings.TrimPrefix(ref, "#/"), "/") {
+				to = to.(map[string]any)[name]
+			}
+			return inlineRefs(root, to)
+		}
+		c := make(map[string]any)
+		for name, v := range part {
+			c[name] = inlineRefs(root, v)
+		}
+		return c
+	case []any:
+		c := make([]any, len(part))
+		for i, v := range part {
+			c[i] = inlineRefs(root, v)
+		}
+		return c
+	}
+	return part
 }
 
 // names are the members of a "required".
@@ -223,7 +273,7 @@ func strs(s ...string) []any {
 }
 
 func TestBreaches(t *testing.T) {
-	event := func() map[string]any { return parseObject(t, document(t, "event")) }
+	event := func() map[string]any { return inlined(parseObject(t, document(t, "event"))) }
 	p := func(path ...string) []string { // data.agent: properties of properties
 		var full []string
 		for _, name := range path {
@@ -385,7 +435,7 @@ func TestBreaches(t *testing.T) {
 // What is new must be kept at once, lest it is lost again unseen.
 func TestBaselineWantsWhatIsNew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "event.schema.json")
-	later := parseObject(t, document(t, "event"))
+	later := inlined(parseObject(t, document(t, "event")))
 	set(obj("type", "string"), "properties", "trace")(later)
 	text, err := json.Marshal(later)
 	if err != nil {
