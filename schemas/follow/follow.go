@@ -109,13 +109,85 @@ func (r *Roster) Run(ctx context.Context, js jetstream.JetStream, notify func(Up
 	if notify == nil {
 		notify = func(Update) {}
 	}
+	return Read(ctx, js, Reading{
+		Tenant:      r.tenant,
+		Begin:       func() func(jetstream.Msg, uint64) { return r.begin(notify) },
+		Interrupted: func(err error) { notify(Update{Err: err}) },
+	})
+}
+
+// begin returns what takes the messages of one reading: first the states, then the changes.
+func (r *Roster) begin(notify func(Update)) func(m jetstream.Msg, pending uint64) {
+	fresh := view{agents: map[int64]*schemas.Event{}}
+	done := func() {
+		r.mu.Lock()
+		r.view, r.read = fresh, true
+		r.mu.Unlock()
+		notify(Update{Anew: true})
+	}
+	reading := true
+	return func(m jetstream.Msg, pending uint64) {
+		switch {
+		case m == nil: // there is nothing to read
+			done()
+		case reading:
+			if u := fresh.apply(m, r.tenant); u.Err != nil {
+				notify(u)
+			}
+			if pending > 0 {
+				return
+			}
+			done()
+		default:
+			r.mu.Lock()
+			u := r.apply(m, r.tenant)
+			r.mu.Unlock()
+			notify(u)
+		}
+		reading = false
+	}
+}
+
+// A Reading says what [Read] reads, and who takes it.
+type Reading struct {
+	// Tenant is whose messages are read: its states, its watermark and its health.
+	Tenant int64
+	// Consumer, unless it is nil, names each consumer that is created; a name is used once.
+	Consumer func() string
+	// Begin is called at the beginning and after each interruption. It returns what takes the
+	// messages from there on: the last one of every subject, in the order of the stream, then each
+	// further one, with the number of messages that are still to come. When that is 0 for the first
+	// time, all states have been read. If there are none, it is called once with a nil message.
+	// It is never called from two goroutines at a time.
+	Begin func() func(m jetstream.Msg, pending uint64)
+	// Interrupted is told why reading has ended and begins anew.
+	Interrupted func(error)
+}
+
+// Read reads what [Roster.Run] reads, for those who need the messages themselves, and ends as it
+// does.
+func Read(ctx context.Context, js jetstream.JetStream, r Reading) error {
 	wait := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(250*time.Millisecond),
 		backoff.WithMaxInterval(2*time.Second),
 		backoff.WithMaxElapsedTime(0),
 	)
+	cfg := jetstream.ConsumerConfig{FilterSubjects: []string{
+		schemas.StateFilter(r.Tenant),
+		schemas.WatermarkSubject(r.Tenant),
+		schemas.HealthSubject(r.Tenant),
+	}}
 	return backoff.Retry(func() error {
-		err := r.follow(ctx, js, notify, wait.Reset)
+		if r.Consumer != nil {
+			cfg.Name = r.Consumer()
+		}
+		take := r.Begin()
+		err := consume(ctx, js, cfg, func(m jetstream.Msg, pending uint64) {
+			take(m, pending)
+			if pending == 0 {
+				wait.Reset()
+			}
+		})
 		if ctx.Err() != nil {
 			return backoff.Permanent(ctx.Err())
 		}
@@ -125,64 +197,16 @@ func (r *Roster) Run(ctx context.Context, js jetstream.JetStream, notify func(Up
 		}
 		err = fmt.Errorf(
 			"follow: read tenant %d from the stream %s: %w",
-			r.tenant,
+			r.Tenant,
 			schemas.Stream,
 			err,
 		)
 		if closed {
 			return backoff.Permanent(err)
 		}
-		notify(Update{Err: err})
+		r.Interrupted(err)
 		return err
 	}, backoff.WithContext(wait, ctx))
-}
-
-// follow reads the states and then the changes until something goes wrong.
-func (r *Roster) follow(
-	ctx context.Context,
-	js jetstream.JetStream,
-	notify func(Update),
-	complete func(),
-) error {
-	fresh := view{agents: map[int64]*schemas.Event{}}
-	done := func() {
-		r.mu.Lock()
-		r.view, r.read = fresh, true
-		r.mu.Unlock()
-		complete()
-		notify(Update{Anew: true})
-	}
-	reading := true
-	filters := []string{
-		schemas.StateFilter(r.tenant),
-		schemas.WatermarkSubject(r.tenant),
-		schemas.HealthSubject(r.tenant),
-	}
-	return consume(
-		ctx,
-		js,
-		jetstream.ConsumerConfig{FilterSubjects: filters},
-		func(m jetstream.Msg, pending uint64) {
-			switch {
-			case m == nil: // there is nothing to read
-				done()
-			case reading:
-				if u := fresh.apply(m, r.tenant); u.Err != nil {
-					notify(u)
-				}
-				if pending > 0 {
-					return
-				}
-				done()
-			default:
-				r.mu.Lock()
-				u := r.apply(m, r.tenant)
-				r.mu.Unlock()
-				notify(u)
-			}
-			reading = false
-		},
-	)
 }
 
 // consume calls each for the last message of every subject that the consumer filters, and for each

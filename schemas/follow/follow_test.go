@@ -2,6 +2,7 @@ package follow
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -951,6 +952,91 @@ func TestNobodyToTell(t *testing.T) {
 	wait.Eventually(t, "the states", func() bool { return roster.Trust(epoch).Err() == nil })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// Read hands over the messages themselves, by consumers of the names that it is given, anew after
+// an interruption.
+func TestRead(t *testing.T) {
+	t.Parallel()
+	url, _ := natstest.Start(t, "")
+	w := newWriter(t, url, tenant)
+	w.commit(event(1, 1), event(2, 1))
+	type message struct {
+		reading int
+		body    string
+		pending uint64
+	}
+	var mu sync.Mutex
+	var got []message
+	begun, interruptions, names := 0, 0, 0
+	js := jetStream(t, url)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Read(ctx, js, Reading{
+			Tenant: tenant,
+			Consumer: func() string {
+				names++
+				return fmt.Sprintf("mine-%d", names)
+			},
+			Begin: func() func(jetstream.Msg, uint64) {
+				begun++
+				reading := begun
+				return func(m jetstream.Msg, pending uint64) {
+					mu.Lock()
+					defer mu.Unlock()
+					got = append(got, message{reading, string(m.Data()), pending})
+				}
+			},
+			Interrupted: func(error) {
+				mu.Lock()
+				defer mu.Unlock()
+				interruptions++
+			},
+		})
+	}()
+	read := func(n int) {
+		t.Helper()
+		wait.Eventually(t, fmt.Sprintf("%d messages", n), func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(got) == n
+		})
+	}
+	read(3)
+	for name := range stream(t, url).ConsumerNames(t.Context()).Name() {
+		if name != "mine-1" {
+			t.Errorf("a consumer %s", name)
+		}
+	}
+	if err := stream(t, url).DeleteConsumer(t.Context(), "mine-1"); err != nil {
+		t.Fatal(err)
+	}
+	read(6)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("it ends with %v", err)
+	}
+	if names != 2 || interruptions != 1 {
+		t.Errorf("%d consumers and %d interruptions", names, interruptions)
+	}
+	for i, m := range got {
+		if m.reading != 1+i/3 || m.pending != uint64(2-i%3) ||
+			i%3 < 2 && m.body != encoded(event(int64(1+i%3), 1)) {
+			t.Errorf("message %d is %+v", i, m)
+		}
+	}
+	var mark schemas.Watermark
+	if err := json.Unmarshal([]byte(got[2].body), &mark); err != nil {
+		t.Fatal(err)
+	}
+	if tr := NewTrust(&mark, nil, mark.StartedAt.Add(time.Second)); tr.Err() != nil ||
+		tr.Age != time.Second {
+		t.Errorf("%+v: %v", tr, tr.Err())
+	}
+	if err := NewTrust(nil, nil, epoch).Err(); !errors.Is(err, ErrNoSweep) {
 		t.Error(err)
 	}
 }

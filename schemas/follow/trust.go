@@ -41,8 +41,16 @@ var (
 func (r *Roster) Trust(now time.Time) Trust {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	t := Trust{Watermark: r.watermark, Health: r.health, read: r.read, now: now}
-	if w := r.watermark; w != nil && w.Sweep > 0 {
+	t := NewTrust(r.watermark, r.health, now)
+	t.read = r.read
+	return t
+}
+
+// NewTrust says how far states can be believed at now that [Read] has read, all of them, with the
+// last watermark and health (nil: none was read).
+func NewTrust(w *schemas.Watermark, h *schemas.Health, now time.Time) Trust {
+	t := Trust{Watermark: w, Health: h, read: true, now: now}
+	if w != nil && w.Sweep > 0 {
 		t.Age = now.Sub(w.StartedAt)
 	}
 	return t
