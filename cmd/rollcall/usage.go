@@ -116,7 +116,12 @@ func flagError(cmd *cobra.Command, err error) error {
 	}
 	text = fmt.Sprintf("%s has no flag %s", cmd.CommandPath(), text)
 	var known, owners []string
-	cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		known = append(known, f.Name)
+		if len(name) == 1 && strings.HasPrefix(f.Name, name) { // -t
+			owners = append(owners, "--"+f.Name)
+		}
+	})
 	for _, c := range append(all(cmd.Root()), cmd.Root()) {
 		if c.Flags().Lookup(name) != nil && c != cmd {
 			owners = append(owners, c.CommandPath()+" --"+name)

@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
 
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -23,6 +27,11 @@ func commandLine(t *testing.T, args ...string) (stdout, stderr string, code int)
 	cancel()
 	code = exitCode(root.ExecuteContext(ctx), &errs)
 	return out.String(), errs.String(), code
+}
+
+func typeWant(value string) string {
+	return fmt.Sprintf("--type is %q: want safety, quality, patrol or video (0, 1, 2, 10), or the "+
+		"type as agents have it: letters, digits and hyphens", value)
 }
 
 // What can't be understood is told in a line each that says what is wrong and what may be meant.
@@ -53,6 +62,14 @@ func TestMistakes(t *testing.T) {
 		{"watch -tenant 886", `rollcall watch has no flag -tenant; did you mean --tenant? ` +
 			`See rollcall watch --help`},
 		{"watch -x", `rollcall watch has no flag -x: see rollcall watch --help`},
+		{"watch -t video", `rollcall watch has no flag -t; did you mean --tenant or --type? ` +
+			`See rollcall watch --help`},
+		{"watch --type vidoe", typeWant("vidoe") + "; did you mean video?"},
+		{"watch --type video,a.b", typeWant("a.b")},
+		{"watch --type 视频,视频通活", typeWant("视频通活") + "; did you mean 视频通话?"},
+		{"watch --type=", strings.Replace(typeWant(""), ` is ""`, "", 1)},
+		{"watch --type ,", strings.Replace(typeWant(""), ` is ""`, "", 1)},
+		{"watch --type", `--type needs a value: see rollcall watch --help`},
 		{"watch --sim-only", `rollcall watch has no flag --sim-only; ` +
 			`did you mean rollcall demo --sim-only? See rollcall watch --help`},
 		{"--ready", `rollcall has no flag --ready; did you mean rollcall check --ready? ` +
@@ -127,6 +144,42 @@ func TestDemoWords(t *testing.T) {
 		}
 		if got := d.tenant(); got != c.want {
 			t.Errorf("%s: %s, want %s", c.args, got, c.want)
+		}
+	}
+}
+
+func TestTypeFlag(t *testing.T) {
+	for args, want := range map[string][]string{
+		"":                                  nil,
+		"--type video":                      {"10"},
+		"--type safety,1，巡检、10":             {"0", "1", "2", "10"},
+		"--type Patrol --type 2,7,VIP-1,7":  {"2", "7", "VIP-1"},
+		"--type video, --type=,安检 --type _": {"10", "0", "_"},
+	} {
+		var types []string
+		cmd := &cobra.Command{}
+		typeFlag(cmd, &types)
+		err := cmd.ParseFlags(strings.Fields(args))
+		if d := cmp.Diff(want, types); err != nil || d != "" {
+			t.Errorf("%s: %v\n%s", args, err, d)
+		}
+	}
+}
+
+func TestTypeCompletion(t *testing.T) {
+	for typed, want := range map[string]string{
+		"": "safety\tsafety (0)\nquality\tquality (1)\npatrol\tpatrol (2)\n" +
+			"video\tvideo call (10)\n",
+		"v":       "video\tvideo call (10)\n",
+		"1":       "1\tquality (1)\n10\tvideo call (10)\n",
+		"视":       "视频通话\tvideo call (10)\n",
+		"video,p": "video,patrol\tpatrol (2)\n",
+		"video,v": "",
+		"x":       "",
+	} {
+		out, _, code := commandLine(t, "__complete", "watch", "--type", typed)
+		if got, ok := strings.CutSuffix(out, ":4\n"); code != 0 || !ok || got != want {
+			t.Errorf("%q is completed with %q, want %q", typed, out, want)
 		}
 	}
 }

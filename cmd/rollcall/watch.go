@@ -26,11 +26,11 @@ import (
 )
 
 func watchCommand() *cobra.Command {
-	var tenant int64
+	var cfg watch.Config
 	cmd := &cobra.Command{
 		DisableFlagsInUseLine: true,
 
-		Use:   "watch [--tenant N]",
+		Use:   "watch [--tenant N] [--type T]",
 		Short: "Shows who is on duty, then every change, and whether that can be trusted",
 		Long: `Shows the agents on duty, then a line for every change as it is committed. It
 reads the stream ` + schemas.Stream + ` at ROLLCALL_NATS_URL or, where that is not set, of the
@@ -40,18 +40,23 @@ On a terminal the last line says how old the picture is. It turns red when the
 picture is STALE: then rollcall, NATS or the vendor is down, and nobody knows
 who is on duty. Other lines say when that begins (STALE) and ends (FRESH), when
 the vendor's listing can't be read (FAILING), when removals are held back
-(HOLDING), and when the stream can't be read (LOST) and can again (BACK).`,
+(HOLDING), and when the stream can't be read (LOST) and can again (BACK).
+
+With --type it shows and counts the agents of those types only.`,
+		Example: `  rollcall watch --type video
+  rollcall watch --type safety,quality`,
 		SuggestFor: []string{"follow", "show", "tail", "top"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runWatch(cmd.Context(), tenant, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return runWatch(cmd.Context(), cfg, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	cmd.Flags().Int64Var(&tenant, "tenant", 0, "tenant `N`; needed where the stream has several")
+	tenantFlag(cmd, &cfg.Tenant)
+	typeFlag(cmd, &cfg.Types)
 	return cmd
 }
 
 // runWatch watches until ctx ends or nobody reads stdout any more.
-func runWatch(ctx context.Context, tenant int64, stdout, stderr io.Writer) error {
+func runWatch(ctx context.Context, cfg watch.Config, stdout, stderr io.Writer) error {
 	s, warnings, err := loadSettings(withoutVendor)
 	for _, w := range warnings {
 		fmt.Fprintln(stderr, "rollcall: warning:", w)
@@ -69,7 +74,7 @@ func runWatch(ctx context.Context, tenant int64, stdout, stderr io.Writer) error
 		return ended(ctx, s.unconnected(where, err))
 	}
 	defer nc.Close()
-	cfg := watch.Config{Tenant: tenant, Server: where, Out: stdout}
+	cfg.Server, cfg.Out = where, stdout
 	onTerminal(&cfg, stdout)
 	done := make(chan error, 1)
 	go func() { done <- watch.Run(ctx, nc, cfg) }()

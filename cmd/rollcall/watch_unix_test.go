@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -68,6 +69,20 @@ func TestWatchDemo(t *testing.T) {
 		if strings.Contains(w.Output(), "\x1b") || strings.Contains(w.Output(), "\r") {
 			t.Errorf("something for a terminal was written to a pipe: %q", w.Output())
 		}
+	}
+	// Those of a type, as many as the whole table has of it.
+	patrol := e2e.Rollcall(t, on(url), "watch", "--type", "巡检")
+	patrol.WaitFor("Changes from here on")
+	m = summaryLine.FindStringSubmatch(patrol.Stdout())
+	rows := dutyLine.FindAllStringSubmatch(patrol.Stdout(), -1)
+	if m == nil || m[1] != strconv.Itoa(len(rows)) || len(rows) == 0 ||
+		slices.ContainsFunc(rows, func(row []string) bool { return row[1] != "patrol" }) {
+		t.Errorf("patrol: %v, %d rows:\n%s", m, len(rows), patrol.Stdout())
+	}
+	nobody := e2e.Rollcall(t, on(url), "watch", "--type", "VIP")
+	if code := nobody.Wait(); code != 2 || !strings.Contains(nobody.Stderr(),
+		`rollcall: --type is "VIP": want a name, or a type that an agent has: the stream has `) {
+		t.Errorf("a type that nobody has: exit %d: %s", code, nobody.Output())
 	}
 	if code, took := p.Terminate(); code != 0 || p.Stderr() != "" || took > 3*time.Second {
 		t.Errorf("SIGTERM: exit %d after %v: %s", code, took, p.Stderr())

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rollcall-events/rollcall/internal/agenttype"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -92,11 +93,21 @@ func value(s *string) string {
 	return cmp.Or(strings.TrimSpace(clean(*s)), none)
 }
 
-var typeNames = map[string]string{"0": "safety", "1": "quality", "2": "patrol", "10": "video call"}
-
+// typeName is a type's short name, or what stands in its place.
 func typeName(t *string) string {
-	if t != nil && typeNames[*t] != "" {
-		return typeNames[*t]
+	if t != nil {
+		if short := agenttype.Short(*t); short != *t {
+			return short
+		}
 	}
 	return value(t)
+}
+
+// typeNames are those of subjects' tokens, in a list: "patrol, video call".
+func typeNames(tokens []string) string {
+	var names []string
+	for _, token := range tokens {
+		names = append(names, clean(agenttype.Short(token)))
+	}
+	return strings.Join(names, ", ")
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rollcall-events/rollcall/internal/agenttype"
+	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -23,16 +25,19 @@ type view struct {
 	out bytes.Buffer
 
 	agents    map[int64]*schemas.Event // the last event of each, as far as it has been shown
+	there     int                      // of them, those of Types that are there
+	online    int                      // of those, those on duty
 	watermark *schemas.Watermark
 	health    *schemas.Health
 
-	begun   bool   // the table has been shown
-	stale   bool   // the last line about it said STALE
-	lost    string // why the stream can't be read; empty: it can
-	lostAt  time.Time
-	waiting string // what is waited for before the table
-	day     string // of the last line
-	drawn   string // the status line on the screen
+	begun    bool   // the table has been shown
+	stale    bool   // the last line about it said STALE
+	lost     string // why the stream can't be read; empty: it can
+	lostAt   time.Time
+	waiting  string // what is waited for before the table
+	day      string // of the last line
+	unusable error  // why this can't go on
+	drawn    string // the status line on the screen
 }
 
 func newView(cfg *Config) *view {
@@ -58,7 +63,7 @@ func (v *view) run(ctx context.Context, source func(context.Context, do) error) 
 		}
 		change(v)
 		v.checkStale()
-		if err := v.flush(v.status()); err != nil {
+		if err := cmp.Or(v.unusable, v.flush(v.status())); err != nil {
 			cancel(err)
 		}
 	}
@@ -116,7 +121,11 @@ func (v *view) flush(status string) error {
 // greet says what is watched, once it is known.
 func (v *view) greet(tenant int64) {
 	v.waiting = ""
-	v.println(bold, fmt.Sprintf("Tenant %d at %s", tenant, clean(v.cfg.Server)))
+	of := ""
+	if len(v.cfg.Types) > 0 {
+		of = ", only " + typeNames(v.cfg.Types)
+	}
+	v.println(bold, fmt.Sprintf("Tenant %d at %s%s", tenant, clean(v.cfg.Server), of))
 }
 
 // reload takes in all states, at the beginning and after an interruption, and shows what changed
@@ -125,10 +134,10 @@ func (v *view) reload(all []*schemas.Event, w *schemas.Watermark, h *schemas.Hea
 	v.watermark = w
 	v.back()
 	before := v.agents
-	v.agents = make(map[int64]*schemas.Event, len(all))
+	v.agents, v.there, v.online = make(map[int64]*schemas.Event, len(all)), 0, 0
 	if !v.begun {
 		for _, e := range all {
-			v.agents[e.Data.Agent.AgentID] = e
+			v.put(e.Data.Agent.AgentID, e)
 		}
 		v.health = h
 		v.begin()
@@ -139,11 +148,42 @@ func (v *view) reload(all []*schemas.Event, w *schemas.Watermark, h *schemas.Hea
 	for _, e := range all {
 		id := e.Data.Agent.AgentID
 		was := before[id]
-		v.agents[id] = was
+		v.put(id, was)
 		if was == nil || was.Data.Revision != e.Data.Revision || !was.Time.Equal(e.Time) {
 			v.state(e)
 		}
 	}
+}
+
+// put takes in an agent's last event, and counts it.
+func (v *view) put(id int64, e *schemas.Event) {
+	v.count(v.agents[id], -1)
+	v.agents[id] = e
+	v.count(e, 1)
+}
+
+func (v *view) count(e *schemas.Event, n int) {
+	if e == nil || !v.shows(e) || e.Data.Reason == schemas.Removed {
+		return
+	}
+	v.there += n
+	if e.Data.Online {
+		v.online += n
+	}
+}
+
+// shows reports whether the agent is of one of Types.
+func (v *view) shows(e *schemas.Event) bool {
+	return e != nil &&
+		(len(v.cfg.Types) == 0 || slices.Contains(v.cfg.Types, e.Data.Agent.TypeToken()))
+}
+
+// onDuty counts the agents that are shown. Of all, the watermark knows it best.
+func (v *view) onDuty() string {
+	if len(v.cfg.Types) == 0 {
+		return fmt.Sprintf("%d of %d", v.watermark.Online, v.watermark.Agents)
+	}
+	return fmt.Sprintf("%d of %d", v.online, v.there)
 }
 
 // begin shows the table, as soon as the states in the stream are all agents, or will not soon be.
@@ -154,11 +194,19 @@ func (v *view) begin() {
 		v.wait("for the first complete sweep of the vendor's listing")
 		return
 	}
+	var empty []string // of Types, those that nobody has
+	if swept {
+		if empty = v.withoutAgents(); v.unusable != nil {
+			return
+		}
+	}
 	v.begun, v.waiting = true, ""
 	now := v.now()
 	if !v.cfg.NoTable {
 		v.println("", "")
-		for i, line := range table(slices.Collect(maps.Values(v.agents)), now) {
+		shown := slices.DeleteFunc(slices.Collect(maps.Values(v.agents)),
+			func(e *schemas.Event) bool { return !v.shows(e) })
+		for i, line := range table(shown, now) {
 			style := ""
 			if i == 0 {
 				style = bold
@@ -169,15 +217,23 @@ func (v *view) begin() {
 	}
 	summary := "the whole listing has never been read"
 	if swept {
-		summary = fmt.Sprintf("%d of %d agents on duty, %s", w.Online, w.Agents, v.asOf(now))
+		summary = fmt.Sprintf("%s agents on duty, %s", v.onDuty(), v.asOf(now))
+		ofAll := ""
+		if len(v.cfg.Types) > 0 {
+			ofAll = " of all types"
+		}
 		if w.Missing > 0 {
-			summary += fmt.Sprintf(", %d missing", w.Missing)
+			summary += fmt.Sprintf(", %d missing%s", w.Missing, ofAll)
 		}
 		if w.Rejected > 0 {
-			summary += fmt.Sprintf(", %d unusable", w.Rejected)
+			summary += fmt.Sprintf(", %d unusable%s", w.Rejected, ofAll)
 		}
 	}
 	v.println("", summary)
+	if len(empty) > 0 {
+		v.notice(warning, "NOBODY", fmt.Sprintf("no agent is of type %s; the stream has %s",
+			typeNames(empty), v.typesThere()))
+	}
 	v.stale = !swept // the summary says so
 	if failing {
 		v.tellHealth()
@@ -187,12 +243,72 @@ func (v *view) begin() {
 	v.println("", "")
 }
 
+// withoutAgents are those of Types that no agent has. A word that is no name of a type has to be
+// somebody's: it may be mistyped.
+func (v *view) withoutAgents() (empty []string) {
+	has := v.counts()
+	for _, t := range v.cfg.Types {
+		switch {
+		case has[t] > 0:
+		case agenttype.IsNumber(t), t == schemas.NoType:
+			empty = append(empty, t)
+		default:
+			v.unusable = &setting.Error{Field: "--type", Value: t,
+				Want: "a name, or a type that an agent has: the stream has " + v.typesThere()}
+		}
+	}
+	return empty
+}
+
+// counts are how many agents are there by type.
+func (v *view) counts() map[string]int {
+	by := make(map[string]int)
+	for _, e := range v.agents {
+		if e != nil && e.Data.Reason != schemas.Removed {
+			by[e.Data.Agent.TypeToken()]++
+		}
+	}
+	return by
+}
+
+// typesThere lists the types that agents have, the most frequent first.
+func (v *view) typesThere() string {
+	const most = 10
+	by := v.counts()
+	types := slices.SortedFunc(maps.Keys(by), func(a, b string) int {
+		return cmp.Or(by[b]-by[a], strings.Compare(a, b))
+	})
+	var names []string
+	for _, t := range types[:min(len(types), most)] {
+		name := agenttype.Short(t)
+		if name != t {
+			name += " (" + t + ")"
+		}
+		names = append(names, name)
+	}
+	if len(types) > most {
+		names = append(names, "…")
+	}
+	return cmp.Or(strings.Join(names, ", "), "no agents")
+}
+
+// unpolled are those of Types whose agents nobody asks the vendor for.
+func (v *view) unpolled() (types []string) {
+	w := v.watermark
+	for _, t := range v.cfg.Types {
+		if len(w.Polled) > 0 && t != schemas.NoType && !slices.Contains(w.Polled, t) {
+			types = append(types, t)
+		}
+	}
+	return types
+}
+
 // state takes in an agent's new state, and shows the change.
 func (v *view) state(e *schemas.Event) {
 	id := e.Data.Agent.AgentID
 	before := v.agents[id]
-	v.agents[id] = e
-	if v.begun {
+	v.put(id, e)
+	if v.begun && (v.shows(before) || v.shows(e)) {
 		kind, text := describe(before, e)
 		v.change(e.Time, e, kind, text)
 	}
@@ -260,6 +376,9 @@ func (v *view) checkStale() {
 		v.notice(good, "FRESH", v.asOf(now))
 	case w == nil || w.Sweep == 0:
 		v.notice(alarm, "STALE", "the stream knows of no complete sweep")
+	case len(v.unpolled()) > 0:
+		v.notice(alarm, "STALE", fmt.Sprintf("rollcall does not poll %s, only %s: its agents stay "+
+			"as they were last seen", typeNames(v.unpolled()), typeNames(w.Polled)))
 	default:
 		v.notice(alarm, "STALE", v.asOf(now)+"; a newer one was due at "+clock(w.TrustedUntil(),
 			now))
@@ -268,7 +387,7 @@ func (v *view) checkStale() {
 
 func (v *view) isStale(now time.Time) bool {
 	w := v.watermark
-	return w == nil || w.Sweep == 0 || now.After(w.TrustedUntil())
+	return w == nil || w.Sweep == 0 || now.After(w.TrustedUntil()) || len(v.unpolled()) > 0
 }
 
 func (v *view) asOf(now time.Time) string {
@@ -367,6 +486,9 @@ func (v *view) status() string {
 	case !swept:
 		style = warning
 		parts = append(parts, "no complete sweep yet")
+	case len(v.unpolled()) > 0:
+		style = alarm
+		parts = append(parts, "STALE, not polled: "+typeNames(v.unpolled()))
 	case v.isStale(now):
 		style = alarm
 		parts = append(parts, "STALE, "+span(now.Sub(w.StartedAt))+" old")
@@ -385,7 +507,10 @@ func (v *view) status() string {
 		parts = append(parts, clean(strings.ToUpper(string(h.State))+" ("+string(h.Reason)+")"))
 	}
 	if v.begun && w != nil {
-		parts = append(parts, fmt.Sprintf("%d of %d on duty", w.Online, w.Agents))
+		parts = append(parts, v.onDuty()+" on duty")
+		if len(v.cfg.Types) > 0 {
+			parts = append(parts, typeNames(v.cfg.Types))
+		}
 		if w.Missing > 0 {
 			parts = append(parts, strconv.Itoa(w.Missing)+" missing")
 		}

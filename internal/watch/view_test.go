@@ -521,3 +521,96 @@ func TestUnwritable(t *testing.T) {
 		})
 	}
 }
+
+func ofTypes(types ...string) func(*Config) { return func(c *Config) { c.Types = types } }
+
+// With types, only their agents are shown and counted, whatever the others do.
+func TestTypes(t *testing.T) {
+	now := noon
+	v, out := screen(&now, 80, live, ofTypes("10", "0"))
+	v.greet(886)
+	v.reload(staff(), mark(7, noon), ok)
+	golden(t, "types", written(t, v, out, 80))
+
+	step := func(e *schemas.Event, want ...string) {
+		t.Helper()
+		v.state(e)
+		got := written(t, v, out, 80)
+		for _, want := range want {
+			if !strings.Contains(got, want) {
+				t.Errorf("want %q:\n%s", want, got)
+			}
+		}
+		if len(want) == 0 && got != "" {
+			t.Errorf("what is not of these types is shown: %q", got)
+		}
+	}
+	next := func(id int64, typ string, edit ...func(*schemas.Event)) *schemas.Event {
+		e := agent(id, "王建国", "a", typ, 0, edit...)
+		e.Data.Revision = 4
+		return e
+	}
+	step(next(17815, "2"))
+	step(next(17813, "10", offDuty), "offline  17813", " 3 of 4 on duty | video call, safety | ")
+	step(next(17815, "10"), "type patrol → video call", " 4 of 5 on duty | ")
+	left := next(17815, "2")
+	left.Data.Revision = 6
+	step(left, "type video call → patrol", " 3 of 4 on duty | ")
+	step(next(17814, "0", removed), "left the listing", " 2 of 3 on duty | ")
+	step(next(17819, "1", removed))
+
+	// The same after an interruption: nobody counts twice.
+	v.reload(staff(), mark(8, noon), ok)
+	if got := written(t, v, out, 80); !strings.Contains(got, " 4 of 4 on duty | ") {
+		t.Error(got)
+	}
+}
+
+// A type that nobody has does not look like one of which nobody is on duty, and one that nobody
+// looks at does not look fresh.
+func TestTypesWithoutAgents(t *testing.T) {
+	now := noon
+	view := func(w *schemas.Watermark, types ...string) (*view, string) {
+		v, out := screen(&now, 0, live, ofTypes(types...))
+		v.reload(staff(), w, ok)
+		return v, written(t, v, out, 0)
+	}
+	has := "; the stream has video call (10), _, safety (0), patrol (2)\n"
+	if v, got := view(mark(7, noon), "1", "10", "33"); v.unusable != nil ||
+		!strings.Contains(got, "NOBODY   no agent is of type quality, 33"+has) {
+		t.Errorf("numbers: %v: %s", v.unusable, got)
+	}
+	if v, got := view(mark(7, noon), "2", "_"); v.unusable != nil ||
+		strings.Contains(got, "NOBODY") {
+		t.Errorf("types that are there: %v: %s", v.unusable, got)
+	}
+	v, got := view(mark(7, noon), "VIP")
+	want := `--type is "VIP": want a name, or a type that an agent has` +
+		strings.TrimSuffix(strings.Replace(has, ";", ":", 1), "\n")
+	if fmt.Sprint(v.unusable) != want || v.begun {
+		t.Errorf("a word: %v, want %s: %s", v.unusable, want, got)
+	}
+	// Before the first complete sweep nobody knows which types there are.
+	if v, _ := view(mark(0, time.Time{}), "VIP"); v.unusable != nil {
+		t.Error(v.unusable)
+	}
+
+	w := mark(7, noon)
+	w.Polled = []string{"0", "10\x1b"}
+	if _, got := view(w, "0", "_"); strings.Contains(got, "STALE") {
+		t.Error(got)
+	}
+	v, got = view(w, "0", "2")
+	for _, want := range []string{"STALE    rollcall does not poll patrol, only safety, 10\\x1b: " +
+		"its agents stay as they were last seen\n", " STALE, not polled: patrol | 1 of 2 on duty"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("want %q:\n%s", want, got)
+		}
+	}
+	v.setWatermark(mark(8, noon))
+	v.checkStale()
+	if s := v.out.String() + v.status(); !strings.Contains(s, "FRESH") ||
+		strings.Contains(s, "STALE") {
+		t.Error(s)
+	}
+}

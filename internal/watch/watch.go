@@ -15,8 +15,9 @@ import (
 
 // Config says what is watched, and how it is shown.
 type Config struct {
-	Tenant int64  // 0: the only one in the stream
-	Server string // the NATS server's name in messages, without user info
+	Tenant int64    // 0: the only one in the stream
+	Types  []string // tokens of subjects: agents of which types are shown; empty: all
+	Server string   // the NATS server's name in messages, without user info
 
 	// NoTable leaves the table of agents out.
 	NoTable bool
@@ -34,8 +35,8 @@ type Config struct {
 
 // Run shows the agents of a tenant and their changes until ctx ends or nobody reads Out any more,
 // and then returns nil. Where the stream or the tenant is missing at the start it returns an error,
-// a [*setting.Error] where the command line is wrong. Later it reports what is wrong and tries
-// again, until nc is closed.
+// a [*setting.Error] where the command line is wrong, also where one of Types is a word that is no
+// agent's type. Later it reports what is wrong and tries again, until nc is closed.
 //
 // Where Out is slow, an agent that changes often may skip revisions, never the newest.
 func Run(ctx context.Context, nc *nats.Conn, cfg Config) error {
