@@ -87,7 +87,7 @@ func breaches(earlier, later map[string]any) []string {
 						tell(path, "field %s is optional now", name)
 					}
 				}
-			case keyword == "type" && !did && isAnyType(is):
+			case keyword == "anyOf" && !did && isAnyType(is):
 			case did && !does:
 				tell(path, "%s is gone", keyword)
 			case !did && does:
@@ -103,12 +103,15 @@ func breaches(earlier, later map[string]any) []string {
 	return told
 }
 
-// isAnyType reports whether a "type" allows everything, as none does.
+// isAnyType reports whether an "anyOf" allows everything, as none does. A list in "type" would say
+// the same, but Ajv's strict mode refuses those.
 func isAnyType(v any) bool {
 	list, _ := v.([]any)
 	set := make(map[any]bool)
-	for _, name := range list {
-		set[name] = true
+	for _, e := range list {
+		if only, ok := e.(map[string]any); ok && len(only) == 1 {
+			set[only["type"]] = true
+		}
 	}
 	for _, name := range []string{"string", "number", "boolean", "object", "array", "null"} {
 		if !set[name] {

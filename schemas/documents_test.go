@@ -203,8 +203,6 @@ func kindOfSchema(t testing.TB, s map[string]any) string {
 	switch {
 	case s["type"] == "string" && s["format"] == "date-time" && s["pattern"] != nil:
 		return "time"
-	case isAnyType(s["type"]):
-		return "any"
 	case s["type"] != nil:
 		return s["type"].(string)
 	case len(values) > 0:

@@ -158,7 +158,7 @@ func TestAsyncAPIParser(t *testing.T) {
 		"agent.online.{tenantId}.{type}.{agentId}", "agent.offline.{tenantId}.{type}.{agentId}",
 		"agent.updated.{tenantId}.{type}.{agentId}",
 		"agent.state.{tenantId}.{agentId}", "agent.watermark.{tenantId}", "agent.health.{tenantId}",
-		"agent.stale.{tenantId}",
+		"agent.unobserved.{tenantId}", "agent.stale.{tenantId}",
 	}
 	if d := cmp.Diff(want, verdicts[0].Addresses); d != "" {
 		t.Error(d)
@@ -176,7 +176,7 @@ func TestAsyncAPIParser(t *testing.T) {
 // What Ajv says of a run's messages, and of some that are spoilt.
 func ajv(t *testing.T, msgs []e2e.Msg) {
 	t.Helper()
-	documents := []string{"event", "watermark", "health"}
+	documents := []string{"event", "watermark", "health", "unobserved"}
 	var files []string
 	for _, name := range documents {
 		files = append(files, printed(t, name))
