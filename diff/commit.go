@@ -1,6 +1,8 @@
 package diff
 
 import (
+	"maps"
+
 	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -33,7 +35,7 @@ func (c *Commit) Empty() bool { return len(c.Events) == 0 && !c.complete }
 func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *Commit {
 	c := &Commit{items: r.take(most), Watermark: r.watermark, tooLarge: make(map[int64]*past)}
 	w := &c.Watermark
-	population := r.published
+	population := maps.Clone(r.published)
 	tooLarge := len(r.tooLarge)
 	latest := make(map[int64]*State, len(c.items)) // of agents with an event
 	for _, it := range c.items {
@@ -94,7 +96,7 @@ func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *C
 		}
 		w.InProgress = inProgress(max(sweep, r.lastPublishedSweep), w.Sweep)
 	}
-	w.Agents, w.Online = population.Agents, population.Online
+	population.show(w)
 	return c
 }
 

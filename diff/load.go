@@ -117,12 +117,13 @@ func figures(last *schemas.Watermark, types []string) (w schemas.Watermark) {
 func FirstWatermark(
 	states map[int64]*State, last *schemas.Watermark, types []string, sweep uint64,
 ) schemas.Watermark {
-	var p Population
+	p := make(Population)
 	for _, s := range states {
 		p.count(s, 1)
 	}
 	w := figures(last, types)
-	w.Agents, w.Online, w.InProgress = p.Agents, p.Online, inProgress(sweep, w.Sweep)
+	p.show(&w)
+	w.InProgress = inProgress(sweep, w.Sweep)
 	return w
 }
 

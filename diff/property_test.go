@@ -160,7 +160,7 @@ func (m *machine) edit() {
 	i := m.pick(len(m.agents))
 	a := &m.agents[i]
 	significant := true
-	switch m.pick(12) {
+	switch m.pick(13) {
 	case 0, 1, 2:
 		a.OnlineStatus = 1 - a.OnlineStatus&1
 	case 3:
@@ -182,6 +182,10 @@ func (m *machine) edit() {
 		}
 	case 11:
 		a.Type = new([]string{"10", "0"}[m.pick(2)])
+	case 12:
+		if a.Capacity = nil; m.pick(3) > 0 {
+			a.Capacity = new(int64(m.pick(5)))
+		}
 	}
 	if m.tick(); significant {
 		m.changed[i] = append(m.changed[i], m.now)
@@ -393,10 +397,29 @@ func (m *machine) commit(n int) {
 	}
 
 	there, online := 0, 0
+	types := make(map[string]schemas.TypeCounts)
 	for _, s := range states(m.log) {
 		if !s.Removed {
 			there++
 			online += boolToInt(s.Online)
+			agent := s.Agent.Unpack()
+			c := types[agent.TypeToken()]
+			c.Agents++
+			if s.Online {
+				c.Online++
+				if agent.Capacity != nil {
+					c.Capacity += *agent.Capacity
+				}
+			}
+			types[agent.TypeToken()] = c
+		}
+	}
+	if d := gocmp.Diff(types, f.Watermark.Types); d != "" {
+		m.t.Fatalf("by type (-want +got):\n%s", d)
+	}
+	for _, r := range []*Roster{m.roster, m.twin} {
+		if d := gocmp.Diff(types, map[string]schemas.TypeCounts(r.Population())); d != "" {
+			m.t.Fatalf("by type (-want +got):\n%s", d)
 		}
 	}
 	if a, o := agents(m.roster); a != there || o != online || f.Watermark.Agents != there ||

@@ -22,10 +22,9 @@ type Roster struct {
 	folded   uint64          // changes that were folded, ever
 	tooLarge map[int64]*past // agents with changes that no message can hold: the first one's past
 
-	watermark          schemas.Watermark     // the last one published, as of a complete sweep
-	lastPublishedSweep uint64                // in any watermark; none goes back behind it
-	published          Population            // the agents of the published state
-	byType             map[string]Population // the same, by the agents' type
+	watermark          schemas.Watermark // the last one published, as of a complete sweep
+	lastPublishedSweep uint64            // in any watermark; none goes back behind it
+	published          Population        // the agents of the published state
 
 	known            int    // agents that ever had an event; the others are strangers
 	forgot           uint64 // the last sweep in which strangers were forgotten before its end
@@ -80,15 +79,12 @@ func (s completeSweep) covers(kind string) bool {
 func NewRoster(rules Rules) *Roster {
 	return &Roster{
 		rules: rules, agents: make(map[int64]*entry), tooLarge: make(map[int64]*past),
-		byType: make(map[string]Population),
+		published: make(Population),
 	}
 }
 
-// Population counts the agents of the published state, all of them and by type ("": those without
-// one). The map must not be changed.
-func (r *Roster) Population() (all Population, byType map[string]Population) {
-	return r.published, r.byType
-}
+// Population counts the agents of the published state. It must not be changed.
+func (r *Roster) Population() Population { return r.published }
 
 // Watermark returns the figures of the last complete sweep that is published.
 func (r *Roster) Watermark() schemas.Watermark { return r.watermark }
@@ -190,8 +186,8 @@ func (r *Roster) entry(id int64) *entry {
 
 // publish records what the stream says of an agent, nil: nothing.
 func (r *Roster) publish(e *entry, s *State) {
-	r.count(e.published, -1)
-	r.count(s, 1)
+	r.published.count(e.published, -1)
+	r.published.count(s, 1)
 	e.published = s
 	if s != nil {
 		r.use(e, s.Revision)
@@ -204,34 +200,6 @@ func (r *Roster) use(e *entry, revision uint64) {
 		r.known++
 	}
 	e.revision = max(e.revision, revision)
-}
-
-// count adds n to the counts that an agent with the state is in.
-func (r *Roster) count(s *State, n int) {
-	r.published.count(s, n)
-	if there(s) == "" {
-		return
-	}
-	kind, _ := s.Agent.Type()
-	p := r.byType[kind]
-	if p.count(s, n); p.Agents == 0 {
-		delete(r.byType, kind)
-	} else {
-		r.byType[kind] = p
-	}
-}
-
-// A Population counts the agents that are there, and those of them that are online.
-type Population struct{ Agents, Online int }
-
-func (p *Population) count(s *State, n int) {
-	if there(s) == "" {
-		return
-	}
-	p.Agents += n
-	if s.Online {
-		p.Online += n
-	}
 }
 
 // forget forgets strangers that are not there, and that no sweep since the given one has listed.

@@ -108,6 +108,6 @@ func load(r *Roster, states map[int64]*State, w *schemas.Watermark) (moved map[i
 
 // agents is how many are there in the published state, and how many of them are online.
 func agents(r *Roster) (there, online int) {
-	all, _ := r.Population()
+	all := r.Population().Total()
 	return all.Agents, all.Online
 }

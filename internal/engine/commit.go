@@ -130,8 +130,7 @@ func (l *loop) tellPublished(w schemas.Watermark) {
 
 // tellCommitted counts and logs what a commit brought.
 func (l *loop) tellCommitted(c *diff.Commit) {
-	_, byType := l.roster.Population()
-	l.metrics.showAgents(byType)
+	l.metrics.showAgents(l.roster.Population())
 	now, removed, deleted := l.now(), 0, 0
 	for i := range c.Events {
 		l.metrics.published(&c.Events[i], now)

@@ -146,11 +146,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 }
 
 // showAgents brings the gauge of agents up to the published state.
-func (m *metrics) showAgents(byType map[string]diff.Population) {
-	counts := make(map[string]diff.Population)
-	for kind, p := range byType {
+func (m *metrics) showAgents(published diff.Population) {
+	counts := make(diff.Population)
+	for kind, p := range published {
 		switch {
-		case kind == "":
+		case kind == schemas.NoType:
 			kind = "none"
 		case !slices.Contains(agentTypes[:documentedTypes], kind):
 			kind = "other"

@@ -73,9 +73,9 @@ func said(m *memory) metrictest.Series {
 		if e.Data.Online {
 			state = "online"
 		}
-		if t := e.Data.Agent.Type; t != nil && *t != "" {
-			if kind = "other"; slices.Contains([]string{"0", "1", "2", "10"}, *t) {
-				kind = *t
+		if t := e.Data.Agent.TypeToken(); t != schemas.NoType {
+			if kind = "other"; slices.Contains([]string{"0", "1", "2", "10"}, t) {
+				kind = t
 			}
 		}
 		out[fmt.Sprintf("rollcall_agents{state=%q,type=%q}", state, kind)]++

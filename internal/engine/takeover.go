@@ -109,8 +109,9 @@ func (l *loop) load(t *takeover) {
 	w := l.roster.Watermark()
 	l.health.load(t.recovered.Health, w)
 	l.metrics.missing.Set(float64(w.Missing))
-	all, byType := l.roster.Population()
-	l.metrics.showAgents(byType)
+	population := l.roster.Population()
+	l.metrics.showAgents(population)
+	all := population.Total()
 	l.logger.Info("took over the stream", "tenant", l.cfg.Tenant,
 		"agents", all.Agents, "online", all.Online, "sweep", w.Sweep)
 }

@@ -45,6 +45,8 @@ var (
 	statusAt = at("onlineStatus")
 	typeAt   = at("type")
 	deleteAt = at("deleteFlag")
+
+	capacityAt = at("capacity")
 )
 
 func at(name string) int {
@@ -104,6 +106,9 @@ func (p Agent) TypeToken() string {
 	}
 	return (&schemas.Agent{Type: &t}).TypeToken()
 }
+
+// Capacity returns the agent's capacity, 0 where it has none.
+func (p Agent) Capacity() int64 { return p.number(capacityAt) }
 
 // There is [schemas.Agent.There].
 func (p Agent) There() bool { return p[0] == present }
