@@ -1,10 +1,12 @@
 package publisher
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -29,6 +31,8 @@ type lease struct {
 	*Reader
 	kv   jetstream.KeyValue // set once the bucket is there
 	mine Holder             // this replica, and this taking of the lease
+
+	asked bool // the key was asked for, and no answer came: it may be ours
 
 	mu  sync.Mutex
 	rev uint64 // the key's revision that is ours; guarded by mu once the lease is held
@@ -62,6 +66,9 @@ func (p *Publisher) Lead(ctx context.Context, lead func(context.Context) error) 
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	l := &lease{Reader: p.Reader, mine: Holder{p.cfg.Instance, nuid.Next(), now}}
 	if err := l.acquire(ctx); err != nil {
+		if l.asked {
+			l.release(context.WithoutCancel(ctx))
+		}
 		return fmt.Errorf("publisher: wait for the lease of tenant %d: %w", p.cfg.Tenant, err)
 	}
 	p.lease = l
@@ -108,7 +115,8 @@ func (l *lease) acquire(ctx context.Context) error {
 				return err
 			case seq == 0: // it went just now
 				continue
-			case l.cfg.Exclusive: // nobody else can be there: it is an earlier process's
+			case h.ID == l.mine.ID, // an earlier try whose answer was lost
+				l.cfg.Exclusive: // nobody else can be there: it is an earlier process's
 				return l.put(ctx, seq)
 			}
 			if leader != h.ID {
@@ -169,6 +177,7 @@ func (l *lease) take(ctx context.Context) error {
 	defer cancel()
 	rev, err := l.kv.Create(ctx, l.key(), l.value(), jetstream.KeyTTL(l.cfg.LeaseTTL))
 	if err != nil {
+		l.asked = l.asked || ctx.Err() != nil
 		return fmt.Errorf("take the lease: %w", plain(err))
 	}
 	l.rev = rev
@@ -266,7 +275,9 @@ func (l *lease) release(ctx context.Context) {
 		return l.kv.Purge(ctx, l.key(),
 			jetstream.LastRevision(rev), jetstream.PurgeTTL(leaseMarkerTTL))
 	}
-	err := purge(l.rev)
+	// Where its revision is not known, one that nobody has: that is refused, after what is still on
+	// its way has arrived. (To the client, 0 means whatever is there.)
+	err := purge(cmp.Or(l.rev, math.MaxInt64))
 	if err != nil { // a renewal may have been on its way when the end came
 		h, seq, lookErr := l.Lease(ctx)
 		if lookErr == nil && (seq == 0 || h.ID != l.mine.ID) {

@@ -1,10 +1,13 @@
 package publisher
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -120,6 +123,61 @@ func TestLeaseHandedOver(t *testing.T) {
 	}
 }
 
+// An asking dialer's connections call asked once, just before the lease is asked for.
+type asking struct {
+	once  sync.Once
+	asked func()
+}
+
+func (d *asking) Dial(network, address string) (net.Conn, error) {
+	c, err := net.Dial(network, address)
+	return &askingConn{c, d}, err
+}
+
+type askingConn struct {
+	net.Conn
+	d *asking
+}
+
+func (c *askingConn) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("PUB "+leaseSubject(tenant))) {
+		c.d.once.Do(c.d.asked)
+	}
+	return c.Conn.Write(b)
+}
+
+// A replica that ends while it asks for the lease gives up what it may have got.
+func TestLeaseAskedForAtTheEnd(t *testing.T) {
+	t.Parallel()
+	url, _ := natstest.Start(t, "")
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	nc, err := nats.Connect(url, nats.SetCustomDialer(&asking{asked: end}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	cfg := config()
+	cfg.LeaseTTL = time.Hour
+	p, err := Open(t.Context(), nc, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	led := func(ctx context.Context) error { return ctx.Err() } // the answer may have been quicker
+	if err := p.Lead(ctx, led); !errors.Is(err, context.Canceled) {
+		t.Errorf("Lead returned %v", err)
+	}
+	js, _ := jetstream.New(nc)
+	kv, err := js.KeyValue(t.Context(), schemas.Bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := kv.History(t.Context(), schemas.LeaseKey(tenant))
+	if err != nil || len(h) != 1 || h[0].Operation() != jetstream.KeyValuePurge {
+		t.Errorf("the lease was not given up: %v, %v", h, err)
+	}
+}
+
 // A replica that dies holds the lease for its TTL, and no longer.
 func TestLeaseExpires(t *testing.T) {
 	t.Parallel()
@@ -225,9 +283,21 @@ func TestLeaseAway(t *testing.T) {
 	}
 }
 
+// removable makes the bucket in memory. nats-server removes the files of a stream when it has
+// already taken it off its list: one of that name that is created at this moment loses its own.
+func removable(t *testing.T, url string) {
+	t.Helper()
+	js, _ := jetstream.New(natstest.Connect(t, url))
+	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: schemas.Bucket,
+		Storage: jetstream.MemoryStorage, LimitMarkerTTL: leaseMarkerTTL}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A standby gets the lease also where the bucket has gone meanwhile, and with it whoever led.
 func TestLeaseBucketGone(t *testing.T) {
 	url, _ := natstest.Start(t, "")
+	removable(t, url)
 	a := startReplica(t, url, "a", nil)
 	a.waitLeading(t)
 	b := startReplica(t, url, "b", nil)
@@ -242,6 +312,7 @@ func TestLeaseBucketGone(t *testing.T) {
 // A leader whose bucket has gone makes it anew.
 func TestLeaseBucketMadeAnew(t *testing.T) {
 	url, _ := natstest.Start(t, "")
+	removable(t, url)
 	a := startReplica(t, url, "a", nil)
 	leading := a.waitLeading(t)
 	js, _ := jetstream.New(a.nc)

@@ -53,12 +53,12 @@ func TestConnectionClosed(t *testing.T) {
 		want := fmt.Sprintf(`"online":%t`, isOnline(v, other))
 		return err == nil && strings.Contains(string(m.Data), want)
 	}
-	// The server says why and hangs up. A client that reads no more than the end connects anew.
+	// The server says why and hangs up. Its word can be lost on the way, since it hangs up on bytes
+	// that it has not read: then the client only knows that the connection is gone, and either
+	// connects anew or gives up without a reason.
 	wait.Eventually(t, "the connection's end", func() bool { return !w.Running() || published() })
 	if !w.Running() {
-		code, said := w.Wait(), strings.ToLower(w.Stderr())
-		if code != 1 || !strings.Contains(said, "closed for good") ||
-			!strings.Contains(said, "maximum payload") {
+		if code := w.Wait(); code != 1 || !strings.Contains(w.Stderr(), "closed for good") {
 			t.Fatalf("exit %d", code)
 		}
 		w = watch(t, "closed", v.Env(), where)
