@@ -48,8 +48,13 @@ func state(id int64, rev uint64, name string) schemas.Event {
 	if rev == 1 {
 		reason = schemas.Baseline
 	}
+	var notBefore time.Time
+	if rev > 1 {
+		notBefore = at.Add(-time.Second)
+	}
 	return schemas.Event{Type: kind, Time: at, Data: schemas.EventData{
 		Revision: rev, Reason: reason, Sweep: rev, Online: rev%2 == 1, Since: at,
+		NotBefore: notBefore,
 		Agent: schemas.Agent{AgentID: id, TenantID: tenant, OnlineStatus: int64(rev % 2),
 			Type: &typ, AgentName: &name},
 	}}
@@ -258,7 +263,8 @@ func TestStateThenChanges(t *testing.T) {
 		t.Fatalf("%d agents: %v", len(agents), agents)
 	}
 	want := []any{"9007199254740993", hostile, nil, "10", nil, nil, json.Number("1"),
-		json.Number(fmt.Sprint(epoch.Add(time.Second).UnixMilli())), json.Number("1")}
+		json.Number(fmt.Sprint(epoch.Add(time.Second).UnixMilli())), json.Number("1"),
+		json.Number("1")}
 	if d := cmp.Diff(want, agents["9007199254740993"]); d != "" {
 		t.Errorf("the row of the agent with the large id:\n%s", d)
 	}
@@ -288,8 +294,8 @@ func TestStateThenChanges(t *testing.T) {
 	long := strings.Repeat("东", 300) + "…"
 	name := "陈芳"
 	if d := cmp.Diff(event{ID: "886-1-2", Agent: "1", Name: &name, Type: "agent.offline",
-		Reason: "status", Time: e.Time.UnixMilli(), Since: e.Time.UnixMilli(),
-		Previous: epoch.UnixMilli(), Revision: 2, Changes: [][4]any{{"areaName", nil, long, false},
+		Reason: "status", Time: e.Time.UnixMilli(), NotBefore: e.Data.NotBefore.UnixMilli(),
+		Since: e.Time.UnixMilli(), Previous: epoch.UnixMilli(), AtLeast: true, Revision: 2, Changes: [][4]any{{"areaName", nil, long, false},
 			{"onlineStatus", "1", "0", false}}}, got); d != "" {
 		t.Errorf("the event:\n%s", d)
 	}
@@ -308,6 +314,92 @@ func TestStateThenChanges(t *testing.T) {
 		}
 		return m.Ready
 	})
+}
+
+// What was only found at a first reading, or while nobody looked, is not told as if it had begun
+// then: not in the list, not where the state ends, and not after a later event that hides it.
+func TestAtLeast(t *testing.T) {
+	at := func(minutes int) time.Time { return epoch.Add(time.Duration(minutes) * time.Minute) }
+	event := func(id int64, rev uint64, reason schemas.Reason, minute int) schemas.Event {
+		e := state(id, rev, "a")
+		e.Time, e.Data.Since, e.Data.Reason = at(minute), at(minute), reason
+		e.Data.NotBefore = at(minute).Add(-time.Second)
+		return e
+	}
+	baseline := event(1, 1, schemas.Baseline, 0)
+	baseline.Data.NotBefore = time.Time{}
+	signedOut := event(1, 2, schemas.Status, 100)
+	signedOut.Data.PreviousSince = at(0)
+	signedIn := event(1, 3, schemas.Status, 110)
+	signedIn.Data.PreviousSince = at(100)
+	edited := signedIn
+	edited.Type, edited.Data.Reason, edited.Data.Revision = schemas.Updated, schemas.Fields, 4
+	edited.Time, edited.Data.PreviousSince = at(120), time.Time{}
+	left := event(1, 5, schemas.Removed, 130)
+	left.Type, left.Data.Online, left.Data.PreviousSince = schemas.Offline, false, at(110)
+	back := event(1, 6, schemas.Appeared, 140)
+	back.Type, back.Data.Online, back.Data.PreviousSince = schemas.Online, true, at(130)
+	unseen := event(1, 7, schemas.Status, 1000) // nobody looked in the meantime
+	unseen.Type, unseen.Data.Online = schemas.Offline, false
+	unseen.Data.NotBefore, unseen.Data.PreviousSince = at(150), at(140)
+
+	all := []schemas.Event{baseline, signedOut, signedIn, edited, left, back, unseen}
+	state := []bool{true, false, false, false, false, true, true}
+	ended := []bool{false, true, false, false, false, false, true}
+	var known begun
+	for i, e := range all {
+		if got := known.endedAtLeast(&e); got != ended[i] {
+			t.Errorf("%s, revision %d: the state before lasted at least so long: %t", e.Data.Reason,
+				e.Data.Revision, got)
+		}
+		known = known.after(&e)
+		if known.atLeast != state[i] {
+			t.Errorf("%s, revision %d: the state lasts at least so long: %t", e.Data.Reason,
+				e.Data.Revision, known.atLeast)
+		}
+	}
+	// Who has only the last event knows no more than that.
+	for _, e := range []schemas.Event{edited, signedOut} {
+		if e.Data.PreviousSince.IsZero() == (begun{}).endedAtLeast(&e) {
+			t.Errorf("revision %d: what is not known is said", e.Data.Revision)
+		}
+	}
+	if !(begun{}).after(&edited).atLeast {
+		t.Error("an edited agent whose sign-in was not read is said to have begun then")
+	}
+
+	// The same from the stream: whoever saw the sign-in remembers it, who comes later does not.
+	r := newRig(t, nil)
+	r.commit(baseline)
+	p := r.open()
+	p.whole()
+	told := func(row []any) []any { return row[6:] }
+	want := func(state int, since time.Time, rev, atLeast int) []any {
+		n := func(v any) json.Number { return json.Number(fmt.Sprint(v)) }
+		return []any{n(state), n(since.UnixMilli()), n(rev), n(atLeast)}
+	}
+	r.commit(signedOut)
+	p.row("1", "2")
+	r.commit(signedIn)
+	p.row("1", "3")
+	r.commit(edited)
+	if d := cmp.Diff(want(on, at(110), 4, 0), told(p.row("1", "4"))); d != "" {
+		t.Errorf("after the edit:\n%s", d)
+	}
+	r.commit(left)
+	if d := cmp.Diff(want(removed, at(130), 5, 0), told(p.row("1", "5"))); d != "" {
+		t.Errorf("after the removal:\n%s", d)
+	}
+	gone := baseline // off duty for an hour when it was removed: that is no beginning either
+	gone.Data.Agent.AgentID, gone.Data.Revision = 2, 2
+	gone.Type, gone.Data.Online, gone.Data.Reason = schemas.Updated, false, schemas.Removed
+	gone.Time = at(60)
+	found := gone
+	found.Time, found.Data.Revision, found.Data.Reason = at(0), 1, schemas.Baseline
+	r.commit(found, gone)
+	if d := cmp.Diff(want(removed, at(60), 2, 0), told(p.row("2", "2"))); d != "" {
+		t.Errorf("after the removal of who was not on duty:\n%s", d)
+	}
 }
 
 func TestHealth(t *testing.T) {
@@ -441,8 +533,8 @@ func TestSlowPage(t *testing.T) {
 	for rev := uint64(2); rev <= revisions; rev++ { // the stream itself would take minutes
 		e := state(1, rev, name)
 		h.mu.Lock()
-		if h.put(&e) {
-			h.addRecent(&e)
+		if before, changed := h.put(&e); changed {
+			h.addRecent(&e, before)
 		}
 		h.mu.Unlock()
 		h.flush()
@@ -613,6 +705,7 @@ func TestHistory(t *testing.T) {
 		e := state(1, rev, hostile)
 		e.Data.Changes = []schemas.Change{{Field: "lastUpdateTimestamp", From: json.RawMessage("1"),
 			To: json.RawMessage("9007199254740993")}}
+		e.Data.PreviousSince = e.Time.Add(-time.Second)
 		if rev == 1 {
 			e.Data.Changes = nil
 		}
@@ -650,6 +743,9 @@ func TestHistory(t *testing.T) {
 	if d := cmp.Diff([][4]any{{"lastUpdateTimestamp", "1", "9007199254740993", true}},
 		a.Events[0].Changes); d != "" {
 		t.Error(d)
+	}
+	if last := a.Events[0]; last.Previous == 0 || last.AtLeast {
+		t.Errorf("a state of which the history has the beginning: %+v", last)
 	}
 	if a := ask("9007199254740993"); len(a.Events) != 1 || a.More ||
 		a.Events[0].Agent != "9007199254740993" {

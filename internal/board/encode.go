@@ -15,6 +15,9 @@ import (
 const (
 	maxText  = 200 // characters of a name or another text of the vendor's
 	maxValue = 300 // characters of a changed value
+
+	// A state that was first read so long after somebody last looked may be about that old.
+	blind = 10 * time.Minute
 )
 
 // States of an agent on the page.
@@ -63,20 +66,59 @@ func encodeHealth(h *schemas.Health) *health {
 	return &health{string(h.State), string(h.Reason), cut(h.Detail, 1000), millis(h.Since)}
 }
 
-// encodeRow is an agent: id, name, account, type, area, capacity, state, since, revision. What the
-// vendor does not say is null.
-func encodeRow(e *schemas.Event) json.RawMessage {
+// begun is what is known of an agent's online or not-online state. The zero value is nothing.
+type begun struct {
+	since   time.Time // when it was first read
+	atLeast bool      // it may have begun long before that
+}
+
+// after is what is known of the state that an event leads to, where b is known of the state
+// before it.
+//
+// Only the event that begins a state says whether somebody saw it begin. A later one (fields) hides
+// that from whoever has not read the first: what is not known is then said to last "at least".
+func (b begun) after(e *schemas.Event) begun {
+	d := &e.Data
+	next := begun{d.Since, true}
+	switch d.Reason {
+	case schemas.Baseline, schemas.Appeared:
+	case schemas.Status:
+		next.atLeast = d.NotBefore.IsZero() || d.Since.Sub(d.NotBefore) > blind
+	case schemas.Removed:
+		next.atLeast = false
+	default:
+		if b.since.Equal(d.Since) && !d.Since.IsZero() {
+			next = b
+		}
+	}
+	return next
+}
+
+// endedAtLeast reports whether the state that an event ends may have begun long before its
+// previousSince, where b is known of the state before the event.
+func (b begun) endedAtLeast(e *schemas.Event) bool {
+	previous := e.Data.PreviousSince
+	return !previous.IsZero() && (b.atLeast || !b.since.Equal(previous))
+}
+
+// encodeRow is an agent: id, name, account, type, area, capacity, state, since, revision, and
+// whether the state may have begun long before since (1 or 0). Of a removed agent, since is the
+// time of its removal. What the vendor does not say is null.
+func encodeRow(e *schemas.Event, b begun) json.RawMessage {
 	a := &e.Data.Agent
-	state := off
+	state, since, atLeast := off, e.Data.Since, 0
 	switch {
 	case e.Data.Online:
 		state = on
 	case e.Data.Reason == schemas.Removed:
-		state = removed
+		state, since = removed, e.Time
+	}
+	if b.atLeast {
+		atLeast = 1
 	}
 	return mustEncode([]any{strconv.FormatInt(a.AgentID, 10), text(a.AgentName),
 		text(a.AgentAccount), text(a.Type), text(a.AreaName), a.Capacity, state,
-		millis(e.Data.Since), e.Data.Revision})
+		millis(since), e.Data.Revision, atLeast})
 }
 
 // encodeGone is an agent that is no longer in the stream.
@@ -96,6 +138,7 @@ type event struct {
 	NotBefore int64   `json:"notBefore"`
 	Since     int64   `json:"since"`
 	Previous  int64   `json:"previousSince"`
+	AtLeast   bool    `json:"atLeast,omitempty"` // the state that ended may be older than Previous
 	Revision  uint64  `json:"revision"`
 	Deleted   bool    `json:"deleted"` // the vendor said so, rather than not listing the agent
 	// Changes are the field, from and to as text (null: absent), and whether the field is quiet.
@@ -104,14 +147,16 @@ type event struct {
 	Truncated bool `json:"truncated,omitempty"`
 }
 
-// encodeEvent encodes an event with some of its changes.
-func encodeEvent(e *schemas.Event, changes []schemas.Change, quiet schemas.Quiet) json.RawMessage {
+// encodeEvent encodes an event with some of its changes, where before is known of the state before.
+func encodeEvent(e *schemas.Event, before begun, changes []schemas.Change,
+	quiet schemas.Quiet) json.RawMessage {
 	d := &e.Data
 	v := event{
 		ID: e.ID(), Agent: strconv.FormatInt(d.Agent.AgentID, 10), Name: text(d.Agent.AgentName),
 		Type: string(e.Type), Reason: string(d.Reason), Online: d.Online,
 		Time: millis(e.Time), NotBefore: millis(d.NotBefore),
 		Since: millis(d.Since), Previous: millis(d.PreviousSince),
+		AtLeast:  before.endedAtLeast(e),
 		Revision: d.Revision, Deleted: !d.Agent.There(),
 		Changes: [][4]any{}, Truncated: d.ChangesTruncated,
 	}

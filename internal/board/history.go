@@ -48,9 +48,16 @@ func (b *Board) history(w http.ResponseWriter, r *http.Request) {
 		Events []json.RawMessage `json:"events"`
 		More   bool              `json:"more"` // there were older ones
 	}{Events: []json.RawMessage{}}
-	for _, e := range slices.Backward(events) {
-		answer.Events = append(answer.Events, encodeEvent(e, e.Data.Changes, b.cfg.Quiet))
-		answer.More = e.Data.Revision > 1
+	var before begun
+	for _, e := range events {
+		answer.Events = append(answer.Events,
+			encodeEvent(e, before, e.Data.Changes, b.cfg.Quiet))
+		before = before.after(e)
+	}
+	answer.Events = answer.Events[max(0, len(events)-maxHistory):]
+	slices.Reverse(answer.Events)
+	if n := len(answer.Events); n > 0 {
+		answer.More = events[len(events)-n].Data.Revision > 1
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(mustEncode(answer)) // an error means that the browser has left
@@ -100,5 +107,5 @@ func (b *Board) past(ctx context.Context, id int64) ([]*schemas.Event, error) {
 	if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
 		return nil, err
 	}
-	return events[max(0, len(events)-maxHistory):], nil
+	return events, nil
 }

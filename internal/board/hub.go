@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxRecent = 60  // events that a page is shown when it opens
+	maxRecent = 200 // events that a page is sent when it opens
 	chunk     = 250 // agents a message, so that none is large
 )
 
@@ -40,7 +40,8 @@ type hub struct {
 type row struct {
 	version uint64
 	json    json.RawMessage
-	gone    bool // the stream no longer has this agent; json says so
+	gone    bool  // the stream no longer has this agent; json says so
+	begun   begun // its state
 }
 
 type entry struct {
@@ -80,8 +81,8 @@ func (h *hub) take(roster *follow.Roster, u follow.Update) {
 		h.trust.Reading = false
 		h.trustChanged()
 	case u.State != nil:
-		if h.put(u.State) {
-			h.addRecent(u.State)
+		if before, changed := h.put(u.State); changed {
+			h.addRecent(u.State, before)
 		}
 	case u.Watermark != nil:
 		h.trust.Watermark = encodeWatermark(u.Watermark)
@@ -101,11 +102,15 @@ func (h *hub) take(roster *follow.Roster, u follow.Update) {
 func (h *hub) reload(roster *follow.Roster) {
 	all := roster.Agents()
 	seen := make(map[int64]bool, len(all))
-	var changed []*schemas.Event
+	type change struct {
+		*schemas.Event
+		before begun
+	}
+	var changed []change
 	for _, e := range all {
 		seen[e.Data.Agent.AgentID] = true
-		if h.put(e) {
-			changed = append(changed, e)
+		if before, isNew := h.put(e); isNew {
+			changed = append(changed, change{e, before})
 		}
 	}
 	for id := range h.agents {
@@ -115,9 +120,9 @@ func (h *hub) reload(roster *follow.Roster) {
 	}
 	// Of each agent only the last event is known here. They are of different agents, so their times
 	// may order them.
-	slices.SortStableFunc(changed, func(a, b *schemas.Event) int { return a.Time.Compare(b.Time) })
-	for _, e := range changed[max(0, len(changed)-maxRecent):] {
-		h.addRecent(e)
+	slices.SortStableFunc(changed, func(a, b change) int { return a.Time.Compare(b.Time) })
+	for _, c := range changed[max(0, len(changed)-maxRecent):] {
+		h.addRecent(c.Event, c.before)
 	}
 	t := roster.Trust(time.Time{})
 	h.trust.Watermark, h.trust.Health, h.trust.Reading = nil, nil, true
@@ -132,15 +137,21 @@ func (h *hub) reload(roster *follow.Roster) {
 }
 
 // put makes the event its agent's state, and reports whether that is another revision than the one
-// before. h.mu must be held.
-func (h *hub) put(e *schemas.Event) bool {
-	id, encoded := e.Data.Agent.AgentID, encodeRow(e)
-	if old := h.agents[id]; old != nil && !old.gone && bytes.Equal(old.json, encoded) {
-		return false // the row has the revision
+// before, and what was known of the state before. h.mu must be held.
+func (h *hub) put(e *schemas.Event) (before begun, changed bool) {
+	id := e.Data.Agent.AgentID
+	old := h.agents[id]
+	if old != nil {
+		before = old.begun
+	}
+	now := before.after(e)
+	encoded := encodeRow(e, now)
+	if old != nil && !old.gone && bytes.Equal(old.json, encoded) {
+		return before, false // the row has the revision
 	}
 	h.version++
-	h.agents[id] = &row{version: h.version, json: encoded}
-	return true
+	h.agents[id] = &row{version: h.version, json: encoded, begun: now}
+	return before, true
 }
 
 // forget makes pages forget an agent. h.mu must be held.
@@ -151,8 +162,9 @@ func (h *hub) forget(id int64) {
 	}
 }
 
-// addRecent makes the event one of the recent ones. h.mu must be held.
-func (h *hub) addRecent(e *schemas.Event) {
+// addRecent makes the event one of the recent ones, where before is known of the state before it.
+// h.mu must be held.
+func (h *hub) addRecent(e *schemas.Event, before begun) {
 	if e.Data.Reason == schemas.Baseline {
 		return // the first sweep is no news
 	}
@@ -161,7 +173,7 @@ func (h *hub) addRecent(e *schemas.Event) {
 		h.recent = slices.Delete(h.recent, 0, 1)
 	}
 	significant := h.cfg.Quiet.Significant(e.Data.Changes)
-	h.recent = append(h.recent, entry{h.version, encodeEvent(e, significant, h.cfg.Quiet)})
+	h.recent = append(h.recent, entry{h.version, encodeEvent(e, before, significant, h.cfg.Quiet)})
 }
 
 // trustChanged encodes the trust again. h.mu must be held.
