@@ -945,7 +945,7 @@ func TestWords(t *testing.T) {
 	}
 	used := map[string]bool{}
 	// put together from what rollcall says
-	dynamic := []string{"state.", "type.", "b.", "h.", "r.", "f.", "t.verdict."}
+	dynamic := []string{"state.", "type.", "b.", "h.", "r.", "n.", "f.", "t.verdict."}
 	dynamic = append(dynamic, "e.left", "e.deleted")
 	for _, c := range []struct{ file, pattern string }{
 		{"assets/*.js", `\bt\((?:[\w.!]+ \? )?'([\w.]+)'`},
@@ -954,7 +954,8 @@ func TestWords(t *testing.T) {
 		{"assets/page.html", `\.W\.(\w+)`}, {"assets/page.html", `index \.W "([\w.]+)"`},
 		{"assets/*.js", `fact\('([\w.]+)'`},
 		{"assets/*.js",
-			`'(name|account|type|area|capacity|state|since|id|revision|ascending|descending)'`},
+			`'(name|account|type|area|capacity|state|since|seenSince|removedAt|csvAtLeast|id|`+
+				`revision|ascending|descending)'`},
 	} {
 		for _, name := range glob(t, c.file) {
 			re := regexp.MustCompile(c.pattern)

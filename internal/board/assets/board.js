@@ -1,18 +1,27 @@
 // The page: it puts together what rollcall sends, the filters and the address.
 
-import { $, collator, el, number, setText, t, typeName } from './words.js'
+import { $, collator, el, held, number, said, setText, t, typeName } from './words.js'
 import { connect, now } from './link.js'
 import { GONE, OFF, ON, Roster, sorts } from './roster.js'
 import { Table } from './table.js'
 import { Feed } from './feed.js'
 import { History } from './history.js'
+import { Tallies } from './tallies.js'
+import { roving, slash } from './keys.js'
+import { csv, save } from './csv.js'
+import { duration } from './warn.js'
 import { show } from './trust.js'
 
+const params = new URLSearchParams(location.search)
+const wall = params.has('wall') // a screen that nobody sits at
+document.documentElement.classList.toggle('wall', wall)
+
 const roster = new Roster()
-const history = new History(roster)
+const history = new History(roster, id => { address('agent', id ?? '', '') })
 const table = new Table(roster, history.open)
-const feed = new Feed(history.open)
-const status = { trust: null, ready: false, lost: false, full: 0, heard: 0, on: 0 }
+const feed = new Feed(roster, history.open)
+const tallies = new Tallies(roster, (key, value) => { f[key] = value; filtered() }, wall)
+const status = { trust: null, ready: false, lost: false, full: 0, heard: 0, on: 0, of: 0, narrowed: false }
 
 // Drawing waits for the next frame, however many messages come meanwhile.
 
@@ -27,10 +36,13 @@ function draw(data) {
     if (changed) {
       choices()
       totals()
+      if (tallies.render() && wall) fit()
       history.about()
     }
-    table.render(changed)
-    if (changed && status.ready) feed.render()
+    if (!wall) {
+      table.render(changed)
+      if (changed && status.ready) feed.render()
+    }
     changed = false
   })
 }
@@ -48,12 +60,14 @@ function receive(m) {
     roster.ready()
     status.ready = true
     feed.reset()
+    if (linked !== null) history.open(linked)
+    linked = null
   }
   if (m.events) {
     feed.add(m.events)
     history.add(m.events)
   }
-  status.on = roster.counts[ON]
+  counted()
   show(status, now())
   if (m.rows || m.events || m.ready) draw(true)
 }
@@ -65,33 +79,40 @@ function lost() {
 
 // Filters, in the form and in the address.
 
-const params = new URLSearchParams(location.search)
 const states = ['on', 'off', 'gone', 'all']
 const f = roster.filter
+let linked = null // the agent that the address asks for, until the agents are there
 const q = $('q'), type = $('type'), area = $('area'), sort = $('sort')
 
 function readAddress() {
   f.q = (params.get('q') ?? '').slice(0, 100)
   f.type = params.get('type') ?? ''
   f.area = params.get('area') ?? ''
-  f.state = states.includes(params.get('state')) ? params.get('state') : 'on'
+  f.state = states.includes(params.get('state')) && !wall ? params.get('state') : 'on'
   const by = params.get('sort') ?? ''
   f.down = by.startsWith('-')
   f.sort = sorts.includes(by.replace(/^-/, '')) ? by.replace(/^-/, '') : 'name'
+  linked = params.get('agent')
+  table.warn = params.has('warn') ? duration(params.get('warn')) : Infinity
 }
 
-function writeAddress() {
-  const set = (key, value, usual) => value === usual ? params.delete(key) : params.set(key, value)
-  set('q', f.q, '')
-  set('type', f.type, '')
-  set('area', f.area, '')
-  set('state', f.state, 'on')
-  set('sort', (f.down ? '-' : '') + f.sort, 'name')
+// address says something in the address, unless it is as usual.
+function address(key, value, usual) {
+  if (value === usual) params.delete(key)
+  else params.set(key, value)
   const search = params.size ? '?' + params : ''
   window.history.replaceState(null, '', location.pathname + search + location.hash)
   const other = new URLSearchParams(params)
   other.set('lang', new URLSearchParams($('language').search).get('lang'))
   $('language').search = other
+}
+
+function writeAddress() {
+  address('q', f.q, '')
+  address('type', f.type, '')
+  address('area', f.area, '')
+  address('state', f.state, 'on')
+  address('sort', (f.down ? '-' : '') + f.sort, 'name')
 }
 
 let announcing
@@ -101,6 +122,10 @@ function filtered() {
   writeAddress()
   form()
   roster.refresh()
+  feed.reset(true)
+  table.all = false
+  counted()
+  show(status, now())
   draw(true)
   clearTimeout(announcing)
   announcing = setTimeout(() => { // for those who can't see it
@@ -145,20 +170,60 @@ function choices() {
   form()
 }
 
+function counted() {
+  status.on = roster.found.counts[ON]
+  status.of = roster.counts[ON]
+  status.narrowed = roster.narrowed
+}
+
+// chosen says what the filter is, each part kept from turning the others round.
+const chosen = () => [f.type === '' ? null : f.type === 'none' ? t('noType') : typeName(f.type), f.area === '' ? null : f.area === 'none' ? t('noArea') : f.area, said(f.q)]
+  .filter(part => part !== null).map(part => `\u2068${part}\u2069`).join(' · ')
+
 function totals() {
-  const [off, on, gone] = [roster.counts[OFF], roster.counts[ON], roster.counts[GONE]]
+  const [off, on, gone] = roster.found.counts
+  const all = roster.counts[OFF] + roster.counts[ON], narrowed = roster.narrowed
   setText($('count'), status.ready ? number(on) : '–')
-  setText($('total'), status.ready ? t('ofAgents', { n: number(on + off) }) : '')
+  setText($('of'), narrowed && status.ready ? t('onDutyOf', { n: number(roster.counts[ON]) }) : t('onDuty'))
+  setText($('total'), !status.ready ? '' : narrowed ? t('found', { what: chosen(), m: number(on + off), n: number(all) }) : t('ofAgents', { n: number(all) }))
+  long()
   for (const b of document.querySelectorAll('[data-count]')) setText(b, number({ on, off, gone, all: on + off }[b.dataset.count]))
-  document.querySelector('input[value=gone]').parentNode.hidden = gone === 0 && f.state !== 'gone'
+  document.querySelector('input[value=gone]').parentNode.hidden = roster.counts[GONE] === 0 && f.state !== 'gone'
   const none = status.ready && roster.view.length === 0
   $('table').hidden = roster.view.length === 0
   $('none').hidden = status.ready && !none
   if (none) {
-    const plain = f.q === '' && f.type === '' && f.area === ''
-    setText($('none-text'), plain && roster.agents.size === 0 ? t('nobodyYet') : plain && f.state === 'on' ? t('nobody') : t('shown.none'))
-    $('clear').hidden = plain && f.state === 'on'
+    setText($('none-text'), !narrowed && roster.agents.size === 0 ? t('nobodyYet') : !narrowed && f.state === 'on' ? t('nobody') : t('shown.none'))
+    $('clear').hidden = !narrowed && f.state === 'on'
   }
+}
+
+// long says how many of those who are shown have been on duty longer than the address allows.
+function long() {
+  const most = table.warn
+  $('long').hidden = most === Infinity || !status.ready
+  if (Number.isNaN(most)) setText($('long'), t('warnBad', { what: params.get('warn').slice(0, 20) }))
+  else if (most !== Infinity) {
+    const before = now() - most
+    let n = 0
+    for (const a of roster.agents.values()) if (a.state === ON && a.since < before && roster.matches(a)) n++
+    $('long').classList.toggle('some', n > 0)
+    setText($('long'), t('warn', { n: number(n), d: held(most) }))
+  }
+}
+
+// fit makes what is on the wall as large as the screen allows: nobody can scroll there.
+function fit() {
+  const root = document.documentElement
+  let low = 8, high = 400
+  while (high - low > 1) {
+    const size = (low + high) / 2
+    root.style.setProperty('--wall', size + 'px')
+    const main = document.querySelector('main')
+    if (main.offsetTop + main.offsetHeight <= innerHeight && root.scrollWidth <= innerWidth) low = size
+    else high = size
+  }
+  root.style.setProperty('--wall', low + 'px')
 }
 
 setText($('tenant'), t('tenant', { id: $('tenant').dataset.id }))
@@ -185,12 +250,29 @@ $('clear').addEventListener('click', () => {
   filtered()
   q.focus()
 })
+$('csv').addEventListener('click', () => {
+  const at = new Date(now())
+  save(`rollcall-${$('tenant').dataset.id}-${at.toISOString().slice(0, 19).replaceAll(':', '')}Z.csv`, csv(roster.view))
+})
+roving(document.querySelector('.head'), 'button')
+slash(q)
 addEventListener('scroll', () => draw(false), { passive: true })
-addEventListener('resize', () => { table.measure(); draw(true) })
+addEventListener('resize', () => {
+  table.measure()
+  if (wall) fit()
+  draw(true)
+})
+// Who prints, or has the browser find something, means all rows and not only those on the screen.
+addEventListener('beforeprint', () => { table.everything(true) })
+addEventListener('afterprint', () => { table.everything(false) })
+addEventListener('keydown', e => {
+  if ((e.ctrlKey || e.metaKey) && !e.altKey && e.key.toLowerCase() === 'f') table.everything(true)
+})
 
 // The heads of the columns stay below the bar, whose height depends on what is wrong.
 new ResizeObserver(() => {
   document.documentElement.style.setProperty('--top', $('top').offsetHeight + 'px')
+  if (wall) fit()
   draw(false)
 }).observe($('top'))
 
@@ -200,4 +282,4 @@ clearTimeout(announcing)
 totals()
 connect(receive, lost)
 setInterval(() => show(status, now()), 500)
-setInterval(() => { table.tick(); history.about(true) }, 15000)
+setInterval(() => { table.tick(); long(); history.about(true) }, 15000)

@@ -1,10 +1,12 @@
 // What just happened: the latest events, the newest first. It stands still while someone points at it, or has paused it.
 
-import { $, setText, t } from './words.js'
+import { $, number, setText, t } from './words.js'
 import { now } from './link.js'
+import { roving } from './keys.js'
 import { line } from './tell.js'
 
-const most = 60
+const most = 60 // that are shown
+const known = 500 // that are kept, as a filter may leave few of them
 const reading = 10000 // a pointer that has not moved for so long has been left there
 
 export class Feed {
@@ -14,8 +16,10 @@ export class Feed {
   #hovered = false
   #list = $('events')
 
-  constructor(open) {
+  constructor(roster, open) {
+    this.roster = roster
     this.open = open
+    this.keys = roving(this.#list, 'button')
     let left
     const hover = is => {
       clearTimeout(left)
@@ -33,37 +37,53 @@ export class Feed {
     })
   }
 
-  reset() {
-    this.#events = []
+  // reset begins anew; with what is known, if only the filter is another.
+  reset(filtered = false) {
+    if (!filtered) this.#events = []
     this.#new = 0
     this.replace = true
   }
 
   add(events) {
     for (const e of events) {
-      if (this.#events.some(known => known.id === e.id)) continue
+      if (this.#events.some(old => old.id === e.id)) continue
       this.#events.unshift(e)
       this.#new++
     }
-    this.#events.length = Math.min(most, this.#events.length)
+    this.#events.length = Math.min(known, this.#events.length)
+  }
+
+  // shown are those of the latest events that are of agents whom the filter lets through.
+  #shown(latest) {
+    const events = this.#events.slice(0, latest)
+    if (!this.roster.narrowed) return events.slice(0, most)
+    const has = e => {
+      const a = this.roster.agents.get(e.agent)
+      return a !== undefined && this.roster.matches(a)
+    }
+    return events.filter(has).slice(0, most)
   }
 
   render() {
-    const held = this.#paused || this.#hovered || this.#list.contains(document.activeElement) && this.#list !== document.activeElement
-    $('nothing').hidden = this.#events.length > 0
-    $('held').hidden = !(held && this.#new)
-    if (held && !this.replace) {
-      if (this.#new) setText($('held'), t('held', { n: this.#new }))
+    const holds = this.#paused || this.#hovered || this.#list.contains(document.activeElement)
+    const fresh = this.#shown(this.replace ? known : this.#new)
+    $('narrowed').hidden = !this.roster.narrowed
+    $('held').hidden = true
+    if (holds && !this.replace) {
+      $('held').hidden = fresh.length === 0
+      setText($('held'), t('held', { n: fresh.length }))
       return
     }
     const at = now()
-    const shown = this.replace ? this.#events.length : Math.min(this.#new, this.#events.length)
-    const items = this.#events.slice(0, shown).map(e => line(e, at, this.open))
+    const items = fresh.map(e => line(e, at, this.open))
     if (this.replace) this.#list.replaceChildren(...items)
     else this.#list.prepend(...items)
     while (this.#list.children.length > most) this.#list.lastChild.remove()
+    if (items.length) this.keys()
     this.replace = false
     this.#new = 0
-    $('held').hidden = true
+    const none = this.#list.children.length === 0
+    $('nothing').hidden = !none
+    if (none) setText($('nothing'), this.#events.length ? t('nothingHere', { n: number(this.#events.length) }) : t('nothing'))
   }
 }

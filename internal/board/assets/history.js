@@ -1,7 +1,8 @@
 // An agent and its recent history, in a dialog.
 
-import { $, bdi, el, full, lasted, setText, t, typeName } from './words.js'
+import { $, bdi, el, full, held, named, setText, t, typeName } from './words.js'
 import { now } from './link.js'
+import { GONE } from './roster.js'
 import { line } from './tell.js'
 
 const stateWords = { 0: 'state.off', 1: 'state.on', 2: 'state.gone' }
@@ -12,16 +13,22 @@ export class History {
   #about = undefined
   #dialog = $('history')
 
-  constructor(roster) {
+  // opened is told whose history is open; null: nobody's.
+  constructor(roster, opened) {
     this.roster = roster
+    this.opened = opened
     $('close').addEventListener('click', () => this.#dialog.close())
     $('again').addEventListener('click', () => this.#ask())
-    this.#dialog.addEventListener('close', () => { this.#id = null })
+    this.#dialog.addEventListener('close', () => {
+      this.#id = null
+      opened(null)
+    })
     this.#dialog.addEventListener('click', e => { if (e.target === this.#dialog) this.#dialog.close() }) // beside it
   }
 
   open = id => {
     this.#id = id
+    this.opened(id)
     this.about(true)
     $('past').replaceChildren()
     $('more').hidden = true
@@ -41,11 +48,11 @@ export class History {
     const a = this.roster.agents.get(this.#id)
     if (a === this.#about && !ticked) return
     this.#about = a
-    setText($('history-title').firstChild, a?.name || t('noName'))
+    setText($('history-title').firstChild, a ? named(a.name) : t('h.nobody'))
     const facts = [['id', bdi(this.#id)]]
     if (a) {
       facts.push(['account', bdi(a.account ?? '–')], ['type', bdi(typeName(a.type))], ['area', bdi(a.area || '–')], ['capacity', String(a.capacity ?? '–')],
-        ['state', t(stateWords[a.state])], ['since', `${full(a.since)} · ${lasted(now() - a.since)}`], ['revision', String(a.revision)])
+        ['state', t(stateWords[a.state])], [a.state === GONE ? 'removedAt' : a.atLeast ? 'seenSince' : 'since', `${held(now() - a.since, a.atLeast)} · ${full(a.since)}`], ['revision', String(a.revision)])
     }
     $('about').replaceChildren(...facts.map(([key, value]) => el('div', {}, el('dt', {}, t(key)), el('dd', {}, value))))
   }
@@ -56,7 +63,7 @@ export class History {
     if (!$('past').children.length) setText($('history-state'), t('h.loading'))
     let answer = null
     try {
-      const response = await fetch(`/agents/${id}/history`)
+      const response = await fetch(`/agents/${encodeURIComponent(id)}/history`)
       if (response.ok) answer = await response.json()
     } catch { /* told below */ }
     if (asked !== this.#asked || id !== this.#id) return

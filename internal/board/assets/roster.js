@@ -1,6 +1,7 @@
 // The agents, and those of them that the filters let through, in order.
 
-import { collator } from './words.js'
+import { collator, said } from './words.js'
+import { spelt } from './pinyin.js'
 
 export const OFF = 0, ON = 1, GONE = 2
 
@@ -19,19 +20,38 @@ const orders = {
   since: byNumber('since'),
 }
 
-function agent([id, name, account, type, area, capacity, state, since, revision]) {
-  return { id, name, account, type, area, capacity, state, since, revision,
-    hay: [name, account, id, area].filter(Boolean).join('\n').toLowerCase() }
+function agent([id, name, account, type, area, capacity, state, since, revision, atLeast]) {
+  name = said(name)
+  account = said(account)
+  type = said(type)
+  area = said(area)
+  return { id, name, account, type, area, capacity, state, since, revision, atLeast: atLeast === 1,
+    hay: [name, account, id, area].filter(Boolean).join('\n').toLowerCase(), spelt: null, changed: 0 }
 }
+
+const latin = /^[a-z]{2,}$/
+
+// has reports whether a word is in what an agent may be looked for by.
+function has(a, word) {
+  if (a.hay.includes(word)) return true
+  if (!a.name || !latin.test(word)) return false
+  a.spelt ??= spelt(a.name)
+  return a.spelt.includes(' ' + word)
+}
+
+const none = () => ({ counts: [0, 0, 0], types: new Map(), areas: new Map() })
 
 export class Roster {
   agents = new Map() // by id; an agent that changes is another object
   view = [] // those that the filters let through, in order
-  counts = [0, 0, 0] // by state
+  counts = [0, 0, 0] // of all, by state
   types = new Set()
   areas = new Set()
   kinds = 0 // grows with types and areas
-  filter = { q: '', type: '', area: '', state: 'on', sort: 'name', down: false }
+  // found counts what the search and the choice of type and area let through: by state; and of the state that is shown, by type
+  // and by area, each as if nothing were chosen there.
+  found = none()
+  filter = { q: '', words: [], type: '', area: '', state: 'on', sort: 'name', down: false }
   #fresh = null
 
   // begin puts what follows aside, until ready.
@@ -53,20 +73,21 @@ export class Roster {
       for (const row of rows) this.#fresh.set(row[0], agent(row))
       return
     }
-    const all = rows.length > many
+    const all = rows.length > many, at = performance.now()
     for (const row of rows) {
       const before = this.agents.get(row[0])
       const after = row.length > 1 ? agent(row) : undefined
       if (before) this.#count(before, -1)
       if (after) {
+        after.changed = at
         this.#count(after, 1)
         this.agents.set(after.id, after)
       } else {
         this.agents.delete(row[0])
       }
       if (all) continue
-      if (before && this.#passes(before)) this.view.splice(this.view.indexOf(before), 1)
-      if (after && this.#passes(after)) this.view.splice(this.#place(after), 0, after)
+      if (before && this.#tally(before, -1)) this.view.splice(this.view.indexOf(before), 1)
+      if (after && this.#tally(after, 1)) this.view.splice(this.#place(after), 0, after)
     }
     if (all) this.refresh()
   }
@@ -74,8 +95,21 @@ export class Roster {
   // refresh makes the view anew, for another filter.
   refresh() {
     this.view = []
-    for (const a of this.agents.values()) if (this.#passes(a)) this.view.push(a)
+    this.found = none()
+    for (const a of this.agents.values()) if (this.#tally(a, 1)) this.view.push(a)
     this.view.sort(this.#order)
+  }
+
+  // narrowed reports whether there is a search or a choice of type or area.
+  get narrowed() {
+    const f = this.filter
+    return f.words.length > 0 || f.type !== '' || f.area !== ''
+  }
+
+  // matches reports whether an agent is one of those that are looked for, in whatever state.
+  matches(a) {
+    const f = this.filter
+    return (f.type === '' || (a.type || 'none') === f.type) && (f.area === '' || (a.area || 'none') === f.area) && f.words.every(w => has(a, w))
   }
 
   #count(a, n) {
@@ -88,13 +122,18 @@ export class Roster {
     this.kinds += this.types.size + this.areas.size - size
   }
 
-  #passes(a) {
+  // tally counts an agent among what is found, and reports whether it is in the view.
+  #tally(a, n) {
     const f = this.filter
-    if (f.state === 'on' && a.state !== ON || f.state === 'off' && a.state !== OFF || f.state === 'gone' && a.state !== GONE) return false
-    if (f.state === 'all' && a.state === GONE) return false
-    if (f.type !== '' && (a.type || 'none') !== f.type) return false
-    if (f.area !== '' && (a.area || 'none') !== f.area) return false
-    return f.q === '' || f.words.every(w => a.hay.includes(w))
+    if (!f.words.every(w => has(a, w))) return false
+    const state = f.state === 'all' ? a.state !== GONE : a.state === { on: ON, off: OFF, gone: GONE }[f.state]
+    const type = a.type || 'none', area = a.area || 'none'
+    const ofType = f.type === '' || type === f.type, ofArea = f.area === '' || area === f.area
+    const { counts, types, areas } = this.found
+    if (ofType && ofArea) counts[a.state] += n
+    if (state && ofArea) types.set(type, (types.get(type) ?? 0) + n)
+    if (state && ofType) areas.set(area, (areas.get(area) ?? 0) + n)
+    return state && ofType && ofArea
   }
 
   #order = (a, b) => {

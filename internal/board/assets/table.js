@@ -1,13 +1,15 @@
-// The table: only the rows that can be seen are in the document, however many there are. They keep their places while others
-// come and go above them, and the one that has the focus stays.
+// The table: only the rows that can be seen are in the document, however many there are, unless all are asked for. They keep
+// their places while others come and go above them, and the one that has the focus stays.
 
-import { $, el, lasted, near, setText, setTime, t, typeName } from './words.js'
+import { $, el, held, named, near, setText, setTime, t, typeName } from './words.js'
 import { now } from './link.js'
 import { OFF, ON } from './roster.js'
 
 const spare = 8 // rows beyond what can be seen, for the tab key and quick fingers
 const stateWords = { 0: 'state.off', 1: 'state.on', 2: 'state.gone' }
 const stateClasses = { 0: 'off', 1: 'on', 2: 'gone' }
+const flash = 2000 // how long a change is marked
+const still = matchMedia('(prefers-reduced-motion: reduce)')
 
 export class Table {
   #rows = $('rows')
@@ -15,9 +17,17 @@ export class Table {
   #pool = []
   #height = 0
   #anchor = null // the agent at the top of the window, while the list is scrolled into
+  #stop = null // the agent whose row the tab key stops at
+  all = false // every row is in the document
+  warn = Infinity // who has been on duty for longer is marked
 
   constructor(roster, open) {
     this.roster = roster
+    this.#rows.addEventListener('keydown', e => this.#key(e))
+    this.#rows.addEventListener('focusin', e => {
+      this.#stop = e.target.closest('.row').agent.id
+      this.#stops()
+    })
     this.#rows.addEventListener('click', e => {
       const row = e.target.closest('.row')
       if (row && !String(getSelection())) open(row.agent.id)
@@ -27,8 +37,16 @@ export class Table {
   // measure makes the next rendering ask how high a row is.
   measure() { this.#height = 0 }
 
+  // everything puts all rows into the document, at once, or no longer does.
+  everything(is) {
+    if (this.all === is) return
+    this.all = is
+    this.render(true)
+  }
+
   // render shows the view. After changes, it keeps what was at the top of the window there.
   render(changed) {
+    if (this.all && !changed) return
     const view = this.roster.view
     const n = view.length
     if (!this.#height && n > 0) {
@@ -43,12 +61,13 @@ export class Table {
     if (changed && this.#anchor) this.#hold(view, h)
     this.#rows.style.height = n * h + 'px'
     const top = this.#rows.getBoundingClientRect().top
-    const first = Math.max(0, Math.floor((ceiling - top) / (h || 1)) - spare)
-    const end = Math.min(n, Math.ceil((innerHeight - top) / (h || 1)) + spare)
+    const first = this.all ? 0 : Math.max(0, Math.floor((ceiling - top) / (h || 1)) - spare)
+    const end = this.all ? n : Math.min(n, Math.ceil((innerHeight - top) / (h || 1)) + spare)
     const visible = Math.max(0, Math.ceil((ceiling - top) / (h || 1)))
     this.#anchor = visible > 0 && visible < n ? { id: view[visible].id, index: visible } : null
 
     const focused = document.activeElement?.closest?.('#rows .row')
+    const at = performance.now()
     const wanted = []
     for (let i = first; i < end; i++) wanted.push(i)
     let lost = -1
@@ -72,8 +91,10 @@ export class Table {
       if (!row) {
         row = this.#row(a)
         this.#shown.set(a.id, row)
+        if (at - a.changed < flash / 4) this.#flash(row)
       } else if (row.agent !== a) {
         this.#fill(row, a)
+        if (at - a.changed < flash / 4) this.#flash(row)
       }
       if (row.index !== i) {
         row.index = i
@@ -92,6 +113,8 @@ export class Table {
     }
     $('table').ariaRowCount = n + 1
     $('table').dataset.state = this.roster.filter.state
+    if (!this.#shown.has(this.#stop)) this.#stop = view[Math.min(visible, n - 1)]?.id ?? null
+    this.#stops()
     if (lost >= 0) {
       const next = n > 0 ? this.#shown.get(view[Math.min(lost, n - 1)].id) : null
       ;(next?.querySelector('button') ?? $('agents')).focus({ preventScroll: true })
@@ -101,6 +124,44 @@ export class Table {
   // tick makes the durations right.
   tick() {
     for (const row of this.#shown.values()) this.#since(row)
+  }
+
+  // stops makes the list one stop of the tab key.
+  #stops() {
+    for (const row of this.#shown.values()) {
+      const button = row.firstChild.lastChild, is = row.agent.id === this.#stop ? 0 : -1
+      if (button.tabIndex !== is) button.tabIndex = is
+    }
+  }
+
+  #key(e) {
+    if (e.ctrlKey || e.altKey || e.metaKey) return
+    const row = e.target.closest('.row'), n = this.roster.view.length
+    const page = Math.max(1, Math.floor((innerHeight - this.#ceiling()) / this.#height) - 1)
+    const to = { ArrowDown: row.index + 1, ArrowUp: row.index - 1, PageDown: row.index + page, PageUp: row.index - page, Home: 0, End: n - 1 }[e.key]
+    if (to === undefined) return
+    e.preventDefault()
+    this.#go(Math.max(0, Math.min(n - 1, to)))
+  }
+
+  // ceiling is where the rows come into sight, below what stays at the top of the window.
+  #ceiling() {
+    return $('top').offsetHeight + document.querySelector('.heads').offsetHeight
+  }
+
+  // go takes the focus to a row of the view, and the window with it.
+  #go(i) {
+    const h = this.#height, top = this.#rows.getBoundingClientRect().top + i * h
+    const above = top - this.#ceiling(), below = top + h - innerHeight
+    if (above < 0 || below > 0) scrollBy({ top: above < 0 ? above : below, behavior: 'instant' })
+    this.render(false)
+    this.#shown.get(this.roster.view[i].id)?.querySelector('button').focus({ preventScroll: true })
+  }
+
+  #flash(row) {
+    if (still.matches || this.all) return
+    row.flash?.cancel()
+    row.flash = row.animate({ backgroundColor: ['var(--flash)', 'transparent'] }, { duration: flash, easing: 'ease-in' })
   }
 
   #find(id, near) {
@@ -120,13 +181,14 @@ export class Table {
   #row(a) {
     let row = this.#pool.pop()
     if (!row) {
-      const cell = (name, ...children) => el('div', { role: 'cell', className: name }, ...children)
+      const cell = (name, ...children) => el('div', { role: 'gridcell', className: name }, ...children)
       row = el('div', { role: 'row', className: 'row' },
-        cell('name', el('span', { className: 'dot', ariaHidden: 'true' }), el('button', { type: 'button', className: 'link' }, el('bdi'))),
+        cell('name', el('span', { className: 'dot', ariaHidden: 'true' }), el('button', { type: 'button', className: 'link', tabIndex: -1 }, el('bdi'))),
         cell('account', el('bdi')), cell('type', el('bdi')), cell('area', el('bdi')), cell('capacity', el('span', { ariaHidden: 'true' }), el('span', { className: 'hidden' })),
-        cell('state'), cell('since', el('time'), ' ', el('span', { className: 'for' })))
+        cell('state'), cell('since', el('span', { className: 'for' }), ' ', el('time')))
     }
     row.index = -1
+    row.flash?.cancel()
     this.#fill(row, a)
     return row
   }
@@ -135,7 +197,7 @@ export class Table {
     row.agent = a
     row.className = 'row ' + stateClasses[a.state]
     const [name, account, type, area, capacity, state] = row.children
-    setText(name.lastChild.firstChild, a.name || t('noName'))
+    setText(name.lastChild.firstChild, named(a.name))
     setText(account.firstChild, a.account ?? '')
     setText(type.firstChild, typeName(a.type))
     setText(area.firstChild, a.area || '–')
@@ -146,8 +208,11 @@ export class Table {
   }
 
   #since(row) {
-    const cell = row.lastChild, a = row.agent, at = now()
-    setTime(cell.firstChild, a.since, near(a.since, at, false))
-    setText(cell.lastChild, a.state === ON || a.state === OFF ? lasted(at - a.since) : '')
+    const [lasts, , stamp] = row.lastChild.childNodes, a = row.agent, at = now()
+    setText(lasts, a.state === ON || a.state === OFF ? held(at - a.since, a.atLeast) : '')
+    setTime(stamp, a.since, near(a.since, at, false), a.atLeast)
+    const long = a.state === ON && at - a.since > this.warn
+    row.classList.toggle('long', long)
+    lasts.title = long ? t('warnRow') : ''
   }
 }

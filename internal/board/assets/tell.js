@@ -1,9 +1,10 @@
 // An event in words.
 
-import { bdi, el, fieldName, lasted, near, t, time, typeName } from './words.js'
+import { bdi, el, fieldName, lasted, named, near, t, time, typeName } from './words.js'
 
 function happened(e) {
-  const d = e.previousSince && e.since > e.previousSince ? lasted(e.since - e.previousSince) : ''
+  let d = e.previousSince && e.since > e.previousSince ? lasted(e.since - e.previousSince) : ''
+  if (d && e.atLeast) d = t('d.least', { d })
   switch (e.reason) {
     case 'baseline': return t(e.online ? 'e.baselineOn' : 'e.baselineOff')
     case 'appeared': return t(e.online ? 'e.appearedOn' : 'e.appearedOff')
@@ -38,7 +39,7 @@ export const tone = e => e.type === 'agent.online' ? 'on' : e.type === 'agent.of
 // line is a list item: when, who (if open is given) and what.
 export function line(e, now, open) {
   const what = el('div')
-  const who = open ? [el('button', { type: 'button', className: 'link', onclick: () => open(e.agent) }, bdi(e.name || t('noName')))] : []
+  const who = open ? [el('button', { type: 'button', className: 'link', onclick: () => open(e.agent) }, bdi(named(e.name)))] : []
   const words = happened(e)
   if (words) what.append(el('span', { className: 'words' }, words))
   for (const c of e.changes.filter(c => !c[3]).filter(said(e))) what.append(' ', change(c))

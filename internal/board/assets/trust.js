@@ -2,7 +2,10 @@
 
 import { $, bdi, el, lasted, near, number, setText, t, time, took } from './words.js'
 
-const why = reason => ['unreachable', 'credentials', 'unusable', 'inconsistent', 'missing', 'unidentified'].includes(reason) ? t('r.' + reason) : reason
+// For each reason there are words for whoever looks at the page, and what they can do.
+const reasons = ['unreachable', 'credentials', 'unusable', 'inconsistent', 'missing', 'unidentified']
+const why = h => t('r.' + (reasons.includes(h.reason) ? h.reason : h.state === 'holding' ? 'held' : 'other'))
+const todo = h => t('n.' + (reasons.includes(h.reason) ? h.reason : 'other'))
 
 // problems says what is wrong at a time of rollcall's clock.
 export function problems(s, now) {
@@ -19,33 +22,49 @@ export function problems(s, now) {
   else if (w?.sweep && now > w.until) tell('bad', 'stale', { time: at(w.startedAt), due: at(w.until) })
   if (h && h.state !== 'ok') {
     const known = h.state === 'failing' || h.state === 'holding'
-    tell(h.state === 'holding' ? 'warn' : 'bad', known ? h.state : 'failing', { why: why(h.reason), time: at(h.since) })
-    found.at(-1).detail = h.detail
+    tell(h.state === 'holding' ? 'warn' : 'bad', known ? h.state : 'failing', { why: why(h), time: at(h.since), todo: todo(h) })
+    found.at(-1).detail = [h.reason, h.detail].filter(Boolean).join(': ')
   }
   return found
 }
 
+const boxes = new Map() // by the problem's key
+
+// box is a problem in the banner. It changes only where its words do, as it is read aloud, and what was unfolded stays so.
+function box(p) {
+  let e = boxes.get(p.key)
+  if (!e) {
+    e = el('div', {}, el('strong'), ' ', el('span'), el('details', {}, el('summary', {}, t('b.detail')), el('bdi')))
+    e.dataset.problem = p.key
+    boxes.set(p.key, e)
+  }
+  const [title, , text, fold] = e.childNodes
+  e.className = 'problem ' + p.level
+  setText(title, p.title)
+  setText(text, p.text)
+  setText(fold.lastChild, p.detail ?? '')
+  fold.hidden = !p.detail
+  return e
+}
+
 let told = ''
 
-// show puts the problems where they can't be overlooked. The banner changes only when they do, as it is read aloud.
+// show puts the problems where they can't be overlooked.
 export function show(s, now) {
   const found = problems(s, now)
   const level = found.some(p => p.level === 'bad') ? 'bad' : found.length ? 'warn' : s.ready ? 'good' : 'wait'
   const telling = JSON.stringify(found)
   if (telling !== told) {
     told = telling
-    $('banner').replaceChildren(...found.map(p => {
-      const box = el('div', { className: 'problem ' + p.level }, el('strong', {}, p.title), ' ', el('span', {}, p.text))
-      box.dataset.problem = p.key
-      if (p.detail) box.append(' ', el('span', { className: 'detail' }, bdi(p.detail)))
-      return box
-    }))
+    const present = found.map(box), banner = $('banner')
+    if (present.length !== banner.children.length || present.some((e, i) => e !== banner.children[i])) banner.replaceChildren(...present)
+    for (const key of boxes.keys()) if (!found.some(p => p.key === key)) boxes.delete(key)
   }
   const w = s.trust?.watermark
   document.documentElement.dataset.trust = level
   const head = found.length ? found[0].title : level === 'good' ? t('p.live') : t('p.wait')
   setText($('pulse-text'), w?.sweep ? `${head} · ${t('p.as', { d: lasted(now - w.startedAt) })}` : head)
-  document.title = found.length ? `⚠ ${found[0].title} · rollcall` : s.ready ? `${number(s.on)} ${t('title')}` : t('title')
+  document.title = found.length ? `⚠ ${found[0].title} · rollcall` : !s.ready ? t('title') : s.narrowed ? t('titleOf', { n: number(s.on), of: number(s.of) }) : `${number(s.on)} ${t('title')}`
   facts(s, now, level)
 }
 

@@ -8,6 +8,11 @@ export function t(key, values = {}) {
   return (words[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? '')
 }
 
+// A text of blanks and of what can't be seen says nothing: said is null for it.
+const nothing = /^[\s\p{Cc}\p{Cf}\p{Z}\u115f\u1160\u2800\u3164\uffa0]*$/u
+export const said = text => text == null || nothing.test(text) ? null : text
+export const named = name => said(name) ?? t('noName')
+
 const count = new Intl.NumberFormat(lang)
 export const number = n => count.format(n)
 
@@ -48,13 +53,16 @@ export function lasted(ms) {
   return t('d.d', { d: number(d), h: h % 24 })
 }
 
+// held is how long a state has lasted, or at least so long.
+export const held = (ms, atLeast) => atLeast ? t('d.atLeast', { d: lasted(ms) }) : lasted(ms)
+
 // took is a short duration with a digit more.
 export function took(ms) {
   return ms < 10000 ? t('d.s', { s: new Intl.NumberFormat(lang, { maximumSignificantDigits: 2 }).format(ms / 1000) }) : lasted(ms)
 }
 
 const types = new Set(['0', '1', '2', '10'])
-export const typeName = type => type == null || type === '' ? t('noType') : types.has(type) ? t('type.' + type) : t('type.other', { type })
+export const typeName = type => said(type) === null ? t('noType') : types.has(type) ? t('type.' + type) : t('type.other', { type })
 export const fieldName = field => words['f.' + field] ?? field
 
 export const $ = id => document.getElementById(id)
@@ -84,10 +92,12 @@ export function time(ms, text) {
   return e
 }
 
-export function setTime(e, ms, text) {
+// setTime says when; atLeast: or before that.
+export function setTime(e, ms, text, atLeast = false) {
   setText(e, text)
-  if (e.stamp === ms) return
+  if (e.stamp === ms && e.atLeast === atLeast) return
   e.stamp = ms
+  e.atLeast = atLeast
   try { e.dateTime = new Date(ms).toISOString() } catch { e.removeAttribute('datetime') }
-  e.title = full(ms)
+  e.title = atLeast ? t('sinceOrBefore', { time: full(ms) }) : full(ms)
 }
