@@ -295,8 +295,9 @@ func TestStateThenChanges(t *testing.T) {
 	name := "陈芳"
 	if d := cmp.Diff(event{ID: "886-1-2", Agent: "1", Name: &name, Type: "agent.offline",
 		Reason: "status", Time: e.Time.UnixMilli(), NotBefore: e.Data.NotBefore.UnixMilli(),
-		Since: e.Time.UnixMilli(), Previous: epoch.UnixMilli(), AtLeast: true, Revision: 2, Changes: [][4]any{{"areaName", nil, long, false},
-			{"onlineStatus", "1", "0", false}}}, got); d != "" {
+		Since: e.Time.UnixMilli(), Previous: epoch.UnixMilli(), AtLeast: true, Revision: 2,
+		Changes: [][4]any{{"areaName", nil, long, false}, {"onlineStatus", "1", "0", false}},
+	}, got); d != "" {
 		t.Errorf("the event:\n%s", d)
 	}
 	if p.trust.Watermark.Sweep != 3 {
@@ -954,7 +955,7 @@ func TestWords(t *testing.T) {
 		{"assets/page.html", `\.W\.(\w+)`}, {"assets/page.html", `index \.W "([\w.]+)"`},
 		{"assets/*.js", `fact\('([\w.]+)'`},
 		{"assets/*.js",
-			`'(name|account|type|area|capacity|state|since|seenSince|removedAt|csvAtLeast|id|`+
+			`'(name|account|type|area|capacity|state|since|seenSince|removedAt|csvAtLeast|id|` +
 				`revision|ascending|descending)'`},
 	} {
 		for _, name := range glob(t, c.file) {
