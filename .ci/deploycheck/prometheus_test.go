@@ -127,11 +127,14 @@ type panel struct {
 	Title       string  `json:"title"`
 	Panels      []panel `json:"panels"`
 	GridPos     struct{ X, Y, W, H int }
-	FieldConfig *struct{} `json:"fieldConfig"`
-	Datasource  struct{ UID string }
-	Targets     []struct {
-		Expr, RefID string
-		Datasource  struct{ UID string }
+	FieldConfig struct {
+		Overrides []struct{ Matcher struct{ Options string } }
+	} `json:"fieldConfig"`
+	Datasource struct{ UID string }
+	Targets    []struct {
+		Expr, RefID, LegendFormat string
+
+		Datasource struct{ UID string }
 	} `json:"targets"`
 }
 
@@ -195,6 +198,22 @@ func TestDashboard(t *testing.T) {
 			}
 		}
 	}
+	for _, p := range d.Panels {
+		for _, target := range p.Targets {
+			if target.LegendFormat != "{{type}}" ||
+				!strings.Contains(target.Expr, "rollcall_agents") {
+				continue
+			}
+			var named []string // what people call the types
+			for _, o := range p.FieldConfig.Overrides {
+				named = append(named, o.Matcher.Options)
+			}
+			if want := labelValues(t, "rollcall_agents", "type"); !slices.Equal(
+				slices.Sorted(slices.Values(named)), want) {
+				t.Errorf("%q has names for the types %q, want them for %q", p.Title, named, want)
+			}
+		}
+	}
 	t.Logf("the dashboard shows %d metrics", len(used))
 	for m := range metrics(t) {
 		if base := strings.TrimSuffix(m, "_total"); strings.HasPrefix(m, "rollcall_") &&
@@ -203,6 +222,22 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("the dashboard does not show %s", m)
 		}
 	}
+}
+
+// labelValues are those that the metrics' document has for a metric's label.
+func labelValues(t *testing.T, metric, label string) []string {
+	t.Helper()
+	data, err := os.ReadFile(*metricsTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := regexp.MustCompile("(?m)^\\| `" + metric + "` \\|.*").Find(data)
+	list := regexp.MustCompile("`" + label + "`: ([^;|]+)").FindSubmatch(row)
+	if list == nil {
+		t.Fatalf("%s has no values for %s of %s", *metricsTable, label, metric)
+	}
+	return slices.Sorted(strings.SplitSeq(
+		strings.NewReplacer("`", "", " ", "").Replace(string(list[1])), ","))
 }
 
 // grafanaQuery is what Grafana makes of an expression.

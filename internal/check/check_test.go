@@ -473,8 +473,8 @@ func TestAccountLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, r := lines(t, config(v, withUser(broker(t, opts), "rollcall")))
-	wantLines(t, out, "failure stream: AGENT_EVENTS does not exist; rollcall creates it, with 1 "+
-		"replica and at most 64 MiB: refused, since the account may store 32 MiB > lower "+
+	wantLines(t, out, "failure stream: AGENT_EVENTS does not exist and can't be created, with "+
+		"1 replica and at most 64 MiB: the account may store 32 MiB > lower "+
 		"ROLLCALL_NATS_MAX_BYTES",
 		"ok jetstream: on; the account uses 0 bytes of at most 32 MiB")
 	if r.Exit != 1 {

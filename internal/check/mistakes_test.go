@@ -373,9 +373,22 @@ func TestMistakes(t *testing.T) {
 				limited("rollcall.log.>", "$KV.>", "$JS.API.STREAM.CREATE.>")), "rollcall")}
 		}, 1, []string{"FAIL permissions this user may not publish on rollcall.log.>, " +
 			"$KV.rollcall.>, $JS.API.STREAM.CREATE.AGENT_EVENTS, " +
-			"$JS.API.STREAM.CREATE.KV_rollcall > let it, or use rollcall's own user"},
+			"$JS.API.STREAM.CREATE.KV_rollcall > let it, or use rollcall's own user",
+			"FAIL stream AGENT_EVENTS does not exist and can't be created: this user may not " +
+				"publish on $JS.API.STREAM.CREATE.AGENT_EVENTS > let it, or create",
+			"FAIL bucket bucket rollcall does not exist and can't be created: this user may not",
+			"warn alarm this user may not publish on $JS.API.STREAM.CREATE.ROLLCALL_ALARM"},
 			goesOn, []string{"Permissions Violation for Publish to",
 				"$JS.API.STREAM.CREATE.AGENT_EVENTS"}},
+
+		{"no permission to hear", func(t *testing.T, _ *e2e.Vendor) env {
+			opts := limited()
+			opts.Users[0].Permissions.Subscribe =
+				&server.SubjectPermission{Deny: []string{"_INBOX.>"}}
+			return env{"ROLLCALL_NATS_URL": withUser(broker(t, opts), "rollcall")}
+		}, 1, []string{"FAIL permissions this user may not subscribe to _INBOX.> > let it, or " +
+			"use rollcall's own user"},
+			goesOn, []string{"Permissions Violation for Subscription to"}},
 
 		{"no permission to ask", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_NATS_URL": withUser(broker(t, limited("$JS.>")), "rollcall")}
@@ -436,8 +449,10 @@ func TestMistakes(t *testing.T) {
 		{"more replicas than servers", func(t *testing.T, _ *e2e.Vendor) env {
 			return env{"ROLLCALL_NATS_URL": broker(t, &server.Options{}),
 				"ROLLCALL_NATS_REPLICAS": "3"}
-		}, 1, []string{"with 3 replicas and at most 64 MiB: refused, since this server is in no " +
-			"cluster > set ROLLCALL_NATS_REPLICAS=1, or use a cluster"},
+		}, 1, []string{"FAIL stream AGENT_EVENTS does not exist and can't be created: 3 replicas " +
+			"need a cluster, and this server is in none > set ROLLCALL_NATS_REPLICAS=1, or use a " +
+			"cluster", "FAIL bucket bucket rollcall does not exist and can't be created: 3",
+			"warn alarm ROLLCALL_ALARM does not exist and can't be created: 3"},
 			goesOn, []string{"replicas > 1 not supported in non-clustered mode"}},
 
 		{"NATS port in use", func(t *testing.T, _ *e2e.Vendor) env {
@@ -471,6 +486,16 @@ func TestMistakes(t *testing.T) {
 			return env{"ROLLCALL_NATS_URL": "", "ROLLCALL_DATA_DIR": filepath.Join(file, "data")}
 		}, 2, []string{"FAIL data", "can't be used: want a directory that rollcall may write",
 			"> set ROLLCALL_DATA_DIR to a directory on a disk that stays"},
+			2, []string{"ROLLCALL_DATA_DIR is", "want a directory that rollcall may write"}},
+
+		{"data directory that a broken link leads to", func(t *testing.T, _ *e2e.Vendor) env {
+			link := filepath.Join(t.TempDir(), "link")
+			if err := os.Symlink(filepath.Join(t.TempDir(), "gone"), link); err != nil {
+				t.Fatal(err)
+			}
+			return env{"ROLLCALL_NATS_URL": "", "ROLLCALL_DATA_DIR": filepath.Join(link, "data")}
+		}, 2, []string{"FAIL data", "want a directory that rollcall may write",
+			"/link is a link to", "which is not there"},
 			2, []string{"ROLLCALL_DATA_DIR is", "want a directory that rollcall may write"}},
 	} {
 		// Most of the time goes by in waiting: everything is started before anything is looked at.

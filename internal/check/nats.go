@@ -196,12 +196,23 @@ func (s *state) denies(ctx context.Context, subject, stream string) (bool, error
 
 // permissions asks for every subject that rollcall publishes on.
 func (s *state) permissions(ctx context.Context) {
-	lack, err := s.lacking(ctx)
+	deaf, err := s.hearsNothing(ctx)
+	var lack []string
+	if err == nil {
+		lack, err = s.lackingOf(ctx, publisher.Needs(s.tenant, s.Publisher.Manage))
+	}
 	if err != nil {
 		s.fail("the connection was lost: "+reason(err).Error(), "")
 		return
 	}
-	if len(lack) == 0 {
+	var not []string
+	if deaf {
+		not = append(not, "subscribe to _INBOX.>")
+	}
+	if len(lack) > 0 {
+		not = append(not, "publish on "+strings.Join(lack, ", "))
+	}
+	if len(not) == 0 {
 		s.ok("this user may publish on everything that rollcall publishes on")
 		return
 	}
@@ -210,25 +221,19 @@ func (s *state) permissions(ctx context.Context) {
 		do = "this looks like another rollcall's embedded server, whose clients may only read: " +
 			"use a server of your own"
 	}
-	s.fail("this user may not publish on "+strings.Join(lack, ", "), do)
+	s.fail("this user may not "+strings.Join(not, ", nor "), do)
 }
 
-// lacking names the permissions that the user lacks.
-func (s *state) lacking(ctx context.Context) (lack []string, err error) {
+// hearsNothing reports whether the user may not subscribe where answers come.
+func (s *state) hearsNothing(ctx context.Context) (bool, error) {
 	inbox := nats.NewInbox()
 	sub, err := s.nc.SubscribeSync(inbox)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	defer func() { _ = sub.Unsubscribe() }() // where that fails, so does the connection
-	if err := s.nc.FlushWithContext(ctx); err != nil {
-		return nil, err
-	}
-	if s.violated(inbox) {
-		lack = append(lack, "subscribe to _INBOX.>")
-	}
-	more, err := s.lackingOf(ctx, publisher.Needs(s.tenant, s.Publisher.Manage))
-	return append(lack, more...), err
+	err = s.nc.FlushWithContext(ctx)
+	return s.violated(inbox), err
 }
 
 // lackingOf names those of the permissions that the user lacks, and keeps their subjects.

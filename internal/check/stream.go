@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,6 +89,10 @@ func (s *state) noStream(ctx context.Context) {
 				"or set {Manage}=true")
 		return
 	}
+	if why, do := s.barred(schemas.Stream); why != "" {
+		s.fail(missing+" and can't be created: "+why, do)
+		return
+	}
 	if denied, err := s.denies(ctx, "$JS.API.STREAM.NAMES", ""); err != nil || denied {
 		s.ok(missing + "; rollcall creates it")
 		return
@@ -98,14 +103,12 @@ func (s *state) noStream(ctx context.Context) {
 			"take the subject out of it, or use an account of rollcall's own")
 		return
 	}
-	text := fmt.Sprintf("%s; rollcall creates it, with %s and at most %s",
-		missing, count(c.Replicas, "replica"), bytesText(c.MaxBytes))
+	size := fmt.Sprintf("%s and at most %s", count(c.Replicas, "replica"), bytesText(c.MaxBytes))
+	text := missing + "; rollcall creates it, with " + size
 	switch servers := len(s.nc.Servers()); {
-	case c.Replicas > 1 && s.nc.ConnectedClusterName() == "":
-		s.fail(text+": refused, since this server is in no cluster",
-			"set {Replicas}=1, or use a cluster")
 	case s.overLimit(c.MaxBytes, c.Replicas):
-		s.fail(text+": refused, since the account may store "+bytesText(s.storeLimit),
+		s.fail(fmt.Sprintf("%s and can't be created, with %s: the account may store %s",
+			missing, size, bytesText(s.storeLimit)),
 			"lower {MaxBytes}, or raise the account's limit")
 	case c.Replicas > servers:
 		s.warn(fmt.Sprintf("%s; of the cluster %s known here", text, count(servers, "server")),
@@ -113,6 +116,21 @@ func (s *state) noStream(ctx context.Context) {
 	default:
 		s.ok(text)
 	}
+}
+
+// barred says why a start can't create a stream that is missing, and what to do; empty where
+// nothing is known that would keep it from that.
+func (s *state) barred(stream string) (why, do string) {
+	create := "$JS.API.STREAM.CREATE." + stream
+	switch n := s.Publisher.Replicas; {
+	case slices.Contains(s.denied, create):
+		return "this user may not publish on " + create, "let it, or create the stream " + stream +
+			" from its file in deploy/nats (nats stream add --config …)"
+	case n > 1 && s.nc.ConnectedClusterName() == "":
+		return fmt.Sprintf("%d replicas need a cluster, and this server is in none", n),
+			"set {Replicas}=1, or use a cluster"
+	}
+	return "", ""
 }
 
 // replicas looks at how many copies there are, and how they fare.
@@ -174,6 +192,10 @@ func (s *state) bucket(ctx context.Context) {
 	switch {
 	case err == nil && info == nil:
 		s.stop()
+		if why, do := s.barred(publisher.BucketStream); why != "" {
+			s.fail(name+" does not exist and can't be created: "+why, do)
+			return
+		}
 		s.ok(name + " does not exist; rollcall creates it")
 	case err == nil:
 		s.ok(name + " fits")
@@ -211,6 +233,10 @@ func (s *state) alarm(ctx context.Context) {
 	stream, err := s.js.Stream(ctx, name)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound) && s.Publisher.Manage:
+		if why, do := s.barred(name); why != "" {
+			s.warn(name+" does not exist and can't be created: "+why, do)
+			return
+		}
 		s.ok(name + " does not exist; rollcall creates it")
 		return
 	case errors.Is(err, jetstream.ErrStreamNotFound):

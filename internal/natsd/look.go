@@ -36,6 +36,9 @@ func Look(cfg Config) (Found, error) {
 	info, err := os.Stat(dir)
 	// Where it is missing, what counts is where it would be created.
 	for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+		if link, err := os.Readlink(dir); err == nil {
+			return unusable(fmt.Errorf("%s is a link to %s, which is not there", dir, link))
+		}
 		found.Missing = true
 		dir = filepath.Dir(dir)
 		info, err = os.Stat(dir)
@@ -53,7 +56,10 @@ func Look(cfg Config) (Found, error) {
 		cfg.roomFor = roomFor
 	}
 	found.Full = cfg.roomFor(dir)
-	if free, _, ok := disk(dir); ok {
+	if free, size, ok := disk(dir); ok {
+		if found.Missing && size == 0 { // /proc, /sys
+			return unusable(fmt.Errorf("%s is on no disk", dir))
+		}
 		found.Room = free
 		if !found.Missing {
 			found.Room += used(dir)
