@@ -56,8 +56,8 @@ var defaultPaces = paces{
 	linger: 30 * time.Second, stall: 15 * time.Second,
 }
 
-// A Board is the page and what it needs. It is an [http.Handler] for the paths /, /events, /agents/
-// and /assets/.
+// A Board is the page and what it needs. It is an [http.Handler] for the paths /, /worker.js,
+// /events and /agents/. A proxy may show them below any path, if it cuts that path off.
 type Board struct {
 	cfg     Config
 	paces   paces
@@ -83,15 +83,20 @@ func New(cfg Config) *Board {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	b := &Board{
-		cfg: cfg, paces: defaultPaces, mux: http.NewServeMux(), site: newSite(cfg.Tenant),
+		cfg: cfg, paces: defaultPaces, mux: http.NewServeMux(), site: newSite(cfg.Tenant, read),
 		wanted: make(chan struct{}, 1), ended: make(chan struct{}), reading: make(chan struct{}, 4),
 		hub: newHub(cfg),
 	}
+	b.routes()
+	return b
+}
+
+func (b *Board) routes() {
+	b.mux.HandleFunc("GET /", nothing)
 	b.mux.HandleFunc("GET /{$}", b.site.page)
-	b.mux.HandleFunc("GET /assets/{version}/{name}", b.site.asset)
+	b.mux.HandleFunc("GET /worker.js", b.site.sharedWorker)
 	b.mux.HandleFunc("GET /events", b.events)
 	b.mux.HandleFunc("GET /agents/{id}/history", b.history)
-	return b
 }
 
 // Run follows the stream for the open pages until ctx ends, and then returns nil. It returns an
@@ -183,22 +188,17 @@ func (b *Board) enter() (h *hub, leave func(), ok bool) {
 	}, true
 }
 
-// policy lets the page load what this package serves and nothing else, and lets nobody frame it.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
-	"img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-
 // ServeHTTP implements [http.Handler].
 func (b *Board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h.Set("Content-Security-Policy", policy)
+	h.Set("Content-Security-Policy", b.site.policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
 	if !ownHost(r) {
-		http.Error(w, "This address answers to localhost and loopback addresses only.",
-			http.StatusMisdirectedRequest)
+		http.Error(w, refusedHost(r.Host), http.StatusMisdirectedRequest)
 		return
 	}
 	// A page of another site can't read an answer, but could hold all the streams open.
@@ -227,4 +227,19 @@ func ownHost(r *http.Request) bool {
 	}
 	ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 	return err == nil && ip.IsLoopback()
+}
+
+// refusedHost says what to do about a name that is refused: mostly it is a proxy's.
+func refusedHost(host string) string {
+	return fmt.Sprintf("rollcall does not answer to the name %q here. Over loopback it answers to "+
+		"localhost, 127.… and [::1] only, so that no other site can read it through a browser. "+
+		"A proxy on this machine has to send one of these as Host (nginx: proxy_set_header Host "+
+		"localhost;).", cut(host, maxText))
+}
+
+// nothing answers for a path that there is not, most likely since a proxy sends its own.
+func nothing(w http.ResponseWriter, r *http.Request) {
+	http.Error(w, fmt.Sprintf("There is nothing at %q. The board is at /. A proxy that shows it "+
+		"below a path has to cut off that path before it asks rollcall (nginx: proxy_pass with a "+
+		"/ at its end).", cut(r.URL.Path, maxText)), http.StatusNotFound)
 }

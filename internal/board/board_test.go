@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -769,7 +771,6 @@ func TestHistory(t *testing.T) {
 
 func TestRequests(t *testing.T) {
 	b := New(Config{Tenant: tenant})
-	css := "/assets/" + b.site.version + "/board.css"
 	for _, c := range []struct {
 		method, target, host, local, fetchSite string
 		want                                   int
@@ -777,9 +778,10 @@ func TestRequests(t *testing.T) {
 		{"GET", "/", "localhost", "", "", 200},
 		{"HEAD", "/", "localhost", "", "", 200},
 		{"HEAD", "/events", "localhost", "", "", 200},
-		{"GET", css, "127.0.0.1:8080", "", "", 200},
-		{"GET", "/assets/" + b.site.version + "/page.html", "127.0.0.1:8080", "", "", 404},
-		{"GET", "/assets/0/board.css", "127.0.0.1:8080", "", "", 404},
+		{"GET", "/worker.js", "127.0.0.1:8080", "", "", 200},
+		{"GET", "/worker.js?build=another", "127.0.0.1:8080", "", "", 200},
+		{"GET", "/rollcall/", "127.0.0.1:8080", "", "", 404},
+		{"POST", "/nothing", "127.0.0.1:8080", "", "", 405},
 		{"GET", "/nothing", "127.0.0.1:8080", "", "", 404},
 		{"POST", "/", "localhost", "", "", 405},
 		{"PUT", "/events", "localhost", "", "", 405},
@@ -816,7 +818,7 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%+v: %d", c, w.Code)
 		}
 		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff",
-			"Referrer-Policy": "no-referrer", "Content-Security-Policy": policy} {
+			"Referrer-Policy": "no-referrer", "Content-Security-Policy": b.site.policy} {
 			if got := w.Header().Get(name); got != want {
 				t.Errorf("%+v: %s: %q", c, name, got)
 			}
@@ -824,9 +826,16 @@ func TestRequests(t *testing.T) {
 		if w.Code == 405 && w.Header().Get("Allow") == "" {
 			t.Errorf("%+v: no Allow", c)
 		}
-	}
-	if strings.Contains(policy, "unsafe") || !strings.HasPrefix(policy, "default-src 'none'") {
-		t.Errorf("the policy: %s", policy)
+		for code, want := range map[int][]string{
+			421: {fmt.Sprintf("%q", c.host), "Host localhost"},
+			404: {fmt.Sprintf("%q", c.target), "cut off"},
+		} {
+			for _, what := range want {
+				if w.Code == code && !strings.Contains(w.Body.String(), what) {
+					t.Errorf("%+v: the answer lacks %q: %s", c, what, w.Body)
+				}
+			}
+		}
 	}
 }
 
@@ -856,7 +865,7 @@ func TestLanguages(t *testing.T) {
 		w := httptest.NewRecorder()
 		b.ServeHTTP(w, req)
 		if got := w.Header().Get("Content-Language"); got != c.want ||
-			!strings.Contains(w.Body.String(), `<html lang="`+c.want+`">`) {
+			!strings.Contains(w.Body.String(), `<html lang="`+c.want+`" `) {
 			t.Errorf("%+v: %q", c, got)
 		}
 		if !slices.Contains(w.Header().Values("Vary"), "Accept-Language") {
@@ -867,8 +876,7 @@ func TestLanguages(t *testing.T) {
 
 func TestCompressed(t *testing.T) {
 	b := New(Config{Tenant: tenant})
-	for _, target := range []string{"/", "/assets/" + b.site.version + "/board.css",
-		"/assets/" + b.site.version + "/board.js"} {
+	for _, target := range []string{"/", "/worker.js?build=" + b.site.build} {
 		get := func(accept string) *httptest.ResponseRecorder {
 			req := httptest.NewRequest("GET", target, nil)
 			req.Host = "localhost"
@@ -890,46 +898,112 @@ func TestCompressed(t *testing.T) {
 		if body, err := io.ReadAll(z); err != nil || !bytes.Equal(body, plain.Body.Bytes()) {
 			t.Errorf("%s: the compressed body is another (%v)", target, err)
 		}
-		if immutable := strings.Contains(plain.Header().Get("Cache-Control"),
-			"immutable"); immutable != (target != "/") {
-			t.Errorf("%s: Cache-Control %q", target, plain.Header().Get("Cache-Control"))
-		}
 	}
 }
 
-// The page holds nothing that the policy would block, and nothing of the vendor's.
-func TestPageNeedsNothingInline(t *testing.T) {
+// The policy lets the page run what it holds, and nothing else.
+func TestPolicy(t *testing.T) {
 	b := New(Config{Tenant: tenant})
 	for lang, page := range b.site.pages {
-		for _, bad := range []string{` style="`, "<style", "javascript:", "http:", "https:"} {
+		var want strings.Builder
+		want.WriteString("default-src 'none'; ")
+		for _, c := range []struct{ directive, tag string }{
+			{"script-src", `<script type="module">`}, {"style-src", "<style>"},
+		} {
+			_, rest, ok := strings.Cut(string(page.plain), c.tag)
+			inline, rest, closed := strings.Cut(rest, "</"+c.tag[1:len("<style")])
+			if !ok || !closed || strings.Contains(rest, c.tag) {
+				t.Fatalf("%s: not one %s", lang, c.tag)
+			}
+			if strings.Contains(inline, "<!--") || strings.Contains(inline, "<script") {
+				t.Errorf("%s: a browser reads %s otherwise", lang, c.tag)
+			}
+			sum := sha256.Sum256([]byte(inline))
+			fmt.Fprintf(&want, "%s 'sha256-%s'; ", c.directive,
+				base64.StdEncoding.EncodeToString(sum[:]))
+		}
+		want.WriteString("worker-src 'self'; connect-src 'self'; img-src data:; " +
+			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		if d := cmp.Diff(want.String(), b.site.policy); d != "" {
+			t.Errorf("%s: the policy:\n%s", lang, d)
+		}
+		for _, bad := range []string{` style="`, "javascript:", "http:", "https:", ` src="/`,
+			` href="/`, "url("} {
 			if bytes.Contains(page.plain, []byte(bad)) {
 				t.Errorf("%s: the page has %q", lang, bad)
 			}
 		}
-		if found := regexp.MustCompile(`<[^>]* on[a-z]+=`).Find(page.plain); found != nil {
+		markup := regexp.MustCompile(`(?s)<script.*?</script>`).ReplaceAll(page.plain, nil)
+		if found := regexp.MustCompile(`<[^>]* on[a-z]+=`).Find(markup); found != nil {
 			t.Errorf("%s: the page has a handler in its markup: %s", lang, found)
 		}
-		for _, script := range regexp.MustCompile(`<script[^>]*>`).FindAllString(string(page.plain),
-			-1) {
-			if !strings.Contains(script, "src=") && !strings.Contains(script,
-				`type="application/json"`) {
-				t.Errorf("%s: an inline script: %s", lang, script)
-			}
-		}
 	}
-	for name, asset := range b.site.assets {
+	for _, name := range glob(t, "assets/*.js") {
 		for _, bad := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML",
-			"document.write", "eval(", "new Function", "setAttribute('style'", "@import", "url("} {
-			if bytes.Contains(asset.plain, []byte(bad)) {
+			"document.write", "eval(", "new Function", "setAttribute('style'"} {
+			if bytes.Contains(read(name), []byte(bad)) {
 				t.Errorf("%s has %q", name, bad)
 			}
 		}
 	}
 }
 
+// A build is told by what pages are made of, and the worker says of which it is.
+func TestBuild(t *testing.T) {
+	one := newSite(tenant, read)
+	for _, name := range append(glob(t, "assets/*.*"), glob(t, "words/*.json")...) {
+		other := newSite(tenant, func(asked string) []byte {
+			body := read(asked)
+			if asked == name {
+				body = append(slices.Clone(body), '\n')
+			}
+			return body
+		})
+		if other.build == one.build {
+			t.Errorf("the build is the same with another %s", name)
+		}
+		said := fmt.Sprintf("const build = '%s'\n", other.build)
+		if !bytes.Contains(other.worker.plain, []byte(said)) ||
+			!bytes.Contains(other.pages["en"].plain, []byte(` data-build="`+other.build+`"`)) {
+			t.Errorf("%s: the page or the worker does not say its build", name)
+		}
+	}
+}
+
+// What can't be bundled is noticed when the tests run, not by a browser.
+func TestBundle(t *testing.T) {
+	modules := map[string]string{
+		"a":        "import { f, C } from './b.js'\nconst x = 1\nf(C, x)\n",
+		"b":        "const x = 2\nexport function f() {}\nexport class C {}\n",
+		"missing":  "import { g } from './b.js'\n",
+		"default":  "export default 1\n",
+		"all":      "import * as b from './b.js'\n",
+		"circle":   "import { x } from './circle2.js'\nexport const y = 1\n",
+		"circle2":  "import { y } from './circle.js'\nexport const x = 1\n",
+		"variable": "export let x = 1\n",
+	}
+	bundled := func(entry string) (out string, refused any) {
+		defer func() { refused = recover() }()
+		return string(script(func(name string) []byte {
+			return []byte(modules[strings.TrimSuffix(strings.TrimPrefix(name, "assets/"), ".js")])
+		}, entry)), nil
+	}
+	out, refused := bundled("a")
+	if d := cmp.Diff("const module_b = (() => {\nconst x = 2\nfunction f() {}\nclass C {}\n\n"+
+		"return { f, C }\n})()\nconst module_a = (() => {\nconst { f, C } = module_b\n"+
+		"const x = 1\nf(C, x)\n\nreturn {  }\n})()\n", out); d != "" || refused != nil {
+		t.Errorf("%v\n%s", refused, d)
+	}
+	for _, entry := range []string{"missing", "default", "all", "circle", "variable"} {
+		if out, refused := bundled(entry); refused == nil {
+			t.Errorf("%s is bundled: %s", entry, out)
+		}
+	}
+}
+
 // Both languages have every word that the page uses, with the same holes, and no others.
 func TestWords(t *testing.T) {
-	en, zh := words("en"), words("zh-CN")
+	en, zh := words(read, "en"), words(read, "zh-CN")
 	holes := regexp.MustCompile(`\{\w+\}`)
 	for key, word := range en {
 		a, b := holes.FindAllString(word, -1), holes.FindAllString(zh[key], -1)

@@ -15,21 +15,27 @@ func (b *Board) events(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep it back
+	w.Header().Add("Vary", "Accept-Encoding")
+	out := &pipe{w: w, zipped: acceptsGzip(r)}
+	if out.zipped {
+		w.Header().Set("Content-Encoding", "gzip")
+	}
 	if r.Method == http.MethodHead {
 		return
 	}
 	stream := http.NewResponseController(w)
-	send := func(body []byte) error {
+	send := func(what *piece) error {
 		_ = stream.SetWriteDeadline(time.Now().Add(b.paces.stall)) // a test's writer has none
-		if _, err := w.Write(body); err != nil {
+		if err := out.write(what); err != nil {
 			return err
 		}
 		return stream.Flush()
 	}
+	sendBody := func(body []byte) error { return send(&piece{plain: body}) }
+	defer out.end()
 	h, leave, ok := b.enter()
 	if !ok {
-		// An EventSource can't tell its page what the status of an answer was, nor read its body.
-		_ = send(message{Full: b.cfg.MaxPages}.encode())
+		_ = sendBody(message{Build: b.site.build, Full: b.cfg.MaxPages}.encode())
 		return
 	}
 	defer leave()
@@ -48,12 +54,15 @@ func (b *Board) events(w http.ResponseWriter, r *http.Request) {
 		var err error
 		switch {
 		case !begun && !ready:
-			err = send(message{Trust: u.trust}.encode())
-		case tooOld:
-			err = u.encode(!begun, send)
+			err = sendBody(message{Build: b.site.build, Trust: u.trust}.encode())
+		case tooOld && !begun:
+			err = u.encode(message{Build: b.site.build, Begin: true}, sendBody)
 			begun, version = true, u.to
+		case tooOld:
+			err = u.encode(message{}, sendBody)
+			version = u.to
 		default:
-			err = send(f.body)
+			err = send(&f.piece)
 			version = max(version, f.to)
 		}
 		if err != nil {

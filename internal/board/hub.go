@@ -52,7 +52,7 @@ type entry struct {
 // A frame is what pages are sent that have everything up to version from.
 type frame struct {
 	from, to uint64
-	body     []byte        // of an event stream
+	piece    piece         // of an event stream
 	next     chan struct{} // closed when there is a newer frame
 }
 
@@ -212,8 +212,8 @@ func (h *hub) flush() {
 	defer h.mu.Unlock()
 	u := h.updateSince(h.last.to)
 	f := &frame{from: h.last.to, to: u.to, next: make(chan struct{})}
-	_ = u.encode(false, func(message []byte) error { // appending does not fail
-		f.body = append(f.body, message...)
+	_ = u.encode(message{}, func(message []byte) error { // appending does not fail
+		f.piece.plain = append(f.piece.plain, message...)
 		return nil
 	})
 	close(h.last.next)
@@ -251,10 +251,12 @@ func (h *hub) updateSince(from uint64) update {
 // A message is what a page reads at a time. Each says what time it is here (Now), by which the page
 // judges freshness. Times are in milliseconds since 1970.
 //
-// All that comes from Begin up to Ready is the whole state. Full says that so many pages are open,
-// and no more may be. Events come the oldest first.
+// All that comes from Begin up to Ready is the whole state. Build is the site's, in the first
+// message and with Begin. Full says that so many pages are open, and no more may be. Events come
+// the oldest first.
 type message struct {
 	Now    int64             `json:"now"`
+	Build  string            `json:"build,omitempty"`
 	Begin  bool              `json:"begin,omitempty"`
 	Ready  bool              `json:"ready,omitempty"`
 	Full   int               `json:"full,omitempty"`
@@ -263,10 +265,12 @@ type message struct {
 	Events []json.RawMessage `json:"events,omitempty"` // see encodeEvent
 }
 
-// encode writes the update as messages of an event stream; as all there is, if whole. The last
-// message has the events, after the rows of the agents that they are about.
-func (u update) encode(whole bool, write func([]byte) error) error {
-	m := message{Begin: whole, Trust: u.trust}
+// encode writes the update as messages of an event stream, of which m is the first; as all there
+// is, if that begins it. The last message has the events, after the rows of the agents that they
+// are about.
+func (u update) encode(m message, write func([]byte) error) error {
+	whole := m.Begin
+	m.Trust = u.trust
 	for _, r := range u.rows {
 		if whole && r.gone {
 			continue

@@ -5,13 +5,13 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"embed"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"html/template"
-	"io/fs"
 	"net/http"
-	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,67 +27,55 @@ var (
 	matcher   = xlanguage.NewMatcher([]xlanguage.Tag{xlanguage.English, xlanguage.Chinese})
 )
 
-// A site is the page and its assets, made once. The assets' address changes with their content, so
-// a browser may keep them.
+// A site is the page and the worker that its tabs share, made once. The page is one document with
+// all that it needs: during an update, builds take turns behind one address, and what one page is
+// made of must not come from two.
 type site struct {
-	version string
-	pages   map[string]content // by language
-	assets  map[string]content // by name
+	build  string             // changes with what the page is made of
+	policy string             // of the page and the worker
+	pages  map[string]content // by language
+	worker content
 }
 
 // content is something to serve.
 type content struct {
 	kind   string
 	plain  []byte
-	zipped []byte // nil if it does not pay
-}
-
-var kinds = map[string]string{
-	".css": "text/css; charset=utf-8",
-	".js":  "text/javascript; charset=utf-8",
-	".svg": "image/svg+xml",
+	zipped []byte
 }
 
 func newContent(kind string, plain []byte) content {
-	c := content{kind: kind, plain: plain}
 	var b bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&b, gzip.BestCompression) // a level that there is
 	_, _ = z.Write(plain)                                 // into memory
 	_ = z.Close()
-	if b.Len() < len(plain)*9/10 {
-		c.zipped = b.Bytes()
-	}
-	return c
+	return content{kind: kind, plain: plain, zipped: b.Bytes()}
 }
 
-// newSite makes the site of a tenant from what is embedded, which the tests have seen to be usable.
-func newSite(tenant int64) *site {
-	s := &site{pages: map[string]content{}, assets: map[string]content{}}
+// newSite makes the site of a tenant from files, which the tests have seen to be usable.
+func newSite(tenant int64, read func(name string) []byte) *site {
+	s := &site{pages: map[string]content{}}
+	style, page, worker := read("assets/board.css"), script(read, "board"), script(read, "worker")
+	markup, icon := read("assets/page.html"), read("assets/icon.svg")
 	hash := sha256.New()
-	var scripts []string // to be loaded all at once
-	names, err := fs.Glob(files, "assets/*.*")
-	if err != nil {
-		panic(err)
+	for _, part := range [][]byte{style, page, worker, markup, icon,
+		read("words/en.json"), read("words/zh-CN.json")} {
+		fmt.Fprintf(hash, "%d\n%s", len(part), part)
 	}
-	for _, name := range names {
-		body := read(name)
-		fmt.Fprintf(hash, "%s %d\n", name, len(body))
-		hash.Write(body)
-		if kind, ok := kinds[path.Ext(name)]; ok {
-			s.assets[path.Base(name)] = newContent(kind, body)
-		}
-		if path.Ext(name) == ".js" {
-			scripts = append(scripts, path.Base(name))
-		}
-	}
-	s.version = hex.EncodeToString(hash.Sum(nil))[:16]
-	page := template.Must(template.New("").Option("missingkey=error").
-		Parse(string(read("assets/page.html"))))
+	s.build = hex.EncodeToString(hash.Sum(nil))[:16]
+	s.worker = newContent("text/javascript; charset=utf-8",
+		slices.Concat(fmt.Appendf(nil, "'use strict'\nconst build = '%s'\n", s.build), worker))
+	s.policy = policy(page, style)
+
+	t := template.Must(template.New("").Option("missingkey=error").Parse(string(markup)))
 	for _, lang := range languages {
 		var b bytes.Buffer
-		err := page.Execute(&b, map[string]any{
-			"Lang": lang, "Tenant": strconv.FormatInt(tenant, 10),
-			"Assets": "/assets/" + s.version, "W": words(lang), "Scripts": scripts,
+		// None of this comes from outside.
+		err := t.Execute(&b, map[string]any{
+			"Lang": lang, "Tenant": strconv.FormatInt(tenant, 10), "Build": s.build,
+			"W": words(read, lang), "Style": template.CSS(style), "Script": template.JS(page),
+			"Icon": template.URL("data:image/svg+xml;base64," +
+				base64.StdEncoding.EncodeToString(icon)),
 		})
 		if err != nil {
 			panic(fmt.Sprintf("board: the page in %s: %v", lang, err))
@@ -97,8 +85,20 @@ func newSite(tenant int64) *site {
 	return s
 }
 
+// policy lets the page run its own script with its own style, talk to where it came from, and do
+// nothing else; and lets nobody frame it.
+func policy(script, style []byte) string {
+	hash := func(b []byte) string {
+		sum := sha256.Sum256(b)
+		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	}
+	return "default-src 'none'; script-src " + hash(script) + "; style-src " + hash(style) +
+		"; worker-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; " +
+		"form-action 'none'; frame-ancestors 'none'"
+}
+
 // words are the page's words in a language.
-func words(lang string) map[string]string {
+func words(read func(name string) []byte, lang string) map[string]string {
 	w := map[string]string{}
 	if err := json.Unmarshal(read("words/"+lang+".json"), &w); err != nil {
 		panic(fmt.Sprintf("board: the words in %s: %v", lang, err))
@@ -123,26 +123,21 @@ func (s *site) page(w http.ResponseWriter, r *http.Request) {
 	s.pages[lang].serve(w, r)
 }
 
-func (s *site) asset(w http.ResponseWriter, r *http.Request) {
-	c, ok := s.assets[r.PathValue("name")]
-	if !ok || r.PathValue("version") != s.version {
-		http.NotFound(w, r) // of another version: the whole page has to be loaded again
-		return
-	}
-	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	c.serve(w, r)
+// sharedWorker serves the worker. Its address names the build of the page that asks, but any build
+// answers: the page sees what it got.
+func (s *site) sharedWorker(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-cache")
+	s.worker.serve(w, r)
 }
 
 func (c content) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	body := c.plain
 	h.Set("Content-Type", c.kind)
-	if c.zipped != nil {
-		h.Add("Vary", "Accept-Encoding")
-		if acceptsGzip(r) {
-			h.Set("Content-Encoding", "gzip")
-			body = c.zipped
-		}
+	h.Add("Vary", "Accept-Encoding")
+	if acceptsGzip(r) {
+		h.Set("Content-Encoding", "gzip")
+		body = c.zipped
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body) // an error means that the browser has left

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -82,6 +83,10 @@ type play struct {
 	board      *Board
 	stopBoard  func() // nil: stopped
 	stopEngine func() // nil: stopped
+
+	front    *front
+	frontURL string
+	otherURL string // of a board of another build
 }
 
 // stage runs until ctx ends, or ready returns an error. It is told the addresses of the board, of
@@ -119,6 +124,9 @@ func stage(ctx context.Context, ready func(board, control, nats string) error) e
 	if err != nil {
 		return err
 	}
+	if err := p.startFronts(ctx, &wg); err != nil {
+		return err
+	}
 	control := &http.Server{Handler: p}
 	wg.Go(func() { _ = control.Serve(ln) })
 	defer control.Close()
@@ -126,6 +134,37 @@ func stage(ctx context.Context, ready func(board, control, nats string) error) e
 		return err
 	}
 	<-ctx.Done()
+	return nil
+}
+
+// startFronts starts what browsers may meet on their way to the board, and a second board, whose
+// build is another.
+func (p *play) startFronts(ctx context.Context, wg *sync.WaitGroup) error {
+	p.front = newFront(func() string { return "http://" + p.listen })
+	js, err := jetstream.New(p.nc)
+	if err != nil {
+		return err
+	}
+	other := New(Config{Tenant: p.sim.TenantID(), JetStream: js, Instance: "replica-2"})
+	other.site = newSite(p.sim.TenantID(), func(name string) []byte {
+		return append(slices.Clone(read(name)), '\n')
+	})
+	other.mux = http.NewServeMux()
+	other.routes()
+	wg.Go(func() { _ = other.Run(ctx) })
+	for _, s := range []struct {
+		url     *string
+		handler http.Handler
+	}{{&p.frontURL, p.front}, {&p.otherURL, other}} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		*s.url = "http://" + ln.Addr().String()
+		srv := &http.Server{Handler: s.handler}
+		wg.Go(func() { _ = srv.Serve(ln) })
+		context.AfterFunc(ctx, func() { _ = srv.Close() })
+	}
 	return nil
 }
 
@@ -315,9 +354,29 @@ func (p *play) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		end(&p.stopEngine)
 	case "/start": // whatever was stopped
 		err = p.start()
+	case "/front":
+		p.front.be(r.FormValue("is"))
+	case "/addresses":
+		err = json.NewEncoder(w).Encode(map[string]string{"front": p.frontURL,
+			"other": p.otherURL})
+	case "/full":
+		n, _ := strconv.Atoi(r.FormValue("most"))
+		p.board.mu.Lock()
+		p.board.cfg.MaxPages = n
+		p.board.mu.Unlock()
+	case "/pages":
+		p.board.mu.Lock()
+		pages := p.board.pages
+		p.board.mu.Unlock()
+		_, err = fmt.Fprint(w, pages)
 	case "/reset":
 		p.sim.SetFault(nil)
-		err = p.start()
+		p.front.be("")
+		if err = p.start(); err == nil {
+			p.board.mu.Lock()
+			p.board.cfg.MaxPages = 300
+			p.board.mu.Unlock()
+		}
 	case "/usage":
 		var u syscall.Rusage
 		_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)

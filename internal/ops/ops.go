@@ -159,9 +159,13 @@ func within(next http.Handler) http.Handler {
 func localOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !localHost(r.Host) {
-			http.Error(w, setting.Text("rollcall listens on loopback here, and answers to "+
-				"localhost and 127.0.0.1 or [::1] only; {HTTPListen} says where else to listen, "+
-				"{OpsListen} where to serve probes and scrapers"), http.StatusForbidden)
+			// What is wanted stands apart from what somebody else has written.
+			http.Error(w, fmt.Sprintf("rollcall does not answer to the name %.200q here. ", r.Host)+
+				setting.Text("It listens on loopback, and answers to localhost and 127.0.0.1 or "+
+					"[::1] only, so that no other site can read it through a browser. A proxy on "+
+					"this machine has to send one of these as Host (nginx: proxy_set_header Host "+
+					"localhost;). {HTTPListen} says where else to listen, {OpsListen} where to "+
+					"serve probes and scrapers."), http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -1,7 +1,7 @@
 // The page: it puts together what rollcall sends, the filters and the address.
 
 import { $, collator, el, held, number, said, setText, t, typeName } from './words.js'
-import { connect, now } from './link.js'
+import { build, connect, now } from './link.js'
 import { GONE, OFF, ON, Roster, sorts } from './roster.js'
 import { Table } from './table.js'
 import { Feed } from './feed.js'
@@ -21,7 +21,7 @@ const history = new History(roster, id => { address('agent', id ?? '', '') })
 const table = new Table(roster, history.open)
 const feed = new Feed(roster, history.open)
 const tallies = new Tallies(roster, (key, value) => { f[key] = value; filtered() }, wall)
-const status = { trust: null, ready: false, lost: false, full: 0, heard: 0, on: 0, of: 0, narrowed: false }
+const status = { trust: null, ready: false, lost: null, newer: false, heard: 0, on: 0, of: 0, narrowed: false }
 
 // Drawing waits for the next frame, however many messages come meanwhile.
 
@@ -50,8 +50,8 @@ function draw(data) {
 // What rollcall sends.
 
 function receive(m) {
-  status.lost = false
-  status.full = m.full ?? 0
+  status.lost = null
+  if (m.build) status.newer = m.build !== build
   status.heard = m.now
   if (m.trust) status.trust = m.trust
   if (m.begin) roster.begin()
@@ -72,8 +72,8 @@ function receive(m) {
   if (m.rows || m.events || m.ready) draw(true)
 }
 
-function lost() {
-  status.lost = true
+function lost(why) {
+  status.lost = why
   show(status, now())
 }
 
@@ -283,3 +283,4 @@ totals()
 connect(receive, lost)
 setInterval(() => show(status, now()), 500)
 setInterval(() => { table.tick(); long(); history.about(true) }, 15000)
+$('unstarted').remove()

@@ -1,7 +1,7 @@
 // An agent and its recent history, in a dialog.
 
 import { $, bdi, el, full, held, named, setText, t, typeName } from './words.js'
-import { now } from './link.js'
+import { again, get, now } from './link.js'
 import { GONE } from './roster.js'
 import { line } from './tell.js'
 
@@ -61,15 +61,12 @@ export class History {
     const asked = ++this.#asked, id = this.#id
     $('again').hidden = true
     if (!$('past').children.length) setText($('history-state'), t('h.loading'))
-    let answer = null
-    try {
-      const response = await fetch(`/agents/${encodeURIComponent(id)}/history`)
-      if (response.ok) answer = await response.json()
-    } catch { /* told below */ }
+    const { json: answer, signIn, timeout } = await get(`agents/${encodeURIComponent(id)}/history`)
     if (asked !== this.#asked || id !== this.#id) return
-    $('again').hidden = answer !== null
+    $('again').hidden = Boolean(answer)
     $('more').hidden = !answer?.more
-    setText($('history-state'), answer === null ? t('h.error') : answer.events.length ? '' : t('h.none'))
+    setText($('history-state'), answer?.events.length ? '' : t(answer ? 'h.none' : signIn ? 'b.signIn' : timeout ? 'r.timeout' : 'h.error'))
+    if (signIn) $('history-state').append(' ', el('a', { href: again() }, t('signIn')))
     if (answer) $('past').replaceChildren(...answer.events.map(e => line(e, now())))
   }
 }

@@ -3,7 +3,9 @@
 import { collator, said } from './words.js'
 import { spelt } from './pinyin.js'
 
-export const OFF = 0, ON = 1, GONE = 2
+export const OFF = 0
+export const ON = 1
+export const GONE = 2
 
 // Beyond so many changes at a time, sorting everything anew is cheaper than placing each.
 const many = 200

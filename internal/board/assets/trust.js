@@ -1,5 +1,6 @@
 // Can it be believed? What is wrong with the picture, worst first, and the facts by which to judge.
 
+import { again } from './link.js'
 import { $, bdi, el, lasted, near, number, setText, t, time, took } from './words.js'
 
 // For each reason there are words for whoever looks at the page, and what they can do.
@@ -12,12 +13,21 @@ export function problems(s, now) {
   const found = []
   const tell = (level, key, values) => found.push({ level, key, title: t('b.' + key), text: t('b.' + key + 'Text', values) })
   const at = ms => near(ms, now)
-  if (s.full) tell('bad', 'full', { n: number(s.full) })
-  else if (s.lost && s.heard) tell('bad', 'lost', { time: at(s.heard) })
-  else if (s.lost) found.push({ level: 'bad', key: 'lost', title: t('b.lost'), text: t('b.lostFirst') })
+  const { lost } = s
+  if (lost?.full) tell('bad', 'full', { n: number(lost.full) })
+  else if (lost && !lost.hidden) {
+    tell('bad', lost.signIn ? 'signIn' : 'lost')
+    const text = lost.signIn ? t('b.signInText') : lost.timeout ? t('r.timeout') : lost.status ? t('r.status', { status: lost.status }) : ''
+    found[0].text = [text, s.heard ? t('b.asOf', { time: at(s.heard) }) : '', t('b.tries')].filter(Boolean).join(' ')
+    if (lost.signIn) found[0].link = t('signIn')
+  }
+  if (s.newer) {
+    tell('warn', 'newer')
+    found.at(-1).link = t('reload')
+  }
   if (!s.trust) return found
   const { watermark: w, health: h, reading } = s.trust
-  if (!reading && s.ready && !s.lost) tell('bad', 'unread')
+  if (!reading && s.ready && !lost) tell('bad', 'unread')
   if (s.ready && !w?.sweep) tell('warn', 'none')
   else if (w?.sweep && now > w.until) tell('bad', 'stale', { time: at(w.startedAt), due: at(w.until) })
   if (h && h.state !== 'ok') {
@@ -34,14 +44,17 @@ const boxes = new Map() // by the problem's key
 function box(p) {
   let e = boxes.get(p.key)
   if (!e) {
-    e = el('div', {}, el('strong'), ' ', el('span'), el('details', {}, el('summary', {}, t('b.detail')), el('bdi')))
+    e = el('div', {}, el('strong'), ' ', el('span'), ' ', el('a', { href: again() }), el('details', {}, el('summary', {}, t('b.detail')), el('bdi')))
     e.dataset.problem = p.key
     boxes.set(p.key, e)
   }
-  const [title, , text, fold] = e.childNodes
+  const [title, text, link, fold] = e.children
   e.className = 'problem ' + p.level
   setText(title, p.title)
   setText(text, p.text)
+  setText(link, p.link ?? '')
+  link.href = again()
+  link.hidden = !p.link
   setText(fold.lastChild, p.detail ?? '')
   fold.hidden = !p.detail
   return e
@@ -52,7 +65,7 @@ let told = ''
 // show puts the problems where they can't be overlooked.
 export function show(s, now) {
   const found = problems(s, now)
-  const level = found.some(p => p.level === 'bad') ? 'bad' : found.length ? 'warn' : s.ready ? 'good' : 'wait'
+  const level = found.some(p => p.level === 'bad') ? 'bad' : found.length ? 'warn' : s.ready && !s.lost ? 'good' : 'wait'
   const telling = JSON.stringify(found)
   if (telling !== told) {
     told = telling
@@ -64,7 +77,7 @@ export function show(s, now) {
   document.documentElement.dataset.trust = level
   const head = found.length ? found[0].title : level === 'good' ? t('p.live') : t('p.wait')
   setText($('pulse-text'), w?.sweep ? `${head} · ${t('p.as', { d: lasted(now - w.startedAt) })}` : head)
-  document.title = found.length ? `⚠ ${found[0].title} · rollcall` : !s.ready ? t('title') : s.narrowed ? t('titleOf', { n: number(s.on), of: number(s.of) }) : `${number(s.on)} ${t('title')}`
+  document.title = found.length ? `⚠ ${found[0].title} · rollcall` : !s.ready || s.lost ? t('title') : s.narrowed ? t('titleOf', { n: number(s.on), of: number(s.of) }) : `${number(s.on)} ${t('title')}`
   facts(s, now, level)
 }
 

@@ -12,12 +12,16 @@ const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.mi
 const first = '17813'
 
 let browser, context, page, complaints
+let front, other // what stands before the board, and a board of another build
 
-before(async () => { browser = await launch() })
+before(async () => {
+  browser = await launch();
+  ({ front, other } = JSON.parse(await act('addresses')))
+})
 after(() => browser?.close())
 
 // open opens the board in a fresh profile. Whatever the browser complains of fails the test at its end.
-async function open(path = '/', options = {}, prepare = () => {}) {
+async function open(path = '/', options = {}, prepare = () => {}, at = url) {
   await context?.close()
   context = await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: 'en-GB', timezoneId: 'Asia/Shanghai', ...options })
   context.setDefaultTimeout(15000)
@@ -26,7 +30,7 @@ async function open(path = '/', options = {}, prepare = () => {}) {
   page.on('pageerror', e => complaints.push(String(e.stack)))
   page.on('dialog', d => { complaints.push(`a dialog: ${d.message()}`); d.dismiss() })
   await prepare(page)
-  await page.goto(url + path)
+  await page.goto(at + path)
 }
 
 beforeEach(async () => {
@@ -164,19 +168,173 @@ test('the page comes back when rollcall does', async () => {
   forgiveNetwork()
 })
 
-test('a connection that has died in silence is given up', async () => {
-  await open('/', {}, p => p.addInitScript(() => {
-    const Real = EventSource
-    let opened = 0
-    window.EventSource = class { // the first two never say anything
-      static CLOSED = 2
-      constructor(url) { if (opened++ > 1) return new Real(url) }
-      close() {}
+// alone takes the workers away that tabs could share.
+const alone = p => p.addInitScript(() => { delete window.SharedWorker })
+
+// Both ways to hear of rollcall.
+for (const [how, prepare] of [['shared', () => {}], ['alone', alone]]) {
+  test(`a connection that has died in silence is given up, ${how}`, async () => {
+    await act('front', { is: 'silent' })
+    await open('/', {}, prepare, front)
+    await banner('lost').waitFor()
+    await act('front')
+    await gone(banner('lost'))
+    await live(page)
+    forgiveNetwork()
+  })
+
+  test(`no answer within its time is told, ${how}`, async () => {
+    await act('front', { is: 'unanswered' })
+    await open('/', {}, prepare, front)
+    await banner('lost').waitFor()
+    assert.match(await banner('lost').textContent(), /No answer came within 10 seconds\. It tries again by itself\./)
+    await act('front', { is: '503' })
+    await page.getByText('The answer was 503.').waitFor()
+    await act('front')
+    await gone(banner('lost'))
+    await live(page)
+    forgiveNetwork()
+  })
+
+  test(`a login that has expired is told, ${how}`, async () => {
+    for (const is of ['302', '401', '403', 'html']) {
+      await act('front', { is })
+      await open('/?type=10#agents', {}, prepare, front)
+      await banner('signIn').waitFor()
+      assert.match(await page.title(), /^⚠ Your login has expired/)
+      assert.equal(await page.locator('html').getAttribute('data-trust'), 'bad')
+      await act('front')
+      const link = page.getByRole('link', { name: 'Sign in again' })
+      await page.evaluate(() => { window.mark = 'the old page' })
+      if (await link.isVisible()) await link.click({ timeout: 1000 }).catch(() => {}) // else it has come back by itself
+      await live(page)
+      assert.equal(new URL(page.url()).search, '?type=10')
     }
-  }))
-  await banner('lost').waitFor()
-  await gone(banner('lost'))
+    // It expires while the page is open, and while a history is asked for.
+    await act('front', { is: 'held' })
+    await act('front', { is: '302' })
+    await page.locator('#rows .row').first().click()
+    await page.locator('#history-state').getByRole('link', { name: 'Sign in again' }).waitFor()
+    forgiveNetwork()
+  })
+
+  test(`after sleep nothing old is believed, ${how}`, async () => {
+    await open('/', {}, async p => {
+      await prepare(p)
+      await p.addInitScript(() => {
+        const real = Date.now
+        let slept = 0
+        Date.now = () => real() + slept
+        window.sleep = ms => { slept += ms }
+      })
+    }, front)
+    await live(page)
+    await act('front', { is: 'held' }) // the network is not back yet, but what was on its way arrives later
+    const seen = await page.evaluate(async () => {
+      const trust = () => document.documentElement.dataset.trust
+      window.sleep(-3600e3) // the clock is set back
+      await new Promise(r => setTimeout(r, 600))
+      const back = trust()
+      window.sleep(11 * 3600e3)
+      await new Promise(r => setTimeout(r, 600))
+      return { back, after: trust(), pulse: document.getElementById('pulse').textContent, title: document.title }
+    })
+    if (how === 'alone') {
+      assert.equal(seen.back, 'bad')
+      assert.equal(seen.after, 'bad')
+      assert.match(seen.title, /^⚠ No connection/)
+    }
+    assert.doesNotMatch(seen.pulse, /Live.*as of \d+ s ago/)
+    await page.evaluate(() => {
+      window.green = []
+      const look = () => {
+        if (document.documentElement.dataset.trust === 'good') window.green.push(document.getElementById('pulse').textContent)
+        requestAnimationFrame(look)
+      }
+      look()
+    })
+    await page.waitForTimeout(7000) // what is held is old now
+    assert.deepEqual(await page.evaluate(() => window.green), [], 'it was believed while nothing came')
+    await act('front') // what was held arrives all at once
+    await live(page)
+    const green = await page.evaluate(() => window.green)
+    assert.ok(green.every(text => / [0-3](\.\d)? s ago/.test(text)), `old data was believed: ${green[0]}`)
+    forgiveNetwork()
+  })
+
+  test(`a page that was frozen believes nothing old, ${how}`, async () => {
+    await open('/', {}, prepare, front)
+    await live(page)
+    const cdp = await context.newCDPSession(page)
+    await page.evaluate(() => {
+      window.believed = []
+      new MutationObserver(() => {
+        if (document.documentElement.dataset.trust === 'good') window.believed.push(document.getElementById('pulse').textContent)
+      }).observe(document.getElementById('pulse'), { subtree: true, characterData: true, childList: true })
+    })
+    await cdp.send('Page.setWebLifecycleState', { state: 'frozen' })
+    await act('online', { id: first })
+    await new Promise(r => setTimeout(r, 8000))
+    await cdp.send('Page.setWebLifecycleState', { state: 'active' })
+    await live(page)
+    await page.waitForTimeout(1000)
+    const believed = await page.evaluate(() => window.believed)
+    assert.ok(believed.every(text => / [0-3](\.\d)? s ago/.test(text)), `old data was believed: ${believed}`)
+    forgiveNetwork()
+  })
+
+  test(`nothing is asked for while nobody looks, ${how}`, async () => {
+    await open('/', {}, async p => {
+      await prepare(p)
+      await p.addInitScript(() => {
+        let state = 'visible'
+        Object.defineProperty(Document.prototype, 'visibilityState', { get: () => state })
+        window.look = is => {
+          state = is
+          document.dispatchEvent(new Event('visibilitychange'))
+        }
+      })
+    })
+    await live(page)
+    await until('the page to be counted', async () => await act('pages') === '1')
+    await page.evaluate(() => window.look('hidden'))
+    assert.notEqual(await page.locator('html').getAttribute('data-trust'), 'good')
+    assert.doesNotMatch(await page.title(), /\d/)
+    await until('the connection to be closed', async () => await act('pages') === '0')
+    await act('edit', { id: first, fields: JSON.stringify({ agentName: '"Newly Named"' }) })
+    await page.evaluate(() => window.look('visible'))
+    await live(page)
+    await page.locator('#q').fill('newly')
+    await page.getByText('Newly Named').first().waitFor()
+    await act('edit', { id: first, fields: JSON.stringify({ agentName: '"王建国"' }) })
+  })
+}
+
+test('all tabs have one connection, and it ends with the last', async () => {
+  await open()
   await live(page)
+  const tabs = [page]
+  for (let i = 0; i < 7; i++) {
+    const tab = await context.newPage()
+    await tab.goto(url + '/')
+    await live(tab)
+    tabs.push(tab)
+  }
+  assert.equal(await act('pages'), '1')
+  await act('online', { id: first })
+  for (const tab of tabs) {
+    await tab.locator('#q').fill(first)
+    await tab.locator('#rows .row').first().click()
+    await tab.locator('#past li').first().waitFor()
+  }
+  // Those that stay hear on when others go.
+  for (const tab of tabs.slice(1)) await tab.close()
+  await page.keyboard.press('Escape')
+  await act('edit', { id: first, fields: JSON.stringify({ capacity: '43' }) })
+  await feed('43')
+  assert.equal(await act('pages'), '1')
+  await page.close()
+  await until('the end', async () => await act('pages') === '0')
 })
 
 test('a stale picture is told', async () => {
@@ -314,10 +472,13 @@ test('what just happened can be paused', async () => {
 })
 
 test('one page too many is told so', async () => {
-  await open('/', {}, p => p.route('**/events', r => r.fulfill({ contentType: 'text/event-stream', body: `data: {"now":${Date.now()},"full":7}\n\n` })))
+  await act('full', { most: 1 })
+  const another = new AbortController()
+  await fetch(url + '/events', { signal: another.signal })
+  await open()
   await banner('full').waitFor()
-  assert.match(await banner('full').textContent(), /7 pages at a time/)
-  await page.unrouteAll()
+  assert.match(await banner('full').textContent(), /1 pages at a time/)
+  another.abort()
   await gone(banner('full'))
   await live(page)
 })
