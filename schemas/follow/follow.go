@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rollcall-events/rollcall/schemas"
+	"github.com/rollcall-events/rollcall/schemas/internal/pull"
 )
 
 // A Roster is what the stream says of one tenant. Its methods may be called from any goroutine,
@@ -76,23 +76,11 @@ func (e *MessageError) Error() string {
 
 func (e *MessageError) Unwrap() error { return e.Err }
 
-var (
-	// errInterrupted ends a reading whose connection was lost: what was missed meanwhile is only in
-	// the states.
-	errInterrupted = errors.New("the connection to NATS was lost")
-	// errStalled ends a reading that stands still in the midst of the states.
-	errStalled = errors.New("the server stopped sending states")
-)
-
 // stall is how long the next state may take to come. The server makes a list of the states at a
 // consumer's creation. When it finds that one of them has been replaced since, it waits for any new
 // message, or a heartbeat, before it looks at the next one: after a mass change that is as good as
 // for ever (seen with nats-server 2.15.2). A new consumer has a new list.
 const stall = 2 * time.Second
-
-// Heartbeats tell within about twice this time that a consumer has died with the server that had
-// it. Tests shorten it.
-var heartbeat = 5 * time.Second
 
 // Run reads the stream into the roster until ctx ends, and returns ctx's error, or until js's
 // connection is closed for good, and returns [nats.ErrConnectionClosed]: connect with
@@ -172,21 +160,19 @@ func Read(ctx context.Context, js jetstream.JetStream, r Reading) error {
 		backoff.WithMaxInterval(2*time.Second),
 		backoff.WithMaxElapsedTime(0),
 	)
-	cfg := jetstream.ConsumerConfig{FilterSubjects: []string{
-		schemas.StateFilter(r.Tenant),
-		schemas.WatermarkSubject(r.Tenant),
-		schemas.HealthSubject(r.Tenant),
-	}}
+	all := states(schemas.StateFilter(r.Tenant), schemas.WatermarkSubject(r.Tenant),
+		schemas.HealthSubject(r.Tenant))
 	return backoff.Retry(func() error {
 		if r.Consumer != nil {
-			cfg.Name = r.Consumer()
+			all.Consumer.Name = r.Consumer()
 		}
 		take := r.Begin()
-		err := consume(ctx, js, cfg, func(m jetstream.Msg, pending uint64) {
-			take(m, pending)
-			if pending == 0 {
+		err := all.Each(ctx, js, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+			take(m, meta.NumPending)
+			if meta.NumPending == 0 {
 				wait.Reset()
 			}
+			return nil
 		})
 		if ctx.Err() != nil {
 			return backoff.Permanent(ctx.Err())
@@ -209,94 +195,10 @@ func Read(ctx context.Context, js jetstream.JetStream, r Reading) error {
 	}, backoff.WithContext(wait, ctx))
 }
 
-// consume calls each for the last message of every subject that the consumer filters, and for each
-// further one, in the order of the stream, with the number of messages that were still to come; if
-// there are none at first, once with a nil message. It returns when it can't be sure to have seen
-// all, but never without an error.
-//
-// The client's own ordered consumer would go on from the sequence after the last one that it has
-// seen. That is a long wait in a stream that went backwards, so here every interruption means a new
-// consumer and all states again.
-func consume(
-	ctx context.Context,
-	js jetstream.JetStream,
-	cfg jetstream.ConsumerConfig,
-	each func(m jetstream.Msg, pending uint64),
-) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	nc := js.Conn()
-	lost := nc.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
-	defer nc.RemoveStatusListener(lost)
-	go func() {
-		select {
-		case <-lost:
-			cancel(errInterrupted)
-		case <-ctx.Done():
-		}
-	}()
-
-	cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
-	cfg.AckPolicy = jetstream.AckNonePolicy
-	cfg.MemoryStorage, cfg.Replicas, cfg.InactiveThreshold = true, 1, time.Minute
-	consumer, err := js.CreateConsumer(ctx, schemas.Stream, cfg)
-	if err != nil {
-		return explain(ctx, "create a consumer", err)
-	}
-	if consumer.CachedInfo().NumPending == 0 {
-		each(nil, 0)
-	}
-	messages, err := consumer.Messages(jetstream.PullHeartbeat(heartbeat))
-	if err != nil {
-		return explain(ctx, "consume", err)
-	}
-	defer messages.Stop()
-	pending := consumer.CachedInfo().NumPending
-	for expected := uint64(1); ; expected++ {
-		m, err := next(ctx, messages, pending > 0)
-		if err != nil {
-			return explain(ctx, "wait for the next message", err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return fmt.Errorf("read a message's metadata: %w", err)
-		}
-		if meta.Sequence.Consumer != expected {
-			return fmt.Errorf(
-				"message %d of the consumer came where %d was due",
-				meta.Sequence.Consumer,
-				expected,
-			)
-		}
-		pending = meta.NumPending
-		each(m, pending)
-	}
-}
-
-// next waits for a message: for ever, or where there are some, until that has taken too long.
-func next(
-	ctx context.Context,
-	messages jetstream.MessagesContext,
-	more bool,
-) (jetstream.Msg, error) {
-	if more {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, stall, errStalled)
-		defer cancel()
-	}
-	m, err := messages.Next(jetstream.NextContext(ctx))
-	if err != nil && context.Cause(ctx) != nil {
-		err = context.Cause(ctx)
-	}
-	return m, err
-}
-
-// explain says what was being done, and why it was ended where that was done on purpose.
-func explain(ctx context.Context, doing string, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
-	}
-	return fmt.Errorf("%s: %w", doing, err)
+// states reads the last message of every subject of the filters, and then each further one.
+func states(filters ...string) pull.Reading {
+	return pull.Reading{Stream: schemas.Stream, Stall: stall, Consumer: jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: filters}}
 }
 
 // apply takes a message in, and says what it was.
@@ -376,26 +278,21 @@ func (r *Roster) Agents() []*schemas.Event {
 // Tenants returns the tenants that the stream knows of, in ascending order. It needs the rights of
 // [Roster.Run].
 func Tenants(ctx context.Context, js jetstream.JetStream) ([]int64, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	var tenants []int64
-	errRead := errors.New("all read")
-	err := consume(
-		ctx,
-		js,
-		jetstream.ConsumerConfig{FilterSubject: schemas.WatermarkFilter, HeadersOnly: true},
-		func(m jetstream.Msg, pending uint64) {
-			if m != nil {
-				if s, err := schemas.ParseSubject(m.Subject()); err == nil {
-					tenants = append(tenants, s.Tenant)
-				}
+	all := states(schemas.WatermarkFilter)
+	all.Consumer.HeadersOnly = true
+	err := all.Each(ctx, js, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+		if m != nil {
+			if s, err := schemas.ParseSubject(m.Subject()); err == nil {
+				tenants = append(tenants, s.Tenant)
 			}
-			if pending == 0 {
-				cancel(errRead)
-			}
-		},
-	)
-	if !errors.Is(err, errRead) {
+		}
+		if meta.NumPending == 0 {
+			return pull.Done
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, fmt.Errorf("follow: list the tenants in the stream %s: %w", schemas.Stream, err)
 	}
 	slices.Sort(tenants)

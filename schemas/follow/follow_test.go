@@ -23,6 +23,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
+	"github.com/rollcall-events/rollcall/schemas/internal/pull"
 )
 
 const tenant = 886
@@ -31,7 +32,7 @@ const tenant = 886
 const large = 1<<53 + 1
 
 func TestMain(m *testing.M) {
-	heartbeat = 500 * time.Millisecond
+	pull.Heartbeat = 500 * time.Millisecond
 	goleak.VerifyTestMain(m)
 }
 

@@ -100,6 +100,7 @@ func just(name string) func(string) bool { return func(n string) bool { return n
 // consumers are the imports of the package that consumers use.
 var consumers = []string{natsClient, natsClient + "/jetstream", "github.com/cenkalti/backoff/v4",
 	"github.com/rollcall-events/rollcall/schemas",
+	"github.com/rollcall-events/rollcall/schemas/internal/pull",
 	"github.com/rollcall-events/rollcall/" + documentedFields}
 
 // own forbids the imports of the module's own packages of those names and below, but for the
@@ -123,7 +124,7 @@ const (
 // was renamed.
 var known = []string{"cmd/rollcall", "diff", "examples/audit", "examples/routing",
 	"internal/tenantsim", "internal/test/isdpsim", "poller", "poller/isdp", "publisher", "schemas",
-	"schemas/follow"}
+	"schemas/follow", "schemas/history"}
 
 // words are the packages whose types say what an agent, an event and a listing are.
 var words = []string{"schemas", documentedFields, "internal/packed", "internal/listing"}
@@ -140,7 +141,7 @@ var rules = []rule{
 	{why: "schemas knows nothing of HTTP, the network, files and logs", of: just("schemas"),
 		forbid: others("net", "os", "log", "syscall")},
 	{why: "consumers get the client and the wire, and nothing of the daemon",
-		of: named("schemas/follow"),
+		of: named("schemas/follow", "schemas/history"),
 		forbid: func(_ graph, _, path string) bool {
 			return !isStandard(path) && !slices.Contains(consumers, path)
 		}},
