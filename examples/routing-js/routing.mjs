@@ -6,7 +6,7 @@ import { open, rename } from "node:fs/promises";
 import { createServer } from "node:http";
 import { parseArgs } from "node:util";
 import { connect } from "@nats-io/transport-node";
-import { Roster } from "./roster.mjs";
+import { Roster } from "rollcall-schemas";
 
 const videoCalls = "10"; // the business type of video-call agents
 
@@ -49,8 +49,7 @@ async function save() {
 function available() {
   const load = new Map();
   for (const id of calls.values()) load.set(id, (load.get(id) ?? 0) + 1);
-  return [...roster.agents]
-    .filter(([, { data }]) => data.online && data.agent.type === videoCalls)
+  return [...roster.online(videoCalls)]
     .map(([agentId, { data }]) => ({
       agentId,
       name: data.agent.agentName ?? "",

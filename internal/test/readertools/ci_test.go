@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -24,13 +25,18 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// modules installs the scripts and what package-lock.json says, once, in a directory of their own:
-// nothing of it belongs among the sources.
+// jsPackage is the package for JavaScript and TypeScript.
+const jsPackage = "../../../schemas/js"
+
+var update = flag.Bool("update", false, "write what the tests would compare with")
+
+// modules installs the scripts, what package-lock.json says, and jsPackage as it is packed, once,
+// in a directory of their own: nothing of it belongs among the sources.
 var modules = sync.OnceValues(func() (dir string, err error) {
 	if dir, err = os.MkdirTemp(toolDir, "npm-"); err != nil {
 		return "", err
 	}
-	for _, pattern := range []string{"*.mjs", "package*.json", ".npmrc"} {
+	for _, pattern := range []string{"*.mjs", "*.ts", "package*.json", ".npmrc"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			return "", fmt.Errorf("no %s: %v", pattern, err)
@@ -45,11 +51,19 @@ var modules = sync.OnceValues(func() (dir string, err error) {
 			}
 		}
 	}
-	cmd := exec.Command("npm", "ci", "--loglevel=error")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("npm ci (it takes Node 20 or later, npm and its registry): %w\n%s",
-			err, out)
+	pack, err := filepath.Abs(jsPackage)
+	if err != nil {
+		return "", err
+	}
+	for _, args := range [][]string{
+		{"ci"}, {"pack", pack}, {"install", "--no-save", "./rollcall-schemas-1.0.0.tgz"},
+	} {
+		cmd := exec.Command("npm", append(args, "--loglevel=error")...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("npm %s (it takes Node 20 or later, npm and its registry): "+
+				"%w\n%s", args, err, out)
+		}
 	}
 	return dir, nil
 })
@@ -119,6 +133,38 @@ func printed(t *testing.T, name string) string {
 	return path
 }
 
+// The package's types are those of the schemas, and a consumer can be written with them.
+func TestTypeScript(t *testing.T) {
+	t.Parallel()
+	run := func(name string, args ...string) []byte {
+		cmd := exec.CommandContext(t.Context(), "./node_modules/.bin/"+name, args...)
+		cmd.Dir = tool(t, modules)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+		return out
+	}
+	for _, kind := range documents {
+		file := filepath.Join(jsPackage, kind+".d.ts")
+		want := run("json2ts", "-i", printed(t, kind))
+		if *update {
+			if err := os.WriteFile(file, want, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(string(want), string(got)); d != "" {
+			t.Errorf("the types of the schema (-) and in %s (+); -update writes them:\n%s", file, d)
+		}
+	}
+	run("tsc", "--noEmit", "--strict", "--noUnusedLocals", "--skipLibCheck", "--target", "es2022",
+		"--module", "nodenext", "use.ts")
+}
+
 func TestAsyncAPIParser(t *testing.T) {
 	t.Parallel()
 	good := printed(t, "asyncapi")
@@ -173,10 +219,12 @@ func TestAsyncAPIParser(t *testing.T) {
 	}
 }
 
+// documents are the kinds of messages that have a schema.
+var documents = []string{"event", "watermark", "health", "unobserved"}
+
 // What Ajv says of a run's messages, and of some that are spoilt.
 func ajv(t *testing.T, msgs []e2e.Msg) {
 	t.Helper()
-	documents := []string{"event", "watermark", "health", "unobserved"}
 	var files []string
 	for _, name := range documents {
 		files = append(files, printed(t, name))

@@ -1,9 +1,8 @@
 // What rollcall's stream says of a tenant's agents: every agent's state first, then every change. It is the counterpart of the Go
-// package schemas/follow.
+// package schemas/follow. It runs in Node and in browsers.
 
-import { setTimeout as sleep } from "node:timers/promises";
 import { AckPolicy, DeliverPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
-import { nanos } from "@nats-io/transport-node";
+import { delay, nanos } from "@nats-io/nats-core";
 
 const stream = "AGENT_EVENTS";
 const dataSchema = "urn:rollcall:agent-event:v1";
@@ -38,9 +37,16 @@ export class Roster {
     return "";
   }
 
+  // online are the agents on duty, of one type or of all: pairs of the agent's id and its last event.
+  *online(type) {
+    for (const [id, event] of this.agents) {
+      if (event.data.online && (type === undefined || event.data.agent.type === type)) yield [id, event];
+    }
+  }
+
   // run keeps the roster until the connection is closed. Whatever else goes wrong is logged, and all states are read again:
   // what was missed meanwhile is only in them, and sequences mean nothing in a stream that was made anew.
-  async run(nc, log) {
+  async run(nc, log = () => {}) {
     for (let wait = 250; !nc.isClosed(); wait = Math.min(2 * wait, 2_000)) {
       try {
         await this.#follow(nc, () => {
@@ -50,7 +56,7 @@ export class Roster {
       } catch (err) {
         log(`read tenant ${this.#tenant} from the stream ${stream}: ${err.message}`);
       }
-      await Promise.race([sleep(wait), nc.closed()]);
+      await Promise.race([delay(wait), nc.closed()]);
     }
   }
 
@@ -69,11 +75,15 @@ export class Roster {
     const messages = await jetstream(nc).consumers.getConsumerFromInfo(info).consume({ bind: true, max_messages: 500, idle_heartbeat: heartbeat });
     const watching = watch(nc, messages);
     let stalled; // runs while states are to come
+    const wait = () => {
+      clearTimeout(stalled);
+      stalled = setTimeout(() => watching.end("the server stopped sending states"), stall);
+    };
     try {
       // The roster stays as it was until all states have been read.
       const fresh = { agents: new Map(), watermark: null, health: null };
       let into = fresh;
-      stalled = setTimeout(() => watching.end("the server stopped sending states"), stall);
+      wait();
       const swap = () => {
         Object.assign(this, fresh);
         this.#read = true;
@@ -86,7 +96,7 @@ export class Roster {
       for await (const m of messages) {
         if (m.info.deliverySequence !== expected) throw new Error(`message ${m.info.deliverySequence} came where ${expected} was due`);
         expected++;
-        if (into === fresh) stalled.refresh();
+        if (into === fresh) wait();
         this.#apply(into, m, log);
         if (into === fresh && m.info.pending === 0) swap();
       }
