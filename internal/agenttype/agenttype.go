@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/rollcall-events/rollcall/internal/plain"
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -47,6 +48,16 @@ func Short(token string) string {
 		}
 	}
 	return token
+}
+
+// Label is the short name of an agent's type in a table, or what stands in its place.
+func Label(t *string) string {
+	if t != nil {
+		if short := Short(*t); short != *t {
+			return short
+		}
+	}
+	return plain.Value(t)
 }
 
 // Parse returns the subject's token of a type that somebody has typed: a name, English or Chinese,

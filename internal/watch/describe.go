@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/rollcall-events/rollcall/internal/agenttype"
+	"github.com/rollcall-events/rollcall/internal/plain"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -48,7 +50,7 @@ func describe(before, e *schemas.Event) (kind, text string) {
 	case skipped > 0:
 		add("was %s", onlineOrOffline(!d.Online))
 	case !d.PreviousSince.IsZero():
-		add("was %s for %s", onlineOrOffline(!d.Online), span(d.Since.Sub(d.PreviousSince)))
+		add("was %s for %s", onlineOrOffline(!d.Online), plain.Span(d.Since.Sub(d.PreviousSince)))
 	}
 	if d.Reason != schemas.Removed {
 		parts = append(parts, fields(changes, kind)...)
@@ -63,7 +65,7 @@ func describe(before, e *schemas.Event) (kind, text string) {
 		add("%d changes in between", skipped)
 	}
 	if len(parts) == 0 {
-		add("%s", clean(string(d.Reason)))
+		add("%s", plain.Clean(string(d.Reason)))
 	}
 	return kind, strings.Join(parts, ", ")
 }
@@ -86,7 +88,7 @@ func fields(changes []schemas.Change, kind string) (shown []string) {
 			continue // the kind says it
 		}
 		from, to := shorten(c.Field, c.From), shorten(c.Field, c.To)
-		shown = append(shown, fmt.Sprintf("%s %s → %s", clean(c.Field), from, to))
+		shown = append(shown, fmt.Sprintf("%s %s → %s", plain.Clean(c.Field), from, to))
 	}
 	return shown
 }
@@ -102,7 +104,7 @@ func shorten(field string, v json.RawMessage) string {
 	case s == "":
 		return `""`
 	case field == "type":
-		return cut(typeName(&s), maxValue)
+		return plain.Cut(agenttype.Label(&s), maxValue)
 	}
-	return cut(clean(s), maxValue)
+	return plain.Cut(plain.Clean(s), maxValue)
 }

@@ -2,5 +2,5 @@
 // watermark's age.
 //
 // Agents' names and all other values in the stream are somebody else's: nothing that could steer a
-// terminal is written as it came; see clean.
+// terminal is written as it came; see package plain.
 package watch

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rollcall-events/rollcall/internal/agenttype"
+	"github.com/rollcall-events/rollcall/internal/plain"
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -125,7 +126,7 @@ func (v *view) greet(tenant int64) {
 	if len(v.cfg.Types) > 0 {
 		of = ", only " + typeNames(v.cfg.Types)
 	}
-	v.println(bold, fmt.Sprintf("Tenant %d at %s%s", tenant, clean(v.cfg.Server), of))
+	v.println(bold, fmt.Sprintf("Tenant %d at %s%s", tenant, plain.Clean(v.cfg.Server), of))
 }
 
 // reload takes in all states, at the beginning and after an interruption, and shows what changed
@@ -316,7 +317,8 @@ func (v *view) state(e *schemas.Event) {
 
 func (v *view) change(at time.Time, e *schemas.Event, kind, text string) {
 	a := &e.Data.Agent
-	text = fmt.Sprintf("%5d  %s  %s", a.AgentID, pad(value(a.AgentName), 12, false), text)
+	text = fmt.Sprintf("%5d  %s  %s", a.AgentID,
+		plain.Pad(plain.Value(a.AgentName), 12, false), text)
 	v.line(at, changeStyles[kind], kind, v.fit(text, len("15:04:05  updated  ")))
 }
 
@@ -356,10 +358,10 @@ func (v *view) tellHealth() {
 		if text != "" {
 			text += ": "
 		}
-		text += cut(clean(part), 500)
+		text += plain.Cut(plain.Clean(part), 500)
 	}
-	text += ", since " + clock(h.Since, v.now())
-	v.notice(style, clean(strings.ToUpper(string(h.State))), text)
+	text += ", since " + plain.Clock(h.Since, v.now())
+	v.notice(style, plain.Clean(strings.ToUpper(string(h.State))), text)
 }
 
 // checkStale tells when the next complete sweep, or the next watermark, is overdue, and when that
@@ -380,8 +382,8 @@ func (v *view) checkStale() {
 		v.notice(alarm, "STALE", fmt.Sprintf("rollcall does not poll %s, only %s: its agents stay "+
 			"as they were last seen", typeNames(v.unpolled()), typeNames(w.Polled)))
 	default:
-		v.notice(alarm, "STALE", v.asOf(now)+"; a newer one was due at "+clock(w.TrustedUntil(),
-			now))
+		v.notice(alarm, "STALE", v.asOf(now)+"; a newer one was due at "+
+			plain.Clock(w.TrustedUntil(), now))
 	}
 }
 
@@ -392,7 +394,7 @@ func (v *view) isStale(now time.Time) bool {
 
 func (v *view) asOf(now time.Time) string {
 	started := v.watermark.StartedAt
-	s := fmt.Sprintf("as of %s (%s ago)", clock(started, now), span(now.Sub(started)))
+	s := fmt.Sprintf("as of %s (%s ago)", plain.Clock(started, now), plain.Span(now.Sub(started)))
 	if glanced := v.glanced(now); glanced != "" {
 		s += ", " + glanced
 	}
@@ -403,7 +405,7 @@ func (v *view) asOf(now time.Time) string {
 // sweep did, which saw more.
 func (v *view) glanced(now time.Time) string {
 	if w := v.watermark; w.GlancedAt.After(w.StartedAt) {
-		return "glanced " + span(now.Sub(w.GlancedAt)) + " ago"
+		return "glanced " + plain.Span(now.Sub(w.GlancedAt)) + " ago"
 	}
 	return ""
 }
@@ -430,14 +432,14 @@ func (v *view) lose(why string) {
 // back tells that the stream can be read again.
 func (v *view) back() {
 	if v.lost != "" {
-		v.notice(good, "BACK", "after "+span(v.now().Sub(v.lostAt)))
+		v.notice(good, "BACK", "after "+plain.Span(v.now().Sub(v.lostAt)))
 		v.lost = ""
 	}
 }
 
 // bad tells of a message that is not what its subject says.
 func (v *view) bad(err error) {
-	v.notice(warning, "BAD", cut(clean(err.Error()), 500))
+	v.notice(warning, "BAD", plain.Cut(plain.Clean(err.Error()), 500))
 }
 
 // notice shows what an operator has to know now. Unlike changes, it is not cut.
@@ -450,8 +452,8 @@ func (v *view) line(at time.Time, style, word, text string) {
 		v.day = day
 		v.println(dim, "-- "+day+" --")
 	}
-	word = pad(word, len("updated"), false)
-	v.println("", at.Format(time.TimeOnly)+gap+v.paint(style, word)+gap+text)
+	word = plain.Pad(word, len("updated"), false)
+	v.println("", at.Format(time.TimeOnly)+plain.Gap+v.paint(style, word)+plain.Gap+text)
 }
 
 func (v *view) println(style, s string) {
@@ -463,7 +465,7 @@ func (v *view) fit(s string, column int) string {
 	if v.cfg.Width == nil || v.cfg.Width() == 0 {
 		return s
 	}
-	return cut(s, v.cfg.Width()-column)
+	return plain.Cut(s, v.cfg.Width()-column)
 }
 
 // status is the last line of a terminal: whether this can be trusted now.
@@ -477,7 +479,7 @@ func (v *view) status() string {
 	var parts []string
 	if v.lost != "" {
 		style = alarm
-		parts = append(parts, "LOST for "+span(now.Sub(v.lostAt)))
+		parts = append(parts, "LOST for "+plain.Span(now.Sub(v.lostAt)))
 	}
 	switch {
 	case !v.begun:
@@ -491,9 +493,9 @@ func (v *view) status() string {
 		parts = append(parts, "STALE, not polled: "+typeNames(v.unpolled()))
 	case v.isStale(now):
 		style = alarm
-		parts = append(parts, "STALE, "+span(now.Sub(w.StartedAt))+" old")
+		parts = append(parts, "STALE, "+plain.Span(now.Sub(w.StartedAt))+" old")
 	default:
-		parts = append(parts, "fresh, "+span(now.Sub(w.StartedAt))+" old")
+		parts = append(parts, "fresh, "+plain.Span(now.Sub(w.StartedAt))+" old")
 	}
 	if swept && v.begun {
 		if glanced := v.glanced(now); glanced != "" {
@@ -504,7 +506,8 @@ func (v *view) status() string {
 		if style == good {
 			style = warning
 		}
-		parts = append(parts, clean(strings.ToUpper(string(h.State))+" ("+string(h.Reason)+")"))
+		parts = append(parts,
+			plain.Clean(strings.ToUpper(string(h.State))+" ("+string(h.Reason)+")"))
 	}
 	if v.begun && w != nil {
 		parts = append(parts, v.onDuty()+" on duty")

@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/rollcall-events/rollcall/internal/plain"
+	"github.com/rollcall-events/rollcall/internal/test/hostile"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -139,10 +141,10 @@ func written(t *testing.T, v *view, out *bytes.Buffer, columns int) string {
 		for _, code := range []string{bold, dim, good, warning, alarm, blue} {
 			l = strings.ReplaceAll(l, "\x1b["+code+"m", "")
 		}
-		if !harmless(l) {
+		if !hostile.Harmless(l) {
 			t.Errorf("not for a terminal: %+q", l)
 		}
-		if w := width(l); columns > 0 && w > columns && !strings.Contains(l, "STALE ") &&
+		if w := plain.Width(l); columns > 0 && w > columns && !strings.Contains(l, "STALE ") &&
 			!strings.Contains(l, "FAILING") && !strings.Contains(l, "HOLDING") {
 			t.Errorf("%d columns of %d: %s", w, columns, l)
 		}
@@ -191,7 +193,7 @@ func TestState(t *testing.T) {
 // Every line of the table has its columns where the titles are, whatever the values.
 func TestAligned(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.OneOf(anyText, rapid.StringOf(rapid.RuneFrom([]rune("王芳欧阳abc "))))
+		text := rapid.OneOf(hostile.Text, rapid.StringOf(rapid.RuneFrom([]rune("王芳欧阳abc "))))
 		var agents []*schemas.Event
 		for i := range rapid.IntRange(1, 5).Draw(t, "agents") {
 			agents = append(agents, agent(int64(17813+i), text.Draw(t, "name"),
@@ -200,15 +202,15 @@ func TestAligned(t *testing.T) {
 		}
 		lines := table(agents, noon)
 		before, _, _ := strings.Cut(lines[0], "CAP")
-		want := width(before + "CAP" + gap + "华东" + gap)
+		want := plain.Width(before + "CAP" + plain.Gap + "华东" + plain.Gap)
 		for i, e := range agents {
 			line := lines[1+i]
-			if !harmless(line) {
+			if !hostile.Harmless(line) {
 				t.Fatalf("not for a terminal: %+q", line)
 			}
-			cells := fmt.Sprintf(" %d%s华东%s", *e.Data.Agent.Capacity, gap, gap)
+			cells := fmt.Sprintf(" %d%s华东%s", *e.Data.Agent.Capacity, plain.Gap, plain.Gap)
 			at := strings.LastIndex(line, cells)
-			if at < 0 || width(line[:at+len(cells)]) != want {
+			if at < 0 || plain.Width(line[:at+len(cells)]) != want {
 				t.Fatalf("not aligned:\n%s\n%s", lines[0], line)
 			}
 		}

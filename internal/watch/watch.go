@@ -9,6 +9,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/locate"
+	"github.com/rollcall-events/rollcall/internal/plain"
 	"github.com/rollcall-events/rollcall/schemas"
 	"github.com/rollcall-events/rollcall/schemas/follow"
 )
@@ -90,11 +92,11 @@ func reason(nc *nats.Conn, err error) string {
 		return "the stream " + schemas.Stream + " is gone"
 	case errors.Is(err, nats.ErrPermissionViolation):
 		return "no permission any more"
-	case noJetStream(err), errors.Is(err, jetstream.ErrNoHeartbeat):
+	case locate.NoJetStream(err), errors.Is(err, jetstream.ErrNoHeartbeat):
 		return "JetStream does not answer"
 	case errors.Is(err, jetstream.ErrConsumerDeleted),
 		errors.Is(err, jetstream.ErrConsumerNotFound):
 		return "the server has forgotten this reader"
 	}
-	return cut(oneLine(err), 200)
+	return plain.Cut(locate.OneLine(err), 200)
 }

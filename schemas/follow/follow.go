@@ -278,23 +278,9 @@ func (r *Roster) Agents() []*schemas.Event {
 // Tenants returns the tenants that the stream knows of, in ascending order. It needs the rights of
 // [Roster.Run].
 func Tenants(ctx context.Context, js jetstream.JetStream) ([]int64, error) {
-	var tenants []int64
-	all := states(schemas.WatermarkFilter)
-	all.Consumer.HeadersOnly = true
-	err := all.Each(ctx, js, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
-		if m != nil {
-			if s, err := schemas.ParseSubject(m.Subject()); err == nil {
-				tenants = append(tenants, s.Tenant)
-			}
-		}
-		if meta.NumPending == 0 {
-			return pull.Done
-		}
-		return nil
-	})
+	tenants, err := pull.Tenants(ctx, js, schemas.Stream, stall)
 	if err != nil {
-		return nil, fmt.Errorf("follow: list the tenants in the stream %s: %w", schemas.Stream, err)
+		return nil, fmt.Errorf("follow: %w", err)
 	}
-	slices.Sort(tenants)
-	return slices.Compact(tenants), nil
+	return tenants, nil
 }

@@ -20,13 +20,17 @@ type Option func(*options)
 
 type options struct {
 	stream   string
+	home     jetstream.JetStream // where [schemas.Stream] is; nil: where the stream is
 	now      time.Time
 	progress func(done, all uint64)
 }
 
-// FromStream reads another stream than [schemas.Stream]: an archive. It has to hold states and
-// watermarks too; docs/operations.md says how to make one.
+// FromStream reads another stream than [schemas.Stream]: an archive; docs/consumers.md says how to
+// make one. Where it has no states, those of [schemas.Stream] are read too, if there is one.
 func FromStream(name string) Option { return func(o *options) { o.stream = name } }
+
+// StatesFrom says where [schemas.Stream] is, if an archive is elsewhere.
+func StatesFrom(js jetstream.JetStream) Option { return func(o *options) { o.home = js } }
 
 // AsOf sets the time that counts as now, which is time.Now() otherwise. It is compared with times
 // of rollcall's clock, so the two machines' clocks should agree, as NTP makes them.
@@ -91,6 +95,16 @@ func (u *Unobserved) about(kind string) bool {
 	return len(u.Types) == 0 || slices.Contains(u.Types, kind)
 }
 
+// Tenants returns the tenants that the stream, or an archive with watermarks, knows of, in
+// ascending order.
+func Tenants(ctx context.Context, js jetstream.JetStream, opts ...Option) ([]int64, error) {
+	tenants, err := pull.Tenants(ctx, js, with(opts).stream, stallStates)
+	if err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	return tenants, nil
+}
+
 // A source is a tenant's part of a stream, and what can be told from it.
 type source struct {
 	options
@@ -128,9 +142,9 @@ func open(
 		return nil, fmt.Errorf("look at the stream %s: %w", s.stream, err)
 	}
 	s.info = stream.CachedInfo()
-	for from := s.stream; ; {
+	for js, from := js, s.stream; ; {
 		reset()
-		err := s.readStates(ctx, from, states, each)
+		err := s.readStates(ctx, js, from, states, each)
 		switch {
 		case errors.Is(err, pull.ErrStalled) && ctx.Err() == nil:
 			continue
@@ -138,6 +152,9 @@ func open(
 			return nil, fmt.Errorf("read the states in the stream %s: %w", from, err)
 		case s.states == 0 && from != schemas.Stream: // an archive need not have any
 			from = schemas.Stream
+			if o.home != nil {
+				js = o.home
+			}
 			continue
 		}
 		break // without states, if need be
@@ -150,14 +167,14 @@ func open(
 
 // readStates reads the states, the watermark and health.
 func (s *source) readStates(
-	ctx context.Context, from, filter string, each func(*record),
+	ctx context.Context, js jetstream.JetStream, from, filter string, each func(*record),
 ) error {
 	s.states, s.broken = 0, 0
 	r := pull.Reading{Stream: from, Stall: stallStates, Consumer: jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
 		FilterSubjects: []string{filter, schemas.WatermarkSubject(s.tenant),
 			schemas.HealthSubject(s.tenant)}}}
-	return s.read(ctx, r, func(m jetstream.Msg, subject schemas.Subject) bool {
+	return s.read(ctx, js, r, func(m jetstream.Msg, subject schemas.Subject) bool {
 		switch subject.Kind {
 		case schemas.KindWatermark:
 			w := new(schemas.Watermark)
@@ -186,7 +203,7 @@ func (s *source) readStates(
 func (s *source) readUnobserved(ctx context.Context) error {
 	r := pull.Reading{Stream: s.stream, Stall: stallEvents, Consumer: jetstream.ConsumerConfig{
 		FilterSubjects: []string{schemas.UnobservedSubject(s.tenant)}}}
-	err := s.read(ctx, r, func(m jetstream.Msg, _ schemas.Subject) bool {
+	err := s.read(ctx, s.js, r, func(m jetstream.Msg, _ schemas.Subject) bool {
 		u := new(Unobserved)
 		if json.Unmarshal(m.Data(), &u.Unobserved) == nil && !u.From.IsZero() &&
 			u.To.After(u.From) {
@@ -211,11 +228,11 @@ func (s *source) readUnobserved(ctx context.Context) error {
 
 // read calls each for the messages that there are now, until it wants no more.
 func (s *source) read(
-	ctx context.Context, r pull.Reading,
+	ctx context.Context, js jetstream.JetStream, r pull.Reading,
 	each func(m jetstream.Msg, subject schemas.Subject) (more bool),
 ) error {
 	done := uint64(0)
-	return r.Each(ctx, s.js, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+	return r.Each(ctx, js, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		if m == nil {
 			return pull.Done
 		}
@@ -245,7 +262,7 @@ func (s *source) events(
 		r.Consumer.DeliverPolicy = jetstream.DeliverByStartTimePolicy
 		r.Consumer.OptStartTime = &since
 	}
-	if err := s.read(ctx, r, each); err != nil {
+	if err := s.read(ctx, s.js, r, each); err != nil {
 		return fmt.Errorf("read the events in the stream %s: %w", s.stream, err)
 	}
 	return nil
@@ -291,7 +308,7 @@ func (s *source) learnBegin(ctx context.Context, newest time.Time) error {
 	}
 	last := pull.Reading{Stream: s.stream, Stall: stallEvents, Consumer: jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverLastPolicy, FilterSubjects: filters}}
-	err = s.read(ctx, last, func(m jetstream.Msg, p schemas.Subject) bool {
+	err = s.read(ctx, s.js, last, func(m jetstream.Msg, p schemas.Subject) bool {
 		shorter(m)
 		if r, err := readRecord(m, p); err == nil {
 			newest = later(newest, r.time)

@@ -35,7 +35,8 @@ type Interval struct {
 	FromNotBefore, ToNotBefore time.Time
 
 	State State
-	// Listed: the agent was there. One that was removed, or not seen yet, is off and not listed.
+	// Listed: the agent was there, or may have been where State is Unknown. One that was removed,
+	// or not seen yet, is off and not listed.
 	Listed bool
 	// Type, Area and Name are the agent's, as [schemas.Agent.TypeToken] has it, and its areaName
 	// and agentName; empty where it has none.
@@ -118,11 +119,12 @@ var errStopped = fmt.Errorf("stopped")
 
 // grow takes the next interval in, unless it is of another kind.
 func (i *Interval) grow(next *Interval) bool {
-	if i.State != next.State || i.Listed != next.Listed || i.Unobserved != next.Unobserved ||
-		fmt.Sprint(i.Why) != fmt.Sprint(next.Why) {
+	if i.State != next.State || i.State != Unknown && i.Listed != next.Listed ||
+		i.Unobserved != next.Unobserved || fmt.Sprint(i.Why) != fmt.Sprint(next.Why) {
 		return false
 	}
 	i.To, i.ToNotBefore = next.To, next.ToNotBefore
+	i.Listed = i.Listed || next.Listed
 	i.SignIns += next.SignIns
 	i.Missing += next.Missing
 	return true
@@ -233,13 +235,13 @@ func (w *window) cut(t *trail, p *piece) {
 		t.early++
 	}
 	for from.Before(to) && !w.stopped {
-		i := Interval{AgentID: p.agent, From: from, To: to, State: Off, Listed: p.there,
+		i := Interval{AgentID: p.agent, From: from, To: to, State: Off, Listed: p.there || !p.known,
 			Type: p.kind.kind, Area: p.kind.area, Name: p.kind.name, Missing: p.missing}
 		if p.online {
 			i.State = On
 		}
 		if !p.known {
-			i.State, i.Listed, i.Why = Unknown, false, p.why
+			i.State, i.Why = Unknown, p.why
 		}
 		limited := w.limit(&i)
 		i.FromNotBefore, i.ToNotBefore = i.From, i.To
@@ -260,7 +262,7 @@ func (w *window) cut(t *trail, p *piece) {
 func (w *window) limit(i *Interval) bool {
 	if i.From.Before(w.begin) {
 		i.To = earlier(i.To, w.begin)
-		i.State, i.Listed, i.Why, i.Missing = Unknown, false, w.tooEarly(), 0
+		i.State, i.Why, i.Missing = Unknown, w.tooEarly(), 0
 		return true
 	}
 	for _, u := range w.unobserved {
@@ -270,7 +272,7 @@ func (w *window) limit(i *Interval) bool {
 			if !u.Lasts() {
 				i.To = earlier(i.To, u.To)
 			}
-			i.State, i.Listed, i.Why, i.Unobserved = Unknown, false, ErrUnobserved, u
+			i.State, i.Why, i.Unobserved = Unknown, ErrUnobserved, u
 			return true
 		case u.From.After(i.From):
 			i.To = earlier(i.To, u.From)

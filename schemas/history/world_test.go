@@ -204,7 +204,7 @@ func (w *world) asked(id int64, from, to string) string {
 func line(i *Interval) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s-%s %s", end(i.From, i.FromNotBefore), end(i.To, i.ToNotBefore), i.State)
-	if i.Listed {
+	if i.Listed && i.State != Unknown {
 		b.WriteString(", listed")
 	}
 	if i.SignIns > 0 {

@@ -10,10 +10,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rollcall-events/rollcall/schemas"
 )
 
 var (
@@ -98,6 +101,32 @@ func (r Reading) Each(
 			return undone(err)
 		}
 	}
+}
+
+// Tenants returns the tenants that have a watermark in the stream, in ascending order.
+func Tenants(
+	ctx context.Context, js jetstream.JetStream, stream string, stall time.Duration,
+) ([]int64, error) {
+	var tenants []int64
+	marks := Reading{Stream: stream, Stall: stall, Consumer: jetstream.ConsumerConfig{
+		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
+		FilterSubjects: []string{schemas.WatermarkFilter}, HeadersOnly: true}}
+	err := marks.Each(ctx, js, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+		if m != nil {
+			if s, err := schemas.ParseSubject(m.Subject()); err == nil {
+				tenants = append(tenants, s.Tenant)
+			}
+		}
+		if meta.NumPending == 0 {
+			return Done
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the tenants in the stream %s: %w", stream, err)
+	}
+	slices.Sort(tenants)
+	return slices.Compact(tenants), nil
 }
 
 func undone(err error) error {

@@ -1,13 +1,13 @@
-package watch
+package plain
 
 import (
 	"strings"
 	"testing"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"pgregory.net/rapid"
+
+	"github.com/rollcall-events/rollcall/internal/test/hostile"
 )
 
 func TestClean(t *testing.T) {
@@ -31,32 +31,17 @@ func TestClean(t *testing.T) {
 		{"\u0301x", "x"},
 		{"a" + strings.Repeat("\u0300", 50) + "b", "a" + strings.Repeat("\u0300", maxMarks) + "b"},
 	} {
-		if got := clean(c.in); got != c.want {
-			t.Errorf("clean(%+q) = %+q, want %+q", c.in, got, c.want)
+		if got := Clean(c.in); got != c.want {
+			t.Errorf("Clean(%+q) = %+q, want %+q", c.in, got, c.want)
 		}
 	}
 }
 
-// anyText is what somebody might write into a name to do harm, or just by accident.
-var anyText = rapid.OneOf(rapid.String(), rapid.StringOf(rapid.RuneFrom(nil, unicode.C, unicode.M,
-	unicode.Z, unicode.Han, unicode.Arabic)),
-	rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) }))
-
-// harmless reports whether nothing in s can move a terminal's cursor, end a line or turn text
-// around.
-func harmless(s string) bool {
-	bad := func(c rune) bool {
-		return unicode.In(c, unicode.C, unicode.Zl, unicode.Zp) ||
-			unicode.Is(unicode.Bidi_Control, c)
-	}
-	return utf8.ValidString(s) && strings.IndexFunc(s, bad) < 0
-}
-
 func TestCleanIsHarmless(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := anyText.Draw(t, "value")
-		if got := clean(s); !harmless(got) {
-			t.Fatalf("clean(%+q) = %+q", s, got)
+		s := hostile.Text.Draw(t, "value")
+		if got := Clean(s); !hostile.Harmless(got) {
+			t.Fatalf("Clean(%+q) = %+q", s, got)
 		}
 	})
 }
@@ -79,14 +64,14 @@ func TestPad(t *testing.T) {
 		{"jianguo", 0, false, ""},
 		{"", 2, false, "  "},
 	} {
-		if got := pad(c.in, c.w, c.right); got != c.want {
-			t.Errorf("pad(%q, %d, %t) = %q, want %q", c.in, c.w, c.right, got, c.want)
+		if got := Pad(c.in, c.w, c.right); got != c.want {
+			t.Errorf("Pad(%q, %d, %t) = %q, want %q", c.in, c.w, c.right, got, c.want)
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		s, w := clean(anyText.Draw(t, "value")), rapid.IntRange(0, 40).Draw(t, "width")
-		if got := pad(s, w, rapid.Bool().Draw(t, "right")); width(got) != w {
-			t.Fatalf("pad(%+q, %d) is %d wide: %+q", s, w, width(got), got)
+		s, w := Clean(hostile.Text.Draw(t, "value")), rapid.IntRange(0, 40).Draw(t, "width")
+		if got := Pad(s, w, rapid.Bool().Draw(t, "right")); Width(got) != w {
+			t.Fatalf("Pad(%+q, %d) is %d wide: %+q", s, w, Width(got), got)
 		}
 	})
 }
@@ -101,8 +86,8 @@ func TestSpan(t *testing.T) {
 		{time.Hour - time.Second, "59m59s"}, {3*time.Hour + 2*time.Minute, "3h02m"},
 		{24 * time.Hour, "1d00h"}, {52 * time.Hour, "2d04h"},
 	} {
-		if got := span(c.in); got != c.want {
-			t.Errorf("span(%v) = %s, want %s", c.in, got, c.want)
+		if got := Span(c.in); got != c.want {
+			t.Errorf("Span(%v) = %s, want %s", c.in, got, c.want)
 		}
 	}
 }
@@ -117,8 +102,8 @@ func TestClock(t *testing.T) {
 		{now.Add(-31 * time.Minute).UTC(), "11-21 23:59:00"},
 		{now.AddDate(-1, 0, 0), "2025-11-22 00:30:00"},
 	} {
-		if got := clock(c.in, now); got != c.want {
-			t.Errorf("clock(%v) = %s, want %s", c.in, got, c.want)
+		if got := Clock(c.in, now); got != c.want {
+			t.Errorf("Clock(%v) = %s, want %s", c.in, got, c.want)
 		}
 	}
 }
