@@ -77,12 +77,10 @@ func at(
 		return nil, fmt.Errorf("the moment %s: %w", stamp(t), ErrFuture)
 	}
 	r := &Roster{Time: t, agents: map[int64]*piece{}}
-	var newest time.Time
 	trails := map[int64]*trail{} // of agents that changed later
 	s, err := open(ctx, js, tenant, o, schemas.StateFilter(tenant),
 		func() { clear(trails); clear(r.agents) },
 		func(state *record) {
-			newest = later(newest, state.time)
 			if state.time.After(t) {
 				trails[state.id] = &trail{state: state}
 				return
@@ -93,7 +91,7 @@ func at(
 	if err != nil {
 		return nil, err
 	}
-	if err := s.learnBegin(ctx, newest); err != nil {
+	if err := s.learnBegin(ctx); err != nil {
 		return nil, err
 	}
 	r.states, r.broken = s.states > 0, s.broken

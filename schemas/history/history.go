@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -117,10 +118,18 @@ type source struct {
 	unobserved []*Unobserved      // in the order of the stream
 	states     int                // how many were read
 	broken     int                // how many can't be read
+	from       origin             // where they were read
+	ttl        time.Duration      // the least one in use; 0: none is known
 
 	// begin is from when on anything can be told, and why says why not before.
 	begin time.Time
 	why   error
+}
+
+// An origin is where a stream is.
+type origin struct {
+	js     jetstream.JetStream
+	stream string
 }
 
 // How long the next message may take where there are some. A server may stand still while states
@@ -142,18 +151,18 @@ func open(
 		return nil, fmt.Errorf("look at the stream %s: %w", s.stream, err)
 	}
 	s.info = stream.CachedInfo()
-	for js, from := js, s.stream; ; {
+	for s.from = (origin{js, s.stream}); ; {
 		reset()
-		err := s.readStates(ctx, js, from, states, each)
+		err := s.readStates(ctx, states, each)
 		switch {
 		case errors.Is(err, pull.ErrStalled) && ctx.Err() == nil:
 			continue
-		case err != nil && from == s.stream:
-			return nil, fmt.Errorf("read the states in the stream %s: %w", from, err)
-		case s.states == 0 && from != schemas.Stream: // an archive need not have any
-			from = schemas.Stream
+		case err != nil && s.from.stream == s.stream:
+			return nil, fmt.Errorf("read the states in the stream %s: %w", s.stream, err)
+		case s.states == 0 && s.from.stream != schemas.Stream: // an archive need not have any
+			s.from.stream = schemas.Stream
 			if o.home != nil {
-				js = o.home
+				s.from.js = o.home
 			}
 			continue
 		}
@@ -166,15 +175,13 @@ func open(
 }
 
 // readStates reads the states, the watermark and health.
-func (s *source) readStates(
-	ctx context.Context, js jetstream.JetStream, from, filter string, each func(*record),
-) error {
+func (s *source) readStates(ctx context.Context, filter string, each func(*record)) error {
 	s.states, s.broken = 0, 0
-	r := pull.Reading{Stream: from, Stall: stallStates, Consumer: jetstream.ConsumerConfig{
+	r := pull.Reading{Stream: s.from.stream, Stall: stallStates, Consumer: jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
 		FilterSubjects: []string{filter, schemas.WatermarkSubject(s.tenant),
 			schemas.HealthSubject(s.tenant)}}}
-	return s.read(ctx, js, r, func(m jetstream.Msg, subject schemas.Subject) bool {
+	return s.read(ctx, s.from.js, r, func(m jetstream.Msg, subject schemas.Subject) bool {
 		switch subject.Kind {
 		case schemas.KindWatermark:
 			w := new(schemas.Watermark)
@@ -204,6 +211,7 @@ func (s *source) readUnobserved(ctx context.Context) error {
 	r := pull.Reading{Stream: s.stream, Stall: stallEvents, Consumer: jetstream.ConsumerConfig{
 		FilterSubjects: []string{schemas.UnobservedSubject(s.tenant)}}}
 	err := s.read(ctx, s.js, r, func(m jetstream.Msg, _ schemas.Subject) bool {
+		s.shorter(m)
 		u := new(Unobserved)
 		if json.Unmarshal(m.Data(), &u.Unobserved) == nil && !u.From.IsZero() &&
 			u.To.After(u.From) {
@@ -232,6 +240,7 @@ func (s *source) read(
 	each func(m jetstream.Msg, subject schemas.Subject) (more bool),
 ) error {
 	done := uint64(0)
+	r.Idle = 5 * time.Second // it soon ends
 	return r.Each(ctx, js, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		if m == nil {
 			return pull.Done
@@ -268,31 +277,25 @@ func (s *source) events(
 	return nil
 }
 
-// learnBegin finds out from when on anything can be told. newest is the newest state's time.
-func (s *source) learnBegin(ctx context.Context, newest time.Time) error {
+// learnBegin finds out from when on anything can be told.
+func (s *source) learnBegin(ctx context.Context) error {
 	if s.watermark != nil && s.watermark.Sweep == 0 {
 		s.begin, s.why = s.now, ErrNoSweep
 		return nil
 	}
-	s.begin, s.why = newest, ErrExpired // where there are no events
+	s.why = ErrExpired
 	filters := schemas.EventFilters(s.tenant)
-	var ttl time.Duration // the least one in use; 0: none is in use
-	shorter := func(m jetstream.Msg) {
-		if d := timeToLive(m); d > 0 && (ttl == 0 || d < ttl) {
-			ttl = d
-		}
-	}
 	var baseline time.Time
-	first := true
+	any := false
 	err := s.events(ctx, time.Time{}, filters,
 		func(m jetstream.Msg, p schemas.Subject) bool {
 			r, err := readRecord(m, p)
 			if err != nil {
 				return true
 			}
-			if first {
-				first = false
-				shorter(m)
+			if !any {
+				any = true
+				s.shorter(m)
 				s.begin = r.time
 			}
 			if r.reason == schemas.Baseline {
@@ -300,30 +303,32 @@ func (s *source) learnBegin(ctx context.Context, newest time.Time) error {
 			}
 			return !baseline.IsZero() && !r.provesSweep()
 		})
-	if err == nil && first && s.states == 0 && s.watermark == nil {
-		err = fmt.Errorf("read the stream %s: %w %d", s.stream, ErrNoTenant, s.tenant)
-	}
-	if err != nil || first {
+	switch {
+	case err != nil:
+		return err
+	case !any && s.states == 0 && s.watermark == nil:
+		return fmt.Errorf("read the stream %s: %w %d", s.stream, ErrNoTenant, s.tenant)
+	case !any && s.states == 0:
+		s.begin = s.now
+		return nil
+	case !any:
+		newest, err := s.last(ctx, s.from, schemas.StateFilter(s.tenant))
+		s.begin = newest
+		if s.info.Config.AllowMsgTTL { // unobserved intervals may have expired too
+			s.begin = later(newest, s.now.Add(-cmp.Or(s.ttl, defaultTTL)))
+		}
 		return err
 	}
-	last := pull.Reading{Stream: s.stream, Stall: stallEvents, Consumer: jetstream.ConsumerConfig{
-		DeliverPolicy: jetstream.DeliverLastPolicy, FilterSubjects: filters}}
-	err = s.read(ctx, s.js, last, func(m jetstream.Msg, p schemas.Subject) bool {
-		shorter(m)
-		if r, err := readRecord(m, p); err == nil {
-			newest = later(newest, r.time)
-		}
-		return true
-	})
+	newest, err := s.last(ctx, origin{s.js, s.stream}, filters...)
 	if err != nil {
-		return fmt.Errorf("read the last event in the stream %s: %w", s.stream, err)
+		return err
 	}
 	if s.watermark == nil { // nothing says that anybody looked after the last change
 		s.unobserved = append(s.unobserved,
 			&Unobserved{schemas.Unobserved{TenantID: s.tenant, From: newest}})
 	}
-	if ttl > 0 && s.info.Config.AllowMsgTTL {
-		s.begin = s.now.Add(-ttl)
+	if s.ttl > 0 && s.info.Config.AllowMsgTTL {
+		s.begin = s.now.Add(-s.ttl)
 	}
 	if age := s.info.Config.MaxAge; age > 0 {
 		s.begin = later(s.begin, s.now.Add(-age))
@@ -332,6 +337,35 @@ func (s *source) learnBegin(ctx context.Context, newest time.Time) error {
 		s.begin, s.why = baseline, ErrNoSweep
 	}
 	return nil
+}
+
+// defaultTTL is how long rollcall has events kept, unless it is set.
+const defaultTTL = 7 * 24 * time.Hour
+
+// last returns the time of the last message of the filters; zero: there is none.
+func (s *source) last(
+	ctx context.Context, from origin, filters ...string,
+) (at time.Time, err error) {
+	r := pull.Reading{Stream: from.stream, Stall: stallEvents, Consumer: jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverLastPolicy, FilterSubjects: filters}}
+	err = s.read(ctx, from.js, r, func(m jetstream.Msg, p schemas.Subject) bool {
+		s.shorter(m)
+		if r, err := readRecord(m, p); err == nil {
+			at = later(at, r.time)
+		}
+		return true
+	})
+	if err != nil {
+		err = fmt.Errorf("read the last message in the stream %s: %w", from.stream, err)
+	}
+	return at, err
+}
+
+// shorter learns how long the stream keeps messages from one of them.
+func (s *source) shorter(m jetstream.Msg) {
+	if d := timeToLive(m); d > 0 && (s.ttl == 0 || d < s.ttl) {
+		s.ttl = d
+	}
 }
 
 // provesSweep reports whether the event tells that a complete sweep had ended before.

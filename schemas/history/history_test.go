@@ -363,6 +363,10 @@ func TestArchive(t *testing.T) {
 		07:00:00-09:10:00 unknown: events of that time may have expired: the stream \
 			AGENT_EVENTS keeps them since 2026-11-22T09:10:00Z
 		09:09:59~09:10:00-09:10:05 on, listed, 1 sign-ins`)
+	w.want("the rest, agent 2", w.asked(2, "7:00", "9:10:05"), `
+		07:00:00-09:10:00 unknown: events of that time may have expired: the stream \
+			AGENT_EVENTS keeps them since 2026-11-22T09:10:00Z
+		09:10:00-09:10:05 off, listed`)
 	if err := w.js.DeleteStream(t.Context(), schemas.Stream); err != nil {
 		t.Fatal(err)
 	}

@@ -157,15 +157,13 @@ func read(
 		return fmt.Errorf("the time up to %s: %w", stamp(to), ErrFuture)
 	}
 	trails := map[int64]*trail{}
-	var newest time.Time
 	s, err := open(ctx, js, tenant, o, states, func() { clear(trails) }, func(r *record) {
 		trails[r.id] = &trail{state: r}
-		newest = later(newest, r.time)
 	})
 	if err != nil {
 		return err
 	}
-	if err := s.learnBegin(ctx, newest); err != nil {
+	if err := s.learnBegin(ctx); err != nil {
 		return err
 	}
 	w := &window{source: s, from: from, to: to, each: each}

@@ -7,6 +7,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,9 @@ type Reading struct {
 	Consumer jetstream.ConsumerConfig // its filter, and where it begins
 	// Stall is how long the next message may take where there are some.
 	Stall time.Duration
+	// Idle is how long the server keeps the consumer when nobody asks it any more; 0: a minute. A
+	// server has room for a number of them, and readers may not delete them.
+	Idle time.Duration
 }
 
 // Each calls each for every message of the reading, in the order of the stream, with its metadata.
@@ -64,7 +68,8 @@ func (r Reading) Each(
 
 	cfg := r.Consumer
 	cfg.AckPolicy = jetstream.AckNonePolicy
-	cfg.MemoryStorage, cfg.Replicas, cfg.InactiveThreshold = true, 1, time.Minute
+	cfg.MemoryStorage, cfg.Replicas = true, 1
+	cfg.InactiveThreshold = cmp.Or(r.Idle, time.Minute)
 	consumer, err := js.CreateConsumer(ctx, r.Stream, cfg)
 	if err != nil {
 		return explain(ctx, "create a consumer", err)
@@ -108,9 +113,10 @@ func Tenants(
 	ctx context.Context, js jetstream.JetStream, stream string, stall time.Duration,
 ) ([]int64, error) {
 	var tenants []int64
-	marks := Reading{Stream: stream, Stall: stall, Consumer: jetstream.ConsumerConfig{
-		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
-		FilterSubjects: []string{schemas.WatermarkFilter}, HeadersOnly: true}}
+	marks := Reading{Stream: stream, Stall: stall, Idle: 5 * time.Second,
+		Consumer: jetstream.ConsumerConfig{
+			DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
+			FilterSubjects: []string{schemas.WatermarkFilter}, HeadersOnly: true}}
 	err := marks.Each(ctx, js, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		if m != nil {
 			if s, err := schemas.ParseSubject(m.Subject()); err == nil {
