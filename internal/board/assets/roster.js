@@ -28,7 +28,7 @@ function agent([id, name, account, type, area, capacity, state, since, revision,
   type = said(type)
   area = said(area)
   return { id, name, account, type, area, capacity, state, since, revision, atLeast: atLeast === 1,
-    hay: [name, account, id, area].filter(Boolean).join('\n').toLowerCase(), spelt: null, changed: 0 }
+    hay: [name, account, id, area].filter(Boolean).join('\n').toLowerCase(), spelt: null, changed: -Infinity }
 }
 
 const latin = /^[a-z]{2,}$/
