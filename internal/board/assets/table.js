@@ -185,7 +185,7 @@ export class Table {
       row = el('div', { role: 'row', className: 'row' },
         cell('name', el('span', { className: 'dot', ariaHidden: 'true' }), el('button', { type: 'button', className: 'link', tabIndex: -1 }, el('bdi'))),
         cell('account', el('bdi')), cell('type', el('bdi')), cell('area', el('bdi')), cell('capacity', el('span', { ariaHidden: 'true' }), el('span', { className: 'hidden' })),
-        cell('state'), cell('since', el('span', { className: 'for' }), ' ', el('time')))
+        cell('state'), cell('since', el('span', { className: 'for' }), ' ', el('time'), el('span', { className: 'hidden' })))
     }
     row.index = -1
     row.flash?.cancel()
@@ -208,11 +208,12 @@ export class Table {
   }
 
   #since(row) {
-    const [lasts, , stamp] = row.lastChild.childNodes, a = row.agent, at = now()
+    const [lasts, , stamp, note] = row.lastChild.childNodes, a = row.agent, at = now()
     setText(lasts, a.state === ON || a.state === OFF ? held(at - a.since, a.atLeast) : '')
     setTime(stamp, a.since, near(a.since, at, false), a.atLeast)
     const long = a.state === ON && at - a.since > this.warn
     row.classList.toggle('long', long)
     lasts.title = long ? t('warnRow') : ''
+    setText(note, lasts.title)
   }
 }
