@@ -61,7 +61,8 @@ export class History {
     const asked = ++this.#asked, id = this.#id
     $('again').hidden = true
     if (!$('past').children.length) setText($('history-state'), t('h.loading'))
-    const { json: answer, signIn, timeout } = await get(`agents/${encodeURIComponent(id)}/history`)
+    const { json, status, signIn, timeout } = await get(`agents/${encodeURIComponent(id)}/history`)
+    const answer = json ?? (status === '404' ? { events: [] } : null) // an address may ask for what is no agent's id
     if (asked !== this.#asked || id !== this.#id) return
     $('again').hidden = Boolean(answer)
     $('more').hidden = !answer?.more

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
-import { launch, live, stage } from './browser.mjs'
+import { crafted, launch, live, long, stage } from './browser.mjs'
 
 const url = process.env.BOARD
 const act = stage(process.env.CONTROL)
@@ -529,6 +529,15 @@ test('on a phone', async () => {
   }))
 })
 
+// audit has axe look at the page as it is.
+async function audit(where) {
+  const { violations } = await page.evaluate(async source => {
+    if (!window.axe) new Function(source)() // the policy forbids it to pages, not to the test
+    return window.axe.run(document, { resultTypes: ['violations'] })
+  }, axe)
+  assert.deepEqual(violations.map(v => `${where}: ${v.id}: ${v.nodes.map(n => n.target.join(' ')).slice(0, 3).join(', ')}: ${v.nodes[0].failureSummary}`), [])
+}
+
 for (const colorScheme of ['light', 'dark']) {
   for (const locale of ['en-GB', 'zh-CN']) {
     test(`accessibility, ${colorScheme}, ${locale}`, async () => {
@@ -537,14 +546,6 @@ for (const colorScheme of ['light', 'dark']) {
       await live(page)
       await act('edit', { id: first, fields: JSON.stringify({ areaName: Math.random() < .5 ? '"华南"' : '"华北"', capacity: String(Math.floor(Math.random() * 1e6)) }) })
       await page.locator('#events li').first().waitFor()
-      const audit = async where => {
-        const { violations } = await page.evaluate(async source => {
-          if (!window.axe) new Function(source)() // the policy forbids it to pages, not to the test
-          return window.axe.run(document, { resultTypes: ['violations'] })
-        }, axe)
-        const serious = violations.filter(v => v.impact === 'serious' || v.impact === 'critical' || v.impact === 'moderate')
-        assert.deepEqual(serious.map(v => `${where}: ${v.id}: ${v.nodes.map(n => n.target.join(' ')).slice(0, 3).join(', ')}: ${v.nodes[0].failureSummary}`), [])
-      }
       await audit('live')
       await page.locator('#rows .row').first().click()
       await page.locator('#past li').first().waitFor()
@@ -562,3 +563,378 @@ for (const colorScheme of ['light', 'dark']) {
     })
   }
 }
+
+// What takes longer to come about than a test.
+
+const hour = 3600e3, day = 24 * hour
+const staff = [ // as crafted takes them
+  ['1', '王建国', 'jianguo.wang1', '0', '华东', 5, 1, 11 * hour, 0],
+  ['2', '单田芳', 'tianfang.shan2', '0', '华东', 3, 1, hour, 1],
+  ['3', '张丽', 'li.zhang3', '10', '华东', 2, 1, 2 * hour, 0],
+  ['4', '吕布', 'bu.lv4', '10', '华南', 2, 1, 3 * hour, 0],
+  ['5', '陈芳', 'fang.chen5', '10', null, null, 0, 4 * hour, 0],
+  ['6', '\u00a0 \u200b\u3000', 'blank6', '10', '华东', 1, 0, 20 * day, 1],
+  ['7', '=HYPERLINK("http://x.invalid","a, b")', 'evil7', '77', '华东', 1, 1, 100 * day, 1],
+  ['8', '李娜', 'na.li8', '0', '华南', 1, 2, 5 * 60e3, 0],
+]
+const happening = (id, agent, name, online) => ({ id, agent, name, type: online ? 'agent.online' : 'agent.offline', online, reason: 'status',
+  time: Date.now() - 1000, notBefore: Date.now() - 2000, since: Date.now() - 1000, previousSince: Date.now() - 3600e3, atLeast: true, revision: 2, changes: [], truncated: false, deleted: false })
+
+// craft opens a board with agents of the test's own making.
+async function craft(t, rows, path = '/', options = {}, more = {}) {
+  const board = await crafted(url, rows, more)
+  t.after(() => board.close())
+  await open(path, options, () => {}, board.url)
+  return board
+}
+const texts = locator => locator.allTextContents()
+const names = () => texts(page.locator('#rows .row .name bdi'))
+
+test('the number is of those who are asked for', async t => {
+  await craft(t, staff, '/', {}, { events: [happening('a', '3', '张丽', true), happening('b', '4', '吕布', true)] })
+  await live(page)
+  const head = async () => (await page.locator('h1').innerText()).replaceAll(/[\u2068\u2069]/g, '').replaceAll(/\s+/g, ' ')
+  assert.equal(await head(), '5 on duty of 7 agents')
+  assert.equal(await page.title(), '5 On duty · rollcall')
+  const tally = name => page.locator('#tallies').getByRole('button', { name })
+  assert.deepEqual(await texts(page.locator('#by-type button')), ['Safety inspection 2', 'Video call 2', 'Type 77 1'])
+  assert.deepEqual(await texts(page.locator('#by-area button')), ['华东 4', '华南 1', 'No area 0'])
+
+  await tally('Video call').click()
+  assert.equal(await head(), '2 of 5 on duty Video call: 4 of 7 agents')
+  await tally('华东').click()
+  assert.equal(await tally('华东').getAttribute('aria-pressed'), 'true')
+  assert.equal(await head(), '1 of 5 on duty Video call · 华东: 2 of 7 agents')
+  assert.equal(await page.title(), '1 of 5 on duty · rollcall')
+  assert.deepEqual(await names(), ['张丽'])
+  assert.deepEqual(await texts(page.locator('.switch label:visible')), ['On duty 1', 'Off duty 1', 'Removed 0', 'All 2'])
+  assert.deepEqual(await texts(page.locator('#by-type b')), ['2', '1', '1'], 'of 华东')
+  assert.deepEqual(await texts(page.locator('#by-area b')), ['1', '1', '0'], 'of video call')
+  assert.deepEqual(await texts(page.locator('#events li .link')), ['张丽'])
+  await page.getByText('Only of the agents that the filter lets through.').waitFor()
+  assert.deepEqual(Object.fromEntries(new URL(page.url()).searchParams), { type: '10', area: '华东' })
+  assert.equal(await page.locator('#type').inputValue(), '10')
+
+  // Another click chooses all again, and the counts are of the state that is shown.
+  await tally('Video call').click()
+  assert.equal(await head(), '4 of 5 on duty 华东: 5 of 7 agents')
+  await page.getByRole('radio', { name: /Off duty/ }).check()
+  assert.deepEqual(await texts(page.locator('#by-area b')), ['1', '0', '1'])
+  assert.deepEqual(await names(), ['(no name)'])
+  await page.locator('#q').fill('zhang')
+  assert.equal(await head(), '1 of 5 on duty 华东 · zhang: 1 of 7 agents')
+})
+
+test('the number follows what happens', async () => {
+  await act('edit', { id: first, fields: JSON.stringify({ areaName: '"南沙"' }) })
+  await act('online', { id: first })
+  await open('/?area=南沙')
+  await live(page)
+  await until('who is there', async () => await count() === 1)
+  const button = page.locator('#by-area button', { hasText: '南沙' })
+  assert.match(await button.textContent(), /南沙 1$/)
+  await act('offline', { id: first })
+  await until('nobody', async () => await count() === 0)
+  assert.match(await page.title(), /^0 of \d+ on duty/)
+  assert.match(await button.textContent(), /南沙 0$/)
+  await act('online', { id: first })
+  await until('who is back', async () => await count() === 1)
+  // A new area can be chosen, and what is chosen stays when nobody is left there.
+  await act('edit', { id: first, fields: JSON.stringify({ areaName: '"西沙"' }) })
+  await page.locator('#by-area button', { hasText: '西沙' }).waitFor()
+  await until('nobody', async () => await count() === 0)
+  assert.equal(await button.getAttribute('aria-pressed'), 'true')
+})
+
+test('what was only found at a reading may have begun before', async t => {
+  await craft(t, staff, '/?state=all')
+  await live(page)
+  const since = async name => (await page.locator('#rows .row', { hasText: name }).locator('.since .for').textContent())
+  assert.equal(await since('王建国'), '11 h 00 min')
+  assert.equal(await since('单田芳'), '≥ 1 h 00 min')
+  assert.match(await page.locator('#rows .row', { hasText: '单田芳' }).locator('time').getAttribute('title'), /^first seen .* it may have begun before that$/)
+  await page.getByRole('button', { name: '单田芳' }).click()
+  assert.match(await page.locator('#about').textContent(), /Seen since≥ 1 h 00 min · /)
+  await page.keyboard.press('Escape')
+  // In the removed list it is the time of the removal.
+  await page.getByRole('radio', { name: /Removed/ }).check()
+  assert.equal(await page.locator('#rows .row .since').innerText(), await page.locator('#rows .row time').innerText())
+  await page.getByRole('button', { name: '李娜' }).click()
+  assert.match(await page.locator('#about').textContent(), /Removed5 min · /)
+})
+
+test('at the first reading rollcall does not know since when', async () => {
+  await act('online', { id: first })
+  await open('/?state=all&q=' + first)
+  await live(page)
+  await act('edit', { id: '17815', fields: JSON.stringify({ capacity: '9' }) })
+  await page.locator('#q').fill('17815')
+  assert.match(await row('17815').locator('.since').textContent(), /^≥ /)
+  await row('17815').click()
+  assert.match(await page.locator('#about').textContent(), /Seen since≥ /)
+  assert.match(await page.locator('#past').textContent(), /was (not )?on duty at the first reading/)
+  await page.keyboard.press('Escape')
+  const online = (await row('17815').locator('.state').textContent()) === 'On duty'
+  await act(online ? 'offline' : 'online', { id: '17815' })
+  await feed(/signed (in|out) after at least \d/)
+  await until('what is known', async () => /^\d/.test(await row('17815').locator('.since').textContent()))
+})
+
+for (const locale of ['en-GB', 'zh-CN']) {
+  test(`nothing is cut at any width, ${locale}`, async t => {
+    await craft(t, long, '/?state=all&warn=1h', { locale })
+    await live(page)
+    await page.keyboard.press('Control+f') // all rows
+    await until('all rows', async () => await page.locator('#rows .row').count() === long.length)
+    for (const width of [320, 360, 414, 480, 560, 600, 640, 680, 708, 736, 764, 800, 860, 930, 996, 1024, 1040, 1087, 1088, 1100, 1200, 1280, 1343, 1344, 1366, 1440, 1663, 1664, 1920, 2560]) {
+      for (const state of ['all', 'on']) {
+        await page.setViewportSize({ width, height: 900 })
+        const wrong = await page.evaluate(async state => {
+          const radio = document.querySelector(`input[value=${state}]`)
+          if (!radio.checked) radio.click()
+          await new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))
+          const found = [], text = e => {
+            const range = document.createRange()
+            range.selectNodeContents(e)
+            return range.getBoundingClientRect()
+          }
+          if (document.documentElement.scrollWidth > innerWidth) found.push(`scrolls sideways by ${document.documentElement.scrollWidth - innerWidth}`)
+          const table = document.querySelector('#table').getBoundingClientRect()
+          for (const row of document.querySelectorAll('#rows .row')) {
+            const box = row.getBoundingClientRect()
+            for (const e of row.querySelectorAll('.since .for, .since time, .capacity > :first-child')) {
+              const r = text(e)
+              if (r.width === 0) continue
+              if (r.left < table.left || r.right > table.right || r.top < box.top - 1 || r.bottom > box.bottom + 1) found.push(`outside: ${e.textContent}`)
+              for (let a = e.parentNode; a !== row; a = a.parentNode) {
+                const c = a.getBoundingClientRect()
+                if (getComputedStyle(a).overflow !== 'visible' && (r.right > c.right + 1 || r.left < c.left - 1)) found.push(`cut: ${e.textContent}`)
+              }
+              for (const other of row.querySelectorAll('.name, .account, .type, .area, .capacity, .since time, .since .for')) {
+                if (other.contains(e) || e.contains(other)) continue
+                const o = other.getBoundingClientRect()
+                if (o.width > 1 && o.left < r.right - 1 && r.left < o.right - 1 && o.top < r.bottom - 4 && r.top < o.bottom - 4) found.push(`over ${other.className}: ${e.textContent}`)
+              }
+            }
+          }
+          return [...new Set(found)].slice(0, 5)
+        }, state)
+        assert.deepEqual(wrong, [], `${width} px, ${state}`)
+      }
+    }
+  })
+}
+
+test('by keyboard: arrows in the lists, / for the search, links past them', async t => {
+  await craft(t, long, '/?state=all')
+  await live(page)
+  await page.locator('#rows .row').first().waitFor()
+  await page.locator('body').press('/')
+  const at = () => page.evaluate(() => document.activeElement.id || document.activeElement.closest('[id]')?.id)
+  assert.equal(await at(), 'q')
+  await page.keyboard.type('/')
+  assert.equal(await page.locator('#q').inputValue(), '/', 'who writes one means it')
+  await page.locator('#q').fill('')
+  let stops = 0
+  for (; await at() !== 'pause'; stops++) {
+    assert.ok(stops < 12, `still in ${await at()} after ${stops} stops`)
+    await page.keyboard.press('Tab')
+  }
+  await page.locator('#rows .row button').first().focus()
+  const index = () => page.evaluate(() => Number(document.activeElement.closest('#rows .row')?.ariaRowIndex))
+  const begin = await index()
+  await page.keyboard.press('ArrowDown')
+  await page.keyboard.press('ArrowDown')
+  await page.keyboard.press('ArrowUp')
+  assert.equal(await index(), begin + 1)
+  await page.keyboard.press('End')
+  assert.equal(await index(), long.length + 1)
+  const seen = () => page.evaluate(() => {
+    const r = document.activeElement.getBoundingClientRect()
+    return document.elementFromPoint(r.left + 2, r.top + r.height / 2)?.closest('button') === document.activeElement
+  })
+  assert.ok(await seen(), 'the last row is not in sight')
+  await page.keyboard.press('PageUp')
+  assert.ok(await index() < long.length)
+  await page.keyboard.press('Home')
+  assert.equal(await index(), 2)
+  assert.ok(await seen(), 'the first row is not in sight')
+  await page.locator('#by-type button').first().focus()
+  await page.keyboard.press('ArrowRight')
+  await page.keyboard.press('Enter')
+  assert.equal(await page.locator('#by-type [aria-pressed=true]').textContent(), 'Quality inspection 12')
+  // The links to the parts show as soon as the keyboard comes to them.
+  const links = page.locator('#sections a')
+  await links.last().focus()
+  assert.ok((await links.last().boundingBox()).height > 10)
+  await page.keyboard.press('Enter')
+  assert.equal(await at(), 'happened')
+})
+
+test('with colours of the reader\'s own, and edges that can be seen', async t => {
+  await craft(t, staff, '/?state=all&warn=10h', { forcedColors: 'active' })
+  await live(page)
+  const look = selector => page.locator(selector).first().evaluate(e => {
+    const s = getComputedStyle(e)
+    return [s.backgroundColor, s.borderTopWidth, s.borderTopColor].join(' ')
+  })
+  assert.notEqual(await look('.switch input:checked + span'), await look('.switch input:not(:checked) + span'))
+  assert.notEqual(await look('.row.on .dot'), await look('.row.off .dot'))
+  await page.locator('#by-area button').first().click()
+  assert.notEqual(await look('#by-area [aria-pressed=true]'), await look('#by-area [aria-pressed=false]'))
+  await audit('forced colours')
+
+  for (const colorScheme of ['light', 'dark']) {
+    await craft(t, staff, '/?state=all', { colorScheme })
+    await live(page)
+    const weak = await page.evaluate(() => {
+      const rgb = c => c.match(/[\d.]+/g).slice(0, 3).map(Number)
+      const light = c => rgb(c).map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0)
+      const ratio = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05)
+      const ground = e => {
+        const c = getComputedStyle(e).backgroundColor
+        return c !== 'rgba(0, 0, 0, 0)' ? c : e.parentElement ? ground(e.parentElement) : 'rgb(255, 255, 255)'
+      }
+      return [...document.querySelectorAll('#q, select, #pause, #csv, #tallies button, .switch span, .row.off .dot')].filter(e => e.offsetParent)
+        .map(e => [e.id || e.className || e.textContent, ratio(getComputedStyle(e).borderTopColor, ground(e.parentElement))]).filter(([, r]) => r < 3)
+    })
+    assert.deepEqual(weak, [], colorScheme)
+  }
+})
+
+test('the banner speaks to shift leaders, the detail is behind a fold', async t => {
+  const detail = 'get a token from http://10.0.0.1/auth: connection refused'
+  for (const [reason, en, zh] of [['unreachable', 'ISDP+ does not answer', 'ISDP+ 没有响应'], ['credentials', 'ISDP+ no longer lets rollcall in', 'ISDP+ 不再允许'], ['something-new', 'The list of agents can\'t be read', '坐席名单读取不了']]) {
+    const health = { state: 'failing', reason, detail, since: Date.now() - 60e3 }
+    for (const [locale, words] of [['en-GB', en], ['zh-CN', zh]]) {
+      await craft(t, staff, '/', { locale }, { trust: { health } })
+      await banner('failing').waitFor()
+      const shown = await banner('failing').innerText()
+      assert.ok(shown.includes(words), shown)
+      assert.ok(!shown.includes('10.0.0.1'), shown)
+      await banner('failing').locator('summary').click()
+      assert.ok((await banner('failing').innerText()).includes(`${reason}: ${detail}`))
+    }
+  }
+})
+
+test('?wall is all numbers, on any screen, and never stale unnoticed', async t => {
+  for (const [width, height] of [[1920, 1080], [1080, 1920], [1280, 720], [3840, 2160]]) {
+    await craft(t, long, '/?wall', { viewport: { width, height } })
+    await page.locator('html[data-trust=good] #by-type b').first().waitFor()
+    await until('it fits', async () => page.evaluate(() => {
+      const root = document.documentElement, main = document.querySelector('main')
+      return root.scrollWidth <= innerWidth && main.offsetTop + main.offsetHeight <= innerHeight && main.offsetTop + main.offsetHeight > innerHeight * .6
+    }))
+    assert.equal(await page.locator('button:visible, input:visible, select:visible, a:visible').count(), 0, 'controls')
+    assert.ok(await page.locator('#by-type b').first().evaluate(e => parseFloat(getComputedStyle(e).fontSize)) > height / 40)
+    await audit('wall')
+  }
+  await open('/?wall&type=10')
+  await page.locator('html[data-trust=good]').waitFor()
+  assert.match(await page.locator('h1').innerText(), /of \d+ on duty/)
+  await act('freeze')
+  await banner('stale').waitFor()
+  assert.equal(await page.locator('#count').evaluate(e => getComputedStyle(e).textDecorationLine), 'line-through')
+  await act('start')
+  await gone(banner('stale'))
+})
+
+test('what changes is marked for a moment, and nothing is at the beginning', async t => {
+  await act('offline', { id: first })
+  await open('/?state=all&q=' + first)
+  await live(page)
+  await page.evaluate(() => {
+    window.marked = new Set()
+    const look = () => {
+      for (const a of document.getAnimations()) if (a.effect.target?.classList.contains('row')) window.marked.add(a.effect.target.agent.id)
+      requestAnimationFrame(look)
+    }
+    look()
+  })
+  await act('online', { id: first })
+  await until('the mark', async () => page.evaluate(() => window.marked.size > 0))
+  assert.deepEqual(await page.evaluate(() => [...window.marked]), [first])
+  await page.emulateMedia({ reducedMotion: 'reduce' })
+  await page.evaluate(() => { for (const a of document.getAnimations()) a.cancel(); window.marked.clear() })
+  await act('offline', { id: first })
+  await until('the change', async () => /Off duty/.test(await row(first).locator('.state').textContent()))
+  assert.equal(await page.evaluate(() => window.marked.size), 0, 'who wants no motion gets none')
+})
+
+test('?warn marks who has been on duty for longer', async t => {
+  await craft(t, staff, '/?state=all&warn=10h')
+  await live(page)
+  assert.equal(await page.locator('#long').textContent(), '2 on duty for longer than 10 h 00 min')
+  assert.deepEqual(await texts(page.locator('#rows .row.long .name bdi')), [staff[6][1], '王建国'])
+  await page.locator('#type').selectOption('0')
+  assert.equal(await page.locator('#long').textContent(), '1 on duty for longer than 10 h 00 min')
+  for (const bad of ['', '10', 'x', '-1h', '0h', '1h2']) {
+    await craft(t, staff, '/?warn=' + bad)
+    await live(page)
+    assert.match(await page.locator('#long').textContent(), /is no time: write warn=10h/)
+    assert.equal(await page.locator('.row.long').count(), 0)
+  }
+})
+
+test('the view as CSV', async t => {
+  await craft(t, staff, '/?state=all&area=华东&sort=since')
+  await live(page)
+  const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'CSV' }).click()])
+  assert.match(download.suggestedFilename(), /^rollcall-886-\d{4}-\d\d-\d\dT\d{6}Z\.csv$/)
+  const lines = readFileSync(await download.path(), 'utf8').split('\r\n')
+  assert.equal(lines[0], '\ufeffId,Name,Account,Type,Area,Capacity,State,Since,On duty or off since before that')
+  assert.equal(lines.length, 7, lines.join('\n')) // the last line ends too
+  assert.match(lines[1], /^7,"'=HYPERLINK\(""http:\/\/x\.invalid"",""a, b""\)",evil7,Type 77,华东,1,On duty,\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+08:00,yes$/)
+  assert.match(lines[2], /^6,,blank6,Video call,华东,1,Off duty,/)
+  assert.match(lines[3], /^1,王建国,jianguo\.wang1,Safety inspection,华东,5,On duty,.*,no$/)
+})
+
+test('on paper, and for the browser\'s own search, all rows are there', async t => {
+  await craft(t, Array.from({ length: 400 }, (_, i) => [String(i), `Agent ${i}`, 'a' + i, '0', null, 1, 1, hour, 0]))
+  await live(page)
+  assert.ok(await page.locator('#rows .row').count() < 60)
+  await page.emulateMedia({ media: 'print' })
+  await page.evaluate(() => dispatchEvent(new Event('beforeprint')))
+  assert.equal(await page.locator('#rows .row').count(), 400)
+  const last = await page.locator('#rows .row').last().boundingBox()
+  const before = await page.locator('#rows .row').nth(398).boundingBox()
+  assert.ok(last.y > before.y, 'rows lie above one another')
+  await page.evaluate(() => dispatchEvent(new Event('afterprint')))
+  await page.emulateMedia({ media: 'screen' })
+  await until('only what can be seen', async () => await page.locator('#rows .row').count() < 60)
+  await page.keyboard.press('Control+f')
+  await until('all rows', async () => await page.locator('#rows .row').count() === 400)
+})
+
+test('a link to one agent', async () => {
+  await act('edit', { id: first, fields: JSON.stringify({ agentName: '"王建国"' }) })
+  await open(`/?agent=${first}&type=2`)
+  await page.getByRole('dialog', { name: '王建国' }).waitFor()
+  await page.locator('#past li').first().waitFor()
+  await page.keyboard.press('Escape')
+  await until('the address', async () => new URL(page.url()).search === '?type=2')
+  await page.getByRole('radio', { name: /All/ }).check()
+  await page.locator('#type').selectOption('')
+  await page.locator('#q').fill(first)
+  await row(first).click()
+  assert.equal(new URL(page.url()).searchParams.get('agent'), first)
+  await open('/?agent=no%2Fbody')
+  await page.getByRole('dialog', { name: 'No such agent' }).waitFor()
+  await page.getByText('no longer has events of this agent').waitFor()
+  forgiveNetwork()
+})
+
+test('names are found by pinyin', async t => {
+  await craft(t, [...staff, ['9', '重庆赵', 'x9', '0', null, 1, 1, hour, 0], ['10', 'Wang Li', 'x10', '0', null, 1, 1, hour, 0]], '/?state=all')
+  await live(page)
+  for (const [query, found] of [['wangjianguo', ['王建国']], ['WJG', ['王建国']], ['jianguo', ['王建国']], ['zhangli', ['张丽']], ['shan', ['单田芳']], ['dantian', ['单田芳']],
+    ['lvbu', ['吕布']], ['wang', ['王建国', 'Wang Li']], ['zl', ['张丽']], ['王', ['王建国']], ['qxz', []]]) {
+    await page.locator('#q').fill(query)
+    await until(query, async () => (await page.locator('#count').textContent()) !== '–')
+    const shown = await names()
+    for (const name of found) assert.ok(shown.includes(name), `${query}: ${shown}`)
+    if (!found.length) assert.deepEqual(shown, [], query)
+    assert.ok(!shown.includes('陈芳'), `${query}: ${shown}`)
+  }
+})
