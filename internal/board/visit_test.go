@@ -22,7 +22,7 @@ func TestBrowser(t *testing.T) {
 			"internal/board/browser")
 	}
 	*stageListen, *stageInterval = "127.0.0.1:0", 500*time.Millisecond
-	out, err := onStage(t.Context(), 10*time.Minute, false, "--test", "board.test.mjs")
+	out, err := onStage(t.Context(), 18*time.Minute, false, "--test", "board.test.mjs")
 	t.Logf("%s", out)
 	if err != nil {
 		t.Error(err)
