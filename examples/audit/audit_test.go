@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"github.com/rollcall-events/rollcall/examples/signin"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -90,7 +92,12 @@ func (r *rig) run(what string, ok func() bool) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, r.url, tenant, "audit", r.file) }()
+	flags := flag.NewFlagSet("audit", flag.ContinueOnError)
+	signIn := signin.Add(flags)
+	if err := flags.Parse([]string{"-nats", r.url}); err != nil {
+		r.t.Fatal(err)
+	}
+	go func() { done <- run(ctx, signIn, tenant, "audit", r.file) }()
 	deadline := time.Now().Add(20 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {

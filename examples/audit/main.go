@@ -15,6 +15,9 @@
 //     broker lost them: the next line says how many are missing.
 //   - A revision that is not above the last one, but with a later time, belongs to a new stream,
 //     made after the old one was lost.
+//
+// To sign in: a user and a password in the URL, -creds, -nkey, -tlsca, -tlscert and -tlskey, or
+// -context with a context of the nats command line.
 package main
 
 import (
@@ -29,9 +32,9 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/examples/signin"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -40,40 +43,29 @@ import (
 const ackWait = 2 * time.Second
 
 func main() {
-	url := os.Getenv("NATS_URL")
-	if url == "" {
-		url = nats.DefaultURL
-	}
-	natsURL := flag.String("nats", url,
-		"the NATS servers that rollcall publishes to, separated by commas; default: NATS_URL")
+	signIn := signin.Add(flag.CommandLine)
 	tenant := flag.Int64("tenant", 886, "whose events")
 	durable := flag.String("durable", "audit", "the durable consumer's name: one for each file")
 	file := flag.String("file", "audit.jsonl", "the file to append to")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *natsURL, *tenant, *durable, *file); err != nil {
+	if err := run(ctx, signIn, *tenant, *durable, *file); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, natsURL string, tenant int64, durable, file string) error {
+func run(ctx context.Context, signIn *signin.Flags, tenant int64, durable, file string) error {
 	h, err := openHistory(file)
 	if err != nil {
 		return err
 	}
 	defer h.close()
-	// A server that can't be reached now is tried again, for ever.
-	nc, err := nats.Connect(natsURL, nats.Name("audit example"),
-		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(time.Second))
+	nc, js, err := signIn.Connect("audit example")
 	if err != nil {
-		return fmt.Errorf("connect to NATS: %w", err)
+		return err
 	}
 	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return fmt.Errorf("use JetStream: %w", err)
-	}
 	config := jetstream.ConsumerConfig{
 		Durable:        durable,
 		FilterSubjects: schemas.EventFilters(tenant),
@@ -86,6 +78,9 @@ func run(ctx context.Context, natsURL string, tenant int64, durable, file string
 		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0))
 	err = backoff.Retry(func() error {
 		err := consume(ctx, js, config, h, wait.Reset)
+		if ended := signin.Ended(nc); ended != nil && ctx.Err() == nil {
+			return backoff.Permanent(ended)
+		}
 		if ctx.Err() == nil && !errors.As(err, new(*backoff.PermanentError)) {
 			log.Print(err)
 		}

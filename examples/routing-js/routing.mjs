@@ -4,15 +4,17 @@
 import { readFileSync } from "node:fs";
 import { open, rename } from "node:fs/promises";
 import { createServer } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { connect } from "@nats-io/transport-node";
+import { connect, errors } from "@nats-io/transport-node";
 import { Roster } from "rollcall-schemas";
+import { signIn, signInOptions } from "./signin.mjs";
 
 const videoCalls = "10"; // the business type of video-call agents
 
 const { values: flags } = parseArgs({
   options: {
-    nats: { type: "string", default: process.env.NATS_URL || "nats://127.0.0.1:4222" }, // several: separated by commas
+    ...signInOptions,
     tenant: { type: "string", default: "886" },
     listen: { type: "string", default: "127.0.0.1:8090" },
     calls: { type: "string", default: "routing-calls.json" },
@@ -21,7 +23,8 @@ const { values: flags } = parseArgs({
 const listen = new URL(`http://${flags.listen}`);
 const log = (text) => console.error(new Date().toISOString(), text);
 
-const roster = new Roster(flags.tenant);
+const { connection, domain } = signIn(flags);
+const roster = new Roster(flags.tenant, { domain });
 const calls = readCalls(); // who has which call: agentId by the caller's id; the same as in the file
 
 function readCalls() {
@@ -125,20 +128,30 @@ const server = createServer((request, response) => {
 
 server.listen({ host: listen.hostname, port: Number(listen.port) }, () => log(`answering at http://${flags.listen}`));
 
-// A server that can't be reached now is tried again, for ever.
-const connecting = connect({
-  servers: flags.nats.split(","),
-  name: "routing example",
-  waitOnFirstConnect: true,
-  maxReconnectAttempts: -1,
-  reconnectTimeWait: 1_000,
-});
+// A server that can't be reached now is tried again, for ever; one that does not let us in is not.
+async function connected() {
+  for (let told; ; await sleep(1_000)) {
+    try {
+      return await connect({ ...connection, name: "routing example", maxReconnectAttempts: -1, reconnectTimeWait: 1_000 });
+    } catch (err) {
+      if (err instanceof errors.AuthorizationError) throw err;
+      if (err.message !== told) log(`connect to NATS: ${err.message}; trying again`);
+      told = err.message;
+    }
+  }
+}
+
 for (const signal of ["SIGINT", "SIGTERM"]) {
   process.once(signal, async () => {
     await last; // what is being answered
     process.exit(0);
   });
 }
-const nc = await connecting;
-await roster.run(nc, log);
-throw new Error(`the connection to NATS is closed: ${(await nc.closed())?.message ?? ""}`);
+try {
+  const nc = await connected();
+  await roster.run(nc, log);
+  throw (await nc.closed()) ?? new Error("it was closed");
+} catch (err) {
+  log(`the connection to NATS has ended for good: ${err.message}`);
+  process.exit(1);
+}

@@ -17,9 +17,13 @@
 //
 // Who is on duty is read from the stream at every start. The calls are kept in a file, which a
 // crash leaves whole.
+//
+// To sign in: a user and a password in the URL, -creds, -nkey, -tlsca, -tlscert and -tlskey, or
+// -context with a context of the nats command line.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -32,47 +36,35 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/rollcall-events/rollcall/examples/signin"
 	"github.com/rollcall-events/rollcall/schemas/follow"
 )
 
 func main() {
-	url := os.Getenv("NATS_URL")
-	if url == "" {
-		url = nats.DefaultURL
-	}
-	natsURL := flag.String("nats", url,
-		"the NATS servers that rollcall publishes to, separated by commas; default: NATS_URL")
+	signIn := signin.Add(flag.CommandLine)
 	tenant := flag.Int64("tenant", 886, "whose agents")
 	listen := flag.String("listen", "127.0.0.1:8090", "where to answer")
 	file := flag.String("calls", "routing-calls.json", "the file to keep the calls in")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *natsURL, *tenant, *listen, *file); err != nil {
+	if err := run(ctx, signIn, *tenant, *listen, *file); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, natsURL string, tenant int64, listen, file string) error {
+func run(ctx context.Context, signIn *signin.Flags, tenant int64, listen, file string) error {
 	router, err := newRouter(follow.New(tenant), file)
 	if err != nil {
 		return err
 	}
-	// A server that can't be reached now is tried again, for ever.
-	nc, err := nats.Connect(natsURL, nats.Name("routing example"),
-		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(time.Second))
+	nc, js, err := signIn.Connect("routing example")
 	if err != nil {
-		return fmt.Errorf("connect to NATS: %w", err)
+		return err
 	}
 	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return fmt.Errorf("use JetStream: %w", err)
-	}
 	ln, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("answer at %s: %w", listen, err)
@@ -82,10 +74,11 @@ func run(ctx context.Context, natsURL string, tenant int64, listen, file string)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := router.roster.Run(ctx, js, logUpdate); !errors.Is(err, context.Canceled) {
-			return err
+		err := router.roster.Run(ctx, js, logUpdate)
+		if errors.Is(err, context.Canceled) {
+			return nil
 		}
-		return nil
+		return cmp.Or(signin.Ended(nc), err)
 	})
 	group.Go(func() error {
 		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

@@ -180,6 +180,9 @@ func Read(ctx context.Context, js jetstream.JetStream, r Reading) error {
 		closed := js.Conn().IsClosed()
 		if closed {
 			err = nats.ErrConnectionClosed
+			if last := js.Conn().LastError(); last != nil {
+				err = fmt.Errorf("%w; its last error: %w", err, last)
+			}
 		}
 		err = fmt.Errorf(
 			"follow: read tenant %d from the stream %s: %w",

@@ -10,8 +10,11 @@ export type { RollcallWatermark } from "./watermark.js";
 
 /** The agents of one tenant, as the stream last said. */
 export class Roster {
-  /** @param tenant The tenant's id, "886" for one. */
-  constructor(tenant: string);
+  /**
+   * @param tenant The tenant's id, "886" for one.
+   * @param options.domain The JetStream domain that has the stream, where it is not the account's own.
+   */
+  constructor(tenant: string, options?: { domain?: string });
 
   /**
    * The last event of every agent, removed ones too, by the agent's id. Ids are strings, since they may exceed 2^53: take an id

@@ -19,10 +19,12 @@ export class Roster {
   health = null; // how the vendor's listing fares
   #read = false; // agents, watermark and health are the stream's, and not the empty ones of the beginning
   #tenant;
+  #options;
 
-  // tenant is a string.
-  constructor(tenant) {
+  // tenant is a string; domain, where there is one, the JetStream domain that has the stream.
+  constructor(tenant, { domain } = {}) {
     this.#tenant = tenant;
+    this.#options = { domain };
   }
 
   // problem says why the roster must not be acted on at a moment, and is empty where it may be. It compares with rollcall's
@@ -63,7 +65,7 @@ export class Roster {
   // follow reads the states and then the changes until something goes wrong, and throws that.
   async #follow(nc, complete, log) {
     await nc.flush(); // which waits for a connection; a request would time out
-    const manager = await jetstreamManager(nc, { checkAPI: false });
+    const manager = await jetstreamManager(nc, { ...this.#options, checkAPI: false });
     const info = await manager.consumers.add(stream, {
       deliver_policy: DeliverPolicy.LastPerSubject,
       filter_subjects: [`agent.state.${this.#tenant}.*`, `agent.watermark.${this.#tenant}`, `agent.health.${this.#tenant}`],
@@ -72,7 +74,7 @@ export class Roster {
       num_replicas: 1,
       inactive_threshold: nanos(60_000),
     });
-    const messages = await jetstream(nc).consumers.getConsumerFromInfo(info).consume({ bind: true, max_messages: 500, idle_heartbeat: heartbeat });
+    const messages = await jetstream(nc, this.#options).consumers.getConsumerFromInfo(info).consume({ bind: true, max_messages: 500, idle_heartbeat: heartbeat });
     const watching = watch(nc, messages);
     let stalled; // runs while states are to come
     const wait = () => {

@@ -3,82 +3,18 @@
 package permissions
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"maps"
-	"math/big"
-	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
-
-// An authority issues certificates, each as a file and the file of its key.
-type authority struct {
-	t    testing.TB
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string
-}
-
-func newAuthority(t testing.TB) *authority {
-	t.Helper()
-	a := &authority{t: t, dir: t.TempDir()}
-	a.file, _ = a.issue("ca", true)
-	return a
-}
-
-// issue makes a certificate for 127.0.0.1, the authority's own where it has none.
-func (a *authority) issue(name string, ca bool) (certFile, keyFile string) {
-	a.t.Helper()
-	fatal := func(err error) {
-		a.t.Helper()
-		if err != nil {
-			a.t.Fatal(err)
-		}
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	fatal(err)
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	fatal(err)
-	c := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true,
-	}
-	if ca {
-		c.IsCA, c.KeyUsage, a.cert, a.key = true, x509.KeyUsageCertSign, c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, &key.PublicKey, a.key)
-	fatal(err)
-	if ca {
-		a.cert, err = x509.ParseCertificate(der)
-		fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	fatal(err)
-	certFile, keyFile = filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+"-key.pem")
-	fatal(os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		0o600))
-	fatal(os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
-		0o600))
-	return certFile, keyFile
-}
 
 // tries runs rollcall with settings that it can't connect with, and wants the words in one of its
 // warnings or errors.
@@ -155,21 +91,22 @@ func TestNKey(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	u, ca, clients, other := newUsers(t), newAuthority(t), newAuthority(t), newAuthority(t)
+	u, ca := newUsers(t), natstest.NewAuthority(t)
+	clients, other := natstest.NewAuthority(t), natstest.NewAuthority(t)
 	v := e2e.NewVendor(t, isdpsim.Config{Agents: 5})
 	vars := u.variables(t)
-	vars["NATS_TLS_CERT"], vars["NATS_TLS_KEY"] = ca.issue("server", false)
-	vars["NATS_TLS_CA"] = clients.file
-	cert, key := clients.issue("rollcall", false)
-	strangeCert, strangeKey := other.issue("stranger", false)
+	vars["NATS_TLS_CERT"], vars["NATS_TLS_KEY"] = ca.Issue("server")
+	vars["NATS_TLS_CA"] = clients.File
+	cert, key := clients.Issue("rollcall")
+	strangeCert, strangeKey := other.Issue("stranger")
 
 	t.Run("server", func(t *testing.T) {
 		n := start(t, filepath.Join(deployed, "server-tls.conf"), vars)
 		url := strings.Replace(n.url, "nats:", "tls:", 1)
 		env := map[string]string{"ROLLCALL_NATS_URL": url,
-			"ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile, "ROLLCALL_NATS_CA_FILE": ca.file}
-		works(t, v, n.connect(u.operator.opt, nats.RootCAs(ca.file)), env)
-		tries(t, v, with(env, "ROLLCALL_NATS_CA_FILE", other.file),
+			"ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile, "ROLLCALL_NATS_CA_FILE": ca.File}
+		works(t, v, n.connect(u.operator.opt, nats.RootCAs(ca.File)), env)
+		tries(t, v, with(env, "ROLLCALL_NATS_CA_FILE", other.File),
 			"certificate signed by unknown authority")
 		tries(t, v, with(env, "ROLLCALL_NATS_CA_FILE", ""),
 			"certificate signed by unknown authority")
@@ -179,16 +116,16 @@ func TestTLS(t *testing.T) {
 			with(vars, "NATS_STORE_DIR", t.TempDir()))
 		url := strings.Replace(n.url, "nats:", "tls:", 1)
 		env := map[string]string{"ROLLCALL_NATS_URL": url,
-			"ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile, "ROLLCALL_NATS_CA_FILE": ca.file,
+			"ROLLCALL_NATS_NKEY_FILE": u.rollcall.seedFile, "ROLLCALL_NATS_CA_FILE": ca.File,
 			"ROLLCALL_NATS_CERT_FILE": cert, "ROLLCALL_NATS_KEY_FILE": key}
-		works(t, v, n.connect(u.operator.opt, nats.RootCAs(ca.file), nats.ClientCert(cert, key)),
+		works(t, v, n.connect(u.operator.opt, nats.RootCAs(ca.File), nats.ClientCert(cert, key)),
 			env)
 		tries(t, v, with(env, "ROLLCALL_NATS_CERT_FILE", "", "ROLLCALL_NATS_KEY_FILE", ""),
 			"certificate required")
 		tries(t, v, with(env, "ROLLCALL_NATS_CERT_FILE", strangeCert, "ROLLCALL_NATS_KEY_FILE",
 			strangeKey), "tls:")
 		tries(t, v, with(env, "ROLLCALL_NATS_NKEY_FILE", ""), "Authorization Violation")
-		tries(t, v, with(env, "ROLLCALL_NATS_CA_FILE", other.file),
+		tries(t, v, with(env, "ROLLCALL_NATS_CA_FILE", other.File),
 			"certificate signed by unknown authority")
 	})
 }

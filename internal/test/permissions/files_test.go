@@ -17,6 +17,7 @@ import (
 
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
+	"github.com/rollcall-events/rollcall/internal/test/natstest"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/publisher"
 	"github.com/rollcall-events/rollcall/schemas"
@@ -25,11 +26,11 @@ import (
 // No server starts without every variable that its file names, or with an empty key.
 func TestVariables(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
+	ca := natstest.NewAuthority(t)
 	tls := map[string]string{}
-	tls["NATS_TLS_CERT"], tls["NATS_TLS_KEY"] = ca.issue("server", false)
+	tls["NATS_TLS_CERT"], tls["NATS_TLS_KEY"] = ca.Issue("server")
 	mutual := maps.Clone(tls)
-	mutual["NATS_TLS_CA"] = ca.file
+	mutual["NATS_TLS_CA"] = ca.File
 	cluster := map[string]string{
 		"NATS_SERVER_NAME": "nats-1", "NATS_LISTEN": "127.0.0.1:4222",
 		"NATS_CLUSTER_LISTEN": "127.0.0.1:6222", "NATS_CLUSTER_PASSWORD": "secret",
