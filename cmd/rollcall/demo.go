@@ -12,10 +12,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rollcall-events/rollcall/internal/natsd"
+	"github.com/rollcall-events/rollcall/internal/scenario"
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/internal/tenantsim"
 	"github.com/rollcall-events/rollcall/internal/watch"
@@ -32,6 +35,8 @@ const (
 
 // demonstration is what the command line says of the demo.
 type demonstration struct {
+	script       string           // a file
+	scenario     *scenario.Script // what it says; nil: there is none
 	simOnly      bool
 	simListen    string
 	seed         uint64
@@ -50,13 +55,19 @@ func (d *demonstration) command() *cobra.Command {
 this machine. Its data is in a temporary directory, which goes away with it.
 
 The tenant's agents change by chance: the same --seed and --agents give the same
-agents and the same changes, one after the other, but never at the same instants.`,
+agents and the same changes, one after the other, but never at the same instants.
+
+With --script they change as a scenario says: a YAML file, such as those in
+examples/scenarios. docs/consumers.md says what may stand in it.`,
+		Example: `  rollcall demo --agents 2000 --churn 10
+  rollcall demo --script examples/scenarios/staleness.yaml
+  rollcall demo --sim-only --script my-test.yaml --speed 4`,
 		SuggestFor: []string{"example", "sim", "simulate", "try"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !cmd.Flags().Changed("seed") {
 				d.seed = uint64(time.Now().UnixNano()) % 1_000_000 // easy to type again
 			}
-			if err := d.validate(); err != nil {
+			if err := errors.Join(d.read(cmd.Flags().Changed), d.validate()); err != nil {
 				return err
 			}
 			return d.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -67,8 +78,10 @@ agents and the same changes, one after the other, but never at the same instants
 		"serve the simulated tenant alone, for tests of your own")
 	f.StringVar(&d.simListen, "sim-listen", "127.0.0.1:0",
 		"let the simulated tenant listen on `HOST:PORT`; port 0 takes a free one")
+	f.StringVar(&d.script, "script", "", "play the scenario in `FILE` instead of chance")
+	_ = cmd.MarkFlagFilename("script", "yaml", "yml") // it fails only where there is no such flag
 	f.Uint64Var(&d.seed, "seed", 0, "begin the tenant's chance with `N` (default: by the clock)")
-	f.IntVar(&d.agents, "agents", 340, "`N` agents at the start")
+	f.IntVar(&d.agents, "agents", scenario.DefaultAgents, "`N` agents at the start")
 	f.Float64Var(&d.churn, "churn", 1, "`X` changes a second, on average; 0 for none")
 	f.Float64Var(&d.speed, "speed", 1, "let the tenant's time pass `X` times as fast: "+
 		"changes come that much sooner")
@@ -104,6 +117,67 @@ func (d *demonstration) validate() error {
 	return errors.Join(errs...)
 }
 
+// read reads the scenario. Where the command line says something else, that counts.
+func (d *demonstration) read(onCommandLine func(flag string) bool) error {
+	if !onCommandLine("script") {
+		return nil
+	}
+	text, err := os.ReadFile(d.script)
+	if err != nil {
+		return &setting.Error{Field: "--script", Value: d.script,
+			Want: fmt.Sprintf("a scenario's file, such as examples/scenarios/flapping.yaml (%v)",
+				err)}
+	}
+	agents := -1
+	if onCommandLine("agents") {
+		agents = d.agents
+	}
+	s, err := scenario.Parse(d.script, text, agents)
+	if err != nil {
+		return err
+	}
+	if line := s.LosesStream(); line > 0 {
+		env, _, err := loadSettings(withoutVendor)
+		if err != nil {
+			return err
+		}
+		want := ""
+		switch {
+		case d.simOnly:
+			want = "the whole demo for this: leave --sim-only out"
+		case !env.embedded() || env.env.isSet("ROLLCALL_DATA_DIR"):
+			want = "the demo's own stream for this, since it is deleted: leave ROLLCALL_NATS_URL " +
+				"and ROLLCALL_DATA_DIR unset"
+		}
+		if want != "" {
+			return &setting.Error{Field: fmt.Sprintf("%s:%d: stream", d.script, line), Want: want}
+		}
+	}
+	if agents < 0 && s.Agents >= 0 {
+		d.agents = s.Agents
+	}
+	if s.Seed != nil && !onCommandLine("seed") {
+		d.seed = *s.Seed
+	}
+	if !onCommandLine("churn") {
+		d.churn = s.Churn
+	}
+	d.scenario = s
+	return nil
+}
+
+// play plays the scenario, where there is one, until it is over or ctx ends.
+func (d *demonstration) play(ctx context.Context, t *tenantsim.Tenant, v *scenario.Vendor,
+	w io.Writer, loseStream func(context.Context) error) error {
+	if d.scenario == nil {
+		return nil
+	}
+	return d.scenario.Play(ctx, scenario.Stage{Tenant: t, Vendor: v, Seed: d.seed, Speed: d.speed,
+		LoseStream: loseStream, Tell: func(text string) {
+			fmt.Fprintf(w, "%s  SCRIPT   %s\n", time.Now().Format(time.TimeOnly), text)
+		}})
+}
+
 // pace is how many changes a second there are by the clock.
 func (d *demonstration) pace() float64 { return d.churn * d.speed }
 
@@ -117,6 +191,16 @@ func (d *demonstration) tenant() string {
 		changes = fmt.Sprintf("about %s changes a second", threeDigits(pace))
 	case pace > 0:
 		changes = fmt.Sprintf("about one change in %s s", threeDigits(1/pace))
+	}
+	if d.scenario != nil {
+		script := fmt.Sprintf("a scenario of %v, %s", d.scenario.Lasts(), d.script)
+		if d.speed != 1 {
+			script += fmt.Sprintf(", at %v times its speed", d.speed)
+		}
+		if d.pace() > 0 {
+			script += ", and " + changes
+		}
+		changes = script
 	}
 	return fmt.Sprintf("%d agents, %s, seed %d", d.agents, changes, d.seed)
 }
@@ -137,7 +221,8 @@ func (d *demonstration) run(ctx context.Context, stdout, stderr io.Writer) error
 		agents = -1 // none
 	}
 	tenant := tenantsim.New(tenantsim.Config{Agents: agents, Churn: d.pace(), Seed: d.seed})
-	sim, err := tenantsim.Listen(d.simListen, tenant)
+	vendor := scenario.NewVendor(tenant)
+	sim, err := tenantsim.Listen(d.simListen, vendor)
 	if err != nil {
 		return err
 	}
@@ -153,6 +238,7 @@ func (d *demonstration) run(ctx context.Context, stdout, stderr io.Writer) error
 
 	if d.simOnly {
 		printTenant(stdout, sim.URL, d.tenant()) // whoever has read that may go
+		simulation.Go(func() error { return d.play(simulating, tenant, vendor, stdout, nil) })
 		select {
 		case <-ctx.Done():
 			return nil
@@ -212,7 +298,21 @@ func (d *demonstration) run(ctx context.Context, stdout, stderr io.Writer) error
 			})
 		})
 		err = broker.during(ctx, func(ctx context.Context) error {
-			return daemon.serve(ctx, broker.nc)
+			ctx, stop := context.WithCancel(ctx)
+			defer stop()
+			var player errgroup.Group
+			player.Go(func() error {
+				err := d.play(ctx, tenant, vendor, out, func(ctx context.Context) error {
+					return deleteStream(ctx, broker.nc)
+				})
+				if err != nil {
+					stop()
+				}
+				return err
+			})
+			err := daemon.serve(ctx, broker.nc)
+			stop()
+			return errors.Join(err, player.Wait())
 		})
 		stopWatching()
 		if err := errors.Join(err, watcher.Wait()); err != nil {
@@ -221,6 +321,18 @@ func (d *demonstration) run(ctx context.Context, stdout, stderr io.Writer) error
 		fmt.Fprintln(out, "\nStopped. Everything that was seen is published.")
 		return nil
 	})
+}
+
+// deleteStream deletes the stream, for rollcall to begin it anew.
+func deleteStream(ctx context.Context, nc *nats.Conn) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	if err := js.DeleteStream(ctx, schemas.Stream); err != nil {
+		return fmt.Errorf("delete the stream %s: %w", schemas.Stream, err)
+	}
+	return nil
 }
 
 // demoSettings are the environment's, with a simulated tenant and the demo's pace where nothing

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -180,6 +182,82 @@ func TestTypeCompletion(t *testing.T) {
 		out, _, code := commandLine(t, "__complete", "watch", "--type", typed)
 		if got, ok := strings.CutSuffix(out, ":4\n"); code != 0 || !ok || got != want {
 			t.Errorf("%q is completed with %q, want %q", typed, out, want)
+		}
+	}
+}
+
+// A scenario's mistakes are told with file and line before anything starts; the command line counts
+// where both say something.
+func TestDemoScript(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "s.yaml")
+	for _, c := range []struct {
+		args, text string
+		env        map[string]string
+		want       string // lines, "rollcall: " before each
+	}{
+		{"", "agents: 5\nsteps:\n  - at: soon\n    signIn: 17813\n", nil,
+			`FILE:3: at is "soon": want a time since the beginning, such as 5s or 1m30s, at ` +
+				`most 24h`},
+		{"--speed 0", "agents: 5\nsteps:\n  - at: 1s\n    signin: 17813\n", nil,
+			`FILE:4: the key is "signin": want signIn?` + "\n" +
+				`--speed is "0": want a factor above 0, at most 10000`},
+		{"--agents 2", "agents: 5\nsteps:\n  - at: 1s\n    signIn: 17817\n", nil,
+			`FILE:4: signIn is "17817": want an agent that is there: 17813 to 17814`},
+		{"--speed 5000", "churn: 5\nsteps:\n  - at: 1s\n    signIn: 17817\n", nil,
+			`--churn times --speed is "25000": want at most 10000 changes a second`},
+		{"--sim-only", "steps:\n  - at: 1s\n    stream: lost\n", nil,
+			"FILE:3: stream: want the whole demo for this: leave --sim-only out"},
+		{"", "steps:\n  - at: 1s\n    stream: lost\n",
+			map[string]string{"ROLLCALL_NATS_URL": "nats://127.0.0.1:4222"},
+			"FILE:3: stream: want the demo's own stream for this, since it is deleted: leave " +
+				"ROLLCALL_NATS_URL and ROLLCALL_DATA_DIR unset"},
+		{"", "steps:\n  - at: 1s\n    stream: lost\n", map[string]string{"ROLLCALL_DATA_DIR": "d"},
+			"FILE:3: stream: want the demo's own stream for this, since it is deleted: leave " +
+				"ROLLCALL_NATS_URL and ROLLCALL_DATA_DIR unset"},
+	} {
+		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Run(c.args+" "+c.text, func(t *testing.T) {
+			for name, value := range c.env {
+				t.Setenv(name, value)
+			}
+			want := ""
+			for line := range strings.SplitSeq(strings.ReplaceAll(c.want, "FILE", file), "\n") {
+				want += "rollcall: " + line + "\n"
+			}
+			args := append([]string{"demo", "--script", file}, strings.Fields(c.args)...)
+			stdout, stderr, code := commandLine(t, args...)
+			if stderr != want || stdout != "" || code != 2 {
+				t.Errorf("exit %d, want 2:\n%swant\n%s%s", code, stderr, want, stdout)
+			}
+		})
+	}
+	for _, name := range []string{"", t.TempDir(), filepath.Join(t.TempDir(), "none.yaml")} {
+		stdout, stderr, code := commandLine(t, "demo", "--script", name)
+		if !strings.HasPrefix(stderr, "rollcall: --script") || stdout != "" || code != 2 ||
+			!strings.Contains(stderr, "want a scenario's file, such as examples/scenarios/") {
+			t.Errorf("--script %q: exit %d: %s%s", name, code, stdout, stderr)
+		}
+	}
+
+	text := "agents: 5\nseed: 9\nchurn: 2\nsteps:\n  - at: 1s\n    vendor: empty\n    for: 9s\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"": "5 agents, a scenario of 10s, FILE, and about 2 changes a second, seed 9",
+		"--agents 7 --seed 3 --churn 0 --speed 4": "7 agents, a scenario of 10s, FILE, at 4 " +
+			"times its speed, seed 3",
+	} {
+		var d demonstration
+		cmd := d.command()
+		err := cmd.ParseFlags(append([]string{"--script", file}, strings.Fields(args)...))
+		if err := errors.Join(err, d.read(cmd.Flags().Changed), d.validate()); err != nil {
+			t.Errorf("%s: %v", args, err)
+		}
+		if got := strings.ReplaceAll(d.tenant(), file, "FILE"); got != want {
+			t.Errorf("%s: %s, want %s", args, got, want)
 		}
 	}
 }
