@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -125,5 +126,30 @@ func TestProfilesOnRequest(t *testing.T) {
 			t.Errorf("on %s at level %s: %v", c.listen, c.level, o.profiles)
 		}
 		_ = o.pages.Close()
+	}
+}
+
+// Who opens the board to others is told what that means, in the one line that warns of it.
+func TestBeyondLoopbackIsLogged(t *testing.T) {
+	for listen, want := range map[string]bool{"127.0.0.1:0": false, ":0": true} {
+		setEnv(t, working(map[string]string{"ROLLCALL_HTTP_LISTEN": listen}))
+		s, _, err := loadSettings(withVendor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		o, err := newDaemon(s, slog.New(slog.NewTextHandler(&out, nil)), nil, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = o.pages.Close()
+		if !strings.Contains(out.String(), "serving pages") {
+			t.Errorf("on %s nothing is logged", listen)
+		}
+		warns := strings.Contains(out.String(), "level=WARN") &&
+			strings.Contains(out.String(), "without a password and under any Host")
+		if warns != want {
+			t.Errorf("on %s it is logged: %t, want %t\n%s", listen, warns, want, &out)
+		}
 	}
 }

@@ -140,7 +140,12 @@ func stage(ctx context.Context, ready func(board, control, nats string) error) e
 // startFronts starts what browsers may meet on their way to the board, and a second board, whose
 // build is another.
 func (p *play) startFronts(ctx context.Context, wg *sync.WaitGroup) error {
-	p.front = newFront(func() string { return "http://" + p.listen })
+	p.front = newFront(func() string {
+		if is, _ := p.front.now(); is == "other" {
+			return p.otherURL
+		}
+		return "http://" + p.listen
+	})
 	js, err := jetstream.New(p.nc)
 	if err != nil {
 		return err

@@ -22,7 +22,8 @@ func TestBrowser(t *testing.T) {
 			"internal/board/browser")
 	}
 	*stageListen, *stageInterval = "127.0.0.1:0", 500*time.Millisecond
-	out, err := onStage(t.Context(), 18*time.Minute, false, "--test", "board.test.mjs")
+	out, err := onStage(t.Context(), 20*time.Minute, false, "--test",
+		"--test-name-pattern="+*only, "board.test.mjs")
 	t.Logf("%s", out)
 	if err != nil {
 		t.Error(err)
@@ -32,6 +33,8 @@ func TestBrowser(t *testing.T) {
 var (
 	shots = flag.String("shots", "",
 		"make the documentation's screenshots in this directory, in place of the tests")
+	only = flag.String("only", "",
+		"run only the browser tests whose names match this regular expression")
 	measure = flag.Duration("measure", 0,
 		"measure what the page and an open page cost for so long each, in place of the tests")
 )
@@ -68,8 +71,15 @@ var errCurtain = errors.New("the end")
 
 // onStage runs node with the addresses of a stage in its environment, and returns what it wrote. If
 // apart, the board that node is told of is in a process of its own.
-func onStage(ctx context.Context, most time.Duration, apart bool, args ...string) (out []byte,
-	err error) {
+func onStage(ctx context.Context, most time.Duration, apart bool, args ...string) ([]byte, error) {
+	return onStageBehind(ctx, most, apart, nil, args...)
+}
+
+// onStageBehind is onStage, and tells node also what behind returns, which it is told the addresses
+// for; nil: nothing.
+func onStageBehind(ctx context.Context, most time.Duration, apart bool,
+	behind func(ctx context.Context, board, control string) (map[string]string, error),
+	args ...string) (out []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	ended := stage(ctx, func(board, control, nats string) error {
@@ -83,6 +93,15 @@ func onStage(ctx context.Context, most time.Duration, apart bool, args ...string
 		node := exec.CommandContext(ctx, "node", args...)
 		node.Dir = "browser"
 		node.Env = append(os.Environ(), "BOARD="+board, "CONTROL="+control)
+		if behind != nil {
+			found, err := behind(ctx, board, control)
+			if err != nil {
+				return err
+			}
+			for name, url := range found {
+				node.Env = append(node.Env, name+"="+url)
+			}
+		}
 		node.WaitDelay = 10 * time.Second
 		if out, err = node.CombinedOutput(); err != nil {
 			return err

@@ -7,7 +7,7 @@ const executable = process.env.CHROMIUM || '/usr/bin/chromium'
 const args = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync']
 
-export const launch = () => chromium.launch({ executablePath: executable, args })
+export const launch = (...more) => chromium.launch({ executablePath: executable, args: [...args, ...more] })
 
 // stage lets something happen to rollcall, the tenant or NATS.
 export const stage = control => async (what, values = {}) => {
