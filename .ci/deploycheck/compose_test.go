@@ -42,7 +42,7 @@ func TestCompose(t *testing.T) {
 	t.Parallel()
 	project := compose(t, map[string]string{"ROLLCALL_ISDP_URL": "https://isdp.example.com"},
 		"compose.yaml")
-	want := []string{"grafana", "nats-1", "nats-2", "nats-3", "prometheus", "rollcall-1",
+	want := []string{"board", "grafana", "nats-1", "nats-2", "nats-3", "prometheus", "rollcall-1",
 		"rollcall-2"}
 	if got := project.ServiceNames(); !slices.Equal(got, want) {
 		t.Fatalf("services %v, want %v", got, want)
@@ -235,6 +235,20 @@ func checkServices(t *testing.T, project *types.Project) {
 				}
 			}
 		}
+	}
+
+	// nginx asks where the replicas listen.
+	asked := make(map[string]bool)
+	for _, m := range regexp.MustCompile(`(?m)^\s*server (rollcall-\d:\d+)`).FindAllStringSubmatch(
+		read(t, "deploy/nginx/compose.conf"), -1) {
+		asked[m[1]] = true
+	}
+	shown := make(map[string]bool)
+	for _, name := range []string{"rollcall-1", "rollcall-2"} {
+		shown[name+*project.Services[name].Environment["ROLLCALL_HTTP_LISTEN"]] = true
+	}
+	if !maps.Equal(asked, shown) {
+		t.Errorf("nginx asks %v, the replicas show the board at %v", asked, shown)
 	}
 
 	// Prometheus looks where the replicas listen.

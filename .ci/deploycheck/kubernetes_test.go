@@ -41,6 +41,7 @@ func decode(t *testing.T, name, manifest string) any {
 		"apps/v1 Deployment":                      new(appsv1.Deployment),
 		"policy/v1 PodDisruptionBudget":           new(policyv1.PodDisruptionBudget),
 		"networking.k8s.io/v1 NetworkPolicy":      new(networkingv1.NetworkPolicy),
+		"networking.k8s.io/v1 Ingress":            new(networkingv1.Ingress),
 		"monitoring.coreos.com/v1 PodMonitor":     new(monitoringv1.PodMonitor),
 		"monitoring.coreos.com/v1 PrometheusRule": new(monitoringv1.PrometheusRule),
 	}
@@ -55,11 +56,11 @@ func decode(t *testing.T, name, manifest string) any {
 	return object
 }
 
-// build is what kubectl apply -k sends.
-func build(t *testing.T) map[string]any {
+// build is what kubectl apply -k of a directory sends, by kind and name. Names are without hashes.
+func build(t *testing.T, dir string) map[string]any {
 	t.Helper()
 	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(),
-		filepath.Join(root, manifests))
+		filepath.Join(root, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,23 +73,18 @@ func build(t *testing.T) map[string]any {
 		if r.GetNamespace() != "rollcall" && r.GetKind() != "Namespace" {
 			t.Errorf("%s %s is in the namespace %q", r.GetKind(), r.GetName(), r.GetNamespace())
 		}
-		built[r.GetKind()] = decode(t, r.GetName(), string(manifest))
+		name := r.GetName()
+		if r.GetKind() == "ConfigMap" {
+			name = name[:strings.LastIndex(name, "-")]
+		}
+		built[r.GetKind()+" "+name] = decode(t, r.GetName(), string(manifest))
 	}
 	return built
 }
 
-func TestKubernetes(t *testing.T) {
-	built := build(t)
-	want := []string{"ConfigMap", "Deployment", "Namespace", "NetworkPolicy", "PodDisruptionBudget",
-		"Service", "ServiceAccount"}
-	if got := slices.Sorted(maps.Keys(built)); !slices.Equal(got, want) {
-		t.Fatalf("kustomize builds %v, want %v", got, want)
-	}
-	deployment := built["Deployment"].(*appsv1.Deployment)
-	pod, config := &deployment.Spec.Template, built["ConfigMap"].(*corev1.ConfigMap)
-
-	// Would the namespace's own policy admit it?
-	namespace := built["Namespace"].(*corev1.Namespace)
+// admitted reports a pod that the namespace's own policy would refuse.
+func admitted(t *testing.T, namespace *corev1.Namespace, pod *corev1.PodTemplateSpec) {
+	t.Helper()
 	level := podsecurity.Level(namespace.Labels[podsecurity.EnforceLevelLabel])
 	if level != podsecurity.LevelRestricted {
 		t.Errorf("the namespace enforces %q", level)
@@ -103,6 +99,20 @@ func TestKubernetes(t *testing.T) {
 	if !verdict.Allowed {
 		t.Errorf("Pod Security: %s", verdict.ForbiddenDetail())
 	}
+}
+
+func TestKubernetes(t *testing.T) {
+	built := build(t, manifests)
+	want := []string{"ConfigMap rollcall", "Deployment rollcall", "Namespace rollcall",
+		"NetworkPolicy rollcall", "PodDisruptionBudget rollcall", "Service rollcall-ops",
+		"ServiceAccount rollcall"}
+	if got := slices.Sorted(maps.Keys(built)); !slices.Equal(got, want) {
+		t.Fatalf("kustomize builds %v, want %v", got, want)
+	}
+	deployment := built["Deployment rollcall"].(*appsv1.Deployment)
+	pod, config := &deployment.Spec.Template, built["ConfigMap rollcall"].(*corev1.ConfigMap)
+
+	admitted(t, built["Namespace rollcall"].(*corev1.Namespace), pod)
 
 	if n := ptr.Deref(deployment.Spec.Replicas, 1); n != 2 {
 		t.Errorf("%d replicas, want 2", n)
@@ -191,12 +201,12 @@ func TestKubernetes(t *testing.T) {
 	// Whoever selects pods, selects these.
 	monitor := decode(t, "podmonitor.yaml",
 		read(t, manifests+"/podmonitor.yaml")).(*monitoringv1.PodMonitor)
-	budget, network := built["PodDisruptionBudget"].(*policyv1.PodDisruptionBudget),
-		built["NetworkPolicy"].(*networkingv1.NetworkPolicy)
+	budget, network := built["PodDisruptionBudget rollcall"].(*policyv1.PodDisruptionBudget),
+		built["NetworkPolicy rollcall"].(*networkingv1.NetworkPolicy)
 	selectors := map[string]*metav1.LabelSelector{
 		"deployment": deployment.Spec.Selector, "disruption budget": budget.Spec.Selector,
 		"network policy": &network.Spec.PodSelector, "pod monitor": &monitor.Spec.Selector,
-		"service": {MatchLabels: built["Service"].(*corev1.Service).Spec.Selector},
+		"service": {MatchLabels: built["Service rollcall-ops"].(*corev1.Service).Spec.Selector},
 	}
 	for i, s := range pod.Spec.TopologySpreadConstraints {
 		over := pod.Spec.TopologySpreadConstraints[i].TopologyKey
@@ -222,6 +232,89 @@ func TestKubernetes(t *testing.T) {
 	if monitor.Name != "rollcall" {
 		t.Errorf("the pod monitor is called %s, and so the job is not one that the alerts look for",
 			monitor.Name)
+	}
+}
+
+// TestLogin sees whether browsers get from the ingress to the board, and nobody past the login.
+func TestLogin(t *testing.T) {
+	plain, built := build(t, manifests), build(t, "deploy/oauth2-proxy")
+	for name := range plain {
+		if built[name] == nil {
+			t.Errorf("%s is missing", name)
+		}
+	}
+	board := built["Deployment rollcall"].(*appsv1.Deployment)
+	login := built["Deployment rollcall-login"].(*appsv1.Deployment)
+	admitted(t, built["Namespace rollcall"].(*corev1.Namespace), &login.Spec.Template)
+
+	// leads follows a port of a service to what a container listens on, and names it.
+	leads := func(service string, deployment *appsv1.Deployment, env, want string) {
+		t.Helper()
+		s := built["Service "+service].(*corev1.Service)
+		pod := deployment.Spec.Template
+		c := pod.Spec.Containers[0]
+		if !labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(pod.Labels)) {
+			t.Errorf("the service %s selects %v", service, s.Spec.Selector)
+		}
+		listens := ""
+		for _, e := range c.Env {
+			if e.Name == env {
+				listens = e.Value
+			}
+		}
+		if listens != want {
+			t.Errorf("%s=%q, want %q", env, listens, want)
+		}
+		port := s.Spec.Ports[0]
+		if ":"+strconv.Itoa(int(port.Port)) != want || !slices.ContainsFunc(c.Ports,
+			func(p corev1.ContainerPort) bool {
+				return p.Name == port.TargetPort.StrVal &&
+					":"+strconv.Itoa(int(p.ContainerPort)) == want
+			}) {
+			t.Errorf("the service %s leads to %+v of %+v", service, port, c.Ports)
+		}
+	}
+	leads("rollcall-board", board, "ROLLCALL_HTTP_LISTEN", ":8080")
+	leads("rollcall-login", login, "OAUTH2_PROXY_HTTP_ADDRESS", ":4180")
+	for _, e := range login.Spec.Template.Spec.Containers[0].Env {
+		if e.Name == "OAUTH2_PROXY_UPSTREAMS" && e.Value != "http://rollcall-board:8080/" {
+			t.Errorf("the login leads to %s", e.Value)
+		}
+	}
+	backend := built["Ingress rollcall-board"].(*networkingv1.Ingress).Spec.Rules[0].HTTP.Paths[0].
+		Backend.Service
+	if backend.Name != "rollcall-login" || backend.Port.Name != "http" {
+		t.Errorf("the ingress leads to %+v", backend)
+	}
+
+	// Of all policies together, only one lets somebody reach the board, and that is the login.
+	for name, object := range built {
+		network, ok := object.(*networkingv1.NetworkPolicy)
+		if !ok || network.Spec.PodSelector.MatchLabels["app.kubernetes.io/name"] != "rollcall" {
+			continue
+		}
+		for _, rule := range network.Spec.Ingress {
+			if len(rule.Ports) == 0 {
+				t.Errorf("%s opens every port", name)
+			}
+			for _, p := range rule.Ports {
+				if p.Port.StrVal != "board" {
+					continue
+				}
+				if len(rule.From) != 1 || rule.From[0].PodSelector == nil ||
+					rule.From[0].NamespaceSelector != nil ||
+					rule.From[0].PodSelector.MatchLabels["app.kubernetes.io/name"] !=
+						"rollcall-login" {
+					t.Errorf("%s lets %+v reach the board", name, rule.From)
+				}
+			}
+		}
+	}
+	config := built["ConfigMap rollcall-login"].(*corev1.ConfigMap)
+	if login.Spec.Template.Spec.Volumes[0].ConfigMap.Name != config.Name ||
+		!strings.Contains(config.Data["oauth2-proxy.cfg"], "cookie_secret_file") {
+		t.Errorf("the login's settings are %+v of %s", login.Spec.Template.Spec.Volumes[0],
+			config.Name)
 	}
 }
 

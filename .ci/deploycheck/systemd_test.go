@@ -83,3 +83,35 @@ func write(t *testing.T, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+// TestLoginUnit verifies oauth2-proxy's unit, and that it gets the secrets that its settings name.
+func TestLoginUnit(t *testing.T) {
+	t.Parallel()
+	analyze := tool(t, "systemd-analyze", "systemd")
+	unit, cfg := read(t, "deploy/oauth2-proxy/oauth2-proxy.service"),
+		read(t, "deploy/oauth2-proxy/oauth2-proxy.cfg")
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "oauth2-proxy")
+	if err := os.WriteFile(binary, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "oauth2-proxy.service")
+	write(t, file, strings.Replace(unit, "/usr/local/bin/oauth2-proxy", binary, 1))
+	if out := run(t, dir, analyze, "verify", "--man=no", "--recursive-errors=no",
+		file); strings.TrimSpace(out) != "" {
+		t.Errorf("systemd-analyze verify: %s", out)
+	}
+	run(t, dir, analyze, "security", "--offline=true", "--threshold=15", file)
+	secrets := regexp.MustCompile(`(?m)^(\w+_secret_file) = "/etc/oauth2-proxy/(.+)"$`).
+		FindAllStringSubmatch(cfg, -1)
+	if len(secrets) != 2 {
+		t.Errorf("the settings name the secrets %v", secrets)
+	}
+	for _, m := range secrets {
+		variable, name := "OAUTH2_PROXY_"+strings.ToUpper(m[1]), m[2]
+		if !strings.Contains(unit, variable+"=%d/"+name) ||
+			!strings.Contains(unit, "\nLoadCredential="+name+":/etc/oauth2-proxy/"+name+"\n") {
+			t.Errorf("the unit does not hand %s over", name)
+		}
+	}
+}

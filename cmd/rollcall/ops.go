@@ -70,10 +70,8 @@ func newDaemon(s *settings, log *slog.Logger, stderr io.Writer, spare bool) (*da
 		}
 		d.profiles = s.LogLevel <= slog.LevelDebug && ops.OnLoopback(d.pages)
 		if log.Info("serving pages", "url", d.url()); !ops.OnLoopback(d.pages) {
-			log.Warn("pages are served beyond loopback: whoever reaches the address sees names and "+
-				"accounts, without a password and under any Host, so a web site may read them "+
-				"through a browser that reaches it; let only a proxy with a login reach it",
-				"addr", d.pages.Addr())
+			log.Warn("pages are served beyond loopback, without a password and under any Host: "+
+				"let only a proxy with a login reach them", "addr", d.pages.Addr())
 		}
 		if d.profiles {
 			log.Debug("profiles can be taken from this machine, since the level is debug",
