@@ -33,7 +33,7 @@ func TestBrowser(t *testing.T) {
 var (
 	shots = flag.String("shots", "",
 		"make the documentation's screenshots in this directory, in place of the tests")
-	only = flag.String("only", "",
+	only = flag.String("only", ".",
 		"run only the browser tests whose names match this regular expression")
 	measure = flag.Duration("measure", 0,
 		"measure what the page and an open page cost for so long each, in place of the tests")
