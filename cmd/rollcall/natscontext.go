@@ -36,8 +36,8 @@ func (nowhere) Dial(string, string) (net.Conn, error) { return nil, errNowhere }
 // command line: its name, or the absolute path of its file.
 func (s *settings) useContext(name string) error {
 	if err := s.readContext(name); err != nil {
-		return &setting.Error{Field: "--context", Value: name, Want: "a usable context of the nats " +
-			"command line (nats context ls shows them): " + err.Error()}
+		return &setting.Error{Field: "--context", Value: name, Want: "a usable context of the " +
+			"nats command line (nats context ls shows them): " + err.Error()}
 	}
 	return nil
 }
@@ -57,7 +57,9 @@ func (s *settings) readContext(name string) error {
 		}
 	}
 	s.NATSInboxPrefix = c.InboxPrefix
-	maps.DeleteFunc(s.env, func(name string, _ secret) bool { return slices.Contains(signIn, name) })
+	maps.DeleteFunc(s.env, func(name string, _ secret) bool {
+		return slices.Contains(signIn, name)
+	})
 	var servers []string
 	for server := range strings.SplitSeq(cmp.Or(c.URL, nats.DefaultURL), ",") {
 		u, err := url.Parse(strings.TrimSpace(server))
