@@ -13,6 +13,12 @@ type Commit struct {
 	Watermark schemas.Watermark
 	Changes   int // how many changes it has, those that make no event included
 
+	// What Form adds: the interval that the commit's sweep ends, nil where it ends none, and
+	// whether a nextBy has passed since the last complete sweep, of which the watermark's readers
+	// have to know.
+	Unobserved *schemas.Unobserved
+	Lapsed     bool
+
 	// LeftOut is how many of the changes no message can hold. TooLarge are the agents with such a
 	// change, but for those that already had one before, since they were last published.
 	LeftOut  int
@@ -24,11 +30,16 @@ type Commit struct {
 	tooLarge map[int64]*past // what to put into Roster.tooLarge; nil: delete the agent there
 }
 
+// Complete reports whether the commit completes a sweep.
+func (c *Commit) Complete() bool { return c.complete }
+
 // Empty reports whether there is nothing in the commit to be published.
 func (c *Commit) Empty() bool { return len(c.Events) == 0 && !c.complete }
 
 // Next forms the next commit, of at most so many changes. sweep is the last one begun. It must not
 // be called while another commit is under way.
+//
+// It is not complete before [Roster.Form].
 //
 // An event that does not fit is published without the undocumented part of its changes. Where it
 // does not fit even so, it is left out, and its agent's state stays.
@@ -115,7 +126,7 @@ func (r *Roster) Committed(c *Commit) {
 		r.publish(r.entry(s.Agent.AgentID()), s)
 	}
 	r.lastPublishedSweep = c.Watermark.LastSweep()
-	r.watermark = c.Watermark
+	r.watermark, r.lapsed = c.Watermark, c.Lapsed
 	r.watermark.InProgress = nil
 	r.Skip(c)
 }

@@ -111,20 +111,30 @@ func figures(last *schemas.Watermark, types []string) (w schemas.Watermark) {
 	return w
 }
 
-// FirstWatermark returns the watermark with which a process takes over the stream. It repeats the
-// figures of the last complete sweep there, counts the published states, and names the sweep that
-// is to begin.
-func FirstWatermark(
-	states map[int64]*State, last *schemas.Watermark, types []string, sweep uint64,
-) schemas.Watermark {
+// A First is the watermark with which a process takes over the stream, and whether a nextBy has
+// passed since the last complete sweep; see [Commit.Lapsed].
+type First struct {
+	Watermark schemas.Watermark
+	Lapsed    bool
+}
+
+// TakeOver returns what a process takes a stream over with that has these states and this last
+// watermark (nil: there is none that can be trusted); before is whether a nextBy had passed when
+// the latter came. The first watermark repeats the figures of the last complete sweep there, counts
+// the published states, and names the sweep that is to begin. It is formed now, and by nextBy
+// another one comes.
+func TakeOver(states map[int64]*State, last *schemas.Watermark, before bool, types []string,
+	sweep uint64, now, nextBy time.Time) First {
 	p := make(Population)
 	for _, s := range states {
 		p.count(s, 1)
 	}
 	w := figures(last, types)
+	f := First{Lapsed: lapsed(&w, before, now)}
 	p.show(&w)
-	w.InProgress = inProgress(sweep, w.Sweep)
-	return w
+	w.InProgress, w.NextBy = inProgress(sweep, w.Sweep), nextBy
+	f.Watermark = w
+	return f
 }
 
 // Stepped says that the clock has moved by d against the time that has passed. What is waited for
@@ -140,7 +150,7 @@ func (r *Roster) Stepped(d time.Duration) {
 	}
 	if d < 0 {
 		w := &r.watermark
-		move(d, &w.StartedAt, &w.CompletedAt, &w.StaleAfter, &w.GlancedAt)
+		move(d, &w.StartedAt, &w.CompletedAt, &w.StaleAfter, &w.GlancedAt, &w.NextBy)
 		move(d, &r.complete.startedAt, &r.restart.startedAt)
 	}
 }

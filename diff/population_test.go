@@ -59,7 +59,7 @@ func TestTypeCounts(t *testing.T) {
 		if d := gocmp.Diff(step.want, c.Watermark.Types, cmpopts.EquateEmpty()); d != "" {
 			t.Errorf("%s (-want +got):\n%s", step.name, d)
 		}
-		again := FirstWatermark(log, &c.Watermark, nil, sweep+1)
+		again := TakeOver(log, &c.Watermark, false, nil, sweep+1, now, now).Watermark
 		if d := gocmp.Diff(c.Watermark.Types, again.Types); d != "" {
 			t.Errorf("%s, after a start (-before +after):\n%s", step.name, d)
 		}

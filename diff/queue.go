@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"slices"
 	"time"
 
 	"github.com/rollcall-events/rollcall/schemas"
@@ -51,6 +52,12 @@ func (r *Roster) Pending() int { return r.pending }
 
 // Idle reports whether there is nothing to publish, but for a commit under way.
 func (r *Roster) Idle() bool { return len(r.queue) == 0 }
+
+// Ending reports whether the end of a sweep waits to be published, but for one in a commit under
+// way.
+func (r *Roster) Ending() bool {
+	return slices.ContainsFunc(r.queue, func(it item) bool { return it.end != nil })
+}
 
 // Folded returns how many changes were folded into later ones because the queue was full, ever.
 func (r *Roster) Folded() uint64 { return r.folded }

@@ -23,6 +23,7 @@ type Roster struct {
 	tooLarge map[int64]*past // agents with changes that no message can hold: the first one's past
 
 	watermark          schemas.Watermark // the last one published, as of a complete sweep
+	lapsed             bool              // a nextBy has passed since that one
 	lastPublishedSweep uint64            // in any watermark; none goes back behind it
 	published          Population        // the agents of the published state
 

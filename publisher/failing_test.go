@@ -102,7 +102,7 @@ func TestFailing(t *testing.T) {
 	if since, _ := failing(t, p, gauge); since.IsZero() {
 		t.Error("a look at the stream counts as a commit")
 	}
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	if since, _ := failing(t, p, gauge); !since.IsZero() {

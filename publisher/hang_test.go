@@ -46,7 +46,7 @@ func TestCommitEndsWithContext(t *testing.T) {
 	}
 	t.Cleanup(nc.Close)
 	p, r, _ := recovered(t, nc)
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	dialer.on.Store(true)

@@ -200,7 +200,7 @@ func TestLeaseLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := a.p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	kv, says := bucket(t, a.nc)
@@ -208,7 +208,7 @@ func TestLeaseLost(t *testing.T) {
 		[]byte(`{"instance":"b","id":"other"}`)); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.p.shutOut(t.Context(), r, schemas.Watermark{}); !errors.Is(err, ErrLeaseLost) {
+	if err := a.p.shutOut(t.Context(), r, Batch{}); !errors.Is(err, ErrLeaseLost) {
 		t.Errorf("TakeOver without the lease: %v", err)
 	}
 	<-leading.Done()

@@ -32,7 +32,7 @@ func counting(t *testing.T, nc *nats.Conn) (*Publisher, *prometheus.Registry) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	return p, reg

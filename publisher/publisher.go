@@ -1,13 +1,14 @@
 // Package publisher reads and writes the stream: one JetStream stream that holds every tenant's
-// events, states, watermarks and health, and that is written in fenced atomic commits only.
+// events, states, watermarks, health and unobserved intervals, and that is written in fenced atomic
+// commits only.
 //
-// A commit is one atomic batch: events, the states they lead to, health where it changed, and last
-// the tenant's watermark, which expects the watermark before it
-// (Nats-Expected-Last-Subject-Sequence). That is the fence: whoever commits has seen the commit
-// before, and everybody else is refused by the stream itself. A commit that was sent is immutable
-// until it is resolved: it is sent again with the same bytes and the same expectation until the
-// stream's leader shows a watermark that says that it is stored, or that somebody else's is. So
-// nothing is committed twice, whatever becomes of the acknowledgements.
+// A commit is one atomic batch: events, the states they lead to, health where it changed, an
+// unobserved interval where a sweep ended one, and last the tenant's watermark, which expects the
+// watermark before it (Nats-Expected-Last-Subject-Sequence). That is the fence: whoever commits has
+// seen the commit before, and everybody else is refused by the stream itself. A commit that was
+// sent is immutable until it is resolved: it is sent again with the same bytes and the same
+// expectation until the stream's leader shows a watermark that says that it is stored, or that
+// somebody else's is. So nothing is committed twice, whatever becomes of the acknowledgements.
 //
 // Ordering: the messages of a commit follow one another in the stream, and commits follow one
 // another in the order of Commit's calls. Commits can't be pipelined.
@@ -32,9 +33,10 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// MaxChanges is how many changed agents fit into one commit: an event and a state each, health and
-// the watermark, within the server's default limit of 1000 messages an atomic batch.
-const MaxChanges = (maxMessages - 2) / 2
+// MaxChanges is how many changed agents fit into one commit: an event and a state each, health, an
+// unobserved interval and the watermark, within the server's default limit of 1000 messages an
+// atomic batch.
+const MaxChanges = (maxMessages - 3) / 2
 
 const maxMessages = 1000
 
@@ -102,15 +104,16 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Publisher, error) {
 }
 
 // TakeOver reads what the stream says of the tenant, and shuts every earlier writer out with a
-// first watermark of our own, the one that first makes of what was read. From then on Commit may be
-// called. state is called with the state of every agent, which it may keep; where it is called
-// twice for an agent, the later call is right.
+// first watermark of our own, the one that first makes of what was read; lapsed is [Batch]'s. From
+// then on Commit may be called. state is called with the state of every agent, which it may keep;
+// where it is called twice for an agent, the later call is right.
 //
 // After an error nothing may be committed until a later call succeeds. Whoever leads (see
 // [Publisher.Lead]) asks for the lease before writing, so that of two replicas which both think
 // that they lead only one shuts the other out: the other gets [ErrLeaseLost].
 func (p *Publisher) TakeOver(
-	ctx context.Context, state func(*packed.State), first func(*Recovered) schemas.Watermark,
+	ctx context.Context, state func(*packed.State),
+	first func(*Recovered) (w schemas.Watermark, lapsed bool),
 ) (*Recovered, error) {
 	began := time.Now()
 	r, err := p.recover(ctx, state)
@@ -118,7 +121,8 @@ func (p *Publisher) TakeOver(
 		p.fails(began, err)
 		return nil, fmt.Errorf("publisher: read tenant %d from the stream: %w", p.cfg.Tenant, err)
 	}
-	if err := p.shutOut(ctx, r, first(r)); err != nil {
+	w, lapsed := first(r)
+	if err := p.shutOut(ctx, r, Batch{Watermark: w, Lapsed: lapsed}); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -135,13 +139,13 @@ func (p *Publisher) recover(ctx context.Context, state func(*packed.State)) (*Re
 	if err != nil {
 		return nil, err
 	}
-	p.begin(at, reconnects)
+	p.begin(at, r.Watermark, reconnects)
 	return r, nil
 }
 
 // shutOut shuts every earlier writer out with a watermark of our own, and completes what a torn
 // commit left undone.
-func (p *Publisher) shutOut(ctx context.Context, r *Recovered, w schemas.Watermark) error {
+func (p *Publisher) shutOut(ctx context.Context, r *Recovered, b Batch) error {
 	if p.lease != nil {
 		if err := p.lease.confirm(ctx); err != nil {
 			return fmt.Errorf("publisher: take over the stream of tenant %d: %w", p.cfg.Tenant, err)
@@ -162,11 +166,14 @@ func (p *Publisher) shutOut(ctx context.Context, r *Recovered, w schemas.Waterma
 			}
 			states[agent] = body
 		}
-		msgs, id := p.messages(Batch{Watermark: w}, states)
+		msgs, id := p.messages(b, states)
 		if err := p.commit(ctx, msgs, id); err != nil {
 			return err
 		}
+		p.arrived(&b)
+		b.Lapsed = b.Lapsed || p.late
 		if len(r.behind) == 0 {
+			p.late = b.Lapsed
 			return nil
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/rollcall-events/rollcall/internal/packed"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
@@ -123,8 +124,8 @@ func TestCommit(t *testing.T) {
 	if r.Watermark != nil || r.LastSweep != 0 {
 		t.Fatalf("an empty stream says %+v", r)
 	}
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{
-		Sweep: 1}}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{Watermark: schemas.Watermark{
+		InProgress: &schemas.InProgress{Sweep: 1}}}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 1, event(1, 1), event(2, 1), event(1, 2))
@@ -178,13 +179,13 @@ func TestCommit(t *testing.T) {
 func TestFence(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	first, r, _ := recovered(t, natstest.Connect(t, url))
-	if err := first.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := first.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, first, 1, event(1, 1))
 	nc := natstest.Connect(t, url)
 	second, r, _ := recovered(t, nc)
-	if err := second.shutOut(t.Context(), r, complete(1)); err != nil {
+	if err := second.shutOut(t.Context(), r, Batch{Watermark: complete(1)}); err != nil {
 		t.Fatal(err)
 	}
 	before := logged(t, nc)
@@ -207,12 +208,12 @@ func TestFence(t *testing.T) {
 func TestLooksAfterSleep(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	first, r, _ := recovered(t, natstest.Connect(t, url))
-	if err := first.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := first.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, first, 1, event(1, 1))
 	second, r, _ := recovered(t, natstest.Connect(t, url))
-	if err := second.shutOut(t.Context(), r, complete(1)); err != nil {
+	if err := second.shutOut(t.Context(), r, Batch{Watermark: complete(1)}); err != nil {
 		t.Fatal(err)
 	}
 	first.checked = first.checked.Round(0).Add(-time.Hour) // it slept since
@@ -229,7 +230,7 @@ func TestLostAcknowledgement(t *testing.T) {
 		url, _ := natstest.Start(t, "")
 		nc := natstest.Connect(t, url)
 		p, r, _ := recovered(t, nc)
-		if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+		if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 			t.Fatal(err)
 		}
 		var events []schemas.Event
@@ -252,13 +253,118 @@ func TestLostAcknowledgement(t *testing.T) {
 	}
 }
 
+// A watermark that comes after the nextBy of the one before it is late, for its writer and for
+// whoever takes over, unless its own commit tells of it. Before any complete sweep none is.
+func TestLate(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	nc := natstest.Connect(t, url)
+	p, r, _ := recovered(t, nc)
+	passed, far := time.Now().Add(-time.Minute), time.Now().Add(time.Hour)
+	due := func(sweep uint64, nextBy time.Time) Batch {
+		w := complete(sweep)
+		w.NextBy = nextBy
+		return Batch{Watermark: w}
+	}
+	if err := p.shutOut(t.Context(), r, due(0, passed)); err != nil {
+		t.Fatal(err)
+	}
+	with := func(b Batch, change func(*Batch)) Batch {
+		change(&b)
+		return b
+	}
+	interval := func(types ...string) func(*Batch) {
+		return func(b *Batch) { b.Unobserved = &schemas.Unobserved{Sweep: 4, Types: types} }
+	}
+	for _, c := range []struct {
+		what         string
+		b            Batch
+		late, lapsed bool
+	}{
+		{"the first complete sweep", due(1, far), false, false},
+		{"in time", due(2, passed), false, false},
+		{"late", due(3, passed), true, true},
+		{"late, and told", with(due(4, passed), interval()), false, false},
+		{"late, and something else told", with(due(5, far), interval("10")), true, true},
+		{"in time, again", due(6, far), false, false},
+		{"an earlier one was late",
+			with(due(7, far), func(b *Batch) { b.Lapsed = true }), false, true},
+		{"in time, with events", with(due(8, passed), func(b *Batch) {
+			b.Events = []schemas.Event{event(1, 1)}
+		}), false, false},
+		{"late, with events", with(due(9, passed), func(b *Batch) {
+			b.Events = []schemas.Event{event(1, 2)}
+		}), true, true},
+	} {
+		if err := p.Commit(t.Context(), c.b); err != nil || p.Late() != c.late {
+			t.Errorf("%s: %v, late %t", c.what, err, p.Late())
+		}
+		if _, r, _ := recovered(t, nc); r.Lapsed != c.lapsed {
+			t.Errorf("%s: whoever takes over finds lapsed %t, want %t", c.what, r.Lapsed, c.lapsed)
+		}
+	}
+	// The first watermark of whoever takes over.
+	p, r, _ = recovered(t, nc)
+	if err := p.shutOut(t.Context(), r, due(9, far)); err != nil || !p.Late() {
+		t.Errorf("taken over late: %v, late %t", err, p.Late())
+	}
+	if p, r, _ = recovered(t, nc); !r.Lapsed {
+		t.Error("the next one finds no lapse")
+	}
+	if err := p.shutOut(t.Context(), r, due(9, far)); err != nil || p.Late() {
+		t.Errorf("taken over in time: %v, late %t", err, p.Late())
+	}
+}
+
+// What a sweep ends that nobody could tell goes with its watermark, and is kept as events are.
+func TestUnobserved(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	nc := natstest.Connect(t, url)
+	p, r, _ := recovered(t, nc)
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, p, 1, event(1, 1))
+	at := time.Date(2026, 11, 22, 8, 4, 5, 0, time.UTC)
+	u := schemas.Unobserved{From: at, To: at.Add(time.Hour), Sweep: 2,
+		Health: schemas.Credentials}
+	if err := p.Commit(t.Context(), Batch{Events: []schemas.Event{event(1, 2)}, Unobserved: &u,
+		Health: &schemas.Health{State: schemas.HealthOK}, Watermark: complete(2)}); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, p, 3, event(1, 3)) // and all that follows leaves it there
+	js, _ := jetstream.New(nc)
+	s, err := js.Stream(t.Context(), schemas.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.GetLastMsgForSubject(t.Context(), schemas.UnobservedSubject(tenant))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.TenantID = tenant
+	if got := string(m.Data); got != string(u.AppendJSON(nil)) ||
+		m.Header.Get(jetstream.MsgTTLHeader) == "" ||
+		m.Header.Get("Content-Type") != schemas.ContentTypeJSON {
+		t.Errorf("it is %s, with %v", got, m.Header)
+	}
+	id, place := m.Header.Get(jetstreamext.BatchIDHeader), m.Header.Get(jetstreamext.BatchSeqHeader)
+	if id == "" || place != "4" { // behind the event, its state, and health
+		t.Errorf("it is message %s of the batch %q", place, id)
+	}
+	// Somebody else's is noticed.
+	forge(t, nc, schemas.UnobservedSubject(tenant), string(m.Data))
+	if err := p.Commit(t.Context(), Batch{Watermark: complete(4)}); !errors.Is(err, ErrTampered) {
+		t.Errorf("a forged one: %v", err)
+	}
+}
+
 // While the broker is away a commit waits, and goes in when it is back.
 func TestBrokerAway(t *testing.T) {
 	dir := t.TempDir()
 	url, stop := natstest.Start(t, dir)
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	stop()
@@ -306,7 +412,7 @@ func TestTornTail(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 1, event(1, 1), event(2, 1))
@@ -320,7 +426,7 @@ func TestTornTail(t *testing.T) {
 		t.Fatalf("recovered %v, lacking %d states, last sweep %d", revisions, len(r.behind),
 			r.LastSweep)
 	}
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, r, revisions = recovered(t, nc); len(r.behind) != 0 || revisions[1] != 2 ||
@@ -334,7 +440,7 @@ func TestTornWatermark(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 6, event(1, 1), event(2, 1))
@@ -348,8 +454,8 @@ func TestTornWatermark(t *testing.T) {
 	if r.Watermark != nil || r.LastSweep != 7 || revisions[1] != 1 || revisions[2] != 2 {
 		t.Fatalf("recovered %+v, %v", r, revisions)
 	}
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{InProgress: &schemas.InProgress{
-		Sweep: 8}}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{Watermark: schemas.Watermark{
+		InProgress: &schemas.InProgress{Sweep: 8}}}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 8, event(1, 2))
@@ -360,7 +466,7 @@ func TestForgeries(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 7, event(1, 1), event(2, 1))
@@ -398,7 +504,7 @@ func TestForgeries(t *testing.T) {
 				t.Errorf("recovered %+v and sweep %d: sweep numbers would be used again",
 					r.Watermark, r.LastSweep)
 			}
-			if err := p.shutOut(t.Context(), r, complete(8)); err != nil {
+			if err := p.shutOut(t.Context(), r, Batch{Watermark: complete(8)}); err != nil {
 				t.Fatal(err)
 			}
 			if _, r, _ := recovered(t, nc); len(r.behind) != 0 {
@@ -414,7 +520,7 @@ func TestTwoTenants(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	cfg := config()
@@ -426,7 +532,7 @@ func TestTwoTenants(t *testing.T) {
 	if r, err = other.recover(t.Context(), func(*packed.State) {}); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := other.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	for rev := range uint64(3) {
@@ -442,7 +548,7 @@ func TestStreamGone(t *testing.T) {
 	url, _ := natstest.Start(t, "")
 	nc := natstest.Connect(t, url)
 	p, r, _ := recovered(t, nc)
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 1, event(1, 1))
@@ -470,7 +576,7 @@ func TestStreamGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.shutOut(t.Context(), r, schemas.Watermark{}); err != nil {
+	if err := p.shutOut(t.Context(), r, Batch{}); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, p, 1, event(1, 3))

@@ -37,6 +37,7 @@ type Recovered struct {
 	Watermark *schemas.Watermark
 	Health    *schemas.Health // nil: none
 	LastSweep uint64          // the highest sweep number found
+	Lapsed    bool            // the watermark's Batch.Lapsed, or it was late itself
 
 	behind map[int64][]byte // the last events of agents whose state is older, or not there
 }
@@ -135,6 +136,9 @@ func (s *reading) lastMessage(m jetstream.Msg, seq uint64) {
 			return
 		}
 		s.at.commit, s.Watermark = w.Commit.ID, w
+		if meta, err := m.Metadata(); err == nil { // as consume has seen it
+			s.Lapsed = lapsed(m.Headers().Get(dueHeader), meta.Timestamp)
+		}
 		s.LastSweep = max(s.LastSweep, w.LastSweep())
 		s.from = seq + 1 - min(seq, uint64(w.Commit.Messages))
 	case schemas.HealthSubject(s.r.cfg.Tenant):

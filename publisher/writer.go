@@ -36,8 +36,34 @@ const (
 type Batch struct {
 	Events []schemas.Event // in the order of the stream; at most MaxChanges
 	Health *schemas.Health // nil: unchanged
+
+	// Unobserved is the interval that the sweep ends which the watermark completes; nil: none. Its
+	// tenant is filled in.
+	Unobserved *schemas.Unobserved
+
 	// Watermark is the commit's last message. Its tenant, instance and commit are filled in.
 	Watermark schemas.Watermark
+
+	// Lapsed is kept beside the watermark for the next one who reads it (Recovered.Lapsed): a
+	// nextBy has passed since the last complete sweep.
+	Lapsed bool
+}
+
+// tells reports whether the batch itself says that readers could not tell until it came.
+func (b *Batch) tells() bool { return b.Unobserved != nil && len(b.Unobserved.Types) == 0 }
+
+// dueHeader of a watermark says by when it was due: the nextBy of the one before it, which it takes
+// the place of; or hasPassed, where Batch.Lapsed is true. It is left out where the commit tells of
+// it itself. It is for whoever takes over: readers are told by the sweep that ends the interval.
+const (
+	dueHeader = "Rollcall-Due"
+	hasPassed = "passed"
+)
+
+// lapsed reports what the header of a watermark says that was stored then.
+func lapsed(due string, stored time.Time) bool {
+	at, err := time.Parse(schemas.TimeFormat, due)
+	return due == hasPassed || err == nil && stored.After(at)
 }
 
 // A writer commits what a tenant's stream gets, one commit after another.
@@ -46,8 +72,10 @@ type writer struct {
 	metrics *metrics
 	trouble trouble
 
-	last position // of the last commit that we know of: what the next one expects
-	gaps []gap    // between our commits, where it is not yet known that only other tenants wrote
+	last position  // of the last commit that we know of: what the next one expects
+	due  time.Time // its nextBy; zero: not known, or no complete sweep had been
+	late bool      // see Late
+	gaps []gap     // between our commits, where it is not yet known that only other tenants wrote
 
 	// When the stream was last known to end, for this tenant, with our last commit, and how many
 	// reconnects there had been. Once either has moved on, the stream is looked at before the next
@@ -58,10 +86,18 @@ type writer struct {
 }
 
 // begin has the next commit expect what was just read of the stream.
-func (p *writer) begin(at position, reconnects uint64) {
+func (p *writer) begin(at position, w *schemas.Watermark, reconnects uint64) {
 	p.gaps = nil
+	p.follows(w)
 	p.reconnects = reconnects
 	p.advance(at)
+}
+
+// follows says which watermark the next one takes the place of; nil: none that can be read.
+func (p *writer) follows(w *schemas.Watermark) {
+	if p.due = (time.Time{}); w != nil && w.Sweep > 0 {
+		p.due = w.NextBy
+	}
 }
 
 func (p *writer) advance(at position) { p.last, p.checked = at, time.Now() }
@@ -77,6 +113,7 @@ func (p *writer) Commit(ctx context.Context, b Batch) error {
 	if err := p.commit(ctx, msgs, id); err != nil {
 		return err
 	}
+	p.arrived(&b)
 	// Between two commits of a tenant only other tenants write.
 	if first := p.last.seq + 1 - uint64(len(msgs)); first > before+1 {
 		p.gaps = append(p.gaps[max(0, len(p.gaps)-maxGaps):], gap{before, first})
@@ -97,6 +134,17 @@ func (p *writer) Commit(ctx context.Context, b Batch) error {
 	return nil
 }
 
+// arrived says that a commit is in the stream, and expects the next one by its nextBy.
+func (p *writer) arrived(b *Batch) {
+	p.late = p.late && !b.tells()
+	p.follows(&b.Watermark)
+}
+
+// Late reports whether the last commit, or the first watermark of a take-over, came into the stream
+// only after the nextBy of the watermark before it, and does not say so itself: meanwhile readers
+// could not tell. It is not to be called while there is one under way.
+func (p *writer) Late() bool { return p.late }
+
 // A gap lies between two commits of the tenant: what is in it others have written.
 type gap struct{ above, below uint64 }
 
@@ -109,7 +157,7 @@ const usualSize = 2 << 10
 // messages encodes a batch, with states (by agent) besides those of its events, and returns the
 // commit's id. Messages of a kind share their header, to which send adds what tells them apart.
 func (p *writer) messages(b Batch, states map[int64][]byte) ([]*nats.Msg, string) {
-	msgs := make([]*nats.Msg, 0, 2*len(b.Events)+len(states)+2)
+	msgs := make([]*nats.Msg, 0, 2*len(b.Events)+len(states)+3)
 	header := func(contentType, name, value string) nats.Header {
 		return nats.Header{"Content-Type": {contentType}, name: {value}}
 	}
@@ -140,16 +188,29 @@ func (p *writer) messages(b Batch, states map[int64][]byte) ([]*nats.Msg, string
 		add(schemas.HealthSubject(p.cfg.Tenant),
 			header(other, jetstream.MsgRollup, jetstream.MsgRollupSubject), h.AppendJSON(nil))
 	}
+	if b.Unobserved != nil {
+		u := *b.Unobserved
+		u.TenantID = p.cfg.Tenant
+		add(schemas.UnobservedSubject(p.cfg.Tenant),
+			header(other, jetstream.MsgTTLHeader, seconds), u.AppendJSON(nil))
+	}
 	w := b.Watermark
 	w.TenantID, w.Instance = p.cfg.Tenant, p.cfg.Instance
 	w.Commit = schemas.Commit{ID: nuid.Next(), Messages: len(msgs) + 1}
 	fence := header(other, jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	fence.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(p.last.seq, 10))
+	switch {
+	case b.Lapsed:
+		fence.Set(dueHeader, hasPassed)
+	case !p.due.IsZero() && !b.tells():
+		fence.Set(dueHeader, p.due.UTC().Format(schemas.TimeFormat))
+	}
 	add(schemas.WatermarkSubject(p.cfg.Tenant), fence, w.AppendJSON(nil))
 	return msgs, w.Commit.ID
 }
 
-// commit sends the messages until it is known what became of them.
+// commit sends the messages until it is known what became of them, and whether they came late.
+// Where there is no error, arrived has to be called.
 func (p *writer) commit(ctx context.Context, msgs []*nats.Msg, id string) error {
 	// The server may be away for as long as it likes: ctx ends this.
 	wait := backoff.NewExponentialBackOff(backoff.WithInitialInterval(retryFirst),
@@ -161,7 +222,7 @@ func (p *writer) commit(ctx context.Context, msgs []*nats.Msg, id string) error 
 	}
 	failures, began := 0, time.Now()
 	var lost error // why it is not known what became of the last try
-	try := func() error {
+	arrive := func() error {
 		if p.nc.IsClosed() { // for good
 			return backoff.Permanent(nats.ErrConnectionClosed)
 		}
@@ -194,6 +255,17 @@ func (p *writer) commit(ctx context.Context, msgs []*nats.Msg, id string) error 
 		}
 		return lost
 	}
+	there := false
+	try := func() (err error) {
+		if !there {
+			if err := arrive(); err != nil {
+				return err
+			}
+			there = true
+		}
+		p.late, err = p.cameLate(ctx)
+		return err
+	}
 	notify := func(err error, next time.Duration) {
 		failures++
 		p.metrics.retries.Inc()
@@ -218,6 +290,20 @@ func (p *writer) commit(ctx context.Context, msgs []*nats.Msg, id string) error 
 			"messages", len(msgs), "tries", failures+1)
 	}
 	return nil
+}
+
+// cameLate reports whether the last commit came into the stream after the nextBy of the watermark
+// before it. Where its acknowledgement came in time, so did it; else the stream says when it came.
+func (p *writer) cameLate(ctx context.Context) (bool, error) {
+	if p.due.IsZero() || !time.Now().After(p.due) {
+		return false, nil
+	}
+	_, m, err := p.Watermark(ctx)
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return false, fmt.Errorf("look when the commit at sequence %d came: %w", p.last.seq, err)
+	}
+	// Where somebody else has gone on since, whoever takes over next judges by what stands there.
+	return m != nil && m.Seq == p.last.seq && m.Time.After(p.due), nil
 }
 
 // refused says of an error of sending that the server refuses the commit as it is, so that sending
@@ -394,6 +480,7 @@ func (r *Reader) position(ctx context.Context) (at position, messages int, err e
 func (r *Reader) foreign(ctx context.Context, above uint64) (first *Message, err error) {
 	for _, filter := range []string{
 		schemas.ChangeFilter(r.cfg.Tenant), schemas.HealthSubject(r.cfg.Tenant),
+		schemas.UnobservedSubject(r.cfg.Tenant),
 	} {
 		m, err := r.next(ctx, above+1, filter)
 		if err != nil {

@@ -24,7 +24,7 @@ const (
 
 	// commitChanges is how many changed agents fit into one commit: the server takes 1000 messages
 	// a batch.
-	commitChanges = 499
+	commitChanges = 498
 )
 
 // A state is the last message of a state's subject.

@@ -87,7 +87,7 @@ func newRig(t *testing.T, change func(*Config, *paces)) *rig {
 		t.Fatal(err)
 	}
 	if _, err := r.w.TakeOver(t.Context(), func(*packed.State) {},
-		func(*publisher.Recovered) schemas.Watermark { return schemas.Watermark{} }); err != nil {
+		func(*publisher.Recovered) (w schemas.Watermark, lapsed bool) { return }); err != nil {
 		t.Fatal(err)
 	}
 	js, err := jetstream.New(natstest.Connect(t, r.url))

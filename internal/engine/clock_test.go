@@ -28,7 +28,7 @@ type stepping struct {
 func newStepping(t *testing.T) *stepping {
 	s := &stepping{t: t, cfg: config(), v: &vendor{}, m: &memory{}}
 	c := clock.New(func() time.Time { return time.Now().Add(s.set) })
-	s.cfg.Now, s.cfg.Follow, s.v.now = c.Now, c.Follow, c.Now
+	s.cfg.Now, s.cfg.Follow, s.v.now, s.m.now = c.Now, c.Follow, c.Now, s.wall
 	s.cfg.Logger = slog.New(slog.NewTextHandler(&s.said, nil))
 	return s
 }

@@ -42,16 +42,28 @@ func (l *loop) startCommit() {
 		return len(buf) <= limit
 	}
 	beat := l.beatDue()
-	for news := l.health.news(); news != nil || beat || !l.roster.Idle(); {
+	for {
+		news := l.health.news()
+		if news == nil && !beat && l.roster.Idle() {
+			return
+		}
 		c := l.roster.Next(l.sweep.number, l.commit.maxChanges, fits)
+		if !c.Complete() && l.roster.Ending() {
+			news = nil // what follows from a sweep comes with its end
+		}
 		if c.Empty() && news == nil && !beat {
 			l.roster.Skip(c)
 			l.tooLarge(c)
 			continue
 		}
 		l.commit.formedAt = l.now()
-		c.Watermark.NextBy = l.cfg.nextBy(l.commit.formedAt)
-		b := publisher.Batch{Events: c.Events, Watermark: c.Watermark}
+		last := l.roster.Watermark()
+		l.roster.Form(c, l.commit.formedAt, l.cfg.nextBy(l.commit.formedAt))
+		if u := c.Unobserved; u != nil {
+			u.Health = l.health.reasonSince(last.CompletedAt)
+		}
+		b := publisher.Batch{Events: c.Events, Unobserved: c.Unobserved, Watermark: c.Watermark,
+			Lapsed: c.Lapsed}
 		if news != nil {
 			b.Health = &news.message
 		}
@@ -92,6 +104,9 @@ func (l *loop) committed(c *diff.Commit, news *healthNews, err error) error {
 	switch {
 	case err == nil || errors.Is(err, publisher.ErrTampered):
 		l.roster.Committed(c)
+		if l.stream.Late() {
+			l.roster.Lapse()
+		}
 		l.tellPublished(c.Watermark)
 		l.tellCommitted(c)
 		if news != nil {

@@ -32,8 +32,10 @@ type Source interface {
 // Stream is where the events go; see [publisher.Publisher] for what its methods promise.
 type Stream interface {
 	TakeOver(ctx context.Context, state func(*packed.State),
-		first func(*publisher.Recovered) schemas.Watermark) (*publisher.Recovered, error)
+		first func(*publisher.Recovered) (w schemas.Watermark, lapsed bool),
+	) (*publisher.Recovered, error)
 	Commit(ctx context.Context, b publisher.Batch) error
+	Late() bool
 }
 
 // Engine runs one tenant. Make it with [New].

@@ -190,6 +190,18 @@ func (h *health) news() *healthNews {
 // committed says that news are in the stream.
 func (h *health) committed(n *healthNews) { h.published, h.notice = n.state, "" }
 
+// reasonSince returns the last reason in the stream, where health has given it since a sweep was
+// completed then. Empty: it has given none.
+func (h *health) reasonSince(completed time.Time) schemas.HealthReason {
+	switch p := h.published; p.Reason {
+	case schemas.Unusable, schemas.MissingMany, schemas.Unidentified: // a complete sweep may say so
+		if !schemas.FloorTime(p.Since).After(completed) {
+			return ""
+		}
+	}
+	return h.published.Reason
+}
+
 // addNotice has a message published that says something besides the state.
 func (h *health) addNotice(detail string, at time.Time) {
 	if h.now.State == "" {

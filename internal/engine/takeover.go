@@ -39,8 +39,8 @@ func (l *loop) reload() {
 type takeover struct {
 	states    map[int64]*packed.State
 	recovered *publisher.Recovered
-	first     schemas.Watermark // ours, which shuts earlier writers out
-	formedAt  time.Time         // when that was formed
+	first     diff.First // ours, which shuts earlier writers out
+	formedAt  time.Time  // when that was formed
 }
 
 // takeOver reads the stream and shuts every earlier writer out, trying until ctx ends. sweep is the
@@ -51,13 +51,12 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*takeover, error) 
 		t = &takeover{states: make(map[int64]*packed.State)}
 		t.recovered, err = e.stream.TakeOver(ctx,
 			func(s *packed.State) { t.states[s.Agent.AgentID()] = s },
-			func(r *publisher.Recovered) schemas.Watermark {
+			func(r *publisher.Recovered) (schemas.Watermark, bool) {
 				next := max(r.LastSweep+1, sweep)
-				w := diff.FirstWatermark(t.states, r.Watermark, e.cfg.Types, next)
 				t.formedAt = e.now()
-				w.NextBy = e.cfg.nextBy(t.formedAt)
-				t.first = w
-				return w
+				t.first = diff.TakeOver(t.states, r.Watermark, r.Lapsed, e.cfg.Types, next,
+					t.formedAt, e.cfg.nextBy(t.formedAt))
+				return t.first.Watermark, t.first.Lapsed
 			})
 		var setup *publisher.SetupError
 		if errors.As(err, &setup) || errors.Is(err, publisher.ErrLeaseLost) {
@@ -84,8 +83,12 @@ func (e *Engine) takeOver(ctx context.Context, sweep uint64) (*takeover, error) 
 
 // load takes over what the stream said.
 func (l *loop) load(t *takeover) {
-	loaded := l.roster.Load(t.states, t.recovered.Watermark, t.first.LastSweep())
-	l.tellPublished(t.first)
+	loaded := l.roster.Load(t.states, t.recovered.Watermark, t.first.Watermark.LastSweep())
+	l.roster.Resume(t.first)
+	if l.stream.Late() {
+		l.roster.Lapse()
+	}
+	l.tellPublished(t.first.Watermark)
 	if n := loaded.Lost; n > 0 {
 		l.logger.Error("the broker has lost messages that it had acknowledged: "+
 			"what still stands is published again, above every revision that was used; "+

@@ -33,8 +33,7 @@ func Tenants(ctx context.Context, nc *nats.Conn) (jetstream.JetStream, []int64, 
 		return nil, nil, err
 	}
 	tenants, err := tenantsOf(ctx, nc, js)
-	own := errors.Is(err, jetstream.ErrStreamNotFound) // the account has a JetStream of its own
-	if !own && !NoJetStream(err) {
+	if !NoJetStream(err) {
 		return js, tenants, err
 	}
 	imported, importedErr := jetstream.NewWithDomain(nc, readersDomain)
@@ -42,10 +41,7 @@ func Tenants(ctx context.Context, nc *nats.Conn) (jetstream.JetStream, []int64, 
 		return nil, nil, importedErr
 	}
 	tenants, importedErr = tenantsOf(ctx, nc, imported)
-	switch {
-	case NoJetStream(importedErr) && own:
-		return js, nil, err
-	case NoJetStream(importedErr):
+	if NoJetStream(importedErr) {
 		return nil, nil, err
 	}
 	return imported, tenants, importedErr

@@ -77,11 +77,11 @@ func newWriter(t testing.TB, url string, tenant int64) *writer {
 	t.Helper()
 	p := open(t, url, tenant)
 	r, err := p.TakeOver(t.Context(), func(*packed.State) {},
-		func(r *publisher.Recovered) (w schemas.Watermark) {
+		func(r *publisher.Recovered) (w schemas.Watermark, lapsed bool) {
 			if r.Watermark != nil {
 				w = *r.Watermark
 			}
-			return w
+			return w, false
 		})
 	if err != nil {
 		t.Fatal(err)

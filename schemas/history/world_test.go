@@ -37,14 +37,15 @@ func clock(t testing.TB, s string) time.Time {
 // A world is a tenant whose stream is written as rollcall writes it.
 type world struct {
 	testing.TB
-	nc    *nats.Conn
-	js    jetstream.JetStream
-	p     *publisher.Publisher
-	last  map[int64]*schemas.Event
-	batch []schemas.Event
-	sweep uint64
-	now   time.Time // of what is asked
-	from  string    // the stream that is asked
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	p      *publisher.Publisher
+	last   map[int64]*schemas.Event
+	batch  []schemas.Event
+	marked schemas.Watermark // the last one
+	sweep  uint64
+	now    time.Time // of what is asked
+	from   string    // the stream that is asked
 }
 
 func newWorld(t testing.TB, maxAge time.Duration) *world {
@@ -63,7 +64,7 @@ func newWorld(t testing.TB, maxAge time.Duration) *world {
 		t.Fatal(err)
 	}
 	_, err = w.p.TakeOver(t.Context(), func(*packed.State) {},
-		func(*publisher.Recovered) (m schemas.Watermark) { return m })
+		func(*publisher.Recovered) (m schemas.Watermark, lapsed bool) { return m, lapsed })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +145,7 @@ func (w *world) swept(at string) {
 func (w *world) commit(m schemas.Watermark) {
 	w.Helper()
 	batch := w.batch
-	w.batch = nil
+	w.batch, w.marked = nil, m
 	if err := w.p.Commit(w.Context(), publisher.Batch{Events: batch, Watermark: m}); err != nil {
 		w.Fatal(err)
 	}
@@ -155,10 +156,8 @@ func (w *world) unobserved(from, to string, health schemas.HealthReason, types .
 	w.Helper()
 	u := schemas.Unobserved{TenantID: tenant, From: clock(w, from), To: clock(w, to),
 		Sweep: w.sweep, Health: health, Types: types}
-	subject := schemas.LogPrefix + strings.TrimPrefix(schemas.UnobservedSubject(tenant),
-		schemas.StoredPrefix)
-	_, err := w.js.Publish(w.Context(), subject, u.AppendJSON(nil), jetstream.WithMsgTTL(time.Hour))
-	if err != nil {
+	if err := w.p.Commit(w.Context(),
+		publisher.Batch{Unobserved: &u, Watermark: w.marked}); err != nil {
 		w.Fatal(err)
 	}
 }

@@ -81,11 +81,14 @@ type absent struct {
 }
 
 func (a *absent) TakeOver(_ context.Context, _ func(*packed.State),
-	first func(*publisher.Recovered) schemas.Watermark) (*publisher.Recovered, error) {
+	first func(*publisher.Recovered) (w schemas.Watermark, lapsed bool),
+) (*publisher.Recovered, error) {
 	r := &publisher.Recovered{}
 	first(r)
 	return r, nil
 }
+
+func (a *absent) Late() bool { return false }
 
 func (a *absent) Commit(ctx context.Context, b publisher.Batch) error {
 	select {

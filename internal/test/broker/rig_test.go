@@ -312,7 +312,8 @@ func (s seam) Commit(ctx context.Context, b publisher.Batch) error {
 }
 
 func (s seam) TakeOver(ctx context.Context, state func(*packed.State),
-	first func(*publisher.Recovered) schemas.Watermark) (*publisher.Recovered, error) {
+	first func(*publisher.Recovered) (w schemas.Watermark, lapsed bool),
+) (*publisher.Recovered, error) {
 	r, err := s.Publisher.TakeOver(ctx, state, first)
 	s.h.mu.Lock()
 	hook := s.h.took

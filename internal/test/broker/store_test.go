@@ -252,10 +252,10 @@ func TestRolledBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			var w schemas.Watermark
-			first := func(rec *publisher.Recovered) schemas.Watermark {
+			first := func(rec *publisher.Recovered) (schemas.Watermark, bool) {
 				w = *rec.Watermark
 				w.InProgress = &schemas.InProgress{Sweep: rec.LastSweep + 1}
-				return w
+				return w, rec.Lapsed
 			}
 			if _, err := other.TakeOver(t.Context(), func(*packed.State) {}, first); err != nil {
 				t.Fatal(err)
