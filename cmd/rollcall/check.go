@@ -21,6 +21,7 @@ import (
 // checkCommand tries the settings, or asks a running rollcall whether it is ready.
 func checkCommand() *cobra.Command {
 	var ready, asJSON bool
+	var context string
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Tries the settings, and says what is wrong and how to mend it; changes nothing",
@@ -36,11 +37,12 @@ mend. 2: a setting has to change.`,
 			if ready {
 				return runReady(cmd.Context(), cmd.OutOrStdout(), asJSON)
 			}
-			return runCheck(cmd.Context(), cmd.OutOrStdout(), asJSON)
+			return runCheck(cmd.Context(), context, cmd.OutOrStdout(), asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&ready, "ready", false,
 		"only ask the rollcall that runs on this machine whether it is ready (its /readyz)")
+	contextFlag(cmd, &context)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document instead of lines")
 	return cmd
 }
@@ -88,9 +90,9 @@ func (r *reporting) end() error {
 	return nil
 }
 
-func runCheck(ctx context.Context, w io.Writer, asJSON bool) error {
+func runCheck(ctx context.Context, natsContext string, w io.Writer, asJSON bool) error {
 	r := newReporting(w, asJSON)
-	s, warnings, err := loadSettings(withVendor)
+	s, warnings, err := loadSettingsIn(natsContext, withVendor)
 	r.settings(s, warnings, err)
 	if err == nil {
 		check.Run(ctx, s.check(), r.add)

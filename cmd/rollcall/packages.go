@@ -144,7 +144,8 @@ func (s *settings) natsd(log *slog.Logger) natsd.Config {
 func (s *settings) natsServers(log *slog.Logger) *natsdial.Servers {
 	return &natsdial.Servers{
 		URLs: s.natsURLs, CredsFile: s.NATSCredsFile, NKeyFile: s.NATSNKeyFile,
-		CAFile: s.NATSCAFile, CertFile: s.NATSCertFile, KeyFile: s.NATSKeyFile, Logger: log,
+		CAFile: s.NATSCAFile, CertFile: s.NATSCertFile, KeyFile: s.NATSKeyFile,
+		InboxPrefix: s.NATSInboxPrefix, Logger: log,
 	}
 }
 

@@ -46,6 +46,7 @@ type settings struct {
 
 	NATSListen, DataDir                                                string
 	NATSCredsFile, NATSNKeyFile, NATSCAFile, NATSCertFile, NATSKeyFile string
+	NATSInboxPrefix                                                    string // empty: _INBOX
 	NATSReplicas                                                       int
 	NATSManage                                                         bool
 	EventsMaxAge                                                       time.Duration
@@ -102,7 +103,17 @@ const (
 // name of the variable as its Field, and never holds a secret. The warnings are worth a line of the
 // log each, also beside an error, which a mistyped name may explain.
 func loadSettings(src source) (s *settings, warnings []string, err error) {
+	return loadSettingsIn("", src)
+}
+
+// loadSettingsIn is loadSettings with a context of the nats command line, unless it is empty.
+func loadSettingsIn(context string, src source) (s *settings, warnings []string, err error) {
 	s = &settings{source: src, env: readEnvironment()}
+	if context != "" {
+		if err := s.useContext(context); err != nil {
+			return nil, nil, err
+		}
+	}
 	variables := s.variables()
 	if src == withoutVendor {
 		variables = slices.DeleteFunc(variables, variable.ofVendor)

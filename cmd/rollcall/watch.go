@@ -27,10 +27,11 @@ import (
 
 func watchCommand() *cobra.Command {
 	var cfg watch.Config
+	var context string
 	cmd := &cobra.Command{
 		DisableFlagsInUseLine: true,
 
-		Use:   "watch [--tenant N] [--type T]",
+		Use:   "watch [--tenant N] [--type T] [--context C]",
 		Short: "Shows who is on duty, then every change, and whether that can be trusted",
 		Long: `Shows the agents on duty, then a line for every change as it is committed. It
 reads the stream ` + schemas.Stream + ` at ROLLCALL_NATS_URL or, where that is not set, of the
@@ -47,17 +48,20 @@ With --type it shows and counts the agents of those types only.`,
   rollcall watch --type safety,quality`,
 		SuggestFor: []string{"follow", "show", "tail", "top"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runWatch(cmd.Context(), cfg, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return runWatch(cmd.Context(), context, cfg, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	tenantFlag(cmd, &cfg.Tenant)
 	typeFlag(cmd, &cfg.Types)
+	contextFlag(cmd, &context)
 	return cmd
 }
 
 // runWatch watches until ctx ends or nobody reads stdout any more.
-func runWatch(ctx context.Context, cfg watch.Config, stdout, stderr io.Writer) error {
-	s, warnings, err := loadSettings(withoutVendor)
+func runWatch(
+	ctx context.Context, natsContext string, cfg watch.Config, stdout, stderr io.Writer,
+) error {
+	s, warnings, err := loadSettingsIn(natsContext, withoutVendor)
 	for _, w := range warnings {
 		fmt.Fprintln(stderr, "rollcall: warning:", w)
 	}

@@ -5,8 +5,10 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -177,6 +179,68 @@ func TestWatchTroubles(t *testing.T) {
 	if code, _ := w.Interrupt(); code != 0 || w.Stderr() != "" ||
 		strings.Contains(w.Stdout(), "\x1b") {
 		t.Errorf("exit %d: %s", code, w.Output())
+	}
+}
+
+// A context of the nats command line says all that is needed to sign in, whatever the settings say.
+func TestContext(t *testing.T) {
+	t.Parallel()
+	at, _ := natstest.StartOptions(t, &server.Options{Users: []*server.User{
+		{Username: "desk", Password: "s3/cret", Permissions: &server.Permissions{
+			Subscribe: &server.SubjectPermission{Allow: []string{"_DESK.>"}}}},
+		{Username: "rollcall", Password: "other"}}})
+	v := e2e.NewVendor(t, isdpsim.Config{Agents: 3})
+	daemon := e2e.Settings(v.Env(), on(strings.Replace(at, "://", "://rollcall:other@", 1)))
+	e2e.Rollcall(t, daemon).WaitFor("first complete sweep")
+
+	home := t.TempDir()
+	contexts := filepath.Join(home, "nats", "context")
+	if err := os.MkdirAll(contexts, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"desk": `{"url": "` + at + `", "user": "desk", "password": "s3/cret",
+			"inbox_prefix": "_DESK"}`,
+		"locked": `{"url": "` + at + `", "user": "desk", "password": "wr0ng"}`,
+		"socks":  `{"url": "` + at + `", "socks_proxy": "socks5://127.0.0.1:1"}`,
+		"spoilt": `{"url"`,
+		"sealed": `{"url": "` + at + `", "nkey": "/missing.nk"}`,
+	} {
+		file := filepath.Join(contexts, name+".json")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := maps.Clone(daemon)
+	maps.Copy(env, map[string]string{"XDG_CONFIG_HOME": home,
+		"ROLLCALL_NATS_URL": "nats://127.0.0.1:1", "ROLLCALL_NATS_NKEY_FILE": "/missing"})
+	for _, name := range []string{"desk", filepath.Join(contexts, "desk.json")} {
+		w := e2e.Rollcall(t, env, "watch", "--context", name)
+		w.WaitFor("Changes from here on")
+		w.NoSecrets("s3/cret", "s3%2Fcret")
+		w.Kill()
+	}
+	c := e2e.Rollcall(t, env, "check", "--context", "desk")
+	c.Wait()
+	if !strings.Contains(c.Stdout(), "ok    nats") {
+		t.Error("check does not reach NATS")
+	}
+	c.NoSecrets("s3/cret", "s3%2Fcret")
+
+	for name, want := range map[string]string{
+		"desks":  `unknown context "desks"`,
+		"spoilt": "unexpected end of JSON input",
+		"socks":  "rollcall can't use socks_proxy",
+		"sealed": "/missing.nk",
+		"locked": "Authorization Violation",
+	} {
+		p := e2e.Rollcall(t, env, "watch", "--context", name)
+		code, said := p.Wait(), p.Stderr()
+		if code != 2 && name != "locked" || code == 0 || !strings.Contains(said, want) ||
+			strings.Count(said, "\n") != 1 {
+			t.Errorf("%s: exit %d: %s", name, code, said)
+		}
+		p.NoSecrets("wr0ng")
 	}
 }
 

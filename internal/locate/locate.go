@@ -33,7 +33,8 @@ func Tenants(ctx context.Context, nc *nats.Conn) (jetstream.JetStream, []int64, 
 		return nil, nil, err
 	}
 	tenants, err := tenantsOf(ctx, nc, js)
-	if !NoJetStream(err) {
+	own := errors.Is(err, jetstream.ErrStreamNotFound) // the account has a JetStream of its own
+	if !own && !NoJetStream(err) {
 		return js, tenants, err
 	}
 	imported, importedErr := jetstream.NewWithDomain(nc, readersDomain)
@@ -41,7 +42,10 @@ func Tenants(ctx context.Context, nc *nats.Conn) (jetstream.JetStream, []int64, 
 		return nil, nil, importedErr
 	}
 	tenants, importedErr = tenantsOf(ctx, nc, imported)
-	if NoJetStream(importedErr) {
+	switch {
+	case NoJetStream(importedErr) && own:
+		return js, nil, err
+	case NoJetStream(importedErr):
 		return nil, nil, err
 	}
 	return imported, tenants, importedErr

@@ -34,6 +34,9 @@ type Servers struct {
 	CredsFile, NKeyFile       string // empty: not so
 	CAFile, CertFile, KeyFile string // empty: not so
 
+	// InboxPrefix is under what the answers to requests come; empty: _INBOX.
+	InboxPrefix string
+
 	// Logger gets what no error says; nil: discard.
 	Logger *slog.Logger
 
@@ -153,6 +156,9 @@ func (s *Servers) options() ([]nats.Option, error) {
 	}
 	if f := s.CertFile; f != "" {
 		opts = append(opts, nats.ClientCert(f, s.KeyFile))
+	}
+	if s.InboxPrefix != "" {
+		opts = append(opts, nats.CustomInboxPrefix(s.InboxPrefix))
 	}
 	return opts, nil
 }

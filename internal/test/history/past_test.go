@@ -361,13 +361,15 @@ func (q *question) add(id int64, from, to time.Time, got []history.Interval) {
 			q.point(func(format string, args ...any) {
 				q.t.Helper()
 				bad("at %s: %s", stamp(t), fmt.Sprintf(format, args...))
-			}, id, t, &got[n])
+			}, id, t, to, &got[n])
 		}
 	}
 }
 
 // point checks what an interval says of a moment in it.
-func (q *question) point(bad func(string, ...any), id int64, t time.Time, i *history.Interval) {
+func (q *question) point(
+	bad func(string, ...any), id int64, t, to time.Time, i *history.Interval,
+) {
 	q.t.Helper()
 	e := q.last(id, t)
 	first := &q.events[id][0]
@@ -406,5 +408,10 @@ func (q *question) point(bad func(string, ...any), id int64, t time.Time, i *his
 	if complete && e != nil && i.From.Equal(e.Time) && i.From.Equal(t) &&
 		i.State != history.Unknown && !i.FromNotBefore.Equal(e.Data.NotBefore) {
 		bad("it began after %s", stamp(e.Data.NotBefore))
+	}
+	next := q.last(id, i.To)
+	if complete && next != nil && next.Time.Equal(i.To) && i.State != history.Unknown &&
+		!i.To.Equal(to) && !i.ToNotBefore.Equal(next.Data.NotBefore) {
+		bad("it ended after %s", stamp(next.Data.NotBefore))
 	}
 }

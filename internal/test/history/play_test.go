@@ -79,9 +79,13 @@ var opening = time.Date(2026, 3, 28, 21, 0, 0, 0, time.UTC)
 var types = []string{"0", "1", "10", "no type"}
 
 func newPlay(t *testing.T, js jetstream.JetStream, tenant int64, seed uint64, ttl string) *play {
-	return &play{t: t, ctx: t.Context(), js: js, rand: rand.New(rand.NewPCG(seed, 15)),
+	p := &play{t: t, ctx: t.Context(), js: js, rand: rand.New(rand.NewPCG(seed, 15)),
 		tenant: tenant, ttl: ttl, listed: map[int64]*schemas.Agent{}, known: map[int64]*known{},
 		published: map[int64]schemas.Event{}, counts: map[string]int{}, clock: opening}
+	for range 6 {
+		p.add()
+	}
+	return p
 }
 
 // rest lets some time pass, and says what time it is. No two moments are in the same millisecond.
@@ -115,7 +119,7 @@ func (p *play) change() {
 	a := p.one()
 	n := p.rand.IntN(20)
 	switch {
-	case a == nil || n == 0 || p.taken < 4:
+	case a == nil || n == 0:
 		p.add()
 	case n < 9:
 		a.OnlineStatus = 1 - a.OnlineStatus
@@ -486,9 +490,17 @@ func (p *play) act() {
 		}
 		p.away = false
 		p.flush()
-	case n == 26: // other types are polled from now on
+	case n < 28: // other types are polled from now on
 		p.kill(false)
-		p.polled = pick(p.rand, nil, []string{"0", "10"}, []string{"0", "1", "10"}, []string{"10"})
+		all := []string{"0", "1", "10"}
+		switch n := len(p.polled); {
+		case n == 0:
+			p.polled = all[p.rand.IntN(3):]
+		case n == 3 || p.rand.IntN(4) == 0:
+			p.polled = nil
+		default:
+			p.polled = all[2-n:]
+		}
 		p.look(true)
 	default:
 		p.rest(silent + beat)

@@ -271,7 +271,8 @@ func (q *question) ask(chance *rand.Rand, n int) {
 	for range n {
 		q.at(moment())
 	}
-	for range 1 + n/10 {
+	q.intervals(opening, end)
+	for range n / 10 {
 		from, to := moment(), moment()
 		if to.Before(from) {
 			from, to = to, from

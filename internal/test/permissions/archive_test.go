@@ -6,12 +6,14 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rollcall-events/rollcall/internal/locate"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
 
@@ -145,6 +147,11 @@ func TestOwnJetStream(t *testing.T) {
 	}
 	if e, err := kv.Get(t.Context(), "a"); err != nil || string(e.Value()) != "b" {
 		t.Errorf("read %v, error %v", e, err)
+	}
+	// The commands that read find the stream in the copy all the same.
+	if _, tenants, err := locate.Tenants(t.Context(), w.readerConn); err != nil ||
+		!slices.Equal(tenants, []int64{886}) {
+		t.Errorf("tenants %v, error %v", tenants, err)
 	}
 	// A mirror with everything, states too.
 	before := w.state()
