@@ -57,7 +57,7 @@ var defaultPaces = paces{
 }
 
 // A Board is the page and what it needs. It is an [http.Handler] for the paths /, /worker.js,
-// /events and /agents/. A proxy may show them below any path, if it cuts that path off.
+// /events, /day and /agents/. A proxy may show them below any path, if it cuts that path off.
 type Board struct {
 	cfg     Config
 	paces   paces
@@ -66,6 +66,7 @@ type Board struct {
 	wanted  chan struct{} // holds a token when Run is to follow the stream
 	ended   chan struct{} // closed when Run has ended
 	reading chan struct{} // holds a token for each history that is being read
+	lastDay lastDay
 
 	mu        sync.Mutex // guards what follows
 	hub       *hub       // what the pages are shown; replaced when it is no longer followed
@@ -85,7 +86,8 @@ func New(cfg Config) *Board {
 	b := &Board{
 		cfg: cfg, paces: defaultPaces, mux: http.NewServeMux(), site: newSite(cfg.Tenant, read),
 		wanted: make(chan struct{}, 1), ended: make(chan struct{}), reading: make(chan struct{}, 4),
-		hub: newHub(cfg),
+		lastDay: lastDay{turn: make(chan struct{}, 1)},
+		hub:     newHub(cfg),
 	}
 	b.routes()
 	return b
@@ -96,7 +98,9 @@ func (b *Board) routes() {
 	b.mux.HandleFunc("GET /{$}", b.site.page)
 	b.mux.HandleFunc("GET /worker.js", b.site.sharedWorker)
 	b.mux.HandleFunc("GET /events", b.events)
-	b.mux.HandleFunc("GET /agents/{id}/history", b.history)
+	b.mux.HandleFunc("GET /day", b.day)
+	b.mux.HandleFunc("GET /agents/{id}/day", b.ofAgent(b.agentsDay))
+	b.mux.HandleFunc("GET /agents/{id}/history", b.ofAgent(b.history))
 }
 
 // Run follows the stream for the open pages until ctx ends, and then returns nil. It returns an

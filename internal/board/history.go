@@ -20,29 +20,41 @@ const (
 	historyTimeout = 5 * time.Second
 )
 
-// history answers with an agent's latest events, the newest first.
-func (b *Board) history(w http.ResponseWriter, r *http.Request) {
-	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
-	if err != nil || strconv.FormatInt(id, 10) != r.PathValue("id") {
-		http.NotFound(w, r)
-		return
+// ofAgent answers with what read finds out about the agent that the path names.
+func (b *Board) ofAgent(read func(context.Context, int64) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+		if err != nil || strconv.FormatInt(id, 10) != r.PathValue("id") {
+			http.NotFound(w, r)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), historyTimeout)
+		defer cancel()
+		select {
+		case b.reading <- struct{}{}:
+			defer func() { <-b.reading }()
+		case <-ctx.Done():
+			http.Error(w, "too many histories are being read", http.StatusServiceUnavailable)
+			return
+		}
+		answer, err := read(ctx, id)
+		if err != nil {
+			if r.Context().Err() == nil {
+				b.cfg.Logger.Warn("an agent's history can't be read", "agent", id, "err", err)
+			}
+			http.Error(w, "the stream can't be read at the moment", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(mustEncode(answer)) // an error means that the browser has left
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), historyTimeout)
-	defer cancel()
-	select {
-	case b.reading <- struct{}{}:
-		defer func() { <-b.reading }()
-	case <-ctx.Done():
-		http.Error(w, "too many histories are being read", http.StatusServiceUnavailable)
-		return
-	}
+}
+
+// history is an agent's latest events, the newest first.
+func (b *Board) history(ctx context.Context, id int64) (any, error) {
 	events, err := b.past(ctx, id)
 	if err != nil {
-		if r.Context().Err() == nil {
-			b.cfg.Logger.Warn("an agent's history can't be read", "agent", id, "err", err)
-		}
-		http.Error(w, "the stream can't be read at the moment", http.StatusServiceUnavailable)
-		return
+		return nil, err
 	}
 	answer := struct {
 		Events []json.RawMessage `json:"events"`
@@ -59,8 +71,7 @@ func (b *Board) history(w http.ResponseWriter, r *http.Request) {
 	if n := len(answer.Events); n > 0 {
 		answer.More = events[len(events)-n].Data.Revision > 1
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(mustEncode(answer)) // an error means that the browser has left
+	return answer, nil
 }
 
 // past reads the latest events of an agent, the oldest first.

@@ -8,6 +8,7 @@ import { Feed } from './feed.js'
 import { History } from './history.js'
 import { Tallies } from './tallies.js'
 import { roving, slash } from './keys.js'
+import { Curve } from './day.js'
 import { csv, save } from './csv.js'
 import { duration } from './warn.js'
 import { show } from './trust.js'
@@ -20,6 +21,7 @@ const roster = new Roster()
 const history = new History(roster, id => { address('agent', id ?? '', '') })
 const table = new Table(roster, history.open)
 const feed = new Feed(roster, history.open)
+const curve = new Curve(roster)
 const tallies = new Tallies(roster, (key, value) => { f[key] = value; filtered() }, wall)
 const status = { trust: null, ready: false, lost: null, newer: false, heard: 0, on: 0, of: 0, narrowed: false }
 
@@ -69,6 +71,7 @@ function receive(m) {
   }
   counted()
   show(status, now())
+  if (m.ready) day()
   if (m.rows || m.events || m.ready) draw(true)
 }
 
@@ -115,6 +118,11 @@ function writeAddress() {
   address('sort', (f.down ? '-' : '') + f.sort, 'name')
 }
 
+// day draws what the last day was like, once there are agents.
+function day() {
+  if (status.ready && !wall) curve.tick(['good', 'warn'].includes(document.documentElement.dataset.trust))
+}
+
 let announcing
 
 function filtered() {
@@ -127,6 +135,7 @@ function filtered() {
   counted()
   show(status, now())
   draw(true)
+  day()
   clearTimeout(announcing)
   announcing = setTimeout(() => { // for those who can't see it
     const n = roster.view.length
@@ -283,4 +292,5 @@ totals()
 connect(receive, lost)
 setInterval(() => show(status, now()), 500)
 setInterval(() => { table.tick(); long(); history.about(true) }, 15000)
+setInterval(day, 5000)
 $('unstarted').remove()

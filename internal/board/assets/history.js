@@ -2,6 +2,7 @@
 
 import { $, bdi, el, full, held, named, setText, t, typeName } from './words.js'
 import { again, get, now } from './link.js'
+import { fill } from './day.js'
 import { GONE } from './roster.js'
 import { line } from './tell.js'
 
@@ -31,7 +32,7 @@ export class History {
     this.opened(id)
     this.about(true)
     $('past').replaceChildren()
-    $('more').hidden = true
+    $('more').hidden = $('agents-day').hidden = true
     this.#dialog.showModal()
     this.#dialog.scrollTop = 0
     this.#ask()
@@ -61,6 +62,7 @@ export class History {
     const asked = ++this.#asked, id = this.#id
     $('again').hidden = true
     if (!$('past').children.length) setText($('history-state'), t('h.loading'))
+    const lastDay = get(`agents/${encodeURIComponent(id)}/day`)
     const { json, status, signIn, timeout } = await get(`agents/${encodeURIComponent(id)}/history`)
     const answer = json ?? (status === '404' ? { events: [] } : null) // an address may ask for what is no agent's id
     if (asked !== this.#asked || id !== this.#id) return
@@ -69,5 +71,7 @@ export class History {
     setText($('history-state'), answer?.events.length ? '' : t(answer ? 'h.none' : signIn ? 'b.signIn' : timeout ? 'r.timeout' : 'h.error'))
     if (signIn) $('history-state').append(' ', el('a', { href: again() }, t('signIn')))
     if (answer) $('past').replaceChildren(...answer.events.map(e => line(e, now())))
+    const { json: day, status: none } = await lastDay
+    if (asked === this.#asked && id === this.#id) fill($('agents-day'), day ?? (none === '404' ? { intervals: [] } : null))
   }
 }

@@ -938,3 +938,85 @@ test('names are found by pinyin', async t => {
     assert.ok(!shown.includes('陈芳'), `${query}: ${shown}`)
   }
 })
+
+// dayOf is GET /day: points an hour apart would be few, so they are a quarter of one apart.
+function dayOf(on, unknown) {
+  const step = hour / 4, to = Date.now(), from = Math.ceil((to - day) / step) * step
+  const at = ago => Math.ceil((to - ago * hour - from) / step)
+  return { from, step, points: Math.floor((to - from) / step) + 1, on: on.map(([type, area, ...changes]) => ({ type, area, changes: changes.map(([ago, more]) => [Math.max(0, at(ago)), more]) })),
+    unknown: unknown.map(([type, a, b]) => ({ type, from: to - a * hour, to: to - b * hour })) }
+}
+
+test('the last day as a curve, what nobody knows is blank', async t => {
+  const days = { '/day': dayOf([['0', '华东', [24, 5], [10, 7], [1, -10]], ['10', '华东', [12, 1]], ['10', '', [4, 2]]], [['0', 8, 6], ['10', 7, 5]]) }
+  await craft(t, staff, '/', {}, { days })
+  await live(page)
+  const say = async () => {
+    await page.locator('#day figcaption').waitFor()
+    return page.locator('#day figcaption').textContent()
+  }
+  assert.match(await say(), /^most 15, at [^;]+; fewest 5, at .* · not known for 3 h 00 min$/)
+  // Where the line is: from so many hours ago to so many.
+  const lines = () => page.locator('#day .line').evaluate(e => e.getAttribute('d').split('M').filter(Boolean)
+    .map(l => [l.split(' ')[0], l.match(/H([\d.]+)$/)[1]].map(x => Math.round((1 - x / 1000) * 240) / 10)))
+  assert.deepEqual(await lines(), [[24, 8], [5, 0]])
+  assert.match(await page.locator('#day svg').getAttribute('aria-label'), /^On duty in the last 24 hours: most 15/)
+  await audit('a curve')
+
+  await page.locator('#type').selectOption('10')
+  assert.match(await say(), /^most 3, at [^;]+; fewest 0, at .* · not known for 2 h 00 min$/)
+  assert.deepEqual(await lines(), [[24, 7], [5, 0]])
+  await page.locator('#area').selectOption('none')
+  assert.match(await say(), /^most 2,/)
+  await page.locator('#q').fill('zhang') // which nobody counts
+  await until('no curve', async () => page.locator('#day').isHidden())
+
+  await craft(t, staff, '/', { locale: 'zh-CN', colorScheme: 'dark' }, { days })
+  await live(page)
+  assert.match(await say(), /^最多 15 人（.+），最少 5 人（.+） · 其中 3 小时 00 分情况不明$/)
+  await audit('a curve, Chinese, dark')
+
+  await craft(t, staff, '/', {}, { days: { '/day': null } })
+  await page.getByText("The last 24 hours can't be read at the moment.").waitFor()
+  forgiveNetwork()
+})
+
+test('an agent\'s last day as bars', async t => {
+  const to = Date.now()
+  const intervals = [['unknown', 24, 20], ['off', 20, 9], ['on', 9, 5], ['unknown', 5, 4.5], ['off', 4.5, 0.001], ['on', 0.001, 0]]
+    .map(([state, a, b]) => ({ state, from: to - a * hour, to: to - b * hour }))
+  const days = { '/agents/1/day': { from: to - day, to, intervals }, '/agents/2/day': null, '/agents/3/day': { from: to - day, to, intervals: [] } }
+  for (const options of [{}, { forcedColors: 'active' }]) {
+    await craft(t, staff, '/?agent=1', options, { days })
+    const bars = page.locator('#agents-day rect')
+    await bars.first().waitFor()
+    assert.equal(await page.locator('#agents-day ul').innerText(), 'On duty 4 h 00 min\nOff duty 15 h 29 min\nNot known 4 h 30 min')
+    assert.equal(await bars.count(), 6)
+    assert.match(await page.locator('#agents-day rect.on title').first().textContent(), /^On duty from .* to .*, 4 h 00 min$/)
+    for (const bar of await page.locator('#agents-day rect.on').all()) assert.ok((await bar.boundingBox()).width >= 1, 'however short, it can be seen')
+    const colours = await Promise.all(['on', 'unknown'].map(c => page.locator('#agents-day rect.' + c).first().evaluate(e => getComputedStyle(e).fill)))
+    assert.notEqual(...colours)
+    await audit('bars')
+  }
+  await craft(t, staff, '/?agent=2', {}, { days })
+  await page.locator('#agents-day').getByText("The last 24 hours can't be read at the moment.").waitFor()
+  await craft(t, staff, '/?agent=3', {}, { days })
+  await page.locator('#past li, #history-state:not(:empty)').first().waitFor()
+  assert.ok(await page.locator('#agents-day').isHidden())
+  forgiveNetwork()
+})
+
+test('the last day is that of the stream', async () => {
+  await act('online', { id: first })
+  await open('/?state=all&q=' + first)
+  await live(page)
+  await row(first).click()
+  await page.locator('#agents-day rect.on').first().waitFor()
+  assert.match(await page.locator('#agents-day ul').innerText(), /On duty .*\nNot known 2\d h/s) // the stage began only now
+  await page.keyboard.press('Escape')
+  await page.getByRole('radio', { name: /On duty/ }).check()
+  await page.locator('#q').fill('')
+  await page.locator('#day figcaption').waitFor()
+  const most = Number((await page.locator('#day figcaption').textContent()).match(/^most (\d+)/)[1])
+  assert.ok(most >= await count() && most <= 340, `most ${most}`)
+})

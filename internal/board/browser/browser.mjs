@@ -21,10 +21,15 @@ export const stage = control => async (what, values = {}) => {
 export const live = page => page.locator('html[data-trust=good] #rows .row').first().waitFor()
 
 // crafted serves the page of a board with agents of one's own making: what takes a hundred days to come about. A row is as
-// encodeRow makes it, with how long ago in place of since.
-export async function crafted(board, rows, { events = [], trust = {} } = {}) {
+// encodeRow makes it, with how long ago in place of since; days has answers for /day and /agents/…/day.
+export async function crafted(board, rows, { events = [], trust = {}, days = {} } = {}) {
   const server = http.createServer((request, response) => {
-    if (new URL(request.url, board).pathname !== '/events') {
+    const path = new URL(request.url, board).pathname
+    if (path in days) {
+      response.writeHead(days[path] ? 200 : 503, { 'Content-Type': 'application/json' })
+      return response.end(JSON.stringify(days[path]))
+    }
+    if (path !== '/events') {
       const asked = http.get(new URL(request.url, board), { headers: { ...request.headers, host: new URL(board).host } }, r => {
         response.writeHead(r.statusCode, r.headers)
         r.pipe(response)
