@@ -243,14 +243,14 @@ func (s *source) read(
 	r.Idle = 5 * time.Second // it soon ends
 	return r.Each(ctx, js, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		if m == nil {
-			return pull.Done
+			return pull.ErrDone
 		}
 		done++
 		s.progress(done, done+meta.NumPending)
 		p, err := schemas.ParseSubject(m.Subject())
 		more := err != nil || p.Tenant != s.tenant || each(m, p)
 		if !more || meta.NumPending == 0 {
-			return pull.Done
+			return pull.ErrDone
 		}
 		return nil
 	})

@@ -26,8 +26,8 @@ var (
 	// ErrStalled ends a reading that stands still although there are messages to come.
 	ErrStalled = errors.New("the server stopped sending messages")
 
-	// Done ends a reading that has all it wants, when each returns it.
-	Done = errors.New("done")
+	// ErrDone ends a reading that has all it wants, when each returns it.
+	ErrDone = errors.New("done")
 )
 
 // Heartbeat is half of how long it takes to notice that a consumer has died with the server that
@@ -47,7 +47,7 @@ type Reading struct {
 
 // Each calls each for every message of the reading, in the order of the stream, with its metadata.
 // Where there are none at first it calls each once, with nil and empty metadata. It returns nil
-// when each has returned [Done], and else never without an error, each's own included.
+// when each has returned [ErrDone], and else never without an error, each's own included.
 func (r Reading) Each(
 	ctx context.Context,
 	js jetstream.JetStream,
@@ -124,7 +124,7 @@ func Tenants(
 			}
 		}
 		if meta.NumPending == 0 {
-			return Done
+			return ErrDone
 		}
 		return nil
 	})
@@ -136,7 +136,7 @@ func Tenants(
 }
 
 func undone(err error) error {
-	if errors.Is(err, Done) {
+	if errors.Is(err, ErrDone) {
 		return nil
 	}
 	return err
