@@ -4,6 +4,7 @@ package examples
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"path/filepath"
 	"regexp"
@@ -191,10 +192,21 @@ func TestScenarioStaleness(t *testing.T) {
 		t.Errorf("a sign-out that nobody can have read: %+v", e)
 	}
 	c.over()
+	unobserved := e2e.ReadStream(t, c.nc, 1, schemas.UnobservedSubject(tenant))
+	if len(unobserved) != 1 {
+		t.Fatalf("%d unobserved intervals: %+v", len(unobserved), unobserved)
+	}
+	var u schemas.Unobserved
+	if err := json.Unmarshal([]byte(unobserved[0].Body), &u); err != nil {
+		t.Fatal(err)
+	}
 	e := c.agent(17813)
 	if e.Type != schemas.Offline || e.Data.Reason != schemas.Status ||
-		e.Time.Sub(e.Data.NotBefore) < 5*time.Second {
-		t.Errorf("the sign-out that came late: %+v", e)
+		e.Data.NotBefore.After(u.To) || e.Time.Before(u.To) {
+		t.Errorf("the sign-out that came late: %+v; nobody looked from %v to %v", e, u.From, u.To)
+	}
+	if u.To.Sub(u.From) < 5*time.Second || u.Health != schemas.Unreachable {
+		t.Errorf("the time in which nobody looked: %+v", u)
 	}
 	for id, events := range c.events() {
 		if id != 17813 && len(events) != 1 {

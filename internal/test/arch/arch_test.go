@@ -124,7 +124,7 @@ const (
 // was renamed.
 var known = []string{"cmd/rollcall", "diff", "examples/audit", "examples/routing",
 	"internal/tenantsim", "internal/test/isdpsim", "poller", "poller/isdp", "publisher", "schemas",
-	"schemas/follow", "schemas/history"}
+	"schemas/follow", "schemas/followtest", "schemas/history"}
 
 // words are the packages whose types say what an agent, an event and a listing are.
 var words = []string{"schemas", documentedFields, "internal/packed", "internal/listing"}
@@ -145,6 +145,8 @@ var rules = []rule{
 		forbid: func(_ graph, _, path string) bool {
 			return !isStandard(path) && !slices.Contains(consumers, path)
 		}},
+	{why: "followtest, which has a NATS server in it, is for tests",
+		of: unnamed("schemas/followtest"), forbid: own("schemas/followtest")},
 	{why: "examples show what others can import", of: named("examples"),
 		forbid: func(g graph, name, path string) bool {
 			in, ok := g.inside(path)
