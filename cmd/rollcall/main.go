@@ -20,8 +20,8 @@ import (
 
 func main() {
 	// Nearly all of the heap are agents, which stay: to let it double before the collector looks at
-	// it would be to pay for their memory twice, while what becomes garbage is little. GOGC and
-	// GOMEMLIMIT do what they always do.
+	// it would be to pay for their memory twice, while what becomes garbage is little. (With the
+	// embedded server, still less: see embeddedBroker.) GOGC and GOMEMLIMIT do what they always do.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}

@@ -446,3 +446,31 @@ func TestPagesCannotListen(t *testing.T) {
 		t.Errorf("the vendor was asked %d times", n)
 	}
 }
+
+// With the embedded server the heap grows by less before the collector looks, unless GOGC says by
+// how much.
+func TestCollector(t *testing.T) {
+	t.Parallel()
+	v := NewVendor(t, isdpsim.Config{Agents: 3})
+	server := NewNATSServer(t, "")
+	server.Start()
+	embedded, _ := Embedded(t)
+	asked, _ := Embedded(t)
+	asked["GOGC"] = "75"
+	for _, c := range []struct {
+		name    string
+		where   map[string]string
+		percent string
+	}{
+		{"embedded", embedded, "20"},
+		{"asked", asked, "75"},
+		{"remote", map[string]string{"ROLLCALL_NATS_URL": server.URL}, "50"},
+	} {
+		w := watch(t, c.name, v.Env(), c.where)
+		w.until("healthy", is("ok", ""))
+		if _, body := w.get(w.ops+"/metrics", ""); !strings.Contains(body,
+			"\ngo_gc_gogc_percent "+c.percent+"\n") {
+			t.Errorf("%s: the collector does not look at %s percent", c.name, c.percent)
+		}
+	}
+}
