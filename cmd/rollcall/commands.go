@@ -31,6 +31,7 @@ docs/settings.md lists them.`,
 	}
 	root.SetVersionTemplate("{{.Version}}")
 	root.AddCommand(daemon, checkCommand(), demoCommand(), schemaCommand(), watchCommand(),
+		rosterCommand(), historyCommand(), reportCommand(),
 		versionCommand())
 	understand(root)
 	return root

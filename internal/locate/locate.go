@@ -16,6 +16,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/setting"
 	"github.com/rollcall-events/rollcall/schemas"
 	"github.com/rollcall-events/rollcall/schemas/follow"
+	"github.com/rollcall-events/rollcall/schemas/history"
 )
 
 const (
@@ -129,4 +130,35 @@ func Choose(asked int64, tenants []int64) (int64, error) {
 			Want: "one of " + list + ", since the stream has several tenants"}
 	}
 	return tenants[0], nil
+}
+
+// Archive returns the JetStream that has a stream of the name, and the tenants in it.
+func Archive(ctx context.Context, nc *nats.Conn, name string) (
+	jetstream.JetStream, []int64, error,
+) {
+	own, err := jetstream.New(nc)
+	if err != nil {
+		return nil, nil, err
+	}
+	imported, err := jetstream.NewWithDomain(nc, readersDomain)
+	if err != nil {
+		return nil, nil, err
+	}
+	var errs []error
+	for _, js := range []jetstream.JetStream{own, imported} {
+		limited, stop := context.WithTimeout(ctx, openTimeout)
+		tenants, err := history.Tenants(limited, js, history.FromStream(name))
+		stop()
+		if err == nil || ctx.Err() != nil {
+			return js, tenants, err
+		}
+		errs = append(errs, err)
+	}
+	for _, err := range errs {
+		if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrNoResponders) {
+			return nil, nil, &setting.Error{Field: "--stream", Value: name,
+				Want: "an archive that there is, and that this user may read"}
+		}
+	}
+	return nil, nil, errs[0]
 }

@@ -15,19 +15,19 @@ import (
 func TestDay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 7*24*time.Hour)
-	w.change(1, "8:00", of("10", "east", on))
-	w.change(2, "8:00:01", of("2", "west", off))
-	w.swept("8:00")
-	w.change(2, "9:00", on)
-	w.change(3, "9:30", of("10", "east", on))
-	w.swept("9:30")
-	w.change(1, "10:00", off)
-	w.change(2, "10:10", of("10", "east"))
-	w.change(3, "10:20", nil)
-	w.swept("10:30")
-	w.change(1, "11:00", on)
-	w.change(3, "11:10", off)
-	w.swept("11:59")
+	w.Change(1, "8:00", of("10", "east", on))
+	w.Change(2, "8:00:01", of("2", "west", off))
+	w.Swept("8:00")
+	w.Change(2, "9:00", on)
+	w.Change(3, "9:30", of("10", "east", on))
+	w.Swept("9:30")
+	w.Change(1, "10:00", off)
+	w.Change(2, "10:10", of("10", "east"))
+	w.Change(3, "10:20", nil)
+	w.Swept("10:30")
+	w.Change(1, "11:00", on)
+	w.Change(3, "11:10", off)
+	w.Swept("11:59")
 	w.want("agent 1", w.asked(1, "7:00", "11:30"), `
 		07:00:00-08:00:01 unknown: rollcall had not read the whole listing yet: nothing can \
 			be told before 2026-11-22T08:00:01Z
@@ -76,32 +76,32 @@ func TestDay(t *testing.T) {
 func TestExpired(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, time.Hour)
-	w.sweep = 1
-	w.change(1, "8:00", of("2", "west", on))
-	w.change(2, "8:01", of("10", "east", off))
-	w.change(3, "8:02", of("10", "east", on))
-	w.change(4, "8:03", of("10", "east", on))
-	w.change(5, "8:03", of("10", "east", on))
-	w.change(6, "8:03", of("10", "east", on))
-	w.swept("8:04")
-	w.change(1, "8:05", of("10", "west"))
-	w.change(3, "8:05", nil)
-	w.change(4, "8:06", nil)
-	w.swept("8:30")
+	w.Sweep = 1
+	w.Change(1, "8:00", of("2", "west", on))
+	w.Change(2, "8:01", of("10", "east", off))
+	w.Change(3, "8:02", of("10", "east", on))
+	w.Change(4, "8:03", of("10", "east", on))
+	w.Change(5, "8:03", of("10", "east", on))
+	w.Change(6, "8:03", of("10", "east", on))
+	w.Swept("8:04")
+	w.Change(1, "8:05", of("10", "west"))
+	w.Change(3, "8:05", nil)
+	w.Change(4, "8:06", nil)
+	w.Swept("8:30")
 	for _, s := range schemas.EventFilters(tenant) {
-		w.purge(s, 0)
+		w.Purge(s, 0)
 	}
-	w.change(5, "8:50", of("2", "east"))
-	w.swept("8:50")
-	w.change(1, "9:00", of("2", "north", off))
-	w.change(3, "9:00", of("10", "south", on))
-	w.change(5, "9:10", nil)
-	w.change(6, "9:20", off)
-	w.change(7, "9:20", of("10", "north", on))
-	e := w.change(6, "9:20", on)
+	w.Change(5, "8:50", of("2", "east"))
+	w.Swept("8:50")
+	w.Change(1, "9:00", of("2", "north", off))
+	w.Change(3, "9:00", of("10", "south", on))
+	w.Change(5, "9:10", nil)
+	w.Change(6, "9:20", off)
+	w.Change(7, "9:20", of("10", "north", on))
+	e := w.Change(6, "9:20", on)
 	e.Data.Changes, e.Data.ChangesTruncated = nil, true
-	w.change(6, "9:21", off)
-	w.swept("9:29:50") // what was before 8:30 may have expired
+	w.Change(6, "9:21", off)
+	w.Swept("9:29:50") // what was before 8:30 may have expired
 	w.want("8:35", w.at("8:35"), `
 		1 on=true since ?~08:00:00 rev 2 10 west, by the next event
 		2 on=false since 08:00:59~08:01:00 rev 1 10 east
@@ -151,34 +151,34 @@ func TestExpired(t *testing.T) {
 func TestMissing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 24*time.Hour)
-	w.sweep = 1
-	w.change(1, "8:00", of("10", "east", on)) // updates will be missing
-	w.change(2, "8:00", of("10", "east", on)) // a sign-out and a sign-in
-	w.change(3, "8:00", of("10", "east", on)) // a sign-out
-	w.change(4, "8:00", of("10", "east", on)) // all but the state
-	w.change(5, "8:00", of("10", "east", on)) // all
-	w.swept("8:00")
-	w.change(1, "8:10", of("2", "west"))
-	w.change(1, "8:20", of("10", "north"))
-	w.change(2, "8:10", off)
-	w.change(2, "8:20", on)
-	w.change(3, "8:10", off)
-	w.change(4, "8:10", off)
-	w.swept("8:20")
-	w.change(4, "8:30", of("10", "north", on))
-	w.swept("8:30")
-	w.purge("agent.updated.>", 0)
-	w.purge("agent.*.886.*.4", 0)
-	w.purge("agent.*.886.*.5", 0)
-	w.purge("agent.state.886.5", 0)
+	w.Sweep = 1
+	w.Change(1, "8:00", of("10", "east", on)) // updates will be missing
+	w.Change(2, "8:00", of("10", "east", on)) // a sign-out and a sign-in
+	w.Change(3, "8:00", of("10", "east", on)) // a sign-out
+	w.Change(4, "8:00", of("10", "east", on)) // all but the state
+	w.Change(5, "8:00", of("10", "east", on)) // all
+	w.Swept("8:00")
+	w.Change(1, "8:10", of("2", "west"))
+	w.Change(1, "8:20", of("10", "north"))
+	w.Change(2, "8:10", off)
+	w.Change(2, "8:20", on)
+	w.Change(3, "8:10", off)
+	w.Change(4, "8:10", off)
+	w.Swept("8:20")
+	w.Change(4, "8:30", of("10", "north", on))
+	w.Swept("8:30")
+	w.Purge("agent.updated.>", 0)
+	w.Purge("agent.*.886.*.4", 0)
+	w.Purge("agent.*.886.*.5", 0)
+	w.Purge("agent.state.886.5", 0)
 	for _, id := range []string{"2", "3"} { // all but the first event
-		w.purge("agent.offline.886.*."+id, 0)
+		w.Purge("agent.offline.886.*."+id, 0)
 	}
-	w.change(1, "9:00", off)
-	w.change(2, "9:00", off)
-	w.change(3, "9:00", of("10", "west"))
-	w.swept("9:00")
-	w.now = w.now.Add(50 * time.Second)
+	w.Change(1, "9:00", off)
+	w.Change(2, "9:00", off)
+	w.Change(3, "9:00", of("10", "west"))
+	w.Swept("9:00")
+	w.now = w.Now.Add(50 * time.Second)
 	w.want("agent 1", w.asked(1, "8:05", "9:01"), `
 		08:05:00-08:59:59~09:00:00 on, listed, 2 missing
 		08:59:59~09:00:00-09:01:00 off, listed`)
@@ -214,17 +214,17 @@ func TestMissing(t *testing.T) {
 func TestUnobserved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 24*time.Hour)
-	w.sweep = 1
-	w.change(1, "8:00", of("10", "east", on))
-	w.change(2, "8:00", of("2", "east", on))
-	w.swept("8:00")
-	w.change(1, "8:15", off) // a page was read; the sweep was not complete
-	w.swept("8:30")
-	w.unobserved("8:10", "8:20", schemas.Unreachable)
-	w.change(3, "9:00", of("0", "east", on)).Data.NotBefore = time.Time{}
-	w.change(2, "9:00", off)
-	w.swept("9:00")
-	w.unobserved("8:40", "8:55", "", "0", "2")
+	w.Sweep = 1
+	w.Change(1, "8:00", of("10", "east", on))
+	w.Change(2, "8:00", of("2", "east", on))
+	w.Swept("8:00")
+	w.Change(1, "8:15", off) // a page was read; the sweep was not complete
+	w.Swept("8:30")
+	w.Unobserved("8:10", "8:20", schemas.Unreachable)
+	w.Change(3, "9:00", of("0", "east", on)).Data.NotBefore = time.Time{}
+	w.Change(2, "9:00", off)
+	w.Swept("9:00")
+	w.Unobserved("8:40", "8:55", "", "0", "2")
 	w.want("agent 1", w.asked(1, "8:05", "9:00:05"), `
 		08:05:00-08:10:00 on, listed
 		08:10:00-08:20:00 unknown: nobody could say then who is on duty [] unreachable
@@ -284,16 +284,16 @@ func TestUnobserved(t *testing.T) {
 func TestArchive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 24*time.Hour)
-	w.change(1, "8:00", of("10", "east", on))
-	w.change(2, "8:00", of("2", "west", off))
-	w.swept("8:00")
+	w.Change(1, "8:00", of("10", "east", on))
+	w.Change(2, "8:00", of("2", "west", off))
+	w.Swept("8:00")
 	archive := func(name string, subjects ...string) {
 		t.Helper()
 		var ts []jetstream.SubjectTransformConfig
 		for _, s := range subjects {
 			ts = append(ts, jetstream.SubjectTransformConfig{Source: s})
 		}
-		_, err := w.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name,
+		_, err := w.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: name,
 			Sources: []*jetstream.StreamSource{{Name: schemas.Stream, SubjectTransforms: ts}}})
 		if err != nil {
 			t.Fatal(err)
@@ -304,14 +304,14 @@ func TestArchive(t *testing.T) {
 		schemas.WatermarkSubject(tenant))...)
 	archive("EVENTS", events...)
 	archive("NOTHING", "agent.online.1.>")
-	w.change(1, "8:30", off)
-	w.swept("9:00")
-	w.unobserved("8:00", "9:00", schemas.Unusable)
-	w.change(1, "9:10", on)
-	w.swept("9:10")
+	w.Change(1, "8:30", off)
+	w.Swept("9:00")
+	w.Unobserved("8:00", "9:00", schemas.Unusable)
+	w.Change(1, "9:10", on)
+	w.Swept("9:10")
 	arrived := func(name, subject, what string) {
 		wait.Eventually(t, what+" in the archive "+name, func() bool {
-			s, err := w.js.Stream(t.Context(), name)
+			s, err := w.JS.Stream(t.Context(), name)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -322,9 +322,9 @@ func TestArchive(t *testing.T) {
 	arrived("ALL", schemas.WatermarkSubject(tenant), `"sweep":3`)
 	arrived("EVENTS", "agent.online.886.10.1", `"revision":3`)
 	for _, s := range events {
-		w.purge(s, 0)
+		w.Purge(s, 0)
 	}
-	w.purge(schemas.UnobservedSubject(tenant), 0)
+	w.Purge(schemas.UnobservedSubject(tenant), 0)
 	w.from = "ALL"
 	w.want("all", w.asked(1, "7:00", "9:10:05"), `
 		07:00:00-08:00:00 unknown: rollcall had not read the whole listing yet: nothing can \
@@ -367,7 +367,7 @@ func TestArchive(t *testing.T) {
 		07:00:00-09:10:00 unknown: events of that time may have expired: the stream \
 			AGENT_EVENTS keeps them since 2026-11-22T09:10:00Z
 		09:10:00-09:10:05 off, listed`)
-	if err := w.js.DeleteStream(t.Context(), schemas.Stream); err != nil {
+	if err := w.JS.DeleteStream(t.Context(), schemas.Stream); err != nil {
 		t.Fatal(err)
 	}
 	w.from = "EVENTS"

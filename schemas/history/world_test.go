@@ -7,175 +7,40 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
-	"github.com/rollcall-events/rollcall/internal/packed"
-	"github.com/rollcall-events/rollcall/internal/test/natstest"
-	"github.com/rollcall-events/rollcall/publisher"
+	"github.com/rollcall-events/rollcall/internal/test/yesterday"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const tenant = 886
+const tenant = yesterday.Tenant
 
-// epoch is midnight, and clock a time of that day: "8:30", "8:30:15".
-var epoch = time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+func clock(t testing.TB, s string) time.Time { return yesterday.Clock(t, s) }
 
-func clock(t testing.TB, s string) time.Time {
-	t.Helper()
-	var h, m, sec int
-	if n, _ := fmt.Sscanf(s, "%d:%d:%d", &h, &m, &sec); n < 2 {
-		t.Fatalf("%q is no time of day", s)
-	}
-	return epoch.Add(time.Duration(h)*time.Hour + time.Duration(m)*time.Minute +
-		time.Duration(sec)*time.Second)
-}
+var (
+	on, off = yesterday.On, yesterday.Off
+	of      = yesterday.Of
+)
 
-// A world is a tenant whose stream is written as rollcall writes it.
+// A world is one that is asked.
 type world struct {
-	testing.TB
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	p      *publisher.Publisher
-	last   map[int64]*schemas.Event
-	batch  []schemas.Event
-	marked schemas.Watermark // the last one
-	sweep  uint64
-	now    time.Time // of what is asked
-	from   string    // the stream that is asked
+	*yesterday.World
+	now  time.Time // zero: the last commit's
+	from string    // the stream that is asked
 }
 
 func newWorld(t testing.TB, maxAge time.Duration) *world {
 	t.Helper()
-	url, _ := natstest.Start(t, "")
-	w := &world{TB: t, nc: natstest.Connect(t, url), last: map[int64]*schemas.Event{},
-		from: schemas.Stream}
-	var err error
-	if w.js, err = jetstream.New(w.nc); err != nil {
-		t.Fatal(err)
-	}
-	w.p, err = publisher.Open(t.Context(), w.nc, publisher.Config{
-		Tenant: tenant, Instance: "test", Replicas: 1, Manage: true,
-		EventsMaxAge: maxAge, MaxBytes: 256 << 20, LeaseTTL: 10 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = w.p.TakeOver(t.Context(), func(*packed.State) {},
-		func(*publisher.Recovered) (m schemas.Watermark, lapsed bool) { return m, lapsed })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return w
+	return &world{World: yesterday.New(t, maxAge), from: schemas.Stream}
 }
 
-// change adds an event of an agent to the next commit: what its row said at a time, having last
-// been read otherwise a second before. nil: it left the listing.
-func (w *world) change(id int64, at string, row func(*schemas.Agent)) *schemas.Event {
-	w.Helper()
-	e := schemas.Event{Type: schemas.Updated, Time: clock(w, at)}
-	d := &e.Data
-	d.Revision, d.Sweep, d.NotBefore = 1, w.sweep+1, e.Time.Add(-time.Second)
-	d.Reason, d.Since = schemas.Fields, e.Time
-	was := w.last[id]
-	d.Agent = schemas.Agent{AgentID: id, TenantID: tenant}
-	wasOnline, wasThere := false, false
-	if was != nil {
-		d.Revision, d.Since, d.Agent = was.Data.Revision+1, was.Data.Since, was.Data.Agent
-		wasOnline, wasThere = was.Data.Online, was.Data.Reason != schemas.Removed
+func (w *world) asOf() Option {
+	if w.now.IsZero() {
+		return AsOf(w.Now)
 	}
-	if row != nil {
-		row(&d.Agent)
-		d.Online = d.Agent.Online()
-	}
-	switch there := row != nil && d.Agent.There(); {
-	case was == nil && w.sweep == 0:
-		d.Reason, d.NotBefore = schemas.Baseline, time.Time{}
-	case !wasThere:
-		d.Reason = schemas.Appeared
-	case !there:
-		d.Reason = schemas.Removed
-	case d.Online != wasOnline:
-		d.Reason = schemas.Status
-	}
-	if d.Online != wasOnline {
-		e.Type = schemas.Offline
-		if d.Online {
-			e.Type = schemas.Online
-		}
-		d.Since = e.Time
-		if was != nil {
-			d.PreviousSince = was.Data.Since
-		}
-	}
-	if was != nil {
-		d.Changes = schemas.Changes(&was.Data.Agent, &d.Agent)
-	}
-	w.last[id] = &e
-	w.batch = append(w.batch, e)
-	return &w.batch[len(w.batch)-1]
-}
-
-// on, off and other are rows.
-func on(a *schemas.Agent)  { a.OnlineStatus = 1 }
-func off(a *schemas.Agent) { a.OnlineStatus = 0 }
-
-func of(kind, area string, more ...func(*schemas.Agent)) func(*schemas.Agent) {
-	return func(a *schemas.Agent) {
-		a.Type, a.AreaName = &kind, &area
-		for _, m := range more {
-			m(a)
-		}
-	}
-}
-
-// swept commits what was added, and a complete sweep that began at a time and took ten seconds. It
-// is stale after a minute, and what is asked now is asked at its end.
-func (w *world) swept(at string) {
-	w.Helper()
-	w.sweep++
-	begun := clock(w, at)
-	w.now = begun.Add(10 * time.Second)
-	w.commit(schemas.Watermark{Sweep: w.sweep, StartedAt: begun, CompletedAt: w.now,
-		StaleAfter: w.now.Add(time.Minute), NextBy: w.now.Add(time.Minute)})
-}
-
-func (w *world) commit(m schemas.Watermark) {
-	w.Helper()
-	batch := w.batch
-	w.batch, w.marked = nil, m
-	if err := w.p.Commit(w.Context(), publisher.Batch{Events: batch, Watermark: m}); err != nil {
-		w.Fatal(err)
-	}
-}
-
-// unobserved writes an unobserved interval, as it is stored beside the watermark of its sweep.
-func (w *world) unobserved(from, to string, health schemas.HealthReason, types ...string) {
-	w.Helper()
-	u := schemas.Unobserved{TenantID: tenant, From: clock(w, from), To: clock(w, to),
-		Sweep: w.sweep, Health: health, Types: types}
-	if err := w.p.Commit(w.Context(),
-		publisher.Batch{Unobserved: &u, Watermark: w.marked}); err != nil {
-		w.Fatal(err)
-	}
-}
-
-// purge removes messages: those of the subject up to a number of the latest that stay.
-func (w *world) purge(subject string, keep uint64) {
-	w.Helper()
-	s, err := w.js.Stream(w.Context(), schemas.Stream)
-	if err != nil {
-		w.Fatal(err)
-	}
-	opts := []jetstream.StreamPurgeOpt{jetstream.WithPurgeSubject(subject)}
-	if keep > 0 {
-		opts = append(opts, jetstream.WithPurgeKeep(keep))
-	}
-	if err := s.Purge(w.Context(), opts...); err != nil {
-		w.Fatal(err)
-	}
+	return AsOf(w.now)
 }
 
 // asked are the intervals of an agent, a line each.
@@ -183,8 +48,8 @@ func (w *world) asked(id int64, from, to string) string {
 	w.Helper()
 	var b strings.Builder
 	next := clock(w, from)
-	for i, err := range Intervals(w.Context(), w.js, tenant, id, next, clock(w, to),
-		AsOf(w.now), FromStream(w.from)) {
+	for i, err := range Intervals(w.Context(), w.JS, tenant, id, next, clock(w, to),
+		w.asOf(), FromStream(w.from)) {
 		if err != nil {
 			return b.String() + err.Error() + "\n"
 		}
@@ -239,7 +104,7 @@ func end(t, notBefore time.Time) string {
 // at is the roster at a time, a line for each agent, and why it can't be trusted.
 func (w *world) at(at string) string {
 	w.Helper()
-	r, err := At(w.Context(), w.js, tenant, clock(w, at), AsOf(w.now), FromStream(w.from))
+	r, err := At(w.Context(), w.JS, tenant, clock(w, at), w.asOf(), FromStream(w.from))
 	if err != nil {
 		return err.Error() + "\n"
 	}
