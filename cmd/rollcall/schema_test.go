@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -63,5 +64,32 @@ func TestSchemaCompletion(t *testing.T) {
 	out, _, err := schemaOutput("__complete", "schema", "")
 	if err != nil || !strings.HasPrefix(out, "event\nwatermark\nhealth\nunobserved\nasyncapi\n") {
 		t.Errorf("completed with %q, error %v", out, err)
+	}
+}
+
+// The fixtures are lines of JSON whose bodies are the goldens', byte for byte.
+func TestSchemaFixtures(t *testing.T) {
+	out, stderr, err := schemaOutput("schema", "--fixtures")
+	if err != nil || stderr != "" {
+		t.Fatalf("%q, error %v", stderr, err)
+	}
+	all := schemas.Fixtures()
+	for line := range strings.Lines(out) {
+		var f struct{ Name, Subject, ContentType, Body string }
+		if err := json.Unmarshal([]byte(line), &f); err != nil || len(all) == 0 {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if d := cmp.Diff(all[0], schemas.Fixture{Name: f.Name, Subject: f.Subject,
+			ContentType: f.ContentType, Body: json.RawMessage(f.Body)}); d != "" {
+			t.Error(d)
+		}
+		all = all[1:]
+	}
+	if len(all) > 0 {
+		t.Errorf("%d are missing", len(all))
+	}
+	_, _, err = schemaOutput("schema", "event", "--fixtures")
+	if _, ok := errors.AsType[*usageError](err); !ok {
+		t.Errorf("of events only: %v", err)
 	}
 }
