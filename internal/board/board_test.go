@@ -901,6 +901,90 @@ func TestCompressed(t *testing.T) {
 	}
 }
 
+// The same stream is sent as it is and compressed, the second in far fewer bytes. A page that is
+// told all of it and one that joins later can read it to its end.
+func TestEventsCompressed(t *testing.T) {
+	r := newRig(t, nil)
+	var many []schemas.Event
+	for id := range int64(400) {
+		many = append(many, state(id+1, 1, fmt.Sprintf("王建国 %d", id+1)))
+	}
+	r.commit(many...)
+	type counted struct {
+		*tab
+		wire *counter
+	}
+	open := func(encoding string) counted {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.srv.URL+"/events",
+			nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept-Encoding", encoding)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { res.Body.Close() })
+		wire := &counter{Reader: res.Body}
+		var body io.Reader = wire
+		if got := res.Header.Get("Content-Encoding"); got != strings.TrimPrefix(encoding,
+			"identity") {
+			t.Fatalf("asked for %s, got %q", encoding, got)
+		} else if got != "" {
+			if body, err = gzip.NewReader(wire); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := bufio.NewScanner(body)
+		s.Buffer(nil, 1<<20)
+		return counted{&tab{t: t, body: res.Body, lines: s}, wire}
+	}
+	pages := []counted{open("identity"), open("gzip")}
+	for _, p := range pages {
+		if got := len(p.whole()); got != len(many) {
+			t.Fatalf("%d agents of %d", got, len(many))
+		}
+	}
+	r.commit(state(1, 2, "a"))
+	for _, p := range pages {
+		p.row("1", "2")
+	}
+	late := open("gzip")
+	if got := late.whole()["1"]; got[8] != json.Number("2") {
+		t.Errorf("who joins later is told %v", got)
+	}
+	pages = append(pages, late)
+	r.commit(state(2, 2, "b"))
+	for _, p := range pages {
+		p.row("2", "2")
+	}
+	r.end()
+	for i, p := range pages {
+		for ok := true; ok; {
+			_, ok = p.next()
+		}
+		if err := p.lines.Err(); err != nil {
+			t.Errorf("page %d: the end: %v", i, err)
+		}
+	}
+	if plain, zipped := pages[0].wire.n, pages[1].wire.n; zipped > plain/3 {
+		t.Errorf("%d bytes compressed, %d not", zipped, plain)
+	}
+}
+
+// A counter counts what is read.
+type counter struct {
+	io.Reader
+	n int
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += n
+	return n, err
+}
+
 // The policy lets the page run what it holds, and nothing else.
 func TestPolicy(t *testing.T) {
 	b := New(Config{Tenant: tenant})

@@ -71,7 +71,7 @@ func startProxies(ctx context.Context, t *testing.T, board, control string) (map
 	if err := json.NewDecoder(addresses.Body).Decode(&at); err != nil {
 		return nil, err
 	}
-	names := []string{"path", "tls", "plain", "usual", "uncut", "builds", "guard"}
+	names := []string{"path", "tls", "plain", "usual", "uncut", "slack", "builds", "guard"}
 	listen := map[string]string{}
 	for _, name := range names {
 		if listen[name], err = freeAddress(); err != nil {
@@ -107,6 +107,7 @@ func startProxies(ctx context.Context, t *testing.T, board, control string) (map
 	for _, s := range []struct{ name, location string }{
 		// as most examples have it
 		{"usual", "location / { proxy_pass http://" + board + "; proxy_set_header Host $host; }"},
+		{"slack", "location /rollcall { proxy_pass http://" + board + "/; }"},
 		{"uncut", "location /rollcall/ { proxy_pass http://" + board + "; }"},
 	} {
 		fmt.Fprintf(&others, "server { listen %s; %s }\n", listen[s.name], s.location)

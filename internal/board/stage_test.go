@@ -24,9 +24,11 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rollcall-events/rollcall/diff"
 	"github.com/rollcall-events/rollcall/internal/engine"
+	"github.com/rollcall-events/rollcall/internal/ops"
 	"github.com/rollcall-events/rollcall/internal/tenantsim"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/poller"
@@ -296,7 +298,9 @@ func (p *play) startBoard() error {
 		return err
 	}
 	p.listen = ln.Addr().String()
-	srv := &http.Server{Handler: p.board}
+	srv := &http.Server{Handler: ops.Handler(ops.Options{
+		Process: ops.NewProcess("replica-1", nil), Metrics: prometheus.NewRegistry(),
+		Board: p.board, LocalOnly: true})}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

@@ -75,7 +75,7 @@ func Handler(o Options) http.Handler {
 		mux.Handle(PathPprof+"symbol", fromLoopback(http.HandlerFunc(pprof.Symbol)))
 		mux.Handle(PathPprof+"trace", fromLoopback(http.HandlerFunc(pprof.Trace)))
 	}
-	var h http.Handler = readOnly(mux)
+	var h http.Handler = readOnly(oneSlash(mux))
 	if o.LocalOnly {
 		h = localOnly(h)
 	}
@@ -132,6 +132,18 @@ func secure(w http.ResponseWriter, contentType string) {
 	h.Set("Content-Type", contentType)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
+}
+
+// oneSlash takes //events for /events: so asks a proxy that cuts off a path without its last slash.
+// A mux would redirect that, to a path that is another's at the proxy.
+func oneSlash(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "//") {
+			r = r.Clone(r.Context())
+			r.URL.Path, r.URL.RawPath = "/"+strings.TrimLeft(r.URL.Path, "/"), ""
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // readOnly lets GET and HEAD through.

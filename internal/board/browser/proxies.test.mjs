@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { launch, live, stage } from './browser.mjs'
 
-const { BOARD, CONTROL, AT_PATH, AT_TLS, AT_USUAL, AT_UNCUT, AT_BUILDS, AT_STRANGER, AT_GUARD } = process.env
+const { BOARD, CONTROL, AT_PATH, AT_TLS, AT_USUAL, AT_UNCUT, AT_SLACK, AT_BUILDS, AT_STRANGER, AT_GUARD } = process.env
 const act = stage(CONTROL)
 
 let browser, context, page, complaints, front
@@ -75,9 +75,18 @@ test('below a path, behind a password', async () => {
   }
 })
 
+test('below a path whose slash was forgotten', async () => {
+  for (const path of ['/rollcall/?state=all', '/rollcall?state=all']) {
+    await open(AT_SLACK + path)
+    await live(page)
+    assert.equal(page.url(), AT_SLACK + path)
+    await history()
+  }
+})
+
 test('a proxy that sends the wrong Host, or the whole path, is explained', async () => {
   let answer = await open(AT_USUAL + '/')
-  assert.equal(answer.status(), 421)
+  assert.equal(answer.status(), 403)
   let text = await page.locator('body').innerText()
   assert.ok(text.includes(`"${new URL(AT_USUAL).hostname}"`) && text.includes('proxy_set_header Host localhost;'), text)
   answer = await open(AT_UNCUT + '/rollcall/')
