@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 )
 
@@ -21,11 +22,34 @@ type front struct {
 	moved chan struct{} // closed when that changes
 }
 
+// sleepless lets a page say how long the worker slept, since no test can put a machine to sleep.
+const sleepless = `{
+  const real = Date.now, channel = new BroadcastChannel('sleep')
+  let slept = 0
+  Date.now = () => real() + slept
+  channel.onmessage = ({ data }) => {
+    slept += data
+    channel.postMessage('slept')
+  }
+}
+`
+
 func newFront(board func() string) *front {
 	f := &front{board: board, moved: make(chan struct{})}
 	f.proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		to, _ := url.Parse(f.board())
 		r.SetURL(to)
+		r.Out.Header.Del("Accept-Encoding") // so the transport decompresses
+	}, ModifyResponse: func(r *http.Response) error {
+		if r.Request.URL.Path == "/worker.js" {
+			r.Header.Del("Content-Length")
+			r.ContentLength = -1
+			r.Body = struct {
+				io.Reader
+				io.Closer
+			}{io.MultiReader(strings.NewReader(sleepless), r.Body), r.Body}
+		}
+		return nil
 	}}
 	return f
 }

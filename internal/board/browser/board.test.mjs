@@ -225,26 +225,31 @@ for (const [how, prepare] of [['shared', () => {}], ['alone', alone]]) {
         const real = Date.now
         let slept = 0
         Date.now = () => real() + slept
-        window.sleep = ms => { slept += ms }
+        window.sleep = async (ms, worker) => {
+          if (worker) await new Promise(r => { // front_test.go put a listener before the worker
+            const channel = new BroadcastChannel('sleep')
+            channel.onmessage = r
+            channel.postMessage(ms)
+          })
+          slept += ms
+        }
       })
     }, front)
     await live(page)
     await act('front', { is: 'held' }) // the network is not back yet, but what was on its way arrives later
-    const seen = await page.evaluate(async () => {
+    const seen = await page.evaluate(async worker => {
       const trust = () => document.documentElement.dataset.trust
-      window.sleep(-3600e3) // the clock is set back
+      await window.sleep(-3600e3, worker) // the clock is set back
       await new Promise(r => setTimeout(r, 600))
       const back = trust()
-      window.sleep(11 * 3600e3)
+      await window.sleep(11 * 3600e3, worker)
       await new Promise(r => setTimeout(r, 600))
       return { back, after: trust(), pulse: document.getElementById('pulse').textContent, title: document.title }
-    })
-    if (how === 'alone') {
-      assert.equal(seen.back, 'bad')
-      assert.equal(seen.after, 'bad')
-      assert.match(seen.title, /^⚠ No connection/)
-    }
-    assert.doesNotMatch(seen.pulse, /Live.*as of \d+ s ago/)
+    }, how === 'shared')
+    assert.equal(seen.back, 'bad')
+    assert.equal(seen.after, 'bad')
+    assert.match(seen.title, /^⚠ No connection/)
+    assert.doesNotMatch(seen.pulse, /Live/)
     await page.evaluate(() => {
       window.green = []
       const look = () => {
@@ -253,12 +258,12 @@ for (const [how, prepare] of [['shared', () => {}], ['alone', alone]]) {
       }
       look()
     })
-    await page.waitForTimeout(7000) // what is held is old now
+    await page.waitForTimeout(11000) // what is held is old now
     assert.deepEqual(await page.evaluate(() => window.green), [], 'it was believed while nothing came')
     await act('front') // what was held arrives all at once
     await live(page)
     const green = await page.evaluate(() => window.green)
-    assert.ok(green.every(text => / [0-3](\.\d)? s ago/.test(text)), `old data was believed: ${green[0]}`)
+    assert.ok(green.every(text => / \d(\.\d)? s ago/.test(text)), `old data was believed: ${green[0]}`)
     forgiveNetwork()
   })
 
@@ -274,12 +279,12 @@ for (const [how, prepare] of [['shared', () => {}], ['alone', alone]]) {
     })
     await cdp.send('Page.setWebLifecycleState', { state: 'frozen' })
     await act('online', { id: first })
-    await new Promise(r => setTimeout(r, 8000))
+    await new Promise(r => setTimeout(r, 12000))
     await cdp.send('Page.setWebLifecycleState', { state: 'active' })
     await live(page)
     await page.waitForTimeout(1000)
     const believed = await page.evaluate(() => window.believed)
-    assert.ok(believed.every(text => / [0-3](\.\d)? s ago/.test(text)), `old data was believed: ${believed}`)
+    assert.ok(believed.every(text => / \d(\.\d)? s ago/.test(text)), `old data was believed: ${believed}`)
     forgiveNetwork()
   })
 
