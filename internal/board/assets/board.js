@@ -51,9 +51,12 @@ function draw(data) {
 
 // What rollcall sends.
 
+let reloading // as nobody does at a wall; not at once, since two builds may answer in turn
+
 function receive(m) {
   status.lost = null
   if (m.build) status.newer = m.build !== build
+  if (wall && status.newer) reloading ??= setTimeout(() => location.reload(), 60000)
   status.heard = m.now
   if (m.trust) status.trust = m.trust
   if (m.begin) roster.begin()

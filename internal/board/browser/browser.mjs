@@ -22,7 +22,7 @@ export const live = page => page.locator('html[data-trust=good] #rows .row').fir
 
 // crafted serves the page of a board with agents of one's own making: what takes a hundred days to come about. A row is as
 // encodeRow makes it, with how long ago in place of since; days has answers for /day and /agents/…/day.
-export async function crafted(board, rows, { events = [], trust = {}, days = {} } = {}) {
+export async function crafted(board, rows, { events = [], trust = {}, days = {}, build } = {}) {
   const server = http.createServer((request, response) => {
     const path = new URL(request.url, board).pathname
     if (path in days) {
@@ -43,7 +43,7 @@ export async function crafted(board, rows, { events = [], trust = {}, days = {} 
       [id, name, account, type, area, capacity, state, now - ago, 1, atLeast])
     response.writeHead(200, { 'Content-Type': 'text/event-stream' })
     const say = message => response.write(`data: ${JSON.stringify({ now: Date.now(), ...message })}\n\n`)
-    say({ begin: true, ready: true, rows: all, events, trust: { reading: true, self: 'replica-1', health: { state: 'ok', reason: '', detail: '', since: now - 864e5 }, ...trust, watermark } })
+    say({ build, begin: true, ready: true, rows: all, events, trust: { reading: true, self: 'replica-1', health: { state: 'ok', reason: '', detail: '', since: now - 864e5 }, ...trust, watermark } })
     const beat = setInterval(say, 1000, {})
     response.on('close', () => clearInterval(beat))
   })
