@@ -16,6 +16,7 @@ await sleep(20) // the first reading
 for (const path of ['/', '/?state=all']) {
   const browser = await launch()
   const page = await browser.newPage({ viewport: { width: 1280, height: 800 } })
+  page.setDefaultTimeout(300000) // the machine may be busy
   const cdp = await page.context().newCDPSession(page)
   await cdp.send('Performance.enable', { timeDomain: 'threadTicks' }) // CPU time, which others on the machine do not lengthen
   const metrics = async () => {
