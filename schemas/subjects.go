@@ -23,6 +23,17 @@ const (
 	AlarmStream = "ROLLCALL_ALARM"
 	AlarmPrefix = "rollcall.alarm."
 
+	// QueryService is the name of the micro service that answers questions, and QueryPrefix begins
+	// its subjects.
+	QueryService = "rollcall"
+	QueryPrefix  = "rollcall.query."
+
+	// QueryRoster, QueryAgent and QueryCounts are the questions, the last token of the subject that
+	// each is asked on.
+	QueryRoster = "roster"
+	QueryAgent  = "agent"
+	QueryCounts = "counts"
+
 	// NoType is the subject token of an agent whose type is missing or can't be a token.
 	NoType = "_"
 )
@@ -107,6 +118,12 @@ func AlarmArmedSubject(tenant int64) string {
 // AlarmFiredSubject is where the alarm is delivered to; see [AlarmArmedSubject].
 func AlarmFiredSubject(tenant int64) string {
 	return AlarmPrefix + "fired." + strconv.FormatInt(tenant, 10)
+}
+
+// QuerySubject is where a question about a tenant is asked, such as [QueryRoster]:
+// rollcall.query.886.roster.
+func QuerySubject(tenant int64, question string) string {
+	return QueryPrefix + decimal(tenant) + "." + question
 }
 
 // LeaseKey is the key of a tenant's lease in the bucket: lease.886.

@@ -24,6 +24,9 @@ type broker struct {
 	url    string       // where clients on this machine find it, without user info
 	failed <-chan error // gets what only a new process mends
 	close  func()
+
+	// connect makes another connection.
+	connect func(context.Context, ...nats.Option) (*nats.Conn, error)
 }
 
 // during runs do. Where the broker fails for good meanwhile, it ends do's context, and returns why
@@ -110,6 +113,8 @@ func (d *daemon) embeddedBroker(ctx context.Context) (*broker, error) {
 		d.Ending("closing the embedded NATS server")
 		nc.Close()
 		srv.Shutdown()
+	}, connect: func(_ context.Context, opts ...nats.Option) (*nats.Conn, error) {
+		return srv.Connect(opts...)
 	}}, nil
 }
 
@@ -171,7 +176,7 @@ func (d *daemon) remoteBroker(ctx context.Context) (*broker, error) {
 	}
 	url := connectedURL(nc)
 	log.Info("connected to NATS", "url", url, "version", nc.ConnectedServerVersion())
-	return &broker{nc: nc, url: url, failed: failed, close: func() {
+	return &broker{nc: nc, url: url, failed: failed, connect: servers.Connect, close: func() {
 		d.Ending("closing the connection to NATS")
 		nc.Close()
 	}}, nil
@@ -186,20 +191,7 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 				"err", err, "leftOut", n)
 		}
 	}
-	return []nats.Option{
-		nats.Name("rollcall " + s.Instance),
-		nats.MaxReconnects(-1),    // the default gives up after 60 tries
-		nats.ReconnectBufSize(-1), // half a batch from before must never surprise anyone
-		nats.ReconnectWait(250 * time.Millisecond),
-		nats.ReconnectJitter(100*time.Millisecond, 500*time.Millisecond),
-		nats.PingInterval(10 * time.Second),
-		nats.MaxPingsOutstanding(2),
-		nats.Timeout(5 * time.Second),
-		// The client holds its lock while it writes: to a server that reads nothing, for a minute
-		// by default.
-		nats.FlusherTimeout(5 * time.Second),
-		nats.ReconnectOnFlusherError(),
-		nats.IgnoreAuthErrorAbort(), // permissions may come back as well
+	return append(lasting(s),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
 			if !nc.IsClosed() {
 				log.Warn("lost the connection to NATS; what is seen meanwhile is kept", "err", err)
@@ -224,6 +216,25 @@ func connectOptions(s *settings, log *slog.Logger) []nats.Option {
 				log.Warn("NATS reports an error", "err", err, "leftOut", n)
 			}
 		}),
+	)
+}
+
+// lasting are the options of a connection that is there for as long as the process.
+func lasting(s *settings) []nats.Option {
+	return []nats.Option{
+		nats.Name("rollcall " + s.Instance),
+		nats.MaxReconnects(-1),    // the default gives up after 60 tries
+		nats.ReconnectBufSize(-1), // half a batch from before must never surprise anyone
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectJitter(100*time.Millisecond, 500*time.Millisecond),
+		nats.PingInterval(10 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.Timeout(5 * time.Second),
+		// The client holds its lock while it writes: to a server that reads nothing, for a minute
+		// by default.
+		nats.FlusherTimeout(5 * time.Second),
+		nats.ReconnectOnFlusherError(),
+		nats.IgnoreAuthErrorAbort(), // permissions may come back as well
 	}
 }
 

@@ -310,7 +310,7 @@ func (d *demonstration) run(ctx context.Context, stdout, stderr io.Writer) error
 				}
 				return err
 			})
-			err := daemon.serve(ctx, broker.nc)
+			err := daemon.serve(ctx, broker)
 			stop()
 			return errors.Join(err, player.Wait())
 		})

@@ -165,24 +165,40 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.ServeHTTP(w, r)
 }
 
-// showBoard serves the tenant's board until the returned function has been called.
-func (d *daemon) showBoard(ctx context.Context, js jetstream.JetStream, tenant int64) func() {
-	if d.pages == nil {
-		return func() {}
-	}
-	b := board.New(board.Config{Tenant: tenant, JetStream: js, Instance: d.settings.Instance,
-		Quiet: d.settings.QuietFields, Logger: d.log})
-	var h http.Handler = b
-	d.board.Store(&h)
+// show lets others see the tenant's agents, on the board and by questions, until the returned
+// function has been called.
+func (d *daemon) show(ctx context.Context, b *broker, js jetstream.JetStream, tenant int64) func() {
+	questions := d.questions(b.nc, js, tenant)
 	// It goes on while what was seen is being published.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	running.Go(func() {
-		if err := b.Run(ctx); err != nil {
-			d.log.Error("the board shows nothing any more; polling and publishing go on",
-				"err", err)
+	if d.pages != nil {
+		pages := board.New(board.Config{Tenant: tenant, JetStream: js,
+			Instance: d.settings.Instance, Quiet: d.settings.QuietFields,
+			API: questions.Handler(), Logger: d.log})
+		var h http.Handler = pages
+		d.board.Store(&h)
+		running.Go(func() {
+			if err := pages.Run(ctx); err != nil {
+				d.log.Error("the board shows nothing any more; polling and publishing go on",
+					"err", err)
+			}
+		})
+	}
+	if d.settings.Query {
+		running.Go(func() { d.answer(ctx, b, questions) })
+		if err := questions.Refuse(b.nc); err != nil {
+			d.log.Warn("questions with a mistake may get no answer", "err", err)
 		}
-	})
+	}
+	if d.pages != nil || d.settings.Query {
+		running.Go(func() {
+			if err := questions.Run(ctx); err != nil {
+				d.log.Error("questions are answered with what was known last, as untrusted; "+
+					"polling and publishing go on", "err", err)
+			}
+		})
+	}
 	return func() {
 		cancel()
 		running.Wait()

@@ -49,14 +49,14 @@ func runDaemon(ctx context.Context, stderr io.Writer) error {
 		}
 		defer broker.close()
 		return broker.during(ctx, func(ctx context.Context) error {
-			return d.serve(ctx, broker.nc)
+			return d.serve(ctx, broker)
 		})
 	})
 }
 
-// serve polls one tenant and publishes to nc until ctx ends.
-func (d *daemon) serve(ctx context.Context, nc *nats.Conn) error {
-	s, now := d.settings, clock.New(nil)
+// serve polls one tenant and publishes to the broker until ctx ends.
+func (d *daemon) serve(ctx context.Context, b *broker) error {
+	s, nc, now := d.settings, b.nc, clock.New(nil)
 	vendorConfig, pollerConfig := s.vendor(d.log), s.poller(d.log)
 	vendorConfig.Now, pollerConfig.Now = now.Now, now.Now
 	vendorConfig.Metrics, pollerConfig.Metrics = d.registry, d.registry
@@ -76,14 +76,14 @@ func (d *daemon) serve(ctx context.Context, nc *nats.Conn) error {
 	hide := func() {}
 	defer func() { hide() }()
 	if s.TenantID != 0 {
-		hide = d.showBoard(ctx, js, s.TenantID)
+		hide = d.show(ctx, b, js, s.TenantID)
 	}
 	tenant, err := d.tenant(ctx, vendor)
 	if err != nil {
 		return ended(ctx, err)
 	}
 	if s.TenantID == 0 {
-		hide = d.showBoard(ctx, js, tenant)
+		hide = d.show(ctx, b, js, tenant)
 	}
 
 	publisherConfig, cfg := s.publisher(tenant, d.log), s.engine(tenant, d.log)

@@ -34,6 +34,9 @@ var composed = map[string][]string{
 	},
 }
 
+// Functions whose names are a logger's and that log nothing.
+var noLogs = []string{"http.Error", "yaml.Error", "m.Error"}
+
 // Constants that messages are made with.
 var constants = map[string]string{
 	"schemas.LogPrefix": schemas.LogPrefix,
@@ -187,7 +190,7 @@ func warnings(path string, src []byte) (found map[string]string, problems []stri
 			level = held[f.Name]
 		case *ast.SelectorExpr:
 			switch name := f.Sel.Name; {
-			case text(f) == "http.Error":
+			case slices.Contains(noLogs, text(f)):
 			case name == "Log" || name == "LogAttrs":
 				if len(call.Args) > 2 {
 					if l, ok := call.Args[1].(*ast.SelectorExpr); ok {

@@ -35,6 +35,7 @@ type settings struct {
 	Concurrency    int
 	RateLimit      float64 // requests a second
 	Glances        bool
+	Query          bool
 
 	RemoveAfter  int
 	MaxMissing   float64

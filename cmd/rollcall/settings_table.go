@@ -162,6 +162,9 @@ func (s *settings) variables() []variable {
 		{name: "ROLLCALL_GLANCES", field: "GlanceAfter", std: "auto", takes: "`auto` or `off`",
 			parse: word(&s.Glances, map[string]bool{"auto": true, "off": false})},
 
+		{name: "ROLLCALL_QUERY", field: "Query", std: "on", takes: "`on` or `off`",
+			parse: word(&s.Query, map[string]bool{"on": true, "off": false})},
+
 		{name: "ROLLCALL_REMOVE_AFTER", field: "RemoveAfter", std: "2",
 			takes: aNumber, parse: number(&s.RemoveAfter)},
 		{name: "ROLLCALL_MAX_MISSING", field: "MaxMissing", std: "0.5",

@@ -40,6 +40,7 @@ type Config struct {
 	Instance  string              // this replica's name, to tell whether it leads; may be empty
 	MaxPages  int                 // how many pages may be open at a time; 0: 200
 	Quiet     schemas.Quiet       // fields whose changes are not worth a line
+	API       http.Handler        // serves /api/; nil: nothing does
 	Logger    *slog.Logger        // nil: discard
 }
 
@@ -57,7 +58,8 @@ var defaultPaces = paces{
 }
 
 // A Board is the page and what it needs. It is an [http.Handler] for the paths /, /worker.js,
-// /events, /day and /agents/. A proxy may show them below any path, if it cuts that path off.
+// /events, /day and /agents/, and for /api/, which it passes on. A proxy may show them below any
+// path, if it cuts that path off.
 type Board struct {
 	cfg     Config
 	paces   paces
@@ -101,6 +103,9 @@ func (b *Board) routes() {
 	b.mux.HandleFunc("GET /day", b.day)
 	b.mux.HandleFunc("GET /agents/{id}/day", b.ofAgent(b.agentsDay))
 	b.mux.HandleFunc("GET /agents/{id}/history", b.ofAgent(b.history))
+	if b.cfg.API != nil {
+		b.mux.Handle("GET /api/", b.cfg.API)
+	}
 }
 
 // Run follows the stream for the open pages until ctx ends, and then returns nil. It returns an

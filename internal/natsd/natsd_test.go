@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rollcall-events/rollcall/internal/setting"
+	"github.com/rollcall-events/rollcall/internal/test/wait"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -617,6 +618,10 @@ func TestForgery(t *testing.T) {
 	s := start(t, Config{})
 	ownNC, js := own(t, s)
 	publish(t, js, "online.886.10.1", "old")
+	answering(t, s)
+	if _, err := ownNC.Request("rollcall.query.886.counts", nil, wait.Patience); err != nil {
+		t.Fatal(err) // its consumer is one that rollcall keeps
+	}
 
 	for _, target := range []string{"agent.online.886.10.1", "rollcall.log.online.886.10.1",
 		"$KV.rollcall.lease.886", "$JS.API.STREAM.PURGE.AGENT_EVENTS", "free.for.all"} {
@@ -654,10 +659,16 @@ func TestForgery(t *testing.T) {
 			request("pulled status", "$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS."+name,
 				`{"batch":1,"no_wait":true}`)
 
+			request("answer", "rollcall.query.886.roster", "")
+			request("refusal", "rollcall.query.886.roster", "nonsense")
+			request("refusal of what is nobody's", "rollcall.query.1.roster", "")
+			request("service", "$SRV.PING", "")
+			request("service's name", "$SRV.INFO.rollcall", "")
+
 			// A trace of a message goes where its header says, if the client may publish there.
-			for _, api := range []string{"STREAM.INFO.AGENT_EVENTS",
-				"CONSUMER.NAMES.AGENT_EVENTS"} {
-				if err := forger.PublishMsg(&nats.Msg{Subject: "$JS.API." + api, Reply: target,
+			for _, to := range []string{"$JS.API.STREAM.INFO.AGENT_EVENTS",
+				"$JS.API.CONSUMER.NAMES.AGENT_EVENTS", "rollcall.query.886.counts", "$SRV.PING"} {
+				if err := forger.PublishMsg(&nats.Msg{Subject: to, Reply: target,
 					Header: nats.Header{server.MsgTraceDest: []string{target}}}); err != nil {
 					t.Fatal(err)
 				}

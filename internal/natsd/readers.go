@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 
 	"github.com/rollcall-events/rollcall/schemas"
 )
@@ -36,8 +39,9 @@ import (
 //     therefore go to the gate, a responder in that account, and so do the other requests that need
 //     looking into. It forwards what it has decoded and checked, encoded again, never the client's
 //     own bytes or headers.
-//   - Publishing anything but API requests and acknowledgements is forbidden as well. That protects
-//     nothing that the accounts do not, but the client is told.
+//   - Questions to rollcall, and looks for services, are imported in the same way.
+//   - Publishing anything but questions, API requests and acknowledgements is forbidden as well.
+//     That protects nothing that the accounts do not, but the client is told.
 //   - A queue group is one across all accounts that import the messages: a client that knows
 //     another's group would be given a share of its live messages. So there are none.
 
@@ -56,6 +60,8 @@ const (
 	// costs some 2 KB for each request that was made within that time on an inbox that is still
 	// subscribed to.
 	quietPull = 5 * time.Minute
+	// quietLook is the same for a look for services.
+	quietLook = 10 * time.Second
 )
 
 // ReservedConsumer is how the names of rollcall's own consumers of the stream begin. Readers do not
@@ -78,6 +84,13 @@ var direct = map[string]server.ServiceRespType{
 	// An acknowledgement can ask for the next messages. The second form has domain and account.
 	"$JS.ACK." + stream + ".>":                 server.Streamed,
 	"$JS.ACK.*.*." + stream + ".*.*.*.*.*.*.>": server.Streamed,
+}
+
+// questions go to who answers them, rollcall itself, and reveal nothing that the stream does not.
+// Of a look for services there may be several answers.
+var questions = map[string]server.ServiceRespType{
+	schemas.QueryPrefix + ">": server.Singleton,
+	micro.APIPrefix + ".>":    server.Streamed,
 }
 
 // gated are the API requests (without the prefix) that the gate answers.
@@ -116,15 +129,21 @@ func (a *access) setup(ns *server.Server) (err error) {
 	if err := a.own.AddStreamExport(live, nil); err != nil {
 		return err
 	}
-	for subject, answers := range direct {
-		if err := a.own.AddServiceExportWithResponse(subject, answers, nil); err != nil {
-			return err
-		}
-		if answers == server.Streamed {
-			if err := a.own.SetServiceExportResponseThreshold(subject, quietPull); err != nil {
+	export := func(requests map[string]server.ServiceRespType, quiet time.Duration) error {
+		for subject, answers := range requests {
+			if err := a.own.AddServiceExportWithResponse(subject, answers, nil); err != nil {
 				return err
 			}
+			if answers == server.Streamed {
+				if err := a.own.SetServiceExportResponseThreshold(subject, quiet); err != nil {
+					return err
+				}
+			}
 		}
+		return nil
+	}
+	if err := errors.Join(export(direct, quietPull), export(questions, quietLook)); err != nil {
+		return err
 	}
 	for _, req := range gated {
 		if err := a.own.AddServiceExport(gatePre+req, nil); err != nil {
@@ -154,7 +173,8 @@ func (a *access) Check(c server.ClientAuthentication) bool {
 	}
 	c.RegisterUser(&server.User{Username: "reader", Account: acc, Permissions: &server.Permissions{
 		Publish: &server.SubjectPermission{
-			Allow: []string{"$JS.API.>", "$JS.ACK.>", "$SYS.REQ.USER.INFO"}},
+			Allow: append([]string{"$JS.API.>", "$JS.ACK.>", "$SYS.REQ.USER.INFO"},
+				slices.Sorted(maps.Keys(questions))...)},
 		Subscribe: &server.SubjectPermission{Deny: []string{live + " >"}}, // in queue groups
 	}})
 	return true
@@ -175,9 +195,11 @@ func (a *access) free() (*server.Account, error) {
 	if err := acc.AddStreamImport(a.own, live, ""); err != nil {
 		return nil, err
 	}
-	for subject := range direct {
-		if err := acc.AddServiceImport(a.own, subject, subject); err != nil {
-			return nil, fmt.Errorf("import %s: %w", subject, err)
+	for _, requests := range []map[string]server.ServiceRespType{direct, questions} {
+		for subject := range requests {
+			if err := acc.AddServiceImport(a.own, subject, subject); err != nil {
+				return nil, fmt.Errorf("import %s: %w", subject, err)
+			}
 		}
 	}
 	for _, req := range gated {

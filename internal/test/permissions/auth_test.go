@@ -3,10 +3,12 @@
 package permissions
 
 import (
+	"encoding/json"
 	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -55,6 +57,22 @@ func works(t *testing.T, v *e2e.Vendor, operator *nats.Conn, env map[string]stri
 	}
 	if strings.Contains(p.Output(), "iolation") {
 		t.Error("rollcall was refused something")
+	}
+}
+
+// asks waits until rollcall's answers can be trusted, and wants so many agents.
+func asks(t *testing.T, nc *nats.Conn, agents int) {
+	t.Helper()
+	var a struct {
+		Trusted bool
+		Agents  int
+	}
+	wait.Eventually(t, "an answer that can be trusted", func() bool {
+		m, err := nc.Request("rollcall.query.886.counts", nil, 5*time.Second)
+		return err == nil && json.Unmarshal(m.Data, &a) == nil && a.Trusted
+	})
+	if a.Agents != agents {
+		t.Errorf("%d agents, want %d", a.Agents, agents)
 	}
 }
 

@@ -119,6 +119,8 @@ func (f forger) replies() {
 			{"$JS.API.CONSUMER.DELETE.AGENT_EVENTS.nobody", ""},
 			{"$JS.ACK.AGENT_EVENTS.forger.1.1.1.1.1", "+NXT 1"},
 			{"$JS.ACK._.hash.AGENT_EVENTS.forger.1.1.1.1.1.x", "+NXT 1"},
+			{"rollcall.query.886.roster", ""}, {"rollcall.query.886.agent", "nonsense"},
+			{"rollcall.query.886.x", ""}, {"$SRV.PING", ""}, {"$SRV.STATS.rollcall", ""},
 			{"$SYS.REQ.USER.INFO", ""}, {"$JS.API.CONSUMER.MSG.NEXT.AGENT_EVENTS.nobody", ""},
 			{to, "plain"}, {"rollcall.log.online.886.10.1", "plain"},
 		} {

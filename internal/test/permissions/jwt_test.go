@@ -88,6 +88,11 @@ func (d *decentralised) translate(name string, acc map[string]any) {
 				into.Deny.Add(s.(string))
 			}
 		}
+		if m, ok := m["allow_responses"].(map[string]any); ok {
+			expires, err := time.ParseDuration(text(m, "expires"))
+			d.check(err)
+			p.Resp = &jwt.ResponsePermission{MaxMsgs: int(m["max"].(int64)), Expires: expires}
+		}
 		return p
 	}
 	for _, v := range list(acc, "exports") {
@@ -234,6 +239,11 @@ func TestCreds(t *testing.T) {
 	})
 	if got := len(e2e.Roster(t, reader, 886)); got != 5 {
 		t.Errorf("a reader sees %d states, want 5", got)
+	}
+	p := e2e.Rollcall(t, e2e.Settings(v.Env(), env))
+	asks(t, reader, 5)
+	if code, _ := p.Terminate(); code != 0 {
+		t.Errorf("exit %d", code)
 	}
 	if lines := n.log.violations(); len(lines) > 0 {
 		t.Errorf("refused:\n%s", strings.Join(lines, "\n"))

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -16,7 +17,9 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
 
+	"github.com/rollcall-events/rollcall/internal/query"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/wait"
 )
@@ -47,7 +50,33 @@ func newWorld(t *testing.T, file string, u users) *world {
 	add(t, w.operatorConn, "rollcall-alarm.json", 1)
 	add(t, w.connect(u.copyOperator.opt), "agent-events-copy.json", 1)
 	w.fill()
+	w.answer()
 	return w
+}
+
+// answer has questions answered, as rollcall does, until the test ends.
+func (w *world) answer() {
+	w.t.Helper()
+	nc, err := nats.Connect(w.url, w.users.rollcall.opt)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	q := query.New(query.Config{Tenant: 886, JetStream: stream(w.t, nc, "")})
+	err = errors.Join(q.Answer(nc), q.Refuse(w.rollcallConn), nc.Flush(), w.rollcallConn.Flush())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = q.Run(ctx) // its server may have ended before
+	}()
+	w.t.Cleanup(func() {
+		cancel()
+		<-ended
+		nc.Close()
+	})
 }
 
 // fill publishes what a commit consists of, for five agents, twice.
@@ -226,6 +255,7 @@ func forbidden() [][2]string {
 		{"_INBOX.somebody.1", "{}"}, {"_R_.somebody", "{}"},
 		{"rollcall.alarm.armed.886", "{}"}, {"rollcall.alarm.fired.886", "{}"},
 		{"agent.stale.886", "{}"},
+		{"rollcall.query", ""}, {"rollcall.queries.886.roster", ""}, {"$SRV", ""},
 	}
 	for _, prefix := range []string{"$JS.API.", "$JS.rollcall.API.", "$JS.log.API."} {
 		for _, r := range [][2]string{
@@ -328,6 +358,41 @@ func (w *world) arm(schedule string) {
 	answer, err := w.rollcallConn.RequestMsg(m, 5*time.Second)
 	if err != nil || !bytes.Contains(answer.Data, []byte(`"seq"`)) {
 		w.t.Fatalf("arm the alarm: %v %v", answer, err)
+	}
+}
+
+// Readers of either kind, and the operator, can ask rollcall and find it as a service. Nobody can
+// answer in its place.
+func TestQuestions(t *testing.T) {
+	t.Parallel()
+	u, other := newUsers(t), newUser(t)
+	dir := edited(t, "accounts.conf", "  READER {\n", fmt.Sprintf("  OTHER_READER {\n"+
+		"    users: [\n      {nkey: %s}\n    ]\n    jetstream: true\n"+
+		"    include \"reader-domain.conf\"\n  }\n\n  READER {\n", other.public))
+	w := newWorld(t, filepath.Join(dir, "server.conf"), u)
+	for name, nc := range map[string]*nats.Conn{"a reader": w.readerConn,
+		"one with a domain": w.connect(other.opt), "the operator": w.operatorConn} {
+		for subject, code := range map[string]string{
+			"rollcall.query.886.roster": "", "rollcall.query.886.counts": "",
+			"rollcall.query.886.agent": "400", "rollcall.query.887.roster": "400",
+			"$SRV.PING": "", "$SRV.INFO.rollcall": "", "$SRV.STATS": "",
+		} {
+			m, err := nc.Request(subject, nil, wait.Patience)
+			if err != nil || m.Header.Get(micro.ErrorCodeHeader) != code {
+				t.Errorf("%s asks %s: %v %v", name, subject, m, err)
+			}
+		}
+	}
+	for _, line := range w.log.violations() {
+		t.Error(line)
+	}
+	for _, subject := range []string{"rollcall.query.886.roster", "$SRV.PING"} {
+		if _, err := w.readerConn.SubscribeSync(subject); err != nil {
+			t.Fatal(err)
+		}
+		wait.Eventually(t, "the subscription to "+subject+" to be refused", func() bool {
+			return len(w.log.with(fmt.Sprintf("Violation - Subject %q", subject))) > 0
+		})
 	}
 }
 

@@ -56,6 +56,7 @@ func TestRollcall(t *testing.T) {
 			}
 			first := e2e.Rollcall(t, env("first"))
 			online(t, n, u, v, isdpsim.FirstID, true)
+			asks(t, n.connect(u.reader.opt), 20)
 			second := e2e.Rollcall(t, env("second"))
 			second.WaitFor("standing by")
 
