@@ -44,10 +44,13 @@ func (d *daemon) answer(ctx context.Context, b *broker, questions *query.Service
 			if sub != nil {
 				err = fmt.Errorf("subscription to %s: %w", sub.Subject, err)
 			}
-			n, worth := others.worth(err.Error())
-			switch {
+			report, lack := err.Error(), errors.Is(err, nats.ErrPermissionViolation)
+			if lack {
+				report = "permissions" // a dozen at once, of one kind
+			}
+			switch n, worth := others.worth(report); {
 			case !worth:
-			case errors.Is(err, nats.ErrPermissionViolation):
+			case lack:
 				d.log.Warn("questions in NATS can't be answered, or not all: this user lacks a "+
 					"right; give it, as deploy/nats/accounts.conf does, or set ROLLCALL_QUERY=off",
 					"err", err, "leftOut", n)

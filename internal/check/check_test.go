@@ -29,6 +29,7 @@ import (
 	"github.com/rollcall-events/rollcall/internal/check"
 	"github.com/rollcall-events/rollcall/internal/natsd"
 	"github.com/rollcall-events/rollcall/internal/natsdial"
+	"github.com/rollcall-events/rollcall/internal/query"
 	"github.com/rollcall-events/rollcall/internal/test/e2e"
 	"github.com/rollcall-events/rollcall/internal/test/isdpsim"
 	"github.com/rollcall-events/rollcall/internal/test/natstest"
@@ -515,10 +516,15 @@ func TestNeeds(t *testing.T) {
 		if i < len(allow) {
 			some = append(some[:i], some[i+1:]...)
 		}
+		subscribe := []string{"_INBOX.>"}
+		for _, n := range query.Subscribes(886) {
+			subscribe = append(subscribe, n.Allow)
+		}
 		user := &server.User{Username: "rollcall", Password: brokerSecret,
 			Permissions: &server.Permissions{
 				Publish:   &server.SubjectPermission{Allow: some},
-				Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}}}}
+				Subscribe: &server.SubjectPermission{Allow: subscribe},
+				Response:  &server.ResponsePermission{MaxMsgs: 1}}}
 		url := withUser(broker(t, &server.Options{Users: []*server.User{user}}), "rollcall")
 		out, r := lines(t, config(v, url))
 		if i < must {

@@ -71,7 +71,9 @@ func (w *world) open() {
 		w.t.Fatal(err)
 	}
 	_, err = w.p.TakeOver(w.t.Context(), func(*packed.State) {},
-		func(*publisher.Recovered) (first schemas.Watermark) { return first })
+		func(*publisher.Recovered) (first schemas.Watermark, lapsed bool) {
+			return first, false
+		})
 	if err != nil {
 		w.t.Fatal(err)
 	}
