@@ -115,9 +115,6 @@ type Options struct {
 	// Foreign names messages that a test wrote itself, to be left aside. Nil: none.
 	Foreign func(Message) bool
 
-	// whole says that rollcall counts by type and tells unobserved intervals.
-	whole bool
-
 	MaxViolations int // to be reported; the rest is counted. 0: 50
 }
 

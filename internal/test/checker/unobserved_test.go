@@ -217,7 +217,7 @@ func TestIntervals(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			live := streamOf(tc.marks)
 			report := Check(Stream{Live: live}, Truth{}, Options{Tenant: tenant, OtherTypes: true,
-				Interval: 2 * time.Second, whole: true})
+				Interval: 2 * time.Second})
 			var bad []Violation
 			for _, v := range report.Violations {
 				switch v.Rule {

@@ -352,7 +352,7 @@ func (w *world) truth() Truth { return Truth{History: w.sim.History(), Pages: w.
 // strict is how a world's log is checked.
 func strict() Options {
 	return Options{Tenant: tenant, Interval: 100 * time.Millisecond, Bound: 500 * time.Millisecond,
-		RemovalBound: 900 * time.Millisecond, Quiescent: true, whole: true}
+		RemovalBound: 900 * time.Millisecond, Quiescent: true}
 }
 
 // lived is a world with a bit of everything in it, at rest.
