@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ const (
 	mostChurn  = 10_000 // changes a second
 	mostTimes  = 100_000
 	longest    = 24 * time.Hour
-	mostBytes  = 1 << 20 // of a file
+	mostBytes  = 64 << 10 // of a file: deep nesting takes the parser quadratic time
 )
 
 // Parse reads a scenario. name is what its mistakes call it, agents how many there are at the start
@@ -77,6 +78,7 @@ func (p *parsing) root(text []byte) ast.Node {
 		p.bad(1, "the file", "", fmt.Sprintf("a scenario of at most %d KiB", mostBytes>>10))
 		return nil
 	}
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // as some editors begin a file
 	line := 1
 	for i := 0; i < len(text); {
 		r, n := utf8.DecodeRune(text[i:])
@@ -142,7 +144,11 @@ func (p *parsing) entries(n ast.Node, what string, known []string) (found []entr
 	case *ast.MappingValueNode:
 		values = []*ast.MappingValueNode{m}
 	default:
-		p.bad(at(n), what, scalar(n), "keys with values: "+strings.Join(known, ", "))
+		want := "keys with values"
+		if known != nil {
+			want += ": " + strings.Join(known, ", ")
+		}
+		p.bad(at(n), what, scalar(n), want)
 		return nil, false
 	}
 	for _, v := range values {
@@ -330,7 +336,7 @@ func (p *parsing) step(n ast.Node) {
 			p.bad(st.line, "the step", "", want)
 		}
 	}
-	if len(p.mistakes) > before || len(found) == 0 {
+	if len(p.mistakes) > before {
 		return
 	}
 	if _, timed := has["at"]; !timed {
@@ -438,8 +444,8 @@ func (p *parsing) whom(e entry) (w who) {
 // fields reads what edit sets.
 func (p *parsing) fields(e entry) (set []field) {
 	found, ok := p.entries(e.value, "set", nil)
-	if !ok {
-		return nil
+	if ok && len(found) == 0 {
+		p.bad(e.line, "set", "", "fields and their new values")
 	}
 	for _, f := range found {
 		const want = "a text, a number, true, false or null"

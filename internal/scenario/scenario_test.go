@@ -40,7 +40,7 @@ func TestMistakes(t *testing.T) {
 		"open quote":  {"about: \"x\n" + good, []string{"f.yaml:1: the file: want YAML"}},
 		"not UTF-8":   {good + "about: \xff\n", []string{"f.yaml:5: the file: want text in UTF-8"}},
 		"a NUL":       {good + "about: a\x00b\n", []string{"f.yaml:5: the file: want text in"}},
-		"a large one": {strings.Repeat("# long\n", 200_000), []string{"f.yaml:1: … 1024 KiB"}},
+		"a large one": {strings.Repeat("# long\n", 20_000), []string{"f.yaml:1: … 64 KiB"}},
 		"unknown key": {"agent: 10\n" + good, []string{
 			`f.yaml:1: the key is "agent": want agents?`}},
 		"nothing like a key": {good + "colour: red\n", []string{
@@ -100,6 +100,12 @@ func TestMistakes(t *testing.T) {
 			`f.yaml:3: stream is "gone": want lost`}},
 		"edit nothing": {"steps:\n  - at: 5s\n    edit: 17813\n", []string{
 			"f.yaml:2: the step: want set: the fields"}},
+		"an empty step": {"steps:\n  - at: 1s\n    add: 1\n  - {}\n", []string{
+			`f.yaml:4: the step: want at: when`, "f.yaml:4: the step: want what happens"}},
+		"edit to nothing": {"steps:\n  - at: 5s\n    edit: 17813\n    set: {}\n", []string{
+			"f.yaml:4: set: want fields and their new values"}},
+		"edit to a text": {"steps:\n  - at: 5s\n    edit: 17813\n    set: areaName\n", []string{
+			`f.yaml:4: set is "areaName": want keys with values`}},
 		"edit who it is": {"steps:\n  - at: 5s\n    edit: 17813\n    set: {agentId: 5}\n", []string{
 			`f.yaml:4: the key is "agentId": want another field`}},
 		"set a list": {"steps:\n  - at: 5s\n    edit: 17813\n    set: {areaName: [a]}\n", []string{
@@ -188,6 +194,18 @@ steps:
 	}
 	if s.LosesStream() != 23 || s.Lasts() != 4*time.Minute {
 		t.Errorf("the stream is lost in line %d, and it lasts %v", s.LosesStream(), s.Lasts())
+	}
+}
+
+// Files as editors on Windows write them.
+func TestParseWindows(t *testing.T) {
+	text := "\ufeffagents: 10\r\nsteps:\r\n  - at: 1s\r\n    signIn: 17813\r\n"
+	if _, err := Parse("f.yaml", []byte(text), -1); err != nil {
+		t.Error(err)
+	}
+	_, err := Parse("f.yaml", []byte(text+"  - at: 2s\r\n    signin: 17813\r\n"), -1)
+	if want := `f.yaml:6: the key is "signin": want signIn?`; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 
