@@ -122,13 +122,8 @@ func TestDemoTwice(t *testing.T) {
 	}
 }
 
-// The simulated tenant alone is one that the daemon can be pointed at, with the very lines that it
-// prints.
-func TestDemoSimOnly(t *testing.T) {
-	t.Parallel()
-	sim := Rollcall(t, nil, "demo", "--sim-only", "--agents", "120", "--churn", "0", "--seed", "7")
-	sim.WaitFor("A simulated ISDP+ tenant of 120 agents, no changes, seed 7.\n")
-	sim.WaitFor("Ctrl-C")
+// printedSettings are those that the simulated tenant prints.
+func printedSettings(sim *Process) map[string]string {
 	vendor := map[string]string{}
 	for line := range strings.Lines(sim.Stdout()) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok &&
@@ -136,6 +131,17 @@ func TestDemoSimOnly(t *testing.T) {
 			vendor[name] = value
 		}
 	}
+	return vendor
+}
+
+// The simulated tenant alone is one that the daemon can be pointed at, with the very lines that it
+// prints.
+func TestDemoSimOnly(t *testing.T) {
+	t.Parallel()
+	sim := Rollcall(t, nil, "demo", "--sim-only", "--agents", "120", "--churn", "0", "--seed", "7")
+	sim.WaitFor("A simulated ISDP+ tenant of 120 agents, no changes, seed 7.\n")
+	sim.WaitFor("Ctrl-C")
+	vendor := printedSettings(sim)
 	if len(vendor) != 5 {
 		t.Fatalf("settings printed: %v", vendor)
 	}
@@ -153,5 +159,39 @@ func TestDemoSimOnly(t *testing.T) {
 	}
 	if _, err := os.Stat("data"); err == nil {
 		t.Error("something was written where the test runs")
+	}
+}
+
+// A scenario of the simulated tenant alone begins when the daemon has read the listing, and passes
+// as fast as asked for.
+func TestDemoSimOnlyScript(t *testing.T) {
+	t.Parallel()
+	script := filepath.Join(t.TempDir(), "script.yaml")
+	text := "agents: 60\nsteps:\n  - at: 0s\n    vanish: [17813, 17814]\n  - at: 1h\n    add: 1\n"
+	if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sim := Rollcall(t, nil, "demo", "--sim-only", "--script", script, "--speed", "3600", "--seed",
+		"7", "--agents", "120")
+	sim.WaitFor("tenant of 120 agents, a scenario of 1h0m0s, " + script +
+		", at 3600 times its speed, seed 7.\n")
+	sim.WaitFor("Ctrl-C")
+	vendor := printedSettings(sim)
+	if strings.Contains(sim.Stdout(), "SCRIPT") {
+		t.Error("something happens before anybody has read the listing")
+	}
+	env, url := Embedded(t)
+	Rollcall(t, Settings(vendor, env))
+	sim.WaitFor("SCRIPT   at 0s: 2 agents: gone from the listing\n")
+	sim.WaitFor("SCRIPT   at 1h0m0s: 1 new agent: listed\n")
+	sim.WaitFor("SCRIPT   the scenario is over\n")
+	healthOf(t, url, "ok", "")
+	nc := Connect(t, url)
+	wait.Eventually(t, "all of it in the stream", func() bool {
+		states := Roster(t, nc, 886)
+		return len(states) == 121 && strings.Contains(states[17813].Body, `"reason":"removed"`)
+	})
+	if code, _ := sim.Interrupt(); code != 0 {
+		t.Errorf("SIGINT: exit %d", code)
 	}
 }
