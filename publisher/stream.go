@@ -60,11 +60,20 @@ const (
 	stored = schemas.StoredPrefix + ">"
 )
 
+// metadata says what the messages of the stream are, to who comes across it.
+func metadata() map[string]string {
+	version := schemas.DataSchema[strings.LastIndex(schemas.DataSchema, ":v")+2:]
+	return map[string]string{
+		"rollcall.schema": schemas.DataSchema, "rollcall.schema-version": version,
+	}
+}
+
 // streamConfig is the stream as rollcall creates it.
 func streamConfig(c Config) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:               schemas.Stream,
 		Description:        "rollcall: events, states, watermarks and health of ISDP+ agents",
+		Metadata:           metadata(),
 		Subjects:           []string{taken},
 		SubjectTransform:   &jetstream.SubjectTransformConfig{Source: taken, Destination: stored},
 		RePublish:          &jetstream.RePublish{Source: stored, Destination: stored},

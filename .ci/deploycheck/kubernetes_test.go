@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	nack "github.com/nats-io/nack/pkg/jetstream/apis/jetstream/v1beta2"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -44,6 +45,9 @@ func decode(t *testing.T, name, manifest string) any {
 		"networking.k8s.io/v1 Ingress":            new(networkingv1.Ingress),
 		"monitoring.coreos.com/v1 PodMonitor":     new(monitoringv1.PodMonitor),
 		"monitoring.coreos.com/v1 PrometheusRule": new(monitoringv1.PrometheusRule),
+		"jetstream.nats.io/v1beta2 Account":       new(nack.Account),
+		"jetstream.nats.io/v1beta2 Stream":        new(nack.Stream),
+		"jetstream.nats.io/v1beta2 KeyValue":      new(nack.KeyValue),
 	}
 	object := objects[kind.APIVersion+" "+kind.Kind]
 	if object == nil {

@@ -475,7 +475,7 @@ func TestReaderForbidden(t *testing.T) {
 		{"open the bucket", func(_ *nats.Conn, js jetstream.JetStream) error {
 			_, err := js.KeyValue(ctx, schemas.Bucket)
 			return err
-		}, ""},
+		}, "the bucket rollcall is rollcall's own"},
 		{"create a stream", func(_ *nats.Conn, js jetstream.JetStream) error {
 			_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "X",
 				Subjects: []string{"agent.>"}})
@@ -511,7 +511,8 @@ func TestReaderForbidden(t *testing.T) {
 		{"arm the alarm", ask("rollcall.alarm.armed.886", "{}"), ""},
 		{"set the alarm off", ask("rollcall.alarm.fired.886", "{}"), ""},
 		{"say that it went off", ask("agent.stale.886", "{}"), ""},
-		{"look at the alarm", ask("$JS.API.STREAM.INFO.ROLLCALL_ALARM", ""), ""},
+		{"look at the alarm", ask("$JS.API.STREAM.INFO.ROLLCALL_ALARM", ""),
+			"may read the stream and nothing else"},
 		{"alter the alarm", func(_ *nats.Conn, js jetstream.JetStream) error {
 			_, err := js.UpdateStream(ctx, jetstream.StreamConfig{Name: schemas.AlarmStream,
 				Subjects: []string{"mine"}})

@@ -107,7 +107,12 @@ var gated = []string{
 	"STREAM.DELETE.*",
 	"STREAM.PURGE.*",
 	"STREAM.MSG.DELETE.*",
+	bucketInfo,
+	"STREAM.INFO." + schemas.AlarmStream,
 }
+
+// bucketInfo is what "nats kv" and every client ask first.
+const bucketInfo = "STREAM.INFO.KV_" + schemas.Bucket
 
 // access tells rollcall's own connections from all others. It implements [server.Authentication].
 type access struct {
@@ -255,6 +260,10 @@ func pass(nc *nats.Conn, req string, body []byte) []byte {
 		}
 	default:
 		err = refused("network clients may read the stream and nothing else")
+		if req == bucketInfo {
+			err = refused("the bucket " + schemas.Bucket + " is rollcall's own: " + err.Error() +
+				" (who is on duty is in " + stream + ", on agent.state.>)")
+		}
 	}
 	if err == nil {
 		return answer

@@ -402,6 +402,44 @@ var (
 	demoURL = regexp.MustCompile(`(?m)^  NATS +(nats://127\.0\.0\.1:\d+) `)
 )
 
+// What docs/operations.md has outsiders check, run as it stands there against the demo: good as
+// things are, and critical where they are not. What readers may not do is refused in words.
+func TestNatsChecks(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checks := regexp.MustCompile(`(?m)^    nats --nkey reader\.nk (server check .*)$`).
+		FindAllStringSubmatch(string(text), -1)
+	if len(checks) != 2 {
+		t.Fatalf("%d checks in the document", len(checks))
+	}
+	cli := tool(t, natsCLI)
+	p := e2e.Rollcall(t, map[string]string{"TMPDIR": t.TempDir()}, "demo")
+	p.WaitFor("agents on duty, as of")
+	m := demoURL.FindStringSubmatch(p.Stdout())
+	if m == nil {
+		t.Fatal("the demo does not say where NATS is")
+	}
+	run := func(command string, code int, says string) {
+		t.Helper()
+		sh := e2e.Start(t, "/bin/sh", nil, "-c", "exec "+cli+" -s "+m[1]+" "+command)
+		if got := sh.Wait(); got != code || !strings.Contains(sh.Stdout()+sh.Stderr(), says) {
+			t.Errorf("%s: exit %d, want %d and %q\n%s%s", command, got, code, says, sh.Stdout(),
+				sh.Stderr())
+		}
+	}
+	run(checks[0][1], 0, "OK")
+	run(strings.Replace(checks[0][1], "--age-critical 15s", "--age-critical 1ns", 1), 2, "old")
+	run(checks[1][1], 0, "OK")
+	run(strings.Replace(checks[1][1], "ok|holding", "failing", 1), 2, "does not match")
+	run("kv get rollcall lease.886", 1, "the bucket rollcall is rollcall's own")
+	run("kv put rollcall lease.886 x", 1, "the bucket rollcall is rollcall's own")
+	run("kv add mine", 1, "network clients may read the stream and nothing else")
+	run("server check connection", 2, "CRITICAL")
+}
+
 // Each command that the README shows for the nats command line is run as it stands there against
 // the demo.
 func TestNatsCommandLine(t *testing.T) {
