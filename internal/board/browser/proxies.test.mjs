@@ -158,7 +158,7 @@ test('behind TLS and a login that expires', async () => {
   assert.equal(page.url(), AT_TLS + '/?type=10')
   assert.equal(await banner('signIn').count(), 0)
   // Without a login, what the page asks for by itself is refused, and all else leads to the login.
-  for (const [path, status] of [['/events', 401], ['/worker.js', 401], ['/agents/17813/history', 401], ['/api/roster', 401], ['/metrics', 302], ['/', 302]]) {
+  for (const [path, status] of [['/events', 401], ['/worker.js', 401], ['/day', 401], ['/agents/17813/history', 401], ['/api/roster', 401], ['/metrics', 302], ['/', 302]]) {
     assert.equal((await fetch(AT_GUARD + path, { redirect: 'manual' })).status, status, path)
   }
 })
