@@ -66,6 +66,15 @@ type Field struct {
 	Value json.RawMessage
 }
 
+// The business types that the vendor documents, as agents have them in Type and subjects have them
+// ([Agent.TypeToken]). There may be others.
+const (
+	TypeSafety  = "0"  // safety inspection
+	TypeQuality = "1"  // quality inspection
+	TypePatrol  = "2"  // patrol inspection
+	TypeVideo   = "10" // video calls
+)
+
 // There reports whether a listed agent counts as there: deleted agents do not.
 func (a *Agent) There() bool { return a.DeleteFlag == nil || *a.DeleteFlag != 1 }
 

@@ -102,6 +102,10 @@ func logUpdate(u follow.Update) {
 		log.Print(u.Err)
 	case u.Anew:
 		log.Print("all states have been read")
+	case u.Fresh:
+		log.Print("the picture is fresh")
+	case u.Stale:
+		log.Print("the picture is stale: nobody knows who is on duty")
 	case u.Health != nil:
 		log.Printf("health: %s %s %s", u.Health.State, u.Health.Reason, u.Health.Detail)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -15,8 +17,6 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 	"github.com/rollcall-events/rollcall/schemas/follow"
 )
-
-const videoCalls = "10" // the business type of video-call agents
 
 // A router answers HTTP requests.
 type router struct {
@@ -53,7 +53,7 @@ func newRouter(roster *follow.Roster, file string) (*router, error) {
 	return r, nil
 }
 
-// available are the agents on duty for video calls, by agentId, busy ones included. r.mu must be
+// available are the agents on duty for video calls, in no order, busy ones included. r.mu must be
 // held.
 func (r *router) available() []agent {
 	load := map[string]int64{}
@@ -61,9 +61,9 @@ func (r *router) available() []agent {
 		load[id]++
 	}
 	all := []agent{}
-	for _, e := range r.roster.Agents() {
+	for e := range r.roster.All(schemas.TypeVideo) {
 		a := e.Data.Agent
-		if !e.Data.Online || a.Type == nil || *a.Type != videoCalls {
+		if !e.Data.Online {
 			continue
 		}
 		next := agent{
@@ -139,6 +139,7 @@ func (r *router) getAgents(w http.ResponseWriter, _ *http.Request) {
 	r.mu.Lock()
 	all := r.available()
 	r.mu.Unlock()
+	slices.SortFunc(all, func(a, b agent) int { return cmp.Compare(a.ID, b.ID) })
 	body := struct {
 		Error  string              `json:"error,omitempty"` // why not to trust it
 		AsOf   *time.Time          `json:"asOf,omitempty"`

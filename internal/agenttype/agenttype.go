@@ -24,10 +24,10 @@ type Type struct {
 
 // Types are those that the vendor documents, in the order of their numbers.
 var Types = []Type{
-	{"0", "safety", "安全检查", "safety", []string{"safety inspection", "安全", "安检"}},
-	{"1", "quality", "质量检查", "quality", []string{"quality inspection", "质量", "质检"}},
-	{"2", "patrol", "巡检", "patrol", []string{"patrol inspection", "巡查"}},
-	{"10", "video", "视频通话", "video call", []string{"video call", "video calls",
+	{schemas.TypeSafety, "safety", "安全检查", "safety", []string{"safety inspection", "安全", "安检"}},
+	{schemas.TypeQuality, "quality", "质量检查", "quality", []string{"quality inspection", "质量", "质检"}},
+	{schemas.TypePatrol, "patrol", "巡检", "patrol", []string{"patrol inspection", "巡查"}},
+	{schemas.TypeVideo, "video", "视频通话", "video call", []string{"video call", "video calls",
 		"video-call agent", "video-call agents", "视频", "视频坐席"}},
 }
 

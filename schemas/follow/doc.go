@@ -20,5 +20,6 @@
 // and the roster stays as it was until they have all been read. Nothing has to be stored between
 // two runs of the reader.
 //
-// Freshness is the watermark's business alone, also while the connection is lost: see [Trust].
+// Freshness is the watermark's business alone, also while the connection is lost: see [Trust]. Who
+// has to stop when the picture becomes stale is told so by an [Update], and when it is fresh again.
 package follow

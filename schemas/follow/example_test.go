@@ -46,6 +46,11 @@ func Example() {
 	for _, e := range roster.Agents() {
 		fmt.Println("agent", e.Data.Agent.AgentID, "on duty:", e.Data.Online)
 	}
+	for e := range roster.All(schemas.TypeVideo) { // in no order
+		if e.Data.Online {
+			fmt.Println("agent", e.Data.Agent.AgentID, "can take a video call")
+		}
+	}
 	now := time.Date(2026, 11, 22, 8, 0, 5, 0, time.UTC)
 	fmt.Println("now:", roster.Trust(now).Err())
 	later := roster.Trust(now.Add(time.Hour)).Err()
@@ -53,8 +58,59 @@ func Example() {
 	// Output:
 	// agent 17813 on duty: true
 	// agent 17814 on duty: false
+	// agent 17813 can take a video call
 	// now: <nil>
 	// an hour later, stale: true
+}
+
+// Calls are handed out as long as the picture is fresh. Nobody has to ask again and again whether
+// it still is.
+func ExampleRoster_Run() {
+	nc, err := nats.Connect(nats.DefaultURL, nats.MaxReconnects(-1))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		log.Fatal(err)
+	}
+	roster := follow.New(886)
+	err = roster.Run(context.Background(), js, func(u follow.Update) {
+		switch {
+		case u.Fresh:
+			fmt.Println("go on: the roster can be trusted")
+		case u.Stale:
+			fmt.Println("stop: nobody knows who is on duty")
+		case u.State != nil && u.State.Data.Online:
+			fmt.Println("agent", u.State.Data.Agent.AgentID, "is on duty")
+		case u.Err != nil:
+			log.Print(u.Err)
+		}
+	})
+	log.Print(err) // the connection was closed
+}
+
+// The tenants of a stream, for who follows all of them.
+func ExampleTenants() {
+	url, stop := runServer()
+	defer stop()
+
+	nc, err := nats.Connect(url)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		log.Fatal(err)
+	}
+	tenants, err := follow.Tenants(context.Background(), js)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(tenants)
+	// Output: [886]
 }
 
 // runServer runs a NATS server with the stream that rollcall would have written.
@@ -105,6 +161,7 @@ func runServer() (url string, stop func()) {
 				AgentID:      17813 + int64(i),
 				TenantID:     886,
 				OnlineStatus: int64(1 - i),
+				Type:         &[]string{schemas.TypeVideo, schemas.TypePatrol}[i],
 			},
 		}}
 		publish(schemas.StateSubject(886, e.Data.Agent.AgentID), e.AppendJSON(nil))

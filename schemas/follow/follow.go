@@ -5,9 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
+	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -30,15 +31,19 @@ type Roster struct {
 }
 
 type view struct {
-	agents    map[int64]*schemas.Event
+	agents    map[int64]*slot
+	slots     []*slot // the same, for [Roster.All]; none leaves it
 	watermark *schemas.Watermark
 	health    *schemas.Health
 }
 
+// A slot holds the last event of an agent; nil: it can't be used.
+type slot = atomic.Pointer[schemas.Event]
+
 // New returns the empty roster of a tenant.
-func New(tenant int64) *Roster {
-	return &Roster{tenant: tenant, view: view{agents: map[int64]*schemas.Event{}}}
-}
+func New(tenant int64) *Roster { return &Roster{tenant: tenant, view: newView()} }
+
+func newView() view { return view{agents: map[int64]*slot{}} }
 
 // An Update is one thing that [Roster.Run] has learned, after the roster holds it. One of its
 // fields is set, besides Seq and Before. What the pointers lead to must not be modified.
@@ -57,6 +62,12 @@ type Update struct {
 	Watermark *schemas.Watermark
 	// Health is the tenant's new health.
 	Health *schemas.Health
+	// Fresh: from now on the roster can be trusted ([Trust.Err]). Before the first such update it
+	// can't.
+	Fresh bool
+	// Stale: from now on the roster can't be trusted, since a watermark is overdue. It comes within
+	// a second, by this machine's clock, and stands until the next Fresh.
+	Stale bool
 	// Err says that reading was interrupted, and is tried again; or, as a [*MessageError], that a
 	// message can't be used.
 	Err error
@@ -94,19 +105,18 @@ const stall = 2 * time.Second
 // js needs the right to create consumers of the stream AGENT_EVENTS and to ask them for messages,
 // and no other.
 func (r *Roster) Run(ctx context.Context, js jetstream.JetStream, notify func(Update)) error {
-	if notify == nil {
-		notify = func(Update) {}
-	}
+	t := tell(r, notify)
+	defer t.end()
 	return Read(ctx, js, Reading{
 		Tenant:      r.tenant,
-		Begin:       func() func(jetstream.Msg, uint64) { return r.begin(notify) },
-		Interrupted: func(err error) { notify(Update{Err: err}) },
+		Begin:       func() func(jetstream.Msg, uint64) { return r.begin(t.update) },
+		Interrupted: func(err error) { t.update(Update{Err: err}) },
 	})
 }
 
 // begin returns what takes the messages of one reading: first the states, then the changes.
 func (r *Roster) begin(notify func(Update)) func(m jetstream.Msg, pending uint64) {
-	fresh := view{agents: map[int64]*schemas.Event{}}
+	fresh := newView()
 	done := func() {
 		r.mu.Lock()
 		r.view, r.read = fresh, true
@@ -230,12 +240,16 @@ func (v *view) apply(m jetstream.Msg, tenant int64) Update {
 				a.AgentID != s.AgentID {
 				err = fmt.Errorf("it is about agent %d", a.AgentID)
 			}
+			at := v.agents[s.AgentID]
+			if at == nil {
+				at = new(slot)
+				v.agents[s.AgentID], v.slots = at, append(v.slots, at)
+			}
 			if err != nil {
-				delete(v.agents, s.AgentID)
+				at.Store(nil)
 				break
 			}
-			u.State, u.Before = e, v.agents[s.AgentID]
-			v.agents[s.AgentID] = e
+			u.State, u.Before = e, at.Swap(e)
 		}
 	}
 	if err != nil {
@@ -259,23 +273,44 @@ func decode(data []byte, into any, tenant *int64, want int64) error {
 func (r *Roster) Agent(id int64) (*schemas.Event, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	e, ok := r.agents[id]
-	return e, ok
+	at := r.agents[id]
+	if at == nil {
+		return nil, false
+	}
+	e := at.Load()
+	return e, e != nil
+}
+
+// All goes through the last event of every agent of the types, as [schemas.Agent.TypeToken] has
+// them ([schemas.TypeVideo] …); none: of all agents. Removed agents are among them, with the reason
+// [schemas.Removed]: e.Data.Online is who is on duty. The events must not be modified.
+//
+// It makes no copy and has no order. What changes meanwhile, it may show as it was or as it is; all
+// of r may be used meanwhile.
+func (r *Roster) All(types ...string) iter.Seq[*schemas.Event] {
+	return func(yield func(*schemas.Event) bool) {
+		r.mu.RLock()
+		slots := r.slots
+		r.mu.RUnlock()
+		for _, at := range slots {
+			e := at.Load()
+			if e == nil ||
+				len(types) > 0 && !slices.Contains(types, e.Data.Agent.TypeToken()) {
+				continue
+			}
+			if !yield(e) {
+				return
+			}
+		}
+	}
 }
 
 // Agents returns the last event of every agent, removed ones included, by agentId. The events must
-// not be modified.
+// not be modified. Who needs no order takes [Roster.All], which costs a fraction of it.
 func (r *Roster) Agents() []*schemas.Event {
-	r.mu.RLock()
-	all := slices.Collect(maps.Values(r.agents))
-	r.mu.RUnlock()
-	slices.SortFunc(
-		all,
-		func(a, b *schemas.Event) int {
-			return cmp.Compare(a.Data.Agent.AgentID, b.Data.Agent.AgentID)
-		},
-	)
-	return all
+	return slices.SortedFunc(r.All(), func(a, b *schemas.Event) int {
+		return cmp.Compare(a.Data.Agent.AgentID, b.Data.Agent.AgentID)
+	})
 }
 
 // Tenants returns the tenants that the stream knows of, in ascending order. It needs the rights of

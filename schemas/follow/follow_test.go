@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -123,9 +124,10 @@ type follower struct {
 	end context.CancelFunc
 	err chan error // what Run returned
 
-	mu   sync.Mutex
-	told []Update
-	read int // how many of them have been waited for
+	mu    sync.Mutex
+	told  []Update
+	read  int      // how many of them have been waited for
+	turns []Update // Fresh and Stale
 }
 
 // start fills a roster from the first of the urls that can be reached, until the test ends.
@@ -158,6 +160,10 @@ func start(t testing.TB, urls ...string) *follower {
 		f.err <- f.Run(ctx, js, func(u Update) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
+			if u.Fresh || u.Stale { // depends on what time it is
+				f.turns = append(f.turns, u)
+				return
+			}
 			f.told = append(f.told, u)
 		})
 	}()
@@ -954,6 +960,90 @@ func TestNobodyToTell(t *testing.T) {
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// All goes through the agents without a copy, by their types, while the roster changes and is used.
+func TestAll(t *testing.T) {
+	t.Parallel()
+	url, _ := natstest.Start(t, "")
+	w := newWriter(t, url, tenant)
+	quality, none := event(2, 2), event(4, 1)
+	quality.Data.Agent.Type, none.Data.Agent.Type = new(schemas.TypeQuality), nil
+	w.commit(event(3, 1), quality, event(1, 1), none)
+	raw(t, jetStream(t, url), schemas.StateSubject(tenant, 5), "{}")
+	w.commit()
+	f := start(t, url)
+	f.anew()
+	for _, tc := range []struct {
+		types []string
+		want  []int64
+	}{
+		{nil, []int64{1, 2, 3, 4}},
+		{[]string{schemas.TypeVideo}, []int64{1, 3}},
+		{[]string{schemas.TypeQuality, schemas.NoType}, []int64{2, 4}},
+		{[]string{schemas.TypePatrol}, nil},
+	} {
+		var got []int64
+		for e := range f.All(tc.types...) {
+			got = append(got, e.Data.Agent.AgentID)
+		}
+		if slices.Sort(got); !slices.Equal(got, tc.want) {
+			t.Errorf("of the types %q: %d", tc.types, got)
+		}
+	}
+	seen := map[int64]bool{}
+	for e := range f.All() {
+		if len(seen) == 0 { // nobody waits for who goes through them
+			w.commit(event(1, 3), event(6, 1))
+			f.until("another agent", func(u Update) bool {
+				return u.State != nil && u.State.Data.Agent.AgentID == 6
+			})
+		}
+		if id := e.Data.Agent.AgentID; seen[id] {
+			t.Errorf("agent %d came twice", id)
+		} else if seen[id] = true; len(seen) == 4 {
+			break
+		}
+	}
+	for id := int64(1); id <= 4; id++ {
+		if !seen[id] {
+			t.Errorf("agent %d was left out", id)
+		}
+	}
+}
+
+// That the picture is stale, and that it is fresh again, is told without being asked.
+func TestFreshAndStale(t *testing.T) {
+	t.Parallel()
+	url, _ := natstest.Start(t, "")
+	w := newWriter(t, url, tenant)
+	swept := func(until time.Duration) {
+		t.Helper()
+		w.sweep++
+		now := time.Now()
+		mark := schemas.Watermark{Sweep: w.sweep, StartedAt: now, CompletedAt: now,
+			StaleAfter: now.Add(until), NextBy: now.Add(time.Hour)}
+		if err := w.p.Commit(t.Context(), publisher.Batch{Watermark: mark}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	swept(time.Hour)
+	f := start(t, url)
+	for i, until := range []time.Duration{0, time.Millisecond, time.Hour} {
+		if i > 0 {
+			swept(until)
+		}
+		wait.Eventually(t, "it to be told", func() bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return len(f.turns) > i
+		})
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if d := cmp.Diff([]Update{{Fresh: true}, {Stale: true}, {Fresh: true}}, f.turns); d != "" {
+		t.Error(d)
 	}
 }
 
