@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -1029,6 +1030,32 @@ func TestStartErrors(t *testing.T) {
 	}
 	// A failed start gives up what it had.
 	start(t, Config{DataDir: free})
+}
+
+// Nothing is said to be fine that a start could not create.
+func TestLookAtWhatCantBe(t *testing.T) {
+	gone, link := filepath.Join(t.TempDir(), "gone"), filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(gone, link); err != nil {
+		t.Skip(err) // not everybody may make links everywhere
+	}
+	dirs := map[string]string{link: gone, filepath.Join(link, "data"): gone}
+	if runtime.GOOS == "linux" {
+		dirs["/proc/rollcall/data"] = "/proc"
+	}
+	for dir, want := range dirs {
+		if _, err := Look(Config{DataDir: dir}); !errors.As(err, new(*setting.Error)) ||
+			!strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", dir, err)
+		}
+		if s, err := Start(Config{DataDir: dir, Listen: "127.0.0.1:0"}); err == nil {
+			s.Shutdown()
+			t.Errorf("%s: a start could use it", dir)
+		}
+	}
+	good := filepath.Join(t.TempDir(), "a", "b")
+	if found, err := Look(Config{DataDir: good}); err != nil || !found.Missing {
+		t.Errorf("%s: %+v, %v", good, found, err)
+	}
 }
 
 func TestValidate(t *testing.T) {
