@@ -15,8 +15,8 @@ import (
 const (
 	dayLong    = 24 * time.Hour
 	dayStep    = 5 * time.Minute // between two points of the curve
-	dayKept    = dayStep         // reading the day of all agents may take seconds
-	dayTimeout = time.Minute
+	dayRest    = 20              // how many times as long as a reading took until the next one
+	dayTimeout = 2 * time.Minute
 )
 
 // A day is how many were on duty, at points of time that are a step apart.
@@ -50,7 +50,7 @@ type span struct {
 type lastDay struct {
 	turn chan struct{}
 	body []byte
-	read time.Time
+	next time.Time // when it is to be read anew
 }
 
 // day answers with how many were on duty in the last day.
@@ -62,7 +62,7 @@ func (b *Board) day(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
-	if last.body == nil || time.Since(last.read) > dayKept {
+	if began := time.Now(); began.After(last.next) {
 		// It is read to its end even if the browser has given up: the next one will ask for it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), dayTimeout)
 		defer cancel()
@@ -73,13 +73,14 @@ func (b *Board) day(w http.ResponseWriter, r *http.Request) {
 			case <-ctx.Done():
 			}
 		}()
-		d, err := b.readDay(ctx, time.Now())
+		d, err := b.readDay(ctx, began)
 		if err != nil {
 			b.cfg.Logger.Warn("the last day can't be read", "err", err)
 			http.Error(w, "the stream can't be read at the moment", http.StatusServiceUnavailable)
 			return
 		}
-		last.body, last.read = mustEncode(d), time.Now()
+		last.body = mustEncode(d)
+		last.next = time.Now().Add(max(dayStep, dayRest*time.Since(began)))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(last.body) // an error means that the browser has left
