@@ -73,9 +73,9 @@ func (d *daemon) embeddedBroker(ctx context.Context) (*broker, error) {
 	s, log := d.settings, d.log
 	var srv *natsd.Server
 	// To replace an agent's state, nats-server reads the block of its store that holds the old one,
-	// up to 8 MB. Blocks that are used every ten seconds stay in memory; under steady churn these
-	// are all in which agents still have their state. (Seen with 2.15.2, with no setting for it.)
-	// To let the heap grow by half of that would be to pay for nothing: little becomes garbage.
+	// into a buffer of 8 MB. Blocks that are used every ten seconds stay in memory; under steady
+	// churn these are nearly all. (Seen with 2.15.2, which has no setting for it.) To let the heap
+	// grow by half of that would be to pay for nothing: little becomes garbage.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(20)
 	}
