@@ -256,7 +256,7 @@ func (p *parsing) file(root ast.Node, agents int) {
 				if err != nil || !(x >= 0 && x <= mostChurn) {
 					p.bad(e.line, e.key, text, want)
 				}
-				s.Churn, s.churns = x, true
+				s.Churn = x
 			}
 		case "steps":
 			steps = &e

@@ -19,8 +19,7 @@ type Script struct {
 	Seed   *uint64 // of the tenant's chance; nil: the file does not say
 	Churn  float64 // changes by chance a second, beside the steps
 
-	steps  []step
-	churns bool // the file says how much
+	steps []step
 }
 
 // A step is one thing that happens, or one that happens several times.

@@ -174,7 +174,7 @@ steps:
 		t.Fatal(err)
 	}
 	seed := uint64(18446744073709551615)
-	want := &Script{About: "everything", Agents: 10, Seed: &seed, Churn: 0.5, churns: true,
+	want := &Script{About: "everything", Agents: 10, Seed: &seed, Churn: 0.5,
 		steps: []step{
 			{line: 7, doLine: 7, times: 1, do: signIn, who: who{ids: []int64{17813}}},
 			{line: 8, doLine: 9, at: 90 * time.Second, times: 1, do: edit,
