@@ -72,7 +72,7 @@ func TestRosterPython(t *testing.T) {
 		t.Fatalf("exit %d", code)
 	}
 	v.SetOnline(ids[21], true)
-	rollcall = e2e.Rollcall(t, settings)
+	e2e.Rollcall(t, settings)
 	says(fmt.Sprintf("online %d ", ids[21]))
 	set(ids[20], false)
 	for _, id := range []int64{ids[0], ids[20], ids[21]} {
