@@ -22,6 +22,9 @@ const asyncAPIFrame = "testdata/asyncapi.json"
 // kindStale is the one channel that the stream does not have: the server's own.
 const kindStale = "stale"
 
+// questions are the channels with a request and a reply.
+var questions = []string{QueryRoster, QueryAgent, QueryCounts}
+
 var (
 	embedded = regexp.MustCompile(`\{\s*"\$embed":\s*"([^"#]+)#?([^"]*)"\s*\}`)
 	// A schema with an $id of its own could not refer to the document's other parts.
@@ -94,6 +97,7 @@ type (
 			Action   string
 			Channel  map[string]any
 			Messages []map[string]any
+			Reply    struct{ Messages []map[string]any }
 		}
 		Components struct {
 			Messages map[string]apiMessage
@@ -132,6 +136,9 @@ func TestAsyncAPISubjects(t *testing.T) {
 		t.Errorf("%d kinds, and %d subjects here", n, len(subjects))
 	}
 	subjects[kindStale] = StaleSubject(886)
+	for _, q := range questions {
+		subjects[Kind(q)] = QuerySubject(886, q)
+	}
 	all := channels(t)
 	for kind, subject := range subjects {
 		c, ok := all[string(kind)]
@@ -152,8 +159,11 @@ func TestAsyncAPISubjects(t *testing.T) {
 			t.Errorf("%s is %s, want %s", c.Address, address, subject)
 		}
 		want := Stream
-		if kind == kindStale {
+		switch {
+		case kind == kindStale:
 			want = AlarmStream
+		case slices.Contains(questions, string(kind)):
+			want = ""
 		}
 		if c.Stream.Stream != want {
 			t.Errorf("%s is in stream %q, want %q", kind, c.Stream.Stream, want)
@@ -194,7 +204,8 @@ func TestAsyncAPIParts(t *testing.T) {
 	if !strings.HasPrefix(d.AsyncAPI, "3.") {
 		t.Errorf("AsyncAPI %s", d.AsyncAPI)
 	}
-	if len(d.Operations) != len(d.Channels) || len(d.Components.Messages) != len(d.Channels) {
+	if len(d.Operations) != len(d.Channels) ||
+		len(d.Components.Messages) != len(d.Channels)+len(questions) {
 		t.Errorf(
 			"%d operations and %d messages for %d channels",
 			len(d.Operations),
@@ -203,6 +214,9 @@ func TestAsyncAPIParts(t *testing.T) {
 		)
 	}
 	for kind, c := range d.Channels {
+		if slices.Contains(questions, kind) {
+			continue
+		}
 		if len(c.Messages) != 1 || c.Messages[kind]["$ref"] != "#/components/messages/"+kind {
 			t.Errorf("channel %s has messages %v", kind, c.Messages)
 		}
@@ -239,6 +253,21 @@ func TestAsyncAPIParts(t *testing.T) {
 			t.Errorf("the Content-Type of %s is %v, want %s", kind, got, content)
 		}
 	}
+	for _, q := range questions {
+		o := d.Operations["answer"+strings.ToUpper(q[:1])+q[1:]]
+		request, reply := "/channels/"+q+"/messages/"+q+"Request", "/channels/"+q+"/messages/"+q+"Reply"
+		if o.Action != "receive" || len(o.Messages) != 1 || o.Messages[0]["$ref"] != "#"+request ||
+			len(o.Reply.Messages) != 1 || o.Reply.Messages[0]["$ref"] != "#"+reply ||
+			len(d.Channels[q].Messages) != 2 {
+			t.Errorf("%s is asked and answered by %+v", q, o)
+		}
+		for _, name := range []string{q + "Request", q + "Reply"} {
+			if m := d.Components.Messages[name]; m.ContentType != ContentTypeJSON ||
+				m.Payload["$ref"] != "#/components/schemas/"+name {
+				t.Errorf("message %s is %+v", name, m)
+			}
+		}
+	}
 	for kind := range payloads {
 		want := inlined(parseObject(t, document(t, kind)))
 		delete(want, "$schema")
@@ -260,6 +289,18 @@ func TestAsyncAPIExamples(t *testing.T) {
 	c.AssertFormat()
 	for kind, m := range asyncAPIDocument(t).Components.Messages {
 		ref := func(part map[string]any) string { return asyncAPIURL + part["$ref"].(string) }
+		if m.Headers == nil { // a question, or its answer
+			payload := c.MustCompile(ref(m.Payload))
+			for _, e := range m.Examples {
+				if err := payload.Validate(parseJSON(t, e.Payload)); err != nil {
+					t.Errorf("%s, example %s: %v", kind, e.Name, err)
+				}
+			}
+			if len(m.Examples) == 0 {
+				t.Errorf("%s has no example", kind)
+			}
+			continue
+		}
 		payload, headers := c.MustCompile(ref(m.Payload)), c.MustCompile(ref(m.Headers))
 		withHeaders := 0
 		for _, e := range m.Examples {

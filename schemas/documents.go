@@ -14,6 +14,8 @@ var (
 	healthSchema []byte
 	//go:embed unobserved.schema.json
 	unobservedSchema []byte
+	//go:embed query.schema.json
+	querySchema []byte
 	//go:embed asyncapi.json
 	asyncAPI []byte
 )
@@ -26,12 +28,14 @@ var documents = []struct {
 	{"watermark", watermarkSchema},
 	{"health", healthSchema},
 	{"unobserved", unobservedSchema},
+	{"query", querySchema},
 	{"asyncapi", asyncAPI},
 }
 
 // Documents are the names of the documents that describe the wire to readers in other languages:
-// "event", "watermark", "health" and "unobserved", the JSON Schemas (2020-12) of the payloads, and
-// "asyncapi", an AsyncAPI 3 document of all subjects.
+// "event", "watermark", "health" and "unobserved", the JSON Schemas (2020-12) of the payloads,
+// "query", the one of questions and their answers, and "asyncapi", an AsyncAPI 3 document of all
+// subjects.
 func Documents() []string {
 	names := make([]string, len(documents))
 	for i, d := range documents {

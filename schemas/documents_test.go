@@ -127,7 +127,7 @@ func (s compiledSchemas) refuse(t testing.TB, what string, message any) {
 
 func TestDocuments(t *testing.T) {
 	if d := cmp.Diff([]string{"event", "watermark", "health", "unobserved",
-		"asyncapi"}, Documents()); d != "" {
+		"query", "asyncapi"}, Documents()); d != "" {
 		t.Error(d)
 	}
 	for _, name := range Documents() {

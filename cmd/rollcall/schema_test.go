@@ -23,7 +23,7 @@ func schemaOutput(args ...string) (stdout, stderr string, err error) {
 }
 
 func TestSchema(t *testing.T) {
-	names := []string{"event", "watermark", "health", "unobserved", "asyncapi"}
+	names := []string{"event", "watermark", "health", "unobserved", "query", "asyncapi"}
 	if out, _, err := schemaOutput("schema"); err != nil || out != strings.Join(names, "\n")+"\n" {
 		t.Errorf("without a name: %q, error %v", out, err)
 	}
@@ -48,7 +48,7 @@ func TestSchemaUsage(t *testing.T) {
 		want string
 	}{
 		{[]string{"schema", "events"}, `there is no schema "events"; there are event, watermark, ` +
-			`health, unobserved, asyncapi`},
+			`health, unobserved, query, asyncapi`},
 		{[]string{"schema", ""}, `there is no schema ""`},
 		{[]string{"schema", "event", "health"}, "at most 1"},
 	} {
@@ -62,7 +62,7 @@ func TestSchemaUsage(t *testing.T) {
 
 func TestSchemaCompletion(t *testing.T) {
 	out, _, err := schemaOutput("__complete", "schema", "")
-	if err != nil || !strings.HasPrefix(out, "event\nwatermark\nhealth\nunobserved\nasyncapi\n") {
+	if err != nil || !strings.HasPrefix(out, "event\nwatermark\nhealth\nunobserved\nquery\nasyncapi\n") {
 		t.Errorf("completed with %q, error %v", out, err)
 	}
 }

@@ -30,7 +30,7 @@ var epoch = time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
 
 // A world is a server with the stream, into which a test commits, and a clock.
 type world struct {
-	t   *testing.T
+	t   testing.TB
 	url string
 	nc  *nats.Conn // of the one who asks
 	js  jetstream.JetStream
@@ -52,6 +52,11 @@ func newWorld(t *testing.T) *world {
 func emptyWorld(t *testing.T) *world {
 	t.Helper()
 	url, _ := natstest.StartOptions(t, &server.Options{MaxPayload: publisher.MinPayload})
+	return worldAt(t, url)
+}
+
+func worldAt(t testing.TB, url string) *world {
+	t.Helper()
 	w := &world{t: t, url: url, nc: natstest.Connect(t, url), revs: map[int64]uint64{}}
 	var err error
 	if w.js, err = jetstream.New(w.nc); err != nil {
