@@ -255,7 +255,8 @@ func TestAsyncAPIParts(t *testing.T) {
 	}
 	for _, q := range questions {
 		o := d.Operations["answer"+strings.ToUpper(q[:1])+q[1:]]
-		request, reply := "/channels/"+q+"/messages/"+q+"Request", "/channels/"+q+"/messages/"+q+"Reply"
+		request := "/channels/" + q + "/messages/" + q + "Request"
+		reply := "/channels/" + q + "/messages/" + q + "Reply"
 		if o.Action != "receive" || len(o.Messages) != 1 || o.Messages[0]["$ref"] != "#"+request ||
 			len(o.Reply.Messages) != 1 || o.Reply.Messages[0]["$ref"] != "#"+reply ||
 			len(d.Channels[q].Messages) != 2 {

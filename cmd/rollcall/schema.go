@@ -22,7 +22,8 @@ func schemaCommand() *cobra.Command {
 		Short: "Prints a schema of what rollcall publishes; without a name, the names",
 		Long: `Prints a schema of what rollcall publishes: event, watermark, health and
 unobserved are JSON Schemas (2020-12) of the messages' bodies, query is that of
-questions and their answers, asyncapi is an AsyncAPI 3 document of all subjects. Without a name it prints the names, a line each.
+questions and their answers, asyncapi is an AsyncAPI 3 document of all subjects.
+Without a name it prints the names, a line each.
 
 With --fixtures it prints messages instead, as version 1 writes them, for tests of
 what reads them: a JSON object a line, with name, subject, contentType and body,

@@ -62,7 +62,8 @@ func TestSchemaUsage(t *testing.T) {
 
 func TestSchemaCompletion(t *testing.T) {
 	out, _, err := schemaOutput("__complete", "schema", "")
-	if err != nil || !strings.HasPrefix(out, "event\nwatermark\nhealth\nunobserved\nquery\nasyncapi\n") {
+	want := "event\nwatermark\nhealth\nunobserved\nquery\nasyncapi\n"
+	if err != nil || !strings.HasPrefix(out, want) {
 		t.Errorf("completed with %q, error %v", out, err)
 	}
 }
