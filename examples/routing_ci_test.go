@@ -26,9 +26,10 @@ func TestRoutingJS(t *testing.T)                { testRouting(t, jsRouting) }
 func TestRoutingJSCallsUnreadable(t *testing.T) { testRoutingCallsUnreadable(t, jsRouting) }
 func TestChaosJS(t *testing.T)                  { testChaos(t, jsRouting) }
 
-func init() {
-	programs["routing-js"] = func(t testing.TB) (string, []string) {
+func TestSignInJS(t *testing.T) {
+	t.Parallel()
+	testSignIn(t, programs{"routing-js": func(t testing.TB) (string, []string) {
 		path, args := jsRouting.program(t)
 		return path, append(args, "--listen", "127.0.0.1:0")
-	}
+	}})
 }

@@ -24,9 +24,11 @@ import (
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
-// programs are the examples that connect to NATS, with the flags that keep what they write and
-// where they answer to themselves.
-var programs = map[string]func(t testing.TB) (path string, args []string){
+// programs are examples that connect to NATS, with the flags that keep what they write and where
+// they answer to themselves.
+type programs map[string]func(t testing.TB) (path string, args []string)
+
+var goPrograms = programs{
 	"routing": func(t testing.TB) (string, []string) {
 		return e2e.Built(t, "./examples/routing"), []string{"--listen", "127.0.0.1:0"}
 	},
@@ -139,9 +141,14 @@ func contextDoor(t testing.TB) door {
 	return d
 }
 
-// Each example signs in in each way, and ends with one clear line where it may not.
 func TestSignIn(t *testing.T) {
 	t.Parallel()
+	testSignIn(t, goPrograms)
+}
+
+// testSignIn has each example sign in in each way; it ends with one clear line where it may not.
+func testSignIn(t *testing.T, examples programs) {
+	t.Helper()
 	for name, open := range map[string]func(testing.TB) door{
 		"password": passwordDoor, "NKey": nkeyDoor, "credentials": credsDoor,
 		"certificate": certificateDoor, "context": contextDoor,
@@ -157,7 +164,7 @@ func TestSignIn(t *testing.T) {
 			js := must(jetstream.New(nc))
 			stream := must(js.CreateStream(t.Context(), jetstream.StreamConfig{
 				Name: schemas.Stream, Subjects: []string{"agent.>"}}))
-			for program, with := range programs {
+			for program, with := range examples {
 				run := func(flags []string) *e2e.Process {
 					path, args := with(t)
 					return e2e.Start(t, path, map[string]string{"NATS_URL": d.url},
