@@ -81,13 +81,12 @@ func HealthSubject(tenant int64) string { return "agent.health." + decimal(tenan
 // UnobservedSubject is where a tenant's unobserved intervals are stored: agent.unobserved.886.
 func UnobservedSubject(tenant int64) string { return "agent.unobserved." + decimal(tenant) }
 
-// EventFilters match every event of a tenant: agent.online.886.> and so on. (agent.*.886.> would
-// bring each change twice, as event and as state; see [ChangeFilter].)
-func EventFilters(tenant int64) (all []string) {
-	for _, t := range []EventType{Online, Offline, Updated} {
-		all = append(all, fmt.Sprintf("%s.%d.>", t, tenant))
-	}
-	return all
+// EventFilters match every event of a tenant, and nothing else: agent.*.886.*.*. (agent.*.886.>
+// would bring each change twice, as event and as state; see [ChangeFilter].) It is one filter:
+// nats-server (2.15.2) needs twenty times as long to read by several a stream whose old states are
+// gone.
+func EventFilters(tenant int64) []string {
+	return []string{"agent.*." + decimal(tenant) + ".*.*"}
 }
 
 // AgentEventFilter matches every event of one agent, whatever its type: agent.*.886.*.17813.

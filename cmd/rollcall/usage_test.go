@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
+	"github.com/rollcall-events/rollcall/internal/presence"
 	"github.com/rollcall-events/rollcall/schemas"
 )
 
@@ -74,6 +75,23 @@ func TestMistakes(t *testing.T) {
 		{"watch --type", `--type needs a value: see rollcall watch --help`},
 		{"watch --sim-only", `rollcall watch has no flag --sim-only; ` +
 			`did you mean rollcall demo --sim-only? See rollcall watch --help`},
+		{"roster --at 2026-11-26T10:32:00", `--at is "2026-11-26T10:32:00": want a time with its ` +
+			`zone, as in 2026-11-26T10:32:00+08:00 or 2026-11-26T10:32:00Z, or --tz`},
+		{"roster --at 2026-10-25T02:30:00 --tz Europe/Berlin", `--at is "2026-10-25T02:30:00": ` +
+			`want which of two times is meant, since clocks in Europe/Berlin are set back over ` +
+			`it: 2026-10-25T02:30:00+02:00 or 2026-10-25T02:30:00+01:00`},
+		{"roster --at yesterday", `--at is "yesterday": want ` + presence.WantTime},
+		{"roster --tz Mars", `--tz is "Mars": want a time zone, as in Asia/Shanghai or +08:00`},
+		{"roster --stream OLD", `--stream needs --at: an archive does not say what is now: ` +
+			`see rollcall roster --help`},
+		{"history", `history needs one agent: its agentId: see rollcall history --help`},
+		{"history bob", `AGENT is "bob": want an agentId, which is a whole number: ` +
+			`rollcall roster lists them`},
+		{"report", `--from: want ` + presence.WantTime},
+		{"report --from 2026-11-26T10:32:00Z --by team", `--by is "team": ` +
+			`want agent, type, area or hour`},
+		{"report --from 2026-11-26T10:32:00Z --csv --json", `--csv or --json, not both: ` +
+			`see rollcall report --help`},
 		{"--ready", `rollcall has no flag --ready; did you mean rollcall check --ready? ` +
 			`See rollcall --help`},
 		{"watch --version", `rollcall watch has no flag --version; ` +

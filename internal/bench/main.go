@@ -21,6 +21,8 @@
 //	churn    25 agents a second flip; from the page that shows it to the event at a subscriber
 //	mass     every agent flips at once
 //	restart  SIGTERM and SIGKILL with everything published, ten agents flip meanwhile
+//	history  every agent flips twenty times, which is a long day; then rollcall roster --at, report
+//	         and history are asked about it; only where it is asked for
 //	glances  agents flip one by one or in bursts, at the vendor's pace: from the flip to the event
 //	         at a subscriber, with glances and with sweeps alone; only where it is asked for
 //
@@ -30,6 +32,9 @@
 // complete sweep to another. Time is what the watermarks say of their sweeps, or what passes until
 // one arrives. Memory is the peak of the resident set. The rate limit is set so high that it never
 // limits.
+//
+// What is asked about a day is measured from the start of the command to its end, rollcall and all,
+// with the peak of its resident set; the floor is to read that day's events and throw them away.
 //
 // The floors are: the client; one commit (event, state, watermark) on an otherwise idle broker;
 // atomic batches as full as a commit can be, of the very states that rollcall has published, each
@@ -99,7 +104,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	sizes := fs.String("sizes", "340,10000,100000", "numbers of agents; 1000000: 12 GB of disk")
-	modes := fs.String("modes", strings.Join(allModes, ","), "what to measure; also: glances")
+	modes := fs.String("modes", strings.Join(allModes, ","),
+		"what to measure; also: history, glances")
 	fs.IntVar(&o.rounds, "rounds", 3, "how often everything is measured; figures are medians")
 	fs.StringVar(&o.rollcall, "rollcall", "", "measure this binary instead of building one")
 	fs.StringVar(&o.json, "json", "", "write the report to this file, as JSON")
@@ -129,9 +135,9 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	o.sizes = slices.Compact(o.sizes)
 	for m := range strings.SplitSeq(*modes, ",") {
 		m = strings.TrimSpace(m)
-		if !slices.Contains(allModes, m) && m != glancesMode {
-			return o, fmt.Errorf("-modes: there is no %q, only %s and %s", m,
-				strings.Join(allModes, ", "), glancesMode)
+		if !slices.Contains(allModes, m) && m != historyMode && m != glancesMode {
+			return o, fmt.Errorf("-modes: there is no %q, only %s, %s and %s", m,
+				strings.Join(allModes, ", "), historyMode, glancesMode)
 		}
 		o.modes = append(o.modes, m)
 	}

@@ -90,9 +90,9 @@ func (b *bench) size(ctx context.Context, n int) (err error) {
 	}
 	modes := map[string]func(context.Context){
 		"static": w.static, "drift": w.drift, "churn": w.churn, "mass": w.mass,
-		"restart": w.restart,
+		"restart": w.restart, historyMode: w.history,
 	}
-	for _, name := range allModes[1:] {
+	for _, name := range append(allModes[1:], historyMode) {
 		if slices.Contains(w.modes, name) {
 			modes[name](ctx)
 		}

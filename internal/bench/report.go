@@ -105,6 +105,7 @@ func (r *report) finish() {
 		s.delays()
 		s.rates()
 		s.restarts()
+		s.history()
 	}
 	for i, n := range r.sizes {
 		s := size{r, n}

@@ -136,7 +136,7 @@ func because(u *history.Unobserved) string {
 	case u.Lasts():
 		return "it lasts"
 	}
-	return "rollcall was not running"
+	return "rollcall or NATS was away"
 }
 
 // within says how long before the end of an interval it may have been.

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -289,6 +290,9 @@ func (s *source) learnBegin(ctx context.Context) error {
 	any := false
 	err := s.events(ctx, time.Time{}, filters,
 		func(m jetstream.Msg, p schemas.Subject) bool {
+			if any && !tellsOfSweeps(m.Data()) {
+				return !baseline.IsZero()
+			}
 			r, err := readRecord(m, p)
 			if err != nil {
 				return true
@@ -366,6 +370,17 @@ func (s *source) shorter(m jetstream.Msg) {
 	if d := timeToLive(m); d > 0 && (s.ttl == 0 || d < s.ttl) {
 		s.ttl = d
 	}
+}
+
+// tellsOfSweeps reports whether an event may have a reason that says whether there had been a
+// complete sweep. Most have not, and need not be decoded.
+func tellsOfSweeps(body []byte) bool {
+	for _, reason := range []schemas.Reason{schemas.Baseline, schemas.Appeared, schemas.Removed} {
+		if bytes.Contains(body, []byte(reason)) {
+			return true
+		}
+	}
+	return false
 }
 
 // provesSweep reports whether the event tells that a complete sweep had ended before.

@@ -387,3 +387,46 @@ func TestArchive(t *testing.T) {
 	w.want("no states, nothing", w.at("9:05"), `
 		history: read the stream NOTHING: it has nothing of tenant 886`)
 }
+
+// Whoever is forgotten was never there, and nobody else notices.
+func TestForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 24*time.Hour)
+	w.Sweep = 1
+	for id := range int64(3) {
+		w.Change(id+1, "8:00", of("10", "east", on))
+	}
+	w.Swept("8:00")
+	for _, at := range []string{"8:10", "8:20", "8:30"} {
+		for id := range int64(3) {
+			if at == "8:20" {
+				w.Change(id+1, at, on)
+			} else {
+				w.Change(id+1, at, off)
+			}
+		}
+		w.Swept(at)
+	}
+	w.Change(2, "8:40", nil)
+	w.Change(1, "8:40", of("10", "west"))
+	w.Swept("8:40")
+	w.Purge("agent.*.886.*.2", 0)
+	w.Purge("agent.state.886.2", 0)
+	w.Purge("agent.*.886.*.3", 1)
+	w.want("8:15", w.at("8:15"), `
+		1 on=false since 08:09:59~08:10:00 rev 2 10 east
+		3 on=false since ? rev 0 10 east, by the next event, 1 missing: events are missing in \
+			the stream
+		not trusted: events are missing in the stream, of 1 agent`)
+	w.want("agent 1", w.asked(1, "8:00", "8:40"), `
+		07:59:59~08:00:00-08:09:59~08:10:00 on, listed, 1 sign-ins
+		08:09:59~08:10:00-08:19:59~08:20:00 off, listed
+		08:19:59~08:20:00-08:29:59~08:30:00 on, listed, 1 sign-ins
+		08:29:59~08:30:00-08:39:59~08:40:00 off, listed`)
+	w.want("agent 2", w.asked(2, "8:00", "8:40"), `
+		history: read the stream AGENT_EVENTS: it has nothing of agent 2 of tenant 886`)
+	w.want("agent 3", w.asked(3, "8:00", "8:40"), `
+		08:00:00-?~08:20:00 unknown, 1 missing: events are missing in the stream
+		?~08:20:00-08:29:59~08:30:00 on, listed
+		08:29:59~08:30:00-08:40:00 off, listed`)
+}
