@@ -205,6 +205,8 @@ func TestAsyncAPIParser(t *testing.T) {
 		"agent.updated.{tenantId}.{type}.{agentId}",
 		"agent.state.{tenantId}.{agentId}", "agent.watermark.{tenantId}", "agent.health.{tenantId}",
 		"agent.unobserved.{tenantId}", "agent.stale.{tenantId}",
+		"rollcall.query.{tenantId}.roster", "rollcall.query.{tenantId}.agent",
+		"rollcall.query.{tenantId}.counts",
 	}
 	if d := cmp.Diff(want, verdicts[0].Addresses); d != "" {
 		t.Error(d)
