@@ -59,12 +59,13 @@ func newJudge(t testing.TB) *judge {
 		map[string]map[string]bool{}}
 	api := parsed("asyncapi")
 	parts := api["components"].(map[string]any)["schemas"].(map[string]any)
-	for _, kind := range []string{"online", "offline", "updated", "state", "watermark", "health"} {
+	for _, kind := range []string{"online", "offline", "updated", "state", "watermark", "health",
+		"unobserved"} {
 		document, headers := "event", "eventHeaders"
 		switch kind {
 		case "state":
 			headers = "stateHeaders"
-		case "watermark", "health":
+		case "watermark", "health", "unobserved":
 			document, headers = kind, kind+"Headers"
 		}
 		j.payload[kind] = compiled(jsonschema.Draft2020, parsed(document), "")
@@ -183,7 +184,7 @@ func everyMessage(t *testing.T, w *world) {
 			t.Errorf("%s, sequence %d: %s\n%s\n%v", m.Subject, m.Seq, wrong, m.Body, m.Header)
 		}
 		kind := m.Tokens()[1]
-		if kind != "watermark" && kind != "health" {
+		if !slices.Contains([]string{"watermark", "health", "unobserved"}, kind) {
 			if err := cloudEvent(m); err != nil {
 				t.Errorf("%s, sequence %d: no CloudEvent as it should be: %v\n%s", m.Subject, m.Seq,
 					err, m.Body)
@@ -232,6 +233,7 @@ func everyMessage(t *testing.T, w *world) {
 // wanted are parts of messages, each of which a run has to bring lest it proves too little.
 var wanted = []string{
 	`online {`, `offline {`, `updated {`, `state {`, `watermark {`, `health {`,
+	`unobserved {`,
 	`"reason":"baseline"`, `"reason":"appeared"`, `"reason":"status"`, `"reason":"fields"`,
 	`"reason":"removed"`,
 	`"notBefore":`, `"previousSince":`, `"changes":[]`, `欧阳`, `"skills":[ "5G"`, `"字段 ":null`,
