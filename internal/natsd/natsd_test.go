@@ -400,6 +400,46 @@ func arm(t *testing.T, js jetstream.JetStream, schedule string) {
 	}
 }
 
+// The requests of the AsyncAPI document are all that a client without a library needs.
+func TestReaderWithoutLibrary(t *testing.T) {
+	s := start(t, Config{})
+	_, js := own(t, s)
+	publish(t, js, "online.886.10.1", "on")
+	publish(t, js, "state.886.1", "first")
+	nc, _ := reader(t, s)
+	text, _ := schemas.Document("asyncapi")
+	var document struct {
+		Consumers map[string]struct {
+			Subject string
+			Request json.RawMessage
+		} `json:"x-consumers"`
+	}
+	if err := json.Unmarshal(text, &document); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"stateAndFollow": "agent.state.886.1", "everyEvent": "agent.online.886.10.1",
+	} {
+		fill := strings.NewReplacer("{name}", name, "{tenantId}", "886").Replace
+		create, next := document.Consumers[name], document.Consumers["next"]
+		answer, err := nc.Request(fill(create.Subject), []byte(fill(string(create.Request))),
+			2*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(answer.Data), `"error"`) {
+			t.Fatalf("%s: %s", name, answer.Data)
+		}
+		m, err := nc.Request(fill(next.Subject), next.Request, 2*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Subject != want {
+			t.Errorf("%s: %s, want %s", name, m.Subject, want)
+		}
+	}
+}
+
 // A reader hears the alarm.
 func TestReaderHearsTheAlarm(t *testing.T) {
 	s := start(t, Config{})
