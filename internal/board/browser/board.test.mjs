@@ -477,9 +477,11 @@ test('what just happened can be paused', async () => {
 })
 
 test('one page too many is told so', async () => {
+  await until('the pages of the tests before to be gone', async () => await act('pages') === '0')
   await act('full', { most: 1 })
   const another = new AbortController()
   await fetch(url + '/events', { signal: another.signal })
+  await until('another one reads', async () => await act('pages') === '1')
   await open()
   await banner('full').waitFor()
   assert.match(await banner('full').textContent(), /1 pages at a time/)
