@@ -173,8 +173,9 @@ func TestAsyncAPIParser(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := filepath.Join(t.TempDir(), "bad.json")
-	if err := os.WriteFile(bad, bytes.Replace(text, []byte(`agent.watermark.{tenantId}`),
-		[]byte(`agent.watermark.{tenant}`), 1), 0o644); err != nil {
+	if err := os.WriteFile(bad, bytes.Replace(text,
+		[]byte(`"address": "agent.watermark.{tenantId}"`),
+		[]byte(`"address": "agent.watermark.{tenant}"`), 1), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	type verdict struct {
