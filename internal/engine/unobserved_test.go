@@ -437,18 +437,19 @@ func TestUnobservedAlways(t *testing.T) {
 	for seed := range uint64(60) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 15))
+			sweeps, commits := rand.New(rand.NewPCG(seed, 16)), rand.New(rand.NewPCG(seed, 17))
 			m := &memory{}
 			state := on(1)
 			script := func(s *sweep) error {
-				switch r.IntN(12) {
+				switch sweeps.IntN(12) {
 				case 0:
 					return &listing.Error{Class: listing.Unreachable, Err: fmt.Errorf("away")}
 				case 1:
-					s.wait(time.Duration(r.IntN(30)) * time.Second)
+					s.wait(time.Duration(sweeps.IntN(30)) * time.Second)
 				case 2:
 					return torn(s)
 				case 3:
-					for range 1 + r.IntN(5) {
+					for range 1 + sweeps.IntN(5) {
 						s.wait(5 * time.Second)
 					}
 					return &listing.Error{Class: listing.Unusable, Err: fmt.Errorf("odd")}
@@ -459,14 +460,14 @@ func TestUnobservedAlways(t *testing.T) {
 				return nil
 			}
 			m.gate = func(ctx context.Context) error {
-				if r.IntN(20) > 0 {
+				if commits.IntN(20) > 0 {
 					return nil
 				}
-				if r.IntN(4) == 0 {
+				if commits.IntN(4) == 0 {
 					return publisher.ErrSuperseded
 				}
 				select {
-				case <-time.After(time.Duration(r.IntN(60)) * time.Second):
+				case <-time.After(time.Duration(commits.IntN(60)) * time.Second):
 				case <-ctx.Done():
 					return ctx.Err()
 				}
