@@ -589,34 +589,48 @@ func badRecord(name string, fields Fields, known bool) fault {
 	return f
 }
 
+// Churn may change the spoilt row, or remove its agent: then it is done again, with another agent.
 func badRow(spoil func(r *rig, id int64), known bool) func(r *rig) {
 	return func(r *rig) {
 		ids := r.sim.IDs()
-		victim, leaver := ids[7], ids[23]
-		row, _ := r.sim.Agent(victim)
-		spoil(r, victim)
-		wait.Eventually(r.t, "a sweep with the record", func() bool {
-			return r.mark().Rejected == 1
-		})
-		r.sim.Remove(leaver)
-		w := r.sweeps(4)
-		if w.Rejected != 1 {
-			r.t.Errorf("%d records rejected, want 1", w.Rejected)
-		}
-		if r.removed(victim) {
-			r.t.Errorf("agent %d was removed, while a record that is or may be its own is bad",
-				victim)
-		}
-		if known {
-			wait.Eventually(r.t, "the removal of another agent meanwhile", func() bool {
-				r.sim.Remove(leaver) // churn may have brought it back
-				return r.removed(leaver)
+		leaver := ids[23]
+		for _, victim := range ids[7:23] {
+			row, _ := r.sim.Agent(victim)
+			spoil(r, victim)
+			spoilt, _ := r.sim.Agent(victim)
+			same := func() bool {
+				is, listed := r.sim.Agent(victim)
+				return listed && bytes.Equal(is, spoilt)
+			}
+			wait.Eventually(r.t, "a sweep with the record", func() bool {
+				return !same() || r.mark().Rejected == 1
 			})
-		} else if r.removed(leaver) {
-			r.t.Errorf("agent %d was removed, while there was a record that could be its own",
-				leaver)
+			r.sim.Remove(leaver)
+			w := r.sweeps(4)
+			if !same() {
+				r.sim.Replace(victim, row)
+				continue
+			}
+			if w.Rejected != 1 {
+				r.t.Errorf("%d records rejected, want 1", w.Rejected)
+			}
+			if r.removed(victim) {
+				r.t.Errorf("agent %d was removed, while a record that is or may be its own is bad",
+					victim)
+			}
+			if known {
+				wait.Eventually(r.t, "the removal of another agent meanwhile", func() bool {
+					r.sim.Remove(leaver) // churn may have brought it back
+					return r.removed(leaver)
+				})
+			} else if r.removed(leaver) {
+				r.t.Errorf("agent %d was removed, while there was a record that could be its own",
+					leaver)
+			}
+			r.mend = func() { r.sim.Replace(victim, row) }
+			return
 		}
-		r.mend = func() { r.sim.Replace(victim, row) }
+		r.t.Fatal("churn has changed every record that was spoilt")
 	}
 }
 

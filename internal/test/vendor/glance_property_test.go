@@ -153,6 +153,7 @@ func (p plot) run(t *testing.T) *drama {
 		d.online[id], d.listed[id] = d.random.Float64() < p.online, true
 		d.sim.SetOnline(id, d.online[id])
 	}
+	time.Sleep(p.lag + time.Second) // what lags does not show what was before this
 	d.sim.SetFault(p.faults())
 	client, err := isdp.New(isdp.Config{BaseURL: "http://localhost", PageSize: p.size, RateLimit: 1,
 		ClientID: isdpsim.DemoClientID, ClientSecret: isdpsim.DemoClientSecret,
