@@ -131,7 +131,7 @@ var points = []point{
 		request("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", "agent.state."), 0, starting},
 	{"recovery", "a state on its way", delivered("agent.state."), 20, starting},
 	{"recovery", "consumer of the events",
-		request("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", "agent.online."), 0, starting},
+		request("$JS.API.CONSUMER.CREATE.AGENT_EVENTS", `"agent.*.`), 0, starting},
 	{"takeover", "its watermark", plainWatermark, 0, starting},
 }
 
