@@ -74,8 +74,11 @@ func reason(err error) error {
 	if dns := new(net.DNSError); errors.As(err, &dns) {
 		return errors.New(dns.Err)
 	}
+	timeout, ok := errors.AsType[net.Error](err)
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	// The client cancels what it has begun when the time is over.
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled),
+		ok && timeout.Timeout():
 		return errNoAnswer
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return errors.New("connection refused")
