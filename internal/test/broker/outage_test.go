@@ -412,7 +412,10 @@ func TestStaleWriter(t *testing.T) {
 			r := newRig(t, nil, 30, 886)
 			exclusive := false
 			// the second one takes the lease away
-			r.pub = func(c *publisher.Config) { c.Exclusive = exclusive }
+			r.pub = func(c *publisher.Config) {
+				// On a busy machine the new one's lease would lapse, and the stale one take it again.
+				c.Exclusive, c.LeaseTTL = exclusive, 12*time.Second
+			}
 			stale := r.start()
 			r.settle(stale)
 			trap := stale.proxy.on(&rule{match: at.match, act: pause})
