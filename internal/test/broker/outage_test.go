@@ -413,7 +413,7 @@ func TestStaleWriter(t *testing.T) {
 			exclusive := false
 			// the second one takes the lease away
 			r.pub = func(c *publisher.Config) {
-				// On a busy machine the new one's lease would lapse, and the stale one take it again.
+				// On a busy machine the new one's lease would lapse, and the stale one take it.
 				c.Exclusive, c.LeaseTTL = exclusive, 12*time.Second
 			}
 			stale := r.start()
