@@ -41,6 +41,8 @@ type door struct {
 	right []string      // flags
 	wrong []string      // flags of somebody else; nil: there are none
 	own   []nats.Option // how the test signs in
+	// spoilt are flags that can't be read, with a secret in them; nil: there are none.
+	spoilt []string
 }
 
 func put(t testing.TB, name, text string) (path string) {
@@ -73,7 +75,8 @@ func passwordDoor(t testing.TB) door {
 	with := func(password string) string {
 		return strings.Replace(at, "://", "://reader:"+password+"@", 1)
 	}
-	return door{with(secret), nil, []string{"--nats", with("other")}, nil}
+	return door{url: with(secret), wrong: []string{"--nats", with("other")},
+		spoilt: []string{"--nats", with("p4ss/word")}}
 }
 
 func nkeyDoor(t testing.TB) door {
@@ -82,7 +85,7 @@ func nkeyDoor(t testing.TB) door {
 		Nkeys: []*server.NkeyUser{{Nkey: must(pair.PublicKey())}}})
 	seed := seedOf(t, pair)
 	return door{at, []string{"--nkey", seed}, []string{"--nkey", seedOf(t, other)},
-		[]nats.Option{must(nats.NkeyOptionFromSeed(seed))}}
+		[]nats.Option{must(nats.NkeyOptionFromSeed(seed))}, nil}
 }
 
 func credsDoor(t testing.TB) door {
@@ -112,7 +115,7 @@ func credsDoor(t testing.TB) door {
 	right := creds(account)
 	return door{at, []string{"--creds", right},
 		[]string{"--creds", creds(must(nkeys.CreateAccount()))},
-		[]nats.Option{nats.UserCredentials(right)}}
+		[]nats.Option{nats.UserCredentials(right)}, nil}
 }
 
 func certificateDoor(t testing.TB) door {
@@ -126,7 +129,7 @@ func certificateDoor(t testing.TB) door {
 	cert, key := clients.Issue("reader")
 	return door{strings.Replace(at, "nats:", "tls:", 1),
 		[]string{"--tlsca", servers.File, "--tlscert", cert, "--tlskey", key}, nil,
-		[]nats.Option{nats.RootCAs(servers.File), nats.ClientCert(cert, key)}}
+		[]nats.Option{nats.RootCAs(servers.File), nats.ClientCert(cert, key)}, nil}
 }
 
 // contextDoor is passwordDoor, with a context that says it all.
@@ -137,6 +140,7 @@ func contextDoor(t testing.TB) door {
 		return []string{"--context", put(t, "desk.json", fmt.Sprintf(
 			`{"url":"nats://%s","user":"reader","password":%q}`, at.Host, password))}
 	}
+	d.spoilt = nil
 	d.right, d.wrong = context(must(url.PathUnescape(secret))), context("other")
 	return d
 }
@@ -181,6 +185,14 @@ func testSignIn(t *testing.T, examples programs) {
 							t.Errorf("somebody else: it says %q", said)
 						}
 						p.NoSecrets("s@cret/", secret, "other@")
+					}
+					if d.spoilt != nil {
+						p := run(d.spoilt)
+						code := p.Wait()
+						if code == 0 || !strings.Contains(p.Stderr(), "can't be read") {
+							t.Errorf("spoilt: exit %d: %s", code, p.Stderr())
+						}
+						p.NoSecrets("p4ss")
 					}
 					before := must(stream.Info(t.Context())).State.Consumers
 					p := run(d.right)

@@ -28,6 +28,9 @@ func contextFlag(cmd *cobra.Command, name *string) {
 // nowhere connects to no server.
 type nowhere struct{}
 
+// errContextURL does not show the URL, which may hold a password.
+var errContextURL = errors.New("its url is not one of NATS servers")
+
 var errNowhere = errors.New("nothing is to be connected to")
 
 func (nowhere) Dial(string, string) (net.Conn, error) { return nil, errNowhere }
@@ -46,25 +49,32 @@ func (s *settings) readContext(name string) error {
 	// The library gives a context only together with a connection, so it gets one to nowhere.
 	nc, c, err := natscontext.Connect(name, nats.RetryOnFailedConnect(true),
 		nats.SetCustomDialer(nowhere{}), nats.ReconnectErrHandler(func(*nats.Conn, error) {}))
+	if _, isURL := errors.AsType[*url.Error](err); isURL {
+		return errContextURL
+	}
 	if err != nil {
 		return err
 	}
 	nc.Close()
-	for what, value := range map[string]string{"socks_proxy": c.SocksProxy, "nsc": c.NSCLookup,
-		"windows_cert_store": c.WinCertStoreType, "user_jwt": c.UserJwt} {
-		if value != "" {
-			return fmt.Errorf("rollcall can't use %s; write a context without it", what)
+	for _, unusable := range [][2]string{{"socks_proxy", c.SocksProxy}, {"nsc", c.NSCLookup},
+		{"windows_cert_store", c.WinCertStoreType}, {"user_jwt", c.UserJwt}} {
+		if unusable[1] != "" {
+			return fmt.Errorf("rollcall can't use %s; write a context without it", unusable[0])
 		}
 	}
-	s.NATSInboxPrefix = c.InboxPrefix
+	s.NATSContext, s.NATSInboxPrefix = name, c.InboxPrefix
 	maps.DeleteFunc(s.env, func(name string, _ secret) bool {
 		return slices.Contains(signIn, name)
 	})
 	var servers []string
 	for server := range strings.SplitSeq(cmp.Or(c.URL, nats.DefaultURL), ",") {
-		u, err := url.Parse(strings.TrimSpace(server))
+		server = strings.TrimSpace(server)
+		if !strings.Contains(server, "://") {
+			server = "nats://" + server
+		}
+		u, err := url.Parse(server)
 		if err != nil || u.Host == "" {
-			return errors.New("its url is not one of NATS servers") // it may hold a password
+			return errContextURL
 		}
 		switch {
 		case c.User != "":

@@ -104,6 +104,9 @@ func (s *settings) unconnected(where string, err error) error {
 	case s.embedded() && errors.Is(err, nats.ErrNoServers):
 		return fmt.Errorf("no NATS server at %s (ROLLCALL_NATS_LISTEN): is rollcall, or rollcall "+
 			"demo, running on this machine? For a server of your own, set ROLLCALL_NATS_URL", where)
+	case errors.Is(err, nats.ErrNoServers) && s.NATSContext != "":
+		return fmt.Errorf("no NATS server at %s: is it running, and is the url in the context %s "+
+			"right?", where, s.NATSContext)
 	case errors.Is(err, nats.ErrNoServers):
 		return fmt.Errorf("no NATS server at %s: "+
 			"is it running, and is ROLLCALL_NATS_URL right?", where)

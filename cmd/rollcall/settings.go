@@ -48,6 +48,7 @@ type settings struct {
 	NATSListen, DataDir                                                string
 	NATSCredsFile, NATSNKeyFile, NATSCAFile, NATSCertFile, NATSKeyFile string
 	NATSInboxPrefix                                                    string // empty: _INBOX
+	NATSContext                                                        string // empty: none is used
 	NATSReplicas                                                       int
 	NATSManage                                                         bool
 	EventsMaxAge                                                       time.Duration

@@ -201,6 +201,10 @@ func TestContext(t *testing.T) {
 	for name, text := range map[string]string{
 		"desk": `{"url": "` + at + `", "user": "desk", "password": "s3/cret",
 			"inbox_prefix": "_DESK"}`,
+		"bare": `{"url": "` + strings.TrimPrefix(at, "nats://") + `", "user": "desk",
+			"password": "s3/cret", "inbox_prefix": "_DESK"}`,
+		"typo":   `{"url": "nats://desk:wr0ng/x@` + strings.TrimPrefix(at, "nats://") + `"}`,
+		"away":   `{"url": "nats://127.0.0.1:1"}`,
 		"locked": `{"url": "` + at + `", "user": "desk", "password": "wr0ng"}`,
 		"socks":  `{"url": "` + at + `", "socks_proxy": "socks5://127.0.0.1:1"}`,
 		"spoilt": `{"url"`,
@@ -214,7 +218,7 @@ func TestContext(t *testing.T) {
 	env := maps.Clone(daemon)
 	maps.Copy(env, map[string]string{"XDG_CONFIG_HOME": home,
 		"ROLLCALL_NATS_URL": "nats://127.0.0.1:1", "ROLLCALL_NATS_NKEY_FILE": "/missing"})
-	for _, name := range []string{"desk", filepath.Join(contexts, "desk.json")} {
+	for _, name := range []string{"desk", "bare", filepath.Join(contexts, "desk.json")} {
 		w := e2e.Rollcall(t, env, "watch", "--context", name)
 		w.WaitFor("Changes from here on")
 		w.NoSecrets("s3/cret", "s3%2Fcret")
@@ -232,12 +236,17 @@ func TestContext(t *testing.T) {
 		"spoilt": "unexpected end of JSON input",
 		"socks":  "rollcall can't use socks_proxy",
 		"sealed": "/missing.nk",
+		"typo":   "its url is not one of NATS servers",
+		"away":   "is the url in the context away right?",
 		"locked": "Authorization Violation",
 	} {
 		p := e2e.Rollcall(t, env, "watch", "--context", name)
 		code, said := p.Wait(), p.Stderr()
-		if code != 2 && name != "locked" || code == 0 || !strings.Contains(said, want) ||
-			strings.Count(said, "\n") != 1 {
+		failed := 2
+		if name == "locked" || name == "away" {
+			failed = 1
+		}
+		if code != failed || !strings.Contains(said, want) || strings.Count(said, "\n") != 1 {
 			t.Errorf("%s: exit %d: %s", name, code, said)
 		}
 		p.NoSecrets("wr0ng")

@@ -23,7 +23,14 @@ const { values: flags } = parseArgs({
 const listen = new URL(`http://${flags.listen}`);
 const log = (text) => console.error(new Date().toISOString(), text);
 
-const { connection, domain } = signIn(flags);
+const { connection, domain } = (() => {
+  try {
+    return signIn(flags);
+  } catch (err) {
+    log(err.message);
+    process.exit(1);
+  }
+})();
 const roster = new Roster(flags.tenant, { domain });
 const calls = readCalls(); // who has which call: agentId by the caller's id; the same as in the file
 

@@ -24,7 +24,7 @@ export function signIn(flags) {
     jetstream_domain: flags["js-domain"],
   };
   // The client takes nothing but the address from a URL.
-  const urls = (how.url || "nats://127.0.0.1:4222").split(",").map((url) => new URL(url.includes("://") ? url : `nats://${url}`));
+  const urls = (how.url || "nats://127.0.0.1:4222").split(",").map((text) => address(text.trim()));
   const [user, password] = [decodeURIComponent(urls[0].username), decodeURIComponent(urls[0].password)];
   const connection = { servers: urls.map((url) => url.host) };
   if (how.user) Object.assign(connection, { user: how.user, pass: how.password });
@@ -37,6 +37,13 @@ export function signIn(flags) {
     connection.tls = { caFile: how.ca || undefined, certFile: how.cert || undefined, keyFile: how.key || undefined, handshakeFirst: how.tls_first };
   }
   return { connection, domain: how.jetstream_domain || undefined };
+}
+
+// address does not show what it can't read: it may hold a password.
+function address(text) {
+  const url = text.includes("://") ? text : `nats://${text}`;
+  if (!URL.canParse(url)) throw new Error("the URL of the NATS servers can't be read; write special characters of a password as %XX");
+  return new URL(url);
 }
 
 // seed finds the seed in a file that may say more, as nsc's files do.

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"net/url"
 	"os"
 	"time"
 
@@ -26,11 +27,11 @@ func Add(to *flag.FlagSet) *Flags {
 	f := new(Flags)
 	to.StringVar(&f.context, "context", "", "a `context` of the nats command line, "+
 		"which says all of the following: its name, or its file's absolute path")
-	url := os.Getenv("NATS_URL")
-	if url == "" {
-		url = nats.DefaultURL
+	servers := os.Getenv("NATS_URL")
+	if servers == "" {
+		servers = nats.DefaultURL
 	}
-	to.StringVar(&f.url, "nats", url, "the `URLs` of the NATS servers that have rollcall's "+
+	to.StringVar(&f.url, "nats", servers, "the `URLs` of the NATS servers that have rollcall's "+
 		"stream, separated by commas; default: NATS_URL")
 	to.StringVar(&f.creds, "creds", "", "the credentials `file` to sign in with")
 	to.StringVar(&f.nkey, "nkey", "", "the `file` with the seed of the NKey to sign in with")
@@ -55,6 +56,10 @@ func (f *Flags) Connect(name string) (*nats.Conn, jetstream.JetStream, error) {
 			}
 		})}
 	nc, domain, err := f.connect(opts)
+	if isURL := new(url.Error); errors.As(err, &isURL) { // it shows the URL, password included
+		return nil, nil, errors.New("connect to NATS: the URL of the servers can't be read; " +
+			"write special characters of a password as %XX")
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to NATS: %w", err)
 	}
