@@ -39,8 +39,8 @@ func TestProxies(t *testing.T) {
 	proxies := func(ctx context.Context, board, control string) (map[string]string, error) {
 		return startProxies(ctx, t, board, control)
 	}
-	out, err := onStageBehind(t.Context(), 20*time.Minute, false, proxies, "--test",
-		"--test-name-pattern="+*only, "proxies.test.mjs")
+	out, err := onStageBehind(t.Context(), 20*time.Minute, false, proxies,
+		nodeTests("proxies.test.mjs")...)
 	t.Logf("%s", out)
 	if err != nil {
 		t.Error(err)

@@ -22,8 +22,8 @@ func TestBrowser(t *testing.T) {
 			"internal/board/browser")
 	}
 	*stageListen, *stageInterval = "127.0.0.1:0", 500*time.Millisecond
-	out, err := onStage(t.Context(), 20*time.Minute, false, "--test",
-		"--test-name-pattern="+*only, "board.test.mjs")
+	out, err := onStage(t.Context(), 20*time.Minute, false,
+		nodeTests("board.test.mjs")...)
 	t.Logf("%s", out)
 	if err != nil {
 		t.Error(err)
@@ -65,6 +65,11 @@ func init() {
 		}
 		return true
 	}
+}
+
+// nodeTests are node's arguments for the tests of a file. What failed is at the end of its output.
+func nodeTests(file string) []string {
+	return []string{"--test", "--test-reporter=spec", "--test-name-pattern=" + *only, file}
 }
 
 var errCurtain = errors.New("the end")
