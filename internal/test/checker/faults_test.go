@@ -160,6 +160,45 @@ func TestRollback(t *testing.T) {
 	}
 }
 
+// The broker forgets only the end of a commit, its watermark; who goes on does not know, and a
+// recording with holes has missed what stands there now.
+func TestForgottenWatermark(t *testing.T) {
+	w := newWorld(t, 7)
+	w.doSweep(nil)
+	change := func(agent int, area string) {
+		w.pass(100 * time.Millisecond)
+		w.sim.Edit(w.sim.IDs()[agent], isdpsim.Fields{"areaName": area})
+		w.doSweep(nil)
+	}
+	change(0, `"one"`)
+	done, from := w.done, w.now
+	state := w.live[len(w.live)-3]
+	w.ail("")
+	w.doSweep(nil)
+	at := len(w.live) - 1
+	lost := w.live[at]
+	w.live, w.done = w.live[:at], done
+	w.sweep-- // whose watermark is lost
+	to := w.now
+	change(1, `"three"`)
+	s := &specimen{t: t, live: w.live, store: stored, truth: w.truth(), opt: strict()}
+	state.Header = maps.Clone(state.Header)
+	state.Header["Nats-Batch-Id"] = s.live[at].Header["Nats-Batch-Id"]
+	state.Time = s.live[at].Time
+	s.live = slices.Insert(s.live, at, state) // made whole again
+	s.renumber()
+	w.live = s.live
+	for range 3 {
+		change(0, `"four"`)
+		change(0, `"five"`)
+	}
+	stream := Stream{Stored: stored(w.live),
+		Live: slices.Concat(w.live[:at], []Message{lost}, w.live[at+1:])}
+	s.opt.Outages = []Interval{{from, to}}
+	s.opt.Rollback, s.opt.Torn, s.opt.LossyLive = Forgotten, true, true
+	mustPass(t, stream, w.truth(), s.opt)
+}
+
 // A store that ran full cuts a commit off; the next one brings the states that lack.
 func TestTornCommit(t *testing.T) {
 	w := lived(t)

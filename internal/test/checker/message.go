@@ -32,6 +32,14 @@ func (m *Message) batch() (id string, place uint64) {
 	return m.header("Nats-Batch-Id"), place
 }
 
+func (m *Message) place() uint64 { _, place := m.batch(); return place }
+
+func (m *Message) sameBatch(o *Message) bool {
+	id, _ := m.batch()
+	other, _ := o.batch()
+	return id == other
+}
+
 // kind is the second token of the subject, tenant the third.
 func (m *Message) kind() string { return token(m.Subject, 1) }
 
@@ -83,8 +91,8 @@ func token(subject string, i int) string {
 // gather makes one stream of what is stored and what was republished: every message that still
 // counts, by sequence, and those that the broker has lost, in the order of their arrival.
 //
-// A message counts as lost where another one took its sequence, or one before it, later; and where
-// it should be stored and is not.
+// A message counts as lost where another one took its sequence, or one before it, later; where its
+// sequence is within another commit that came later; and where it should be stored and is not.
 func (c *check) gather(stream Stream) (line, lost []*Message) {
 	keep := func(m *Message) bool { return c.opt.Foreign == nil || !c.opt.Foreign(*m) }
 	type arrival struct {
@@ -169,7 +177,13 @@ func (c *check) ghosts(line, lost []*Message, stored map[uint64]*Message) (kept,
 			torn[id] = true
 		}
 	}
+	taken := within(line)
 	for _, m := range line {
+		if o := taken[m.Seq]; o != nil && stored[m.Seq] == nil && o.Time.After(m.Time) &&
+			!m.sameBatch(o) {
+			lost = append(lost, m)
+			continue
+		}
 		if id, _ := m.batch(); stored[m.Seq] == nil && torn[id] {
 			lost = append(lost, m)
 		} else {
@@ -177,6 +191,25 @@ func (c *check) ghosts(line, lost []*Message, stored map[uint64]*Message) (kept,
 		}
 	}
 	return kept, lost
+}
+
+// within says of each sequence before a commit's last message that is known which message that is:
+// a commit's messages follow one another.
+func within(line []*Message) map[uint64]*Message {
+	last := map[string]*Message{}
+	for _, m := range line {
+		id, place := m.batch()
+		if o := last[id]; id != "" && (o == nil || place > o.place()) {
+			last[id] = m
+		}
+	}
+	taken := map[uint64]*Message{}
+	for _, m := range last {
+		for n := uint64(1); n < m.place() && n < m.Seq; n++ {
+			taken[m.Seq-n] = m
+		}
+	}
+	return taken
 }
 
 // agentOf is the agent that a subject names; 0: none.
