@@ -28,7 +28,7 @@ type Trust struct {
 var (
 	// ErrNotRead: the states have not been read yet.
 	ErrNotRead = errors.New("the states have not been read from the stream yet")
-	// ErrNoSweep: rollcall has not seen the whole listing yet, so agents may lack.
+	// ErrNoSweep: rollcall has not seen the whole listing yet, so agents may be missing.
 	ErrNoSweep = errors.New("rollcall has not read the whole listing yet")
 	// ErrStale: the next complete sweep is overdue, or the next watermark. rollcall, NATS or the
 	// vendor is down, or the way to them.

@@ -27,8 +27,8 @@ type options struct {
 	progress func(done, all uint64)
 }
 
-// FromStream reads another stream than [schemas.Stream]: an archive; docs/consumers.md says how to
-// make one. Where it has no states, those of [schemas.Stream] are read too, if there is one.
+// FromStream reads another stream than [schemas.Stream]: an archive; docs/permissions.md says how
+// to make one. Where it has no states, those of [schemas.Stream] are read too, if there is one.
 func FromStream(name string) Option { return func(o *options) { o.stream = name } }
 
 // StatesFrom says where [schemas.Stream] is, if an archive is elsewhere.

@@ -4,7 +4,7 @@
 // package checker.
 //
 // A short run is part of go test. The long one goes through all scenarios, each time with a fresh
-// seed and a fresh log, until the time is over, and ends with a summary:
+// seed and a fresh stream, until the time is over, and ends with a summary:
 //
 //	go test ./internal/test/soak -run Soak -soak 30m -timeout 40m -v
 //

@@ -316,7 +316,7 @@ func (w *world) spell() {
 	w.pause(least, least+time.Second)
 }
 
-// cycle is one run of a scenario: a fresh log, so many faults, rest, the checker.
+// cycle is one run of a scenario: a fresh stream, so many faults, rest, the checker.
 func (s scenario) cycle(t *testing.T, seed uint64, faults int, again string) *world {
 	w := newWorld(t, s.layout, seed, again)
 	if len(w.nodes) > 0 {
