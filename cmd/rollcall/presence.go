@@ -142,7 +142,7 @@ func reportCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 
 		Use: "report --from TIME [--to TIME] [--by agent|type|area|hour] [--type T] " +
-			"[--csv | --json] [--stream S] [--tz ZONE] [--tenant N]",
+			"[--csv | --json] [--stream S] [--tz ZONE] [--tenant N] [--context C]",
 		Short: "Prints how long agents were on duty, by agent, type, area or hour",
 		Long: `Prints for each agent, or for all of a type, an area or an hour: time on duty,
 sign-ins, the longest time on duty without a break, time off duty, and time for
