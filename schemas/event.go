@@ -38,7 +38,7 @@ const (
 	DataContentType = "application/json"
 	// ContentTypeEvent is the Content-Type header of events and states.
 	ContentTypeEvent = "application/cloudevents+json"
-	// ContentTypeJSON is the Content-Type header of watermarks and health messages.
+	// ContentTypeJSON is the Content-Type header of all other messages.
 	ContentTypeJSON = "application/json"
 )
 

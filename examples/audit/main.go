@@ -17,7 +17,8 @@
 //     made after the old one was lost.
 //
 // To sign in: a user and a password in the URL, -creds, -nkey, -tlsca, -tlscert and -tlskey, or
-// -context with a context of the nats command line.
+// -context with a context of the nats command line. -js-domain rollcall is for an account that has
+// JetStream of its own.
 package main
 
 import (

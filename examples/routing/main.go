@@ -19,7 +19,8 @@
 // crash leaves whole.
 //
 // To sign in: a user and a password in the URL, -creds, -nkey, -tlsca, -tlscert and -tlskey, or
-// -context with a context of the nats command line.
+// -context with a context of the nats command line. -js-domain rollcall is for an account that has
+// JetStream of its own.
 package main
 
 import (
