@@ -101,6 +101,10 @@ func (p *writer) advise(err error) error {
 		case codeStoreFailed:
 			do = "the stream is full, or its store is: " +
 				"raise its limit (nats stream edit --max-bytes), or make room"
+			if p.cfg.Exclusive { // which lets nobody edit its stream
+				do = "the stream is full, or its disk is: make room on the disk; " +
+					"docs/operations.md (Room for the stream) says how to raise the stream's limit"
+			}
 		case codeAccountFull, codeInsufficient, codeMemoryFull, codeStorageFull:
 			do = "raise the limit of the account or of the server, or make room"
 		case codeUnavailable, codeBatchIncomplete:

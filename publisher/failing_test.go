@@ -138,6 +138,7 @@ func TestAdvice(t *testing.T) {
 		want  string // empty: nothing to add
 	}{
 		{&jetstream.APIError{ErrorCode: 10077}, false, "--max-bytes"},
+		{&jetstream.APIError{ErrorCode: 10077}, true, "docs/operations.md"},
 		{&jetstream.APIError{ErrorCode: 10002}, false, "limit of the account"},
 		{&jetstream.APIError{ErrorCode: 10023}, false, "limit of the account"},
 		{&jetstream.APIError{ErrorCode: 10047}, false, "limit of the account"},

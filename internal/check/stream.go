@@ -56,8 +56,12 @@ func (s *state) stream(ctx context.Context) {
 	text := fmt.Sprintf("%s fits; %s, %s of %s", schemas.Stream, count(st.Msgs, "message"),
 		bytesText(int64(st.Bytes)), bytesText(c.MaxBytes))
 	if float64(st.Bytes) > nearlyFull*float64(c.MaxBytes) {
-		s.warn(text+": nearly full", "a full stream takes no commits: raise its limit "+
-			"(nats stream edit "+schemas.Stream+" --max-bytes …), or lower {EventsMaxAge}")
+		how := "nats stream edit " + schemas.Stream + " --max-bytes …"
+		if s.NATS == nil { // the embedded server lets nobody edit it
+			how = "docs/operations.md, Room for the stream"
+		}
+		s.warn(text+": nearly full", "a full stream takes no commits: raise its limit ("+how+
+			"), or lower {EventsMaxAge}")
 	} else {
 		s.ok(text)
 	}

@@ -157,7 +157,7 @@ func Archive(ctx context.Context, nc *nats.Conn, name string) (
 	for _, err := range errs {
 		if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrNoResponders) {
 			return nil, nil, &setting.Error{Field: "--stream", Value: name,
-				Want: "an archive that there is, and that this user may read"}
+				Want: "an archive that exists, and that this user may read"}
 		}
 	}
 	return nil, nil, errs[0]

@@ -62,7 +62,7 @@ func inZone(t time.Time, zone *time.Location) (time.Time, error) {
 	found := shown(t, zone)
 	switch len(found) {
 	case 0:
-		return t, fmt.Errorf("a time that there is: clocks in %s are set forward over it", zone)
+		return t, fmt.Errorf("a time that exists: clocks in %s are set forward over it", zone)
 	case 1:
 		return found[0], nil
 	}

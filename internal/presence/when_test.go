@@ -30,7 +30,7 @@ func TestParseTime(t *testing.T) {
 		{"2026-10-25 02:30", "Europe/Berlin", "which of two times is meant, since clocks in " +
 			"Europe/Berlin are set back over it: 2026-10-25T02:30:00+02:00 or " +
 			"2026-10-25T02:30:00+01:00"},
-		{"2026-03-29 02:30", "Europe/Berlin", "a time that there is: clocks in Europe/Berlin are " +
+		{"2026-03-29 02:30", "Europe/Berlin", "a time that exists: clocks in Europe/Berlin are " +
 			"set forward over it"},
 		{"2026-02-30T10:32:00Z", "", WantTime},
 		{"yesterday", "Asia/Shanghai", WantTime},
