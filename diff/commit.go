@@ -41,6 +41,8 @@ func (c *Commit) Empty() bool { return len(c.Events) == 0 && !c.complete }
 //
 // It is not complete before [Roster.Form].
 //
+// fits is asked about each event just before it is taken into Events, as it will stand there.
+//
 // An event that does not fit is published without the undocumented part of its changes. Where it
 // does not fit even so, it is left out, and its agent's state stays.
 func (r *Roster) Next(sweep uint64, most int, fits func(*schemas.Event) bool) *Commit {

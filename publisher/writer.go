@@ -35,6 +35,7 @@ const (
 // Batch is what a commit brings.
 type Batch struct {
 	Events []schemas.Event // in the order of the stream; at most MaxChanges
+	Bodies [][]byte        // the events as JSON, where they have been encoded; nil: they have not
 	Health *schemas.Health // nil: unchanged
 
 	// Unobserved is the interval that the sweep ends which the watermark completes; nil: none. Its
@@ -151,9 +152,6 @@ type gap struct{ above, below uint64 }
 // maxGaps is how many gaps are remembered while nobody answers what is in them.
 const maxGaps = 100
 
-// usualSize is more than most events have, in bytes.
-const usualSize = 2 << 10
-
 // messages encodes a batch, with states (by agent) besides those of its events, and returns the
 // commit's id. Messages of a kind share their header, to which send adds what tells them apart.
 func (p *writer) messages(b Batch, states map[int64][]byte) ([]*nats.Msg, string) {
@@ -172,7 +170,11 @@ func (p *writer) messages(b Batch, states map[int64][]byte) ([]*nats.Msg, string
 	for i := range b.Events {
 		e := &b.Events[i]
 		latest[e.Data.Agent.AgentID] = i
-		add(e.Subject(), ttl, e.AppendJSON(make([]byte, 0, usualSize)))
+		if b.Bodies == nil {
+			add(e.Subject(), ttl, e.AppendJSON(nil))
+		} else {
+			add(e.Subject(), ttl, b.Bodies[i])
+		}
 	}
 	for i := range b.Events {
 		if agent := b.Events[i].Data.Agent.AgentID; latest[agent] == i {

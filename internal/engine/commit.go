@@ -36,10 +36,14 @@ func (l *loop) startCommit() {
 		l.roster.Retry()
 	}
 	l.commit.maxBody = limit
-	var buf []byte
+	var bodies [][]byte
 	fits := func(e *schemas.Event) bool {
-		buf = e.AppendJSON(buf[:0])
-		return len(buf) <= limit
+		body := e.AppendJSON(make([]byte, 0, usualSize))
+		if len(body) > limit {
+			return false
+		}
+		bodies = append(bodies, body)
+		return true
 	}
 	beat := l.beatDue()
 	for {
@@ -47,6 +51,7 @@ func (l *loop) startCommit() {
 		if news == nil && !beat && l.roster.Idle() {
 			return
 		}
+		bodies = nil
 		c := l.roster.Next(l.sweep.number, l.commit.maxChanges, fits)
 		if !c.Complete() && l.roster.Ending() {
 			news = nil // what follows from a sweep comes with its end
@@ -62,8 +67,8 @@ func (l *loop) startCommit() {
 		if u := c.Unobserved; u != nil {
 			u.Health = l.health.reasonSince(last.CompletedAt)
 		}
-		b := publisher.Batch{Events: c.Events, Unobserved: c.Unobserved, Watermark: c.Watermark,
-			Lapsed: c.Lapsed}
+		b := publisher.Batch{Events: c.Events, Bodies: bodies, Unobserved: c.Unobserved,
+			Watermark: c.Watermark, Lapsed: c.Lapsed}
 		if news != nil {
 			b.Health = &news.message
 		}
@@ -75,6 +80,9 @@ func (l *loop) startCommit() {
 		return
 	}
 }
+
+// usualSize is more than most events have, in bytes.
+const usualSize = 2 << 10
 
 // nextBy is when the next watermark is overdue after one that is formed now: in 15 seconds, or
 // three intervals where that is longer.
