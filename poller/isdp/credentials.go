@@ -56,7 +56,7 @@ func (c *credentials) renewed() bool {
 	case err != nil && (c.told.IsZero() || now.Sub(c.told) >= tellRefused):
 		c.told = now
 		c.log.Warn("the credentials are refused and can't be read again; "+
-			"going on with those that are refused", "error", err)
+			"going on with those that are refused", "err", err)
 		return false
 	case err != nil, found == c.inUse:
 		return false

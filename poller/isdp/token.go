@@ -188,7 +188,7 @@ func (t *tokens) replace(ctx context.Context) {
 	if err.Class == listing.Credentials {
 		gaps = refusedGaps
 		if t.tell(callRefused) {
-			t.log.Error("the token call is refused; trying again rarely", "error", err)
+			t.log.Error("the token call is refused; trying again rarely", "err", err)
 		}
 	}
 	t.held, t.heldErr = time.Now().Add(gap(gaps, t.failures)), err
@@ -260,7 +260,7 @@ func (t *tokens) refused(value string) (moot bool) {
 		t.heldErr.Fatal = true
 		if t.tell(freshOnesRefused) {
 			t.log.Error("tokens are refused as soon as they are issued; trying again rarely",
-				"error", t.heldErr)
+				"err", t.heldErr)
 		}
 	}
 	t.replaced = now
