@@ -172,6 +172,12 @@ func TestBrokenRow(t *testing.T) {
 		"a control character, a name": {broken("\"agent\tName\":\"a\""), true},
 		"the status twice":            {broken(`"onlineStatus":0`), true},
 		"the id twice":                {broken(`"agentId":2`), false},
+		"the id twice, and the flag": {
+			broken(`"deleteFlag":0,"agentId":2,"deleteFlag":1`), false},
+		"an id with zeros before it": {`{"onlineStatus":1,"agentId":017,"type":"10"}`, false},
+		"an id with a comma":         {`{"onlineStatus":1,"agentId":17,813,"type":"10"}`, false},
+		"an id with a letter in it":  {`{"onlineStatus":1,"agentId":1O7,"type":"10"}`, false},
+		"NaN right behind the id":    {`{"agentId":1,"tenantId":NaN,"onlineStatus":1}`, true},
 		"an id behind where it breaks": {
 			`{"onlineStatus":1,"agentName":"5" tall","agentId": 1 ,"type":"10"}`, false},
 		"two ids behind": {

@@ -74,16 +74,17 @@ func (r *pageReader) agent(raw []byte, row *row, t text) (packed.Agent, *listing
 		raw = meant
 	}
 	a, err := row.pack(r.tenant)
+	known := row.contradicts != "agentId"
 	switch {
 	case err != nil:
-		return "", rejected(err.AgentID, err.HasID, err.Reason, "")
+		return "", rejected(err.AgentID, err.HasID && known, err.Reason, "")
 	case row.notText != "" || t.lossy && bytes.Contains(raw, []byte("\ufffd")):
-		return "", rejected(a.AgentID(), true, packed.RejectText, row.seen(t))
+		return "", rejected(a.AgentID(), known, packed.RejectText, row.seen(t))
 	case row.tooDeep:
-		return "", rejected(a.AgentID(), true, packed.RejectSyntax,
+		return "", rejected(a.AgentID(), known, packed.RejectSyntax,
 			fmt.Sprintf("a field is nested deeper than %d levels", maxLevels))
 	case row.contradicts != "":
-		return "", rejected(a.AgentID(), row.contradicts != "agentId", packed.RejectSyntax,
+		return "", rejected(a.AgentID(), known, packed.RejectSyntax,
 			row.contradicts+" is there twice")
 	// Even escaped, an encoding is not six times as long as the row: only the rare candidates are
 	// encoded to see.
@@ -100,6 +101,7 @@ type row struct {
 	notText           string // the first documented field that is not UTF-8 …
 	notTextValue      []byte // … and its value
 	contradicts       string // a field that says who or what the agent is, and is there twice
+	last              []byte // the name that was read last
 	tooDeep           bool   // a field is nested deeper than maxLevels
 	errAt             int    // where it is no JSON, in bytes
 }
@@ -111,6 +113,7 @@ func (r *row) open(raw []byte) bool {
 	*r = row{fields: fields}
 	return jsonwalk.Walk(raw, func(w *jsonwalk.Walker) error {
 		err := w.Object(func(name []byte) error {
+			r.last = name
 			value, err := w.Value()
 			if err == nil {
 				r.set(name, value)
@@ -134,7 +137,7 @@ func (r *row) set(name, value []byte) {
 		before := r.fields.Get(string(name))
 		was, wasNumber := integer(before)
 		is, isNumber := integer(value)
-		if before != nil && (was != is || wasNumber != isNumber) {
+		if before != nil && (was != is || wasNumber != isNumber) && r.contradicts != "agentId" {
 			r.contradicts = string(name)
 		}
 	}
@@ -175,7 +178,8 @@ func (r *row) seen(t text) string {
 }
 
 // broken is the rejection of a text that is no JSON object. Whose row it is, it may have said
-// before it broke. Where it names an agent anywhere else too, nobody can tell which one it meant.
+// before it broke. Where it broke right there (017, 17,813), or names an agent anywhere else too,
+// nobody can tell which one it meant.
 func (r *row) broken(raw []byte) *listing.Rejected {
 	r.open(raw)
 	bad := rejected(0, false, packed.RejectSyntax,
@@ -183,7 +187,7 @@ func (r *row) broken(raw []byte) *listing.Rejected {
 	if !utf8.Valid(raw) && readsAs(raw) != "" {
 		bad.Detail += "; it is not UTF-8, and can be read as " + readsAs(raw)
 	}
-	if bytes.Count(raw, []byte("agentId")) > 1 {
+	if string(r.last) == "agentId" || bytes.Count(raw, []byte("agentId")) > 1 {
 		return bad
 	}
 	if a, err := r.pack(0); err != nil {
