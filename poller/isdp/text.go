@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -65,45 +65,49 @@ func isZlib(body []byte) bool {
 	return len(body) > 2 && body[0] == 0x78 && (int(body[0])<<8|int(body[1]))%31 == 0
 }
 
+const mark = "\ufeff" // the byte order mark
+
 // decodeText decodes a body by its Content-Type's charset. A byte order mark knows better than the
 // header; without either it is UTF-8.
 func decodeText(body []byte, contentType string) text {
 	charset, enc := charsetOf(contentType)
 	switch {
-	case bytes.HasPrefix(body, []byte("\xef\xbb\xbf")):
-		for bytes.HasPrefix(body, []byte("\xef\xbb\xbf")) { // two gateways, two marks
-			body = body[3:]
-		}
-		return text{utf8: body, charset: charset}
+	case bytes.HasPrefix(body, []byte(mark)):
+		enc = nil
 	case bytes.HasPrefix(body, []byte("\xff\xfe")), bytes.HasPrefix(body, []byte("\xfe\xff")):
 		enc = unicode.UTF16(unicode.BigEndian, unicode.UseBOM)
-	case enc == nil:
-		return text{utf8: body, charset: charset}
+	case charset == "utf-16" && bytes.HasPrefix(body, []byte{0}): // all begin with ASCII
+		enc = unicode.UTF16(unicode.BigEndian, unicode.IgnoreBOM)
 	}
-	decoded, err := enc.NewDecoder().Bytes(body)
-	if err != nil { // a decoder puts U+FFFD where it can't decode, and has no other errors
-		return text{utf8: body, charset: charset}
+	t := text{utf8: body, charset: charset}
+	if enc != nil {
+		// A decoder puts U+FFFD where it can't decode, and has no other errors.
+		if decoded, err := enc.NewDecoder().Bytes(body); err == nil {
+			t.utf8, t.lossy = decoded, bytes.Contains(decoded, []byte("\ufffd"))
+		}
 	}
-	return text{decoded, bytes.Contains(decoded, []byte("\ufffd")), charset}
+	for bytes.HasPrefix(t.utf8, []byte(mark)) { // two gateways, two marks
+		t.utf8 = t.utf8[len(mark):]
+	}
+	return t
 }
+
+// charsetName finds the charset in a Content-Type, however it is spelt: quoted in any way or not at
+// all, with blanks, twice (the first one counts), or in a list.
+var charsetName = regexp.MustCompile(`(?i)\bcharset\s*=[\s"']*([^\s"';,]+)`)
 
 // charsetOf reads the charset of a Content-Type. The encoding is nil where the header names none,
 // none that is known, or UTF-8.
 func charsetOf(contentType string) (string, encoding.Encoding) {
-	_, params, err := mime.ParseMediaType(contentType)
-	name := params["charset"]
-	if err != nil { // say, charset is there twice: the first one counts
-		_, after, _ := strings.Cut(strings.ToLower(contentType), "charset=")
-		name, _, _ = strings.Cut(after, ";")
-		name = strings.Trim(name, `"' `)
-	}
-	if name == "" {
+	found := charsetName.FindStringSubmatch(contentType)
+	if found == nil {
 		return "", nil
 	}
+	name := found[1]
 	switch strings.ToLower(name) {
 	case "us-ascii", "ascii", "ansi_x3.4-1968":
 		return "", nil // of which UTF-8 is a superset
-	case "cp936", "ms936", "windows-936":
+	case "cp936", "ms936", "windows-936", "euc-cn":
 		name = "gbk"
 	}
 	enc, err := htmlindex.Get(name)
