@@ -26,8 +26,12 @@ func Repair(value []byte) (_ []byte, repaired bool) {
 	return marked, !bytes.Equal(marked, value)
 }
 
-// plain reports whether a value surely needs no repair: nothing in it is escaped, or begins a mark.
+// plain reports whether a value surely needs no repair: nothing in it is escaped, or begins a mark,
+// and no number in it is too large.
 func plain(value []byte) bool {
+	if len(value) > 308 && value[0] != '"' { // as many digits always fit into a float64
+		return false
+	}
 	ascii := true
 	for _, c := range value {
 		if c == '\\' || c == 'e' || c == 'E' { // an exponent

@@ -392,7 +392,9 @@ func TestNotText(t *testing.T) {
 // stays different.
 func TestUndocumentedValues(t *testing.T) {
 	long := strings.Repeat("a", 100)
+	digits := strings.Repeat("9", 309)
 	values := []string{
+		digits, `[-` + digits + `.5]`, digits[1:], `["` + digits + `"]`,
 		`"\ud800"`, `"\udc00"`, `"\udfff\ud800"`, `"\ud800\u0061"`, "\"\xff\"", "\"\xfe\"",
 		"\"\xff\xfe\"", "\"\xe5\xbc\"",
 		`"\u0000"`, `"\u0000\u0000"`, `"�"`, "\"\ufffd{ff}\"", "\"\ufffd{d800}\"",
