@@ -67,6 +67,8 @@ func TestVerdict(t *testing.T) {
 			listing.Inconsistent, "4 agents, 1 of them twice", []int{0, 2}},
 		{"an agent twice on a page", 4, []pageRead{page(4, 1, 2), page(4, 3, 3)},
 			listing.Inconsistent, "twice", []int{1}},
+		{"an agent twice on a page, and counted once", 3,
+			[]pageRead{page(3, 1, 2, 1), page(3, 3, 3)}, "", "", nil},
 		{"an agent twice, and a short page", 5, []pageRead{page(5, 1, 2), page(5, 3), page(5, 2)},
 			listing.Inconsistent, "page 1 has 1 rows", []int{1}},
 		{"a needless second reading failed", 3,
