@@ -1,4 +1,4 @@
-// What the board costs, with 10,000 agents and 20 events a second: go test -v -tags ci ./internal/board -args -measure 1m
+// What the board costs, with 10,000 agents and 20 events a second: go test -v -timeout 1h -tags ci ./internal/board -args -measure 10m
 
 import http from 'node:http'
 import { launch, stage } from './browser.mjs'
