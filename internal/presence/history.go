@@ -159,8 +159,8 @@ func (h *agentHistory) end() error {
 		return h.json.end(s.json())
 	}
 	h.json.text(fmt.Sprintf("On duty %s, off duty %s, not known %s. Sign-ins: %d. "+
-		"Longest on duty: %s.\n", plain.Span(s.on), plain.Span(s.off), plain.Span(s.unknown),
-		s.signIns, plain.Span(s.longest)))
+		"Longest on duty: %s.\n", plain.Span(s.on.duration()), plain.Span(s.off.duration()),
+		plain.Span(s.unknown.duration()), s.signIns, plain.Span(s.longest.duration())))
 	return h.json.err
 }
 

@@ -269,3 +269,25 @@ func TestHours(t *testing.T) {
 		}
 	}
 }
+
+// A year of the vendor's example, 340 agents, is more than a time.Duration holds.
+func TestManyYears(t *testing.T) {
+	from := yesterday.Clock(t, "0:00")
+	w := Window{from, from.AddDate(1, 0, 0)}
+	for format, want := range map[Format]string{
+		JSON: `"total":{"onSeconds":0,"offSeconds":10722240000,"unknownSeconds":0,`,
+		CSV:  "\n10,0,10722240000,0,0,0,0\n",
+		Text: "\ntotal             -      0.0         0        -  2978400h00m          -           -\n",
+	} {
+		var out bytes.Buffer
+		r := &report{source: &source{Config: &Config{Zone: time.UTC, Format: format, Out: &out}},
+			Window: w, by: ByType, rows: map[key]*reportRow{}}
+		for id := range int64(340) {
+			r.add(&history.Interval{AgentID: id, From: w.From, To: w.To, State: history.Off,
+				Listed: true, Type: "10"})
+		}
+		if err := r.write(); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%v\n%s", err, out.String())
+		}
+	}
+}

@@ -154,7 +154,7 @@ func (r *report) addTo(k key, i *history.Interval) {
 	}
 	on.to = i.To
 	r.runs[i.AgentID] = on
-	row.longest = max(row.longest, on.to.Sub(on.from))
+	row.longest = max(row.longest, length(on.from, on.to))
 }
 
 // hourOf is when the hour on the zone's clocks began.
@@ -267,7 +267,7 @@ func (r *report) json(rows []*reportRow) error {
 
 // average is how many were on duty on average.
 func (row *reportRow) average() float64 {
-	return float64(row.on.Milliseconds()*100/max(1, row.covers.Milliseconds())) / 100
+	return float64(row.on*100/span(max(1, row.covers.Milliseconds()))) / 100
 }
 
 func (r *report) csv(rows []*reportRow) error {
@@ -315,7 +315,7 @@ func inert(s string) string {
 
 func (r *report) text(rows []*reportRow) error {
 	type column = plain.Column[*reportRow]
-	span := func(title string, of func(*reportRow) time.Duration) column {
+	took := func(title string, of func(*reportRow) span) column {
 		return column{Title: title, Right: true, Most: 12, Cell: func(row *reportRow) string {
 			return hours(of(row))
 		}}
@@ -353,7 +353,7 @@ func (r *report) text(rows []*reportRow) error {
 				return r.stamp(time.Unix(row.at, 0))
 			}}}
 	}
-	columns = append(columns, span("ON DUTY", func(row *reportRow) time.Duration { return row.on }))
+	columns = append(columns, took("ON DUTY", func(row *reportRow) span { return row.on }))
 	if r.by != ByAgent {
 		columns = append(columns, column{Title: "AVERAGE", Right: true, Most: 12,
 			Cell: func(row *reportRow) string {
@@ -364,10 +364,10 @@ func (r *report) text(rows []*reportRow) error {
 		column{Title: "SIGN-INS", Right: true, Most: 12, Cell: func(row *reportRow) string {
 			return strconv.Itoa(row.signIns)
 		}},
-		span("LONGEST", func(row *reportRow) time.Duration { return row.longest }),
-		span("OFF DUTY", func(row *reportRow) time.Duration { return row.off }),
-		span("NOT KNOWN", func(row *reportRow) time.Duration { return row.unknown }),
-		span("UNOBSERVED", func(row *reportRow) time.Duration { return row.sum.unobserved }))
+		took("LONGEST", func(row *reportRow) span { return row.longest }),
+		took("OFF DUTY", func(row *reportRow) span { return row.off }),
+		took("NOT KNOWN", func(row *reportRow) span { return row.unknown }),
+		took("UNOBSERVED", func(row *reportRow) span { return row.sum.unobserved }))
 	all := &reportRow{key: total, covers: r.To.Sub(r.From)}
 	for _, row := range rows {
 		all.plus(&row.sum)
@@ -393,12 +393,13 @@ func label(token string) string {
 }
 
 // hours tells a time in hours at most, since days are not what work is counted in.
-func hours(d time.Duration) string {
+func hours(s span) string {
+	const minute = 60_000
 	switch {
-	case d == 0:
+	case s == 0:
 		return plain.None
-	case d < time.Hour:
-		return plain.Span(d)
+	case s < 60*minute:
+		return plain.Span(s.duration())
 	}
-	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	return fmt.Sprintf("%dh%02dm", s/(60*minute), s/minute%60)
 }

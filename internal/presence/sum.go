@@ -7,17 +7,28 @@ import (
 	"github.com/rollcall-events/rollcall/schemas/history"
 )
 
+// A span is a time in milliseconds. A time.Duration ends at 292 years, which a thousand agents have
+// behind them in four months.
+type span int64
+
+// length is the span of an interval. Of intervals that follow one another they add up.
+func length(from, to time.Time) span { return span(to.UnixMilli() - from.UnixMilli()) }
+
+func (s span) duration() time.Duration { return time.Duration(s) * time.Millisecond }
+
+func (s span) seconds() float64 { return float64(s) / 1000 }
+
 // A sum adds up intervals of presence.
 type sum struct {
-	on, off, unknown time.Duration
-	unobserved       time.Duration // of unknown: nobody looked
+	on, off, unknown span
+	unobserved       span // of unknown: nobody looked
 	signIns          int
-	longest          time.Duration // on duty without a break
+	longest          span // on duty without a break
 }
 
 // add adds an interval that does not go on from another one on duty.
 func (s *sum) add(i *history.Interval) {
-	d := i.Duration()
+	d := length(i.From, i.To)
 	switch {
 	case i.State == history.On:
 		s.on += d
@@ -53,6 +64,6 @@ type sumJSON struct {
 }
 
 func (s *sum) json() sumJSON {
-	return sumJSON{seconds(s.on), seconds(s.off), seconds(s.unknown), seconds(s.unobserved),
-		s.signIns, seconds(s.longest)}
+	return sumJSON{s.on.seconds(), s.off.seconds(), s.unknown.seconds(), s.unobserved.seconds(),
+		s.signIns, s.longest.seconds()}
 }
