@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	_ "time/tzdata" // for --tz, where the machine has no time zones
@@ -288,15 +289,20 @@ func (q *question) ask(
 	q.Progress = p.show
 	out := bufio.NewWriter(&answer{cmd.OutOrStdout(), p})
 	q.Out = out
+	var answered atomic.Bool
 	err := withStream(ctx, cmd.Name(), q.context, stderr, func(nc *nats.Conn, where string) error {
 		q.Server = where
 		err := do(ctx, nc, q.Config)
 		if unwritten := out.Flush(); unwritten != nil {
 			return unwritten
 		}
+		answered.Store(err == nil)
 		return err
 	})
 	p.end()
+	if err == nil && !answered.Load() { // a script must not take what is there for the answer
+		return errors.New("interrupted before the answer was complete")
+	}
 	if bad, ok := errors.AsType[*presence.UntrustedError](err); ok {
 		fmt.Fprintln(stderr, "rollcall:", bad)
 		return reported{exitUntrusted}

@@ -279,3 +279,18 @@ func TestDemoScript(t *testing.T) {
 		}
 	}
 }
+
+// A question that was interrupted has no answer, and a script is told so.
+func TestInterruptedQuestion(t *testing.T) {
+	t.Setenv("ROLLCALL_NATS_LISTEN", "127.0.0.1:1")
+	for _, line := range []string{"roster --json", "history 17813",
+		"report --from 2026-11-22T00:00:00Z"} {
+		_, stderr, code := commandLine(t, strings.Fields(line)...)
+		if code != 1 || stderr != "rollcall: interrupted before the answer was complete\n" {
+			t.Errorf("%s: exit %d, %q", line, code, stderr)
+		}
+	}
+	if _, stderr, code := commandLine(t, "watch"); code != 0 || stderr != "" {
+		t.Errorf("watch: exit %d, %q", code, stderr)
+	}
+}
