@@ -277,7 +277,7 @@ func TestManyYears(t *testing.T) {
 	for format, want := range map[Format]string{
 		JSON: `"total":{"onSeconds":0,"offSeconds":10722240000,"unknownSeconds":0,`,
 		CSV:  "\n10,0,10722240000,0,0,0,0\n",
-		Text: "\ntotal             -      0.0         0        -  2978400h00m          -           -\n",
+		Text: "\ntotal             -      0.0         0        -  2978400h00m ",
 	} {
 		var out bytes.Buffer
 		r := &report{source: &source{Config: &Config{Zone: time.UTC, Format: format, Out: &out}},
@@ -288,6 +288,20 @@ func TestManyYears(t *testing.T) {
 		}
 		if err := r.write(); err != nil || !strings.Contains(out.String(), want) {
 			t.Errorf("%v\n%s", err, out.String())
+		}
+	}
+}
+
+// No spreadsheet takes a text for a formula, Chinese ones neither.
+func TestInert(t *testing.T) {
+	for _, s := range []string{"=1+1", "+1", "-1", "@x", "＝1+1", "＋1", "－1", "＠x"} {
+		if got := inert(s); got != "'"+s {
+			t.Errorf("%q is %q", s, got)
+		}
+	}
+	for _, s := range []string{"", "1=1", "华东", " "} {
+		if got := inert(s); got != s {
+			t.Errorf("%q is %q", s, got)
 		}
 	}
 }

@@ -307,7 +307,7 @@ func (r *report) csv(rows []*reportRow) error {
 // inert is text that no terminal takes for a command, and no spreadsheet for a formula.
 func inert(s string) string {
 	s = plain.Clean(s)
-	if s != "" && strings.ContainsRune("=+-@", rune(s[0])) {
+	if strings.IndexAny(s, "=+-@＝＋－＠") == 0 {
 		return "'" + s
 	}
 	return s

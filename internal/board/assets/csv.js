@@ -5,7 +5,7 @@ import { t, typeName } from './words.js'
 const stateWords = { 0: 'state.off', 1: 'state.on', 2: 'state.gone' }
 
 // A spreadsheet would take a text that begins so for a formula, and these texts are the vendor's.
-const formula = /^[=+\-@\t\r]/
+const formula = /^[=+\-@＝＋－＠\t\r\n]/
 
 function cell(v) {
   const text = typeof v === 'number' ? String(v) : formula.test(v) ? "'" + v : v
