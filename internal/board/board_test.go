@@ -757,6 +757,20 @@ func TestHistory(t *testing.T) {
 	if a := ask("3"); len(a.Events) != 0 || a.More {
 		t.Errorf("an agent that there is not: %+v", a)
 	}
+	// Of many events, the latest: also where none of them is of the last minutes.
+	var many []schemas.Event
+	for rev := uint64(1); rev <= maxRead+maxHistory; rev++ {
+		many = append(many, state(4, rev, "e"))
+	}
+	r.commit(many[:maxRead/2]...)
+	r.commit(many[maxRead/2 : maxRead]...)
+	time.Sleep(300 * time.Millisecond) // the server's time is what they are read by
+	r.commit(many[maxRead:]...)
+	if a := ask("4"); len(a.Events) != maxHistory || !a.More ||
+		a.Events[0].Revision != maxRead+maxHistory {
+		t.Errorf("of many events: %d, the latest of revision %d", len(a.Events),
+			a.Events[0].Revision)
+	}
 	for _, id := range []string{"x", "*", "%3E", "01", "1.2", "99999999999999999999", "+1"} {
 		res, err := http.Get(r.srv.URL + "/agents/" + id + "/history")
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 const (
 	maxHistory     = 50   // events of an agent that are shown
 	maxRead        = 1000 // events that are read for that
+	maxTries       = 20   // to find out since when there are not more than that
 	historyTimeout = 5 * time.Second
 )
 
@@ -83,19 +84,35 @@ func (b *Board) past(ctx context.Context, id int64) ([]*schemas.Event, error) {
 	}
 	var consumer jetstream.Consumer
 	var pending uint64
-	// A consumer can't begin a number of messages before the end, so where there are many, begin
-	// later.
-	for _, back := range []time.Duration{0, 24 * time.Hour, time.Hour, 5 * time.Minute} {
-		if back > 0 {
-			since := time.Now().Add(-back)
-			cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &since
+	create := func() (err error) {
+		if consumer, err = b.cfg.JetStream.CreateConsumer(ctx, schemas.Stream, cfg); err == nil {
+			pending = consumer.CachedInfo().NumPending
 		}
-		var err error
-		if consumer, err = b.cfg.JetStream.CreateConsumer(ctx, schemas.Stream, cfg); err != nil {
+		return err
+	}
+	if err := create(); err != nil {
+		return nil, err
+	}
+	// A consumer can't begin a number of messages before the end. So where there are many, look for
+	// how long ago it has to begin.
+	now, few, many := time.Now(), time.Duration(0), time.Duration(0)
+	for range maxTries {
+		if pending <= maxRead && (pending >= maxHistory || cfg.OptStartTime == nil) {
+			break
+		}
+		back := (few + many) / 2
+		if many == 0 {
+			back = max(5*time.Minute, 4*few)
+		}
+		since := now.Add(-back)
+		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &since
+		if err := create(); err != nil {
 			return nil, err
 		}
-		if pending = consumer.CachedInfo().NumPending; pending <= maxRead {
-			break
+		if pending < maxHistory {
+			few = back
+		} else {
+			many = back
 		}
 	}
 	if pending == 0 {
