@@ -104,7 +104,7 @@ func (b *Board) readDay(ctx context.Context, now time.Time) (*day, error) {
 		case err != nil:
 			return nil, err
 		case i.State == history.On:
-			k := kind{i.Type, i.Area}
+			k := kind{i.Type, cut(i.Area, maxText)} // as encodeRow has it
 			if changes[k] == nil {
 				changes[k] = map[int]int{}
 			}

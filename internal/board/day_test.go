@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +44,9 @@ func TestDay(t *testing.T) {
 		1: {{30, true}, {10, false}, {2, true}},
 		2: {{30, false}, {5, true}, {5 - 1./60, false}, {4, true}},
 	}
-	types, areas := map[int64]string{1: "10", 2: "0"}, map[int64]*string{1: new("华东"), 2: nil}
+	long := "华东" + strings.Repeat("东", maxText)
+	area := cut(long, maxText) // as rows have it
+	types, areas := map[int64]string{1: "10", 2: "0"}, map[int64]*string{1: new(long), 2: nil}
 	for id, states := range agents {
 		for i, s := range states {
 			kind, reason, rev := schemas.Offline, schemas.Status, uint64(i+1)
@@ -119,8 +122,8 @@ func TestDay(t *testing.T) {
 		hours float64
 		want  int
 	}{
-		{kind{"10", "华东"}, 23.9, 1}, {kind{"10", "华东"}, 10.1, 1}, {kind{"10", "华东"}, 9.8, 0},
-		{kind{"10", "华东"}, 2.2, 0}, {kind{"10", "华东"}, 1.8, 1}, {kind{"10", "华东"}, 0, 1},
+		{kind{"10", area}, 23.9, 1}, {kind{"10", area}, 10.1, 1}, {kind{"10", area}, 9.8, 0},
+		{kind{"10", area}, 2.2, 0}, {kind{"10", area}, 1.8, 1}, {kind{"10", area}, 0, 1},
 		{kind{"0", ""}, 23.9, 0}, {kind{"0", ""}, 4.5, 0}, {kind{"0", ""}, 3.8, 1},
 		{kind{"0", ""}, 0, 1},
 	} {

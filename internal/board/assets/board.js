@@ -2,7 +2,7 @@
 
 import { $, collator, el, held, number, said, setText, t, typeName } from './words.js'
 import { build, connect, now } from './link.js'
-import { GONE, OFF, ON, Roster, sorts } from './roster.js'
+import { GONE, NONE, OFF, ON, Roster, sorts } from './roster.js'
 import { Table } from './table.js'
 import { Feed } from './feed.js'
 import { History } from './history.js'
@@ -90,15 +90,19 @@ const f = roster.filter
 let linked = null // the agent that the address asks for, until the agents are there
 const q = $('q'), type = $('type'), area = $('area'), sort = $('sort')
 
+// In the address NONE is none, and what is called so has a blank more.
+const written = v => v === NONE ? 'none' : /^none *$/.test(v) ? v + ' ' : v
+const read = v => v === 'none' ? NONE : /^none +$/.test(v) ? v.slice(0, -1) : v
+
 function readAddress() {
   f.q = (params.get('q') ?? '').slice(0, 100)
-  f.type = params.get('type') ?? ''
-  f.area = params.get('area') ?? ''
+  f.type = read(params.get('type') ?? '')
+  f.area = read(params.get('area') ?? '')
   f.state = states.includes(params.get('state')) && !wall ? params.get('state') : 'on'
   const by = params.get('sort') ?? ''
   f.down = by.startsWith('-')
   f.sort = sorts.includes(by.replace(/^-/, '')) ? by.replace(/^-/, '') : 'name'
-  linked = params.get('agent')
+  linked = params.get('agent') || null
   table.warn = params.has('warn') ? duration(params.get('warn')) : Infinity
 }
 
@@ -115,8 +119,8 @@ function address(key, value, usual) {
 
 function writeAddress() {
   address('q', f.q, '')
-  address('type', f.type, '')
-  address('area', f.area, '')
+  address('type', written(f.type), '')
+  address('area', written(f.area), '')
   address('state', f.state, 'on')
   address('sort', (f.down ? '-' : '') + f.sort, 'name')
 }
@@ -163,8 +167,9 @@ function form() {
 
 // option selects a value that may be in the address and in no agent.
 function option(select, value, name) {
-  if (value !== 'none' && ![...select.options].some(o => o.value === value)) select.append(el('option', { value }, name(value)))
-  if (value === 'none' && ![...select.options].some(o => o.value === value)) select.append(el('option', { value }, t(select === type ? 'noType' : 'noArea')))
+  if (![...select.options].some(o => o.value === value)) {
+    select.append(el('option', { value }, value !== NONE ? name(value) : t(select === type ? 'noType' : 'noArea')))
+  }
   select.value = value
 }
 
@@ -176,7 +181,7 @@ function choices() {
   kinds = roster.kinds
   const fill = (select, all, values, name, none) => select.replaceChildren(el('option', { value: '' }, all),
     ...[...values].filter(Boolean).sort(collator.compare).map(v => el('option', { value: v }, name(v))),
-    ...(values.has('') ? [el('option', { value: 'none' }, none)] : []))
+    ...(values.has('') ? [el('option', { value: NONE }, none)] : []))
   fill(type, t('allTypes'), roster.types, typeName, t('noType'))
   fill(area, t('allAreas'), roster.areas, a => a, t('noArea'))
   form()
@@ -189,7 +194,7 @@ function counted() {
 }
 
 // chosen says what the filter is, each part kept from turning the others round.
-const chosen = () => [f.type === '' ? null : f.type === 'none' ? t('noType') : typeName(f.type), f.area === '' ? null : f.area === 'none' ? t('noArea') : f.area, said(f.q)]
+const chosen = () => [f.type === '' ? null : f.type === NONE ? t('noType') : typeName(f.type), f.area === '' ? null : f.area === NONE ? t('noArea') : f.area, said(f.q)]
   .filter(part => part !== null).map(part => `\u2068${part}\u2069`).join(' · ')
 
 function totals() {
@@ -271,7 +276,7 @@ slash(q)
 addEventListener('scroll', () => draw(false), { passive: true })
 addEventListener('resize', () => {
   table.measure()
-  if (wall) fit()
+  measure()
   draw(true)
 })
 // Who prints, or has the browser find something, means all rows and not only those on the screen.
@@ -281,12 +286,22 @@ addEventListener('keydown', e => {
   if ((e.ctrlKey || e.metaKey) && !e.altKey && e.key.toLowerCase() === 'f') table.everything(true)
 })
 
-// The heads of the columns stay below the bar, whose height depends on what is wrong.
-new ResizeObserver(() => {
-  document.documentElement.style.setProperty('--top', $('top').offsetHeight + 'px')
+// The heads of the columns stay below the bar, whose height depends on what is wrong. Where it would take most of a small
+// window, as it does when that is zoomed in, only its first line stays.
+const line = document.querySelector('header'), banner = $('banner')
+
+function measure() {
+  const all = line.offsetHeight + banner.offsetHeight, low = all > innerHeight / 2 && !wall
+  table.ceiling = low ? line.offsetHeight : all
+  document.documentElement.classList.toggle('low', low)
+  document.documentElement.style.setProperty('--top', table.ceiling + 'px')
   if (wall) fit()
   draw(false)
-}).observe($('top'))
+}
+
+const sizes = new ResizeObserver(measure)
+sizes.observe(line)
+sizes.observe(banner)
 
 readAddress()
 filtered()

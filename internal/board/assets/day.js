@@ -2,7 +2,7 @@
 
 import { $, el, lasted, near, number, said, t } from './words.js'
 import { get, now } from './link.js'
-import { ON } from './roster.js'
+import { NONE, ON } from './roster.js'
 
 const long = 24 * 3600e3
 const often = 300e3, soon = 60e3 // until the curve is asked for again, and after it could not be read
@@ -24,7 +24,7 @@ const drawing = (what, ...children) =>
 const ends = (from, at) => el('p', { className: 'ends' }, el('span', {}, near(from, at, false)), el('span', {}, t('day.now')))
 
 // token is how the stream's subjects name a type; null: by no name of its own.
-const token = type => type === 'none' ? '_' : /^[A-Za-z0-9-]{1,32}$/.test(type) ? type : null
+const token = type => type === NONE ? '_' : /^[A-Za-z0-9-]{1,32}$/.test(type) ? type : null
 
 // Curve is how many of those that are chosen by type and area were on duty.
 export class Curve {
@@ -55,7 +55,7 @@ export class Curve {
 
   draw(believed) {
     const { filter, found } = this.roster, d = this.#day
-    const type = filter.type === '' ? '' : token(filter.type), area = filter.area === 'none' ? null : filter.area
+    const type = filter.type === '' ? '' : token(filter.type), area = filter.area === NONE ? null : filter.area
     this.#figure.hidden = filter.words.length > 0 || type === null
     if (!d || this.#figure.hidden) return
     const at = now(), from = at - long

@@ -7,6 +7,9 @@ export const OFF = 0
 export const ON = 1
 export const GONE = 2
 
+// NONE is the choice of who has no type, or no area. Nothing can be called so: what is only blanks says nothing.
+export const NONE = ' '
+
 // Beyond so many changes at a time, sorting everything anew is cheaper than placing each.
 const many = 200
 
@@ -111,7 +114,7 @@ export class Roster {
   // matches reports whether an agent is one of those that are looked for, in whatever state.
   matches(a) {
     const f = this.filter
-    return (f.type === '' || (a.type || 'none') === f.type) && (f.area === '' || (a.area || 'none') === f.area) && f.words.every(w => has(a, w))
+    return (f.type === '' || (a.type || NONE) === f.type) && (f.area === '' || (a.area || NONE) === f.area) && f.words.every(w => has(a, w))
   }
 
   #count(a, n) {
@@ -129,7 +132,7 @@ export class Roster {
     const f = this.filter
     if (!f.words.every(w => has(a, w))) return false
     const state = f.state === 'all' ? a.state !== GONE : a.state === { on: ON, off: OFF, gone: GONE }[f.state]
-    const type = a.type || 'none', area = a.area || 'none'
+    const type = a.type || NONE, area = a.area || NONE
     const ofType = f.type === '' || type === f.type, ofArea = f.area === '' || area === f.area
     const { counts, types, areas } = this.found
     if (ofType && ofArea) counts[a.state] += n

@@ -19,6 +19,7 @@ export class Table {
   #anchor = null // the agent at the top of the window, while the list is scrolled into
   #stop = null // the agent whose row the tab key stops at
   all = false // every row is in the document
+  ceiling = 0 // how much of the window's top is covered, but for the heads
   warn = Infinity // who has been on duty for longer is marked
 
   constructor(roster, open) {
@@ -57,7 +58,7 @@ export class Table {
       this.#pool.push(row)
     }
     const h = this.#height
-    const ceiling = $('top').offsetHeight
+    const { ceiling } = this
     if (changed && this.#anchor) this.#hold(view, h)
     this.#rows.style.height = n * h + 'px'
     const top = this.#rows.getBoundingClientRect().top
@@ -146,7 +147,7 @@ export class Table {
 
   // ceiling is where the rows come into sight, below what stays at the top of the window.
   #ceiling() {
-    return $('top').offsetHeight + document.querySelector('.heads').offsetHeight
+    return this.ceiling + document.querySelector('.heads').offsetHeight
   }
 
   // go takes the focus to a row of the view, and the window with it.

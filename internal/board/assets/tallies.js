@@ -2,6 +2,7 @@
 
 import { $, collator, el, number, setText, t, typeName } from './words.js'
 import { roving } from './keys.js'
+import { NONE } from './roster.js'
 
 class Group {
   #items = new Map() // value to its element
@@ -21,7 +22,7 @@ class Group {
   values(all) {
     const chosen = this.roster.filter[this.key]
     const values = [...all].filter(Boolean).sort(collator.compare)
-    if (all.has('')) values.push('none')
+    if (all.has('')) values.push(NONE)
     if (chosen !== '' && !values.includes(chosen)) values.push(chosen)
     const items = new Map()
     for (const value of values) items.set(value, this.#items.get(value) ?? this.#item(value))
@@ -32,7 +33,7 @@ class Group {
   }
 
   #item(value) {
-    const words = [el('bdi', {}, value === 'none' ? this.none : this.name(value)), ' ', el('b')]
+    const words = [el('bdi', {}, value === NONE ? this.none : this.name(value)), ' ', el('b')]
     if (this.fixed) return el('p', {}, ...words)
     const button = el('button', { type: 'button' }, ...words)
     button.dataset.value = value

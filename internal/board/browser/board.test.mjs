@@ -914,6 +914,41 @@ test('the view as CSV', async t => {
   assert.match(lines[3], /^1,王建国,jianguo\.wang1,Safety inspection,华东,5,On duty,.*,no$/)
 })
 
+test('who has no area is not who has one that is called so', async t => {
+  await craft(t, [['1', '王芳', 'a', '10', 'none', 1, 1, hour], ['2', '李娜', 'b', 'none', null, 1, 1, hour], ['3', '张丽', 'c', null, 'none ', 1, 1, hour]], '/?area=none')
+  await live(page)
+  await soon(async () => assert.deepEqual(await names(), ['李娜']))
+  await soon(async () => assert.deepEqual(await texts(page.locator('#by-area button')), ['none 1', 'none  1', 'No area 1']))
+  for (const [label, name] of [['none', '王芳'], ['none ', '张丽'], ['No area', '李娜']]) {
+    await page.locator('#by-area button', { has: page.locator('bdi', { hasText: new RegExp(`^${label}$`) }) }).click()
+    await soon(async () => assert.deepEqual(await names(), [name]))
+    await page.reload()
+    await live(page)
+    await soon(async () => assert.deepEqual(await names(), [name], 'by its address'))
+  }
+  assert.equal(new URL(page.url()).search, '?area=none')
+  await page.locator('#area').selectOption('')
+  await page.locator('#type').selectOption({ label: 'No type' })
+  await soon(async () => assert.deepEqual(await names(), ['张丽']))
+})
+
+test('zoomed in to 400 per cent, what is wrong leaves room for the list', async t => {
+  const health = { state: 'failing', reason: 'unreachable', detail: '', since: Date.now() - 60e3 }
+  for (const locale of ['en-GB', 'zh-CN']) {
+    await craft(t, staff, '/?state=all', { locale, viewport: { width: 320, height: 256 } }, { trust: { health, watermark: { until: Date.now() - 1000 } } })
+    await banner('stale').waitFor()
+    await banner('failing').waitFor()
+    await page.locator('#table').evaluate(e => e.scrollIntoView())
+    await soon(async () => assert.ok(await page.evaluate(() => {
+      const seen = e => {
+        const { left, top, height } = e.getBoundingClientRect()
+        return e.contains(document.elementFromPoint(left + 20, top + height / 2))
+      }
+      return [...document.querySelectorAll('#rows .row')].filter(seen).length >= 1 && seen(document.getElementById('pulse'))
+    })))
+  }
+})
+
 test('on paper, and for the browser\'s own search, all rows are there', async t => {
   await craft(t, Array.from({ length: 400 }, (_, i) => [String(i), `Agent ${i}`, 'a' + i, '0', null, 1, 1, hour, 0]))
   await live(page)
@@ -943,6 +978,9 @@ test('a link to one agent', async () => {
   await page.locator('#q').fill(first)
   await row(first).click()
   await soon(async () => assert.equal(new URL(page.url()).searchParams.get('agent'), first))
+  await open('/?agent=')
+  await live(page)
+  assert.equal(await page.locator('dialog[open]').count(), 0)
   await open('/?agent=no%2Fbody')
   await page.getByRole('dialog', { name: 'No such agent' }).waitFor()
   await page.getByText('no longer has events of this agent').waitFor()
@@ -991,7 +1029,7 @@ test('the last day as a curve, what nobody knows is blank', async t => {
   await page.locator('#type').selectOption('10')
   await soon(async () => assert.match(await say(), /^most 3, at [^;]+; fewest 0, at .* · not known for 2 h 00 min$/))
   await soon(async () => assert.deepEqual(await lines(), [[24, 7], [5, 0]]))
-  await page.locator('#area').selectOption('none')
+  await page.locator('#area').selectOption({ label: 'No area' })
   await soon(async () => assert.match(await say(), /^most 2,/))
   await page.locator('#q').fill('zhang') // which nobody counts
   await until('no curve', async () => page.locator('#day').isHidden())
