@@ -175,9 +175,12 @@ func isPort(s string) bool {
 }
 
 // isServer reports whether the URL names a host, and a port that something can listen on where it
-// names one.
+// names one. A port with an @ somewhere behind it begins a password that has a slash.
 func isServer(u *url.URL) bool {
 	host, port := u.Hostname(), u.Port()
+	if port != "" && strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+		return false
+	}
 	if _, err := netip.ParseAddr(host); err == nil {
 		// Without brackets, such a host can't be separated from the port.
 		if strings.Contains(host, ":") != strings.HasPrefix(u.Host, "[") {
@@ -331,12 +334,9 @@ func shownPath(text string) string {
 // shownURL leaves out whatever may be a password: user info, a query, and of what is no URL all
 // that follows a sign that could introduce one, or comes before one that could end it.
 func shownURL(text string) string {
-	if u, err := url.Parse(text); err == nil && u.Host != "" && u.Opaque == "" {
-		plain := url.URL{Scheme: u.Scheme, Host: u.Host}
-		if !strings.Contains(u.Path, "@") {
-			plain.Path, plain.RawPath = u.Path, u.RawPath
-		}
-		return plain.String()
+	u, err := url.Parse(text)
+	if err == nil && u.Host != "" && !strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+		return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
 	}
 	scheme, rest, ok := strings.Cut(text, "://")
 	if !ok {
@@ -350,4 +350,13 @@ func shownURL(text string) string {
 		rest = rest[:i] + "…"
 	}
 	return scheme + rest
+}
+
+// withoutUserInfo leaves out what may be user info in URLs, of settings that should be no URLs.
+func withoutUserInfo(text string) string {
+	scheme, rest, _ := strings.Cut(text, "://")
+	if i := strings.LastIndex(rest, "@"); i >= 0 {
+		return scheme + "://…" + rest[i:]
+	}
+	return text
 }

@@ -23,7 +23,7 @@ type variable struct {
 
 	// parse sets the value. Its error is errUnusable where takes says all, or else is shown too.
 	parse func(text string) error
-	show  func(text string) string // what may be shown of an unusable value; nil: all of it
+	show  func(text string) string // what may be shown of an unusable value; nil: all but user info
 }
 
 // ofVendor reports whether only what polls the vendor needs the variable.
@@ -106,9 +106,11 @@ func (v variable) unusable(text string, err error) error {
 	if err != nil && err != errUnusable {
 		want += " (" + err.Error() + ")"
 	}
+	show := withoutUserInfo
 	if v.show != nil {
-		text = v.show(text)
+		show = v.show
 	}
+	text = show(text)
 	return &setting.Error{Field: v.name, Value: shortened(text), Want: want}
 }
 

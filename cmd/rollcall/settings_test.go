@@ -675,6 +675,7 @@ func TestNoSecretIsTold(t *testing.T) {
 		"//user:canary@h", "user@canary", "https:user:canary@h",
 		"https://user:p?canary@h", "https://h/user:canary@", "nats://h,nats://user:p,canary@h",
 		"nats://canary@h:x", "ht tp://user:canary@h",
+		"https://canary:1/2@h", "https://canary:1?2@h", "https://canary:1#2@h",
 	} {
 		env := map[string]string{}
 		for name, value := range wrong {
@@ -703,6 +704,15 @@ func TestNoSecretIsTold(t *testing.T) {
 		if i := strings.Index(all, canary); i >= 0 {
 			t.Errorf("%s: told: …%s", url, all[max(0, i-100):i+len(canary)])
 		}
+	}
+
+	// A URL in place of anything else.
+	setEnv(t, nil)
+	for _, name := range names() {
+		t.Setenv(name, "nats://user:canary@h, nats://user:canary@h")
+	}
+	if _, _, err := loadSettings(withVendor); err == nil || strings.Contains(err.Error(), canary) {
+		t.Errorf("told: %v", err)
 	}
 
 	// The secret itself in place of the path to it.
