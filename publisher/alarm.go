@@ -15,8 +15,8 @@ import (
 )
 
 // An Alarm has the NATS server itself tell plain subscribers that a tenant's watermark is overdue,
-// for when no rollcall is left to say so: a message that the server delivers at the watermark's
-// nextBy, and that each later watermark puts off (message schedules, NATS ADR-51).
+// for when no rollcall is left to say so: a message that the server delivers right after the
+// watermark's nextBy, and that each later watermark puts off (message schedules, NATS ADR-51).
 //
 // It is no part of a commit and never in the way of one: where the server can't do it, the alarm
 // says so once and tries again later.
@@ -64,7 +64,10 @@ const (
 	alarmTimeout = 5 * time.Second // for one answer of the broker
 	alarmLeave   = time.Second     // for all that is left to do when Run ends
 	alarmPause   = time.Second     // a watermark that waited longer for Run is not armed
-	alarmStep    = time.Second     // nextBy has to move by more than this to be worth a message
+
+	// alarmPace is from one message to the next, however many commits there are; and by how much
+	// the alarm goes off after nextBy, since later watermarks may have come within that time.
+	alarmPace = 250 * time.Millisecond
 )
 
 // Run arms the alarm for each watermark that [Alarm.PutOff] brings, until ctx ends, and within a
@@ -95,6 +98,11 @@ func (a *Alarm) Run(ctx context.Context) {
 				a.log.Info("the alarm is armed: NATS tells when no watermark comes in time")
 				a.told = false
 			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(alarmPace):
+			}
 			continue
 		}
 		if ctx.Err() != nil {
@@ -121,7 +129,7 @@ func (a *Alarm) Run(ctx context.Context) {
 
 // worth says whether the alarm is to be armed for w.
 func (a *Alarm) worth(w due) bool {
-	if d := w.NextBy.Sub(a.armed); d.Abs() <= alarmStep || time.Until(w.NextBy) <= 0 {
+	if w.NextBy.Equal(a.armed) || time.Until(w.NextBy) <= 0 {
 		return false
 	}
 	// Else this process was paused, and another one may lead by now.
@@ -162,7 +170,8 @@ func (a *Alarm) arm(ctx context.Context, w schemas.Watermark) error {
 	m.Header.Set("Content-Type", schemas.ContentTypeJSON)
 	m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	// To the millisecond: the client's option for it knows whole seconds only.
-	m.Header.Set(jetstream.ScheduleHeader, "@at "+w.NextBy.UTC().Format(time.RFC3339Nano))
+	m.Header.Set(jetstream.ScheduleHeader, "@at "+
+		w.NextBy.Add(alarmPace).UTC().Format(time.RFC3339Nano))
 	m.Header.Set(jetstream.ScheduleTargetHeader, schemas.AlarmFiredSubject(a.cfg.Tenant))
 	if _, err := a.js.PublishMsg(ctx, m, jetstream.WithExpectStream(
 		schemas.AlarmStream)); err != nil {

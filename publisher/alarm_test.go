@@ -134,6 +134,32 @@ func TestAlarm(t *testing.T) {
 	}
 }
 
+// However close watermarks follow one another, the last one is armed, while others come too.
+func TestAlarmOfTheLast(t *testing.T) {
+	t.Parallel()
+	url, _ := natstest.Start(t, "")
+	a := alarmOf(t, url, 886)
+	running(t, a)
+	w := overdueAt(time.Hour, 0)
+	for range 40 {
+		w.Sweep, w.NextBy = w.Sweep+1, w.NextBy.Add(10*time.Millisecond)
+		a.PutOff(w)
+		time.Sleep(10 * time.Millisecond)
+	}
+	armedAt(t, url, 886, w.NextBy)
+	js, err := jetstream.New(natstest.Connect(t, url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(t.Context(), schemas.AlarmStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := s.CachedInfo().State.LastSeq; n > 5 {
+		t.Errorf("the server was told %d times within 0.4s", n)
+	}
+}
+
 // A server that was away when the alarm was due tells it when it is back.
 func TestAlarmOutlivesTheServer(t *testing.T) {
 	t.Parallel()
