@@ -629,6 +629,46 @@ func TestManageFalse(t *testing.T) {
 	}
 }
 
+// What somebody makes by hand may have limits under which rollcall could start, and not work.
+func TestLimitsByHand(t *testing.T) {
+	url, _ := natstest.Start(t, "")
+	js, _ := jetstream.New(natstest.Connect(t, url))
+	cfg := config()
+	cfg.Manage = false
+	look := func(what string) {
+		t.Helper()
+		_, err := Open(t.Context(), natstest.Connect(t, url), cfg)
+		if what == "" && err != nil || what != "" &&
+			(!errors.As(err, new(*SetupError)) || !strings.Contains(err.Error(), what)) {
+			t.Errorf("Open says %v, want %q", err, what)
+		}
+	}
+	stream := streamConfig(cfg)
+	bucket := jetstream.KeyValueConfig{Bucket: schemas.Bucket, LimitMarkerTTL: leaseMarkerTTL}
+	put := func() {
+		t.Helper()
+		_, err := js.CreateOrUpdateStream(t.Context(), stream)
+		if err == nil {
+			_, err = js.CreateOrUpdateKeyValue(t.Context(), bucket)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put()
+	look("")
+	bucket.TTL = cfg.LeaseTTL - time.Second
+	put()
+	look("its TTL is")
+	bucket.TTL = cfg.LeaseTTL
+	stream.ConsumerLimits.InactiveThreshold = inactive - time.Second
+	put()
+	look("inactive threshold")
+	stream.ConsumerLimits.InactiveThreshold = inactive
+	put()
+	look("")
+}
+
 func TestVersion(t *testing.T) {
 	for v, ok := range map[string]bool{
 		"2.12.8": true, "2.12.15": true, "2.14.10": true, "2.15.2": true, "2.100.0": true,

@@ -89,7 +89,8 @@ func (r *Reader) Stream(ctx context.Context) (*jetstream.StreamInfo, error) {
 
 // Bucket is [Reader.Stream] for the stream behind the bucket; it does not look at the server.
 func (r *Reader) Bucket(ctx context.Context) (*jetstream.StreamInfo, error) {
-	return r.look(ctx, "bucket "+schemas.Bucket, BucketStream, bucketMisfits)
+	return r.look(ctx, "bucket "+schemas.Bucket, BucketStream,
+		func(c jetstream.StreamConfig) []string { return bucketMisfits(c, r.cfg.LeaseTTL) })
 }
 
 func (r *Reader) look(

@@ -21,6 +21,9 @@ const (
 	// readAhead is how many messages the server may send before more are asked for.
 	readAhead = 2000
 
+	// inactive is how long a consumer outlives a reader that has died.
+	inactive = time.Minute
+
 	// forgottenSweeps is how many sweeps may have been since the last one that changed anything,
 	// where the watermark that said so can't be read any more: sweep numbers go on above them.
 	forgottenSweeps = 1 << 20
@@ -185,7 +188,7 @@ func (r *Reader) consume(
 	ctx context.Context, cfg jetstream.OrderedConsumerConfig,
 	each func(m jetstream.Msg, seq uint64),
 ) error {
-	cfg.InactiveThreshold = time.Minute
+	cfg.InactiveThreshold = inactive
 	cfg.NamePrefix = consumerPrefix + rand.Text() // which nobody can guess, to ask for its messages
 	c, err := r.js.OrderedConsumer(ctx, schemas.Stream, cfg)
 	if err != nil {

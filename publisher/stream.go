@@ -127,17 +127,25 @@ func misfits(c jetstream.StreamConfig) (bad []string) {
 	want(c.DenyDelete, "deny delete is off")
 	want(c.SubjectDeleteMarkerTTL <= 0,
 		"delete markers are on: they would enter the stream as empty messages")
+	threshold := c.ConsumerLimits.InactiveThreshold
+	want(threshold <= 0 || threshold >= inactive,
+		"consumers' inactive threshold is limited to %s, want no limit or at least %s",
+		threshold, inactive)
 	want(!c.NoAck, "acknowledgements are off")
 	want(!c.Sealed, "it is sealed")
 	return bad
 }
 
-// bucketMisfits is misfits for the stream behind the bucket.
-func bucketMisfits(c jetstream.StreamConfig) []string {
+// bucketMisfits is misfits for the stream behind the bucket, where leases live for ttl.
+func bucketMisfits(c jetstream.StreamConfig, ttl time.Duration) (bad []string) {
 	if c.SubjectDeleteMarkerTTL <= 0 {
-		return []string{"it has no limit marker TTL, so leases could not expire"}
+		bad = append(bad, "it has no limit marker TTL, so leases could not expire")
 	}
-	return nil
+	if c.MaxAge > 0 && c.MaxAge < ttl {
+		bad = append(bad, fmt.Sprintf("its TTL is %s, so leases would end before their time: "+
+			"want none, or at least %s", c.MaxAge, ttl))
+	}
+	return bad
 }
 
 // prepare creates the stream and the bucket where they are missing, or checks them. It never alters
