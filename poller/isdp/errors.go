@@ -182,8 +182,7 @@ func pageStatusError(status int) *listing.Error {
 }
 
 // tokenStatusError returns the error that the status of a token call is: any 4xx refuses it, but
-// for those that statusError says are no answer. code is the answer's OAuth error, where it has
-// one, and said what to show of it.
+// for 429. code is the answer's OAuth error, where it has one, and said what to show of it.
 func tokenStatusError(r *reply, code, said string) *listing.Error {
 	e := statusError(r.status)
 	if e == nil {
@@ -194,7 +193,7 @@ func tokenStatusError(r *reply, code, said string) *listing.Error {
 		return r.status == http.StatusBadRequest && strings.Contains(string(r.utf8), words)
 	}
 	switch {
-	case r.status/100 != 4 || e.Class == listing.Unreachable:
+	case r.status/100 != 4 || r.status == http.StatusTooManyRequests:
 		return e
 	case code != "": // it is ISDP+
 	case r.status == http.StatusNotFound, r.status == http.StatusMethodNotAllowed,

@@ -312,6 +312,7 @@ func TestTokenCallRefused(t *testing.T) {
 		{"403 in HTML", "HTTP 403", isdpsim.Answer(403, "text/html", `<html>no</html>`)},
 		{"404", "ROLLCALL_ISDP_URL", isdpsim.Status(404)},
 		{"405", "ROLLCALL_ISDP_URL", isdpsim.Status(405)},
+		{"408", "HTTP 408", isdpsim.Status(408)},
 		{"422", "HTTP 422", isdpsim.Status(422)},
 		{"451", "HTTP 451", isdpsim.Status(451)},
 	} {
