@@ -899,7 +899,7 @@ func TestCompressed(t *testing.T) {
 			b.ServeHTTP(w, req)
 			return w
 		}
-		plain, zipped := get("gzip;q=0"), get("br, gzip")
+		plain, zipped := get("gzip; q=0.0"), get("br, gzip;q=0.5")
 		if plain.Header().Get("Content-Encoding") != "" ||
 			zipped.Header().Get("Content-Encoding") != "gzip" {
 			t.Fatalf("%s: encoded %q and %q", target, plain.Header().Get("Content-Encoding"),

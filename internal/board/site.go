@@ -152,8 +152,9 @@ func language(r *http.Request) string {
 
 func acceptsGzip(r *http.Request) bool {
 	for item := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
-		name, params, _ := strings.Cut(strings.ReplaceAll(item, " ", ""), ";")
-		if name == "gzip" && params != "q=0" {
+		name, weight, _ := strings.Cut(strings.ReplaceAll(item, " ", ""), ";")
+		refused := weight != "" && strings.Trim(strings.TrimPrefix(weight, "q="), "0.") == ""
+		if name == "gzip" && !refused {
 			return true
 		}
 	}
