@@ -90,6 +90,9 @@ func (d *daemon) serve(ctx context.Context, b *broker) error {
 	publisherConfig.Metrics, cfg.Metrics = d.ofTenant(tenant), d.ofTenant(tenant)
 	cfg.Now, cfg.Follow, cfg.Expect = now.Now, now.Follow, source.Expect
 	cfg.MaxBody = func() int { return publisher.MaxBody(nc) }
+	cfg.Pace = func() time.Duration {
+		return time.Duration(min(1/vendor.Rate(), 3600) * float64(time.Second))
+	}
 	pub, err := d.openStream(ctx, nc, publisherConfig)
 	if err != nil {
 		return ended(ctx, err)

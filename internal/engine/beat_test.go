@@ -90,6 +90,44 @@ func TestNextBy(t *testing.T) {
 	}
 }
 
+// A vendor that is asked less often than watermarks have to come is not silent in between. Where no
+// answer comes when it should, it is.
+func TestNextByAtASlowPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pace = 32 * time.Second
+		cfg := config()
+		cfg.Pace = func() time.Duration { return pace }
+		cfg.GiveUp = time.Second
+		m := &memory{}
+		var heard time.Time // the last answer
+		v := &vendor{scripts: []func(*sweep) error{
+			listed(on(1)),
+			func(s *sweep) error {
+				for range 10 {
+					if s.wait(pace + time.Second); s.ctx.Err() != nil {
+						t.Error("given up between two answers")
+					}
+					s.page(on(1))
+				}
+				heard = s.now()
+				<-s.ctx.Done()
+				return nil
+			},
+		}}
+		if err := play(t, cfg, v, m, 10*time.Minute); !errors.Is(err, ErrNoAnswers) {
+			t.Fatal(err)
+		}
+		wantPunctual(t, m, 0, 15*time.Second)
+		last := m.at[len(m.at)-1]
+		if d := last.Sub(heard); d < 0 || d > 2*pace+15*time.Second {
+			t.Errorf("the last watermark came %v after the last answer", d)
+		}
+		if d := time.Since(heard); d > 3*pace {
+			t.Errorf("given up %v after the last answer", d)
+		}
+	})
+}
+
 // Who is not answered does not say that all is well: once the last answer is published, nothing
 // comes.
 func TestNextByPassesWithoutAnswers(t *testing.T) {

@@ -102,8 +102,13 @@ func (l *loop) beatAt() time.Time {
 // beatDue reports whether it is due now. A vendor who does not answer is no reason to say that all
 // is well, and who is stopping polls no more.
 func (l *loop) beatDue() bool {
-	return !l.health.stopping && l.silence.answered.After(l.commit.formedAt) &&
-		!l.now().Before(l.beatAt())
+	return !l.health.stopping && l.heard() && !l.now().Before(l.beatAt())
+}
+
+// heard reports whether the vendor has given a usable answer since the last commit was formed, or
+// can't have been asked for one.
+func (l *loop) heard() bool {
+	return l.silence.answered.Add(l.unasked()).After(l.commit.formedAt)
 }
 
 // committed applies what became of a commit.

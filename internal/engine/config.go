@@ -43,6 +43,10 @@ type Config struct {
 	// Published is told of each watermark that is in the stream. It must not block. Nil: nobody is.
 	Published func(schemas.Watermark)
 
+	// Pace is how far apart the vendor's limits now make requests. It may be called from any
+	// goroutine. Nil: not at all.
+	Pace func() time.Duration
+
 	// MaxBody is how large an event may be now, in bytes. It is asked when a commit is formed,
 	// since a new connection may have another limit. It may be called from any goroutine. Nil:
 	// there is no limit.

@@ -46,12 +46,21 @@ func (l *loop) answered(at time.Time) {
 	l.gaveUp.at = time.Time{}
 }
 
+// unasked is how long the vendor may be silent since it is not asked: for two requests (one may be
+// for a token), where they are so far apart that watermarks can't wait; else not at all.
+func (l *loop) unasked() time.Duration {
+	if l.cfg.Pace == nil || l.cfg.Pace() < minNextBy/2 {
+		return 0
+	}
+	return 2 * l.cfg.Pace()
+}
+
 // giveUpAt is when the vendor has been silent for too long: when the last complete sweep is stale,
 // and what a change of leader costs is less.
 func (l *loop) giveUpAt() time.Time {
 	w := l.roster.Watermark()
 	stale := max(3*l.cfg.Interval, w.StaleAfter.Sub(w.CompletedAt))
-	at := l.silence.answered.Add(max(stale, l.cfg.GiveUp))
+	at := l.silence.answered.Add(max(stale, l.cfg.GiveUp, l.unasked()))
 	if l.gaveUp.at.IsZero() {
 		return at
 	}
@@ -74,8 +83,7 @@ func (l *loop) wakeAt() time.Time {
 	if giveUp := l.giveUpAt(); l.cfg.GiveUp > 0 && giveUp.Before(at) && now.Before(giveUp) {
 		at = giveUp // once it has passed, what is under way wakes the loop
 	}
-	if beat := l.beatAt(); l.silence.answered.After(l.commit.formedAt) && beat.Before(at) &&
-		now.Before(beat) {
+	if beat := l.beatAt(); l.heard() && beat.Before(at) && now.Before(beat) {
 		at = beat
 	}
 	l.silence.wakeAt = at
