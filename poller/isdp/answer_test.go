@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding"
@@ -231,6 +232,12 @@ func TestBrokenRows(t *testing.T) {
 		if !slices.Equal(agentIDs(c), []int64{5, 6}) || len(c.Rejected) != len(rows)-2 {
 			t.Errorf("%v: agents %v, rejected %+v", rows, agentIDs(c), c.Rejected)
 		}
+	}
+	many := answerOf(slices.Repeat([]string{word}, 100_000)...)
+	begin := time.Now()
+	_, err := readText(text{utf8: []byte(many)})
+	if took := time.Since(begin); err == nil || took > 10*time.Second {
+		t.Errorf("as many as nobody sends: %v after %v", err, took)
 	}
 	all := make([]string, 50) // of a vendor whose every row is broken
 	for i := range all {

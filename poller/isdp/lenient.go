@@ -89,6 +89,7 @@ type damaged struct {
 	rows    []byte       // the rows and what is between them; at first, the whole answer
 	left    int          // bytes to look at: bounds the work that a hostile answer makes
 	refused map[int]bool // places from which on it does not fit
+	broken  int          // rows behind which others are being looked for
 }
 
 func (d *damaged) read() (e envelope, ok bool) {
@@ -141,6 +142,10 @@ func (d *damaged) from(at int) (rows []json.RawMessage, ok bool) {
 		if d.rows[at] == ']' { // of a list within a broken row
 			return nil, false
 		}
+		if len(rows) > maxRows || d.broken > maxRows { // on no page are as many
+			d.left = 0
+			return nil, false
+		}
 		end := d.end(at)
 		if end < 0 || !d.isRow(at, end) {
 			next, later, ok := d.behindBroken(at, end)
@@ -155,6 +160,8 @@ func (d *damaged) from(at int) (rows []json.RawMessage, ok bool) {
 // behindBroken returns where what follows a broken row begins, and the rows from there on. The row
 // begins at a place; by its brackets it ends at another, or nowhere (-1).
 func (d *damaged) behindBroken(at, end int) (next int, rows []json.RawMessage, ok bool) {
+	d.broken++
+	defer func() { d.broken-- }()
 	for next := at + 1; next < len(d.rows) && d.left > 0; next++ {
 		c := d.rows[next]
 		if next == end {
