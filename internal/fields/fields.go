@@ -178,8 +178,9 @@ func integral(s string) (int64, bool) {
 // The vendor's form of a date.
 const vendorDate = "2006-01-02T15:04:05.000-07:00"
 
-// AsText normalises a string, or a number by its own digits. A number in a date field is
-// milliseconds since 1970, as in the timestamp fields beside it.
+// AsText normalises a string, or a number: a whole one of 64 bits in plain decimal, another one by
+// its own digits. A number in a date field is milliseconds since 1970, as in the timestamp fields
+// beside it.
 func AsText(value []byte, kind Kind) (string, bool) {
 	if len(value) == 0 {
 		return "", false
@@ -189,14 +190,18 @@ func AsText(value []byte, kind Kind) (string, bool) {
 		return Unquote(value)
 	case c != '-' && (c < '0' || c > '9'):
 		return "", false
+	}
+	v, ok := Integer(value)
+	switch {
+	case kind != Date && ok: // 10.0 and 1e1 are 10, as gateways write it that know only doubles
+		return strconv.FormatInt(v, 10), true
 	case kind != Date:
 		return string(value), true
 	}
-	ms, ok := Integer(value)
 	if !ok {
 		return "", false
 	}
-	t := time.UnixMilli(ms).UTC()
+	t := time.UnixMilli(v).UTC()
 	if t.Year() < 1 || t.Year() > 9999 {
 		return "", false
 	}

@@ -165,7 +165,7 @@ func (e *envelope) answer(page int, excerpt func(json.RawMessage) string) (answe
 	case page > 0: // behind the end of a listing, else it is an empty one
 		a.total = listing.NoTotal
 	}
-	if len(e.pos) > 0 && !isNull(e.pos) {
+	if !empty(e.pos) {
 		pos, ok := integer(e.pos)
 		a.misplaced = !ok || pos != int64(page)
 	}

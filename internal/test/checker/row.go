@@ -198,6 +198,10 @@ func normal(kind byte, raw json.RawMessage) string {
 	case kind != 'n' && isText: // NUL is marked, since there are databases that can't store it
 		return "s" + strings.ReplaceAll(text, "\x00", "\ufffd{0000}")
 	case kind == 's' && isNumber:
+		if n, ok := new(big.Rat).SetString(string(raw)); numeral.Match(raw) && ok && n.IsInt() &&
+			n.Num().IsInt64() {
+			return "s" + n.Num().String()
+		}
 		return "s" + string(raw)
 	case kind == 'd' && isNumber:
 		return wild // in which form is not said
