@@ -51,15 +51,19 @@ func leading(r ops.Readiness) bool {
 		r.Watermark != nil
 }
 
+// heedHangups has processes that the test starts heed hangups. Where the tests themselves run under
+// nohup, they would ignore them too, unless the tests handle them.
+func heedHangups(t *testing.T) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangups) })
+}
+
 // A hangup is a reason to stop like any other: in order, and the lease is given up. Who started
 // rollcall so that it outlives its terminal gets what they asked for.
 func TestHangup(t *testing.T) {
 	t.Parallel()
-	// Where the tests themselves run under nohup, processes that they start ignore hangups too,
-	// unless the tests handle them.
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+	heedHangups(t)
 	server := NewNATSServer(t, "")
 	server.Start()
 	v := NewVendor(t, isdpsim.Config{Agents: 20})
@@ -94,6 +98,7 @@ func TestHangup(t *testing.T) {
 // A second signal, of whichever kind, does not wait for what the first one began.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
+	heedHangups(t)
 	for _, second := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(second.String(), func(t *testing.T) {
 			t.Parallel()
