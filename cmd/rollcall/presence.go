@@ -174,6 +174,10 @@ In CSV and JSON, times are in seconds.`,
 			if err := q.window(cmd, &window, from, to); err != nil {
 				return err
 			}
+			if by == presence.ByHour && window.From.Before(end(window.To).AddDate(-1, 0, -1)) {
+				return &setting.Error{Field: "--from", Value: from, Want: "a time at most a year " +
+					"before --to, since --by hour has a row for each hour"}
+			}
 			return q.ask(cmd, func(ctx context.Context, nc *nats.Conn, cfg presence.Config) error {
 				return refused(presence.Report(ctx, nc, cfg, window, by, types), from, to)
 			})
@@ -187,6 +191,14 @@ In CSV and JSON, times are in seconds.`,
 	cmd.Flags().BoolVar(&asCSV, "csv", false, "write CSV")
 	q.flags(cmd)
 	return cmd
+}
+
+// end is the end of the time asked about; zero is now.
+func end(to time.Time) time.Time {
+	if to.IsZero() {
+		return time.Now()
+	}
+	return to
 }
 
 // byValue is the value of --by.

@@ -90,6 +90,10 @@ func TestMistakes(t *testing.T) {
 		{"report", `--from: want ` + presence.WantTime},
 		{"report --from 2026-11-26T10:32:00Z --by team", `--by is "team": ` +
 			`want agent, type, area or hour`},
+		{"report --from 1970-01-01 --tz UTC --by hour", `--from is "1970-01-01": ` +
+			`want a time at most a year before --to, since --by hour has a row for each hour`},
+		{"report --from 0001-01-01 --to 0002-01-03 --tz UTC --by hour", `--from is "0001-01-01": ` +
+			`want a time at most a year before --to, since --by hour has a row for each hour`},
 		{"report --from 2026-11-26T10:32:00Z --csv --json", `--csv or --json, not both: ` +
 			`see rollcall report --help`},
 		{"--ready", `rollcall has no flag --ready; did you mean rollcall check --ready? ` +
